@@ -1,0 +1,39 @@
+"""fasttune: a labelled file and a pretrained Transformer encoder in, an evaluated, saved, loadable model out.
+
+Names are imported when they are first used, so that `import fasttune` and `fasttune --help` stay instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fasttune.api import Predictor, Run, evaluate, fit, load, predict
+    from fasttune.errors import Error
+    from fasttune.recipe import Recipe
+
+_HOME = {
+    "Error": "errors",
+    "Predictor": "api",
+    "Recipe": "recipe",
+    "Run": "api",
+    "evaluate": "api",
+    "fit": "api",
+    "load": "api",
+    "predict": "api",
+}
+
+__all__ = ["Error", "Predictor", "Recipe", "Run", "evaluate", "fit", "load", "padding_free", "predict"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "padding_free":
+        return import_module("fasttune.padding_free")
+    if name in _HOME:
+        return getattr(import_module(f"fasttune.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'fasttune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

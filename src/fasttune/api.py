@@ -1,0 +1,193 @@
+"""The Python interface, and all that the command line calls: here the parts are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fasttune.data.preview import sample_rows
+from fasttune.data.sources import from_rows, load_source
+from fasttune.errors import Problem, UsageError
+from fasttune.observers import Observer
+from fasttune.observers.console import ConsoleLog
+from fasttune.predictor import Predictor
+from fasttune.recipe import Recipe, is_recipe
+from fasttune.recipe import load as load_recipe
+from fasttune.run_folder import RESULT_PREFIX, choose, read_json, write_json_lines
+from fasttune.session import Session, start
+from fasttune.starter import reviews
+from fasttune.tasks import Prediction
+from fasttune.tasks.prepare import STARTER, TEST, VALIDATION, read_labelled, read_splits, read_unlabelled
+
+__all__ = ["Predictor", "Preview", "Run", "evaluate", "fit", "load", "predict", "recipe_of", "show"]
+
+RecipeSource = str | Path | Mapping[str, Any] | Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `fit` leaves behind: the folder, and the metrics of all_results.json.
+
+    A run that was stopped by `signal` (its number) has the metrics of its last evaluation; go on with `resume=True`.
+    """
+
+    folder: Path
+    metrics: dict[str, Any] = field(repr=False)
+    reason: str
+    is_complete: bool = True
+    signal: int | None = None
+
+    def __repr__(self) -> str:
+        scores = {
+            key: round(value, 4) for key, value in self.metrics.items() if key.endswith(("accuracy", "f1", "_macro"))
+        }
+        return f"Run({str(self.folder)!r}, {scores}, {self.reason!r})"
+
+
+def recipe_of(source: RecipeSource, overrides: Sequence[str] | Mapping[str, Any] = ()) -> tuple[Recipe, str]:
+    """The recipe, and the stem of the run folder's name.
+
+    `source`: a recipe file, the name of a shipped recipe, a mapping, a Recipe, or data itself (a file, glob, hub id).
+    """
+    if not isinstance(source, str | Path):
+        recipe = load_recipe(source, overrides)
+        return recipe, stem_of(recipe.data.train)
+    if is_recipe(source):
+        return load_recipe(source, overrides), Path(source).stem
+    recipe = load_recipe(load_recipe({"data": {"train": str(source)}}), overrides)
+    return recipe, stem_of(recipe.data.train)
+
+
+def stem_of(data: str | list[str]) -> str:
+    """reviews.csv -> reviews, hub/name:train -> name"""
+    first = data if isinstance(data, str) else data[0]
+    stem = Path(first.partition(":")[0]).stem if not Path(first).exists() else Path(first).stem
+    kept = "".join(character if character.isalnum() or character in "-_." else "-" for character in stem).strip("-.")
+    return kept or "run"
+
+
+def fit(
+    recipe: RecipeSource,
+    *,
+    output: str | Path | None = None,
+    resume: bool = False,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    progress: bool = True,
+    observers: Sequence[Observer] = (),
+    **sections: Mapping[str, Any],
+) -> Run:
+    """Train, score and save; returns the run.
+
+    `sections` are changes to the recipe, such as training={"learning_rate": 3e-5}; `overrides` the same as on the
+    command line. `output` names the run folder (default: runs/NAME, then NAME-2 ...); one that holds a run is refused
+    unless `resume`, which goes on from the newest whole checkpoint. `progress` shows what happens on stderr.
+    SIGINT (or interrupting the cell), SIGTERM and SIGUSR1 save a checkpoint and return the run so far.
+
+    Raises RecipeError, DataError, EnvironmentProblem, CheckpointError, DivergedError.
+
+    >>> run = fasttune.fit("quickstart", training={"max_steps": 10})  # doctest: +SKIP
+    """
+    made, stem = recipe_of(recipe, overrides)
+    if sections:
+        made = load_recipe(made, sections)
+    folder = choose(stem, output or made.output.dir, resume)
+    console = ConsoleLog(made.training.logging_steps)
+    say: Callable[[str], None] = console.say if progress else (lambda line: None)
+    if resume and folder.is_finished:
+        say(f"{folder.path} is finished; nothing to resume")
+        return Run(folder.path, read_json(folder.all_results), "finished before")
+    if resume and not folder.is_run:
+        say(f"{folder.path}: nothing to resume yet, starting from the beginning")
+    session = start(made, folder, say)
+    try:
+        return _run(session, [*([console] if progress else []), *observers])
+    finally:
+        console.close()
+        session.close()
+
+
+def _run(session: Session, observers: list[Observer]) -> Run:
+    finished = session.train(observers)
+    path, state = session.folder.path, session.state
+    step = session.publish()
+    if session.signal is not None:
+        session.say(f"the model at {path} has the weights of step {step}; the run can go on")
+        metrics = state.evaluations[-1] if state.evaluations else {}
+        return Run(path, {**session.train_results(), **metrics}, finished.reason, False, session.signal)
+    best = f", the best by {session.metric.removeprefix('eval_')}" if session.keeps_best else ""
+    session.say(f"scoring the weights of step {step}{best}")
+    return Run(path, session.finish(), finished.reason)
+
+
+def load(run: str | Path, **training: Any) -> Predictor:
+    """A finished run, ready to predict; keywords replace its training settings, such as precision="fp32"."""
+    return Predictor.open(run, training)
+
+
+def evaluate(
+    run: str | Path, *, data: str | list[str] | None = None, split: str | None = None, **training: Any
+) -> dict[str, float]:
+    """Score a finished run on a split of its own data (test, or validation where there is none) or on `data`.
+
+    Metrics are named as in the run folder: test_accuracy, eval_accuracy for validation and for other data.
+    """
+    if data is not None and split is not None:
+        problem = Problem(where="evaluate", found="both data and split", expected="one of them", hint="--data FILE")
+        raise UsageError(problem)
+    predictor = load(run, **training)
+    if data is not None:
+        return predictor.score(read_labelled(predictor.recipe, data, "data"))[0]
+    splits = {part.name: part for part in read_splits(predictor.recipe).all()}
+    name = split or (TEST if TEST in splits else VALIDATION)
+    if name not in splits:
+        expected = f"one of {', '.join(splits)}"
+        raise UsageError(Problem(where="--split", found=repr(name), expected=expected, hint="--data FILE"))
+    metrics, _ = predictor.score(splits[name])
+    return {key.replace("eval_", f"{RESULT_PREFIX[name]}_", 1): value for key, value in metrics.items()}
+
+
+def predict(
+    run: str | Path,
+    texts: str | Sequence[str] | None = None,
+    *,
+    data: str | list[str] | None = None,
+    output: str | Path | None = None,
+    **training: Any,
+) -> list[Prediction]:
+    """Predict texts or the rows of `data`, in order; with `output` also written as JSON lines."""
+    if (texts is None) == (data is None):
+        raise UsageError(
+            Problem(
+                where="predict",
+                found="both texts and data" if data else "neither texts nor data",
+                expected="one",
+                hint='fasttune predict RUN "some text", or --data FILE',
+            )
+        )
+    predictor = load(run, **training)
+    if data is not None:
+        split = read_unlabelled(predictor.recipe, data)
+        predictions = predictor.predict_rows(split.rows, split.where)
+    else:
+        assert texts is not None
+        predictions = predictor.predict(texts)
+    if output is not None:
+        write_json_lines(Path(output), predictions)
+    return predictions
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Random rows and what is to be said of the data they are from."""
+
+    description: str
+    notes: Sequence[str]
+    rows: list[dict[str, Any]]
+
+
+def show(data: str | list[str], *, num_rows: int = 5, seed: int = 42, split: str = "train") -> Preview:
+    """`num_rows` different random rows of a file, glob, hub id or `starter`, with label names."""
+    source = from_rows(reviews.generate()[split], f"{STARTER}:{split}") if data == STARTER else load_source(data, split)
+    return Preview(source.description, source.notes, sample_rows(source.dataset, num_rows, seed))

@@ -1,0 +1,1 @@
+"""What is computed when (`plan`), and as which tensors (`collate`)."""

@@ -1,0 +1,10 @@
+"""Checkpoints that are either whole or not there: staged, hashed, renamed; verified before anything is read.
+
+This room knows tensors, numbers and files, nothing of training. No pickle: tensors are safetensors, the rest is JSON.
+"""
+
+from fasttune.checkpoint.resume import Checkpoint, newest_good
+from fasttune.checkpoint.retention import prune
+from fasttune.checkpoint.write import write
+
+__all__ = ["Checkpoint", "newest_good", "prune", "write"]

@@ -1,0 +1,226 @@
+"""The command line: parse, call the API, print, exit code. No logic lives here.
+
+Data goes to stdout, everything else to stderr. Heavy libraries are imported inside the commands: help is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fasttune import __version__, display
+from fasttune.errors import Error, Problem, UsageError
+
+SETTING = re.compile(r"training\.[a-z_]+=")
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(
+    name="fasttune",
+    help="Fine-tune a Transformer encoder on your own text: from a file to an evaluated, saved, loadable model.",
+    epilog="Start with: fasttune train quickstart",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings=CONTEXT,
+)
+
+RunFolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings, such as training.learning_rate=3e-5.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Fine-tune a Transformer encoder on your own text: from a file to an evaluated, saved, loadable model."""
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (file or shipped name), or data itself.")
+    ],
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The run folder (default: runs/NAME).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model, score it and save it.
+
+    fasttune train quickstart
+
+    fasttune train reviews.csv training.num_train_epochs=2
+    """
+    _stay_calm()
+    from fasttune import api
+
+    run = api.fit(recipe, output=output, resume=resume, overrides=overrides or (), progress=not quiet)
+    if as_json:
+        _print_json({"run": str(run.folder), "reason": run.reason, **run.metrics})
+    elif run.signal is None:
+        display.print_run(run.folder, run.metrics)
+    if run.signal is not None:
+        command = " ".join(["fasttune train", recipe, *(overrides or ()), "--output", str(run.folder), "--resume"])
+        typer.echo(f"{run.reason}; everything is saved. resume with: {command}", err=True)
+        raise typer.Exit(128 + run.signal)
+
+
+@app.command()
+def evaluate(
+    run: RunFolderArgument,
+    overrides: Overrides = None,
+    data: Annotated[str | None, typer.Option("--data", help="Labelled rows: a file, glob or hub id.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="train, validation or test of the run's data.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a run on its test split, another split, or other data."""
+    _stay_calm()
+    from fasttune import api
+
+    metrics = api.evaluate(run, data=data, split=split, **_training(overrides))
+    if as_json:
+        _print_json(metrics)
+    else:
+        display.print_metrics(metrics)
+
+
+@app.command()
+def predict(
+    run: RunFolderArgument,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; '-' reads lines of stdin.")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Rows to predict: a file, glob or hub id.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write JSON lines to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict the labels of texts, or of the rows of a file.
+
+    fasttune predict runs/quickstart "the room was not bad at all"
+
+    An argument such as training.precision=fp32 is a setting, not a text.
+    """
+    _stay_calm()
+    from fasttune import api
+
+    settings = [text for text in texts or () if SETTING.match(text)]
+    texts = [text for text in texts or () if not SETTING.match(text)]
+    if texts == ["-"]:
+        texts = [line.rstrip("\n") for line in sys.stdin]
+    predictions = api.predict(run, texts or None, data=data, output=output, **_training(settings))
+    if as_json:
+        for prediction in predictions:
+            _print_json(prediction, indent=None)
+    elif output is None:
+        display.print_predictions(predictions, texts)
+    if output is not None:
+        typer.echo(f"{len(predictions):,} predictions written to {output}", err=True)
+
+
+@app.command()
+def show(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A file, glob, hub id, or `starter`.")],
+    sample: Annotated[int, typer.Option("--sample", "-n", help="How many rows.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", help="Draws the rows.")] = 42,
+    split: Annotated[str, typer.Option("--split", help="Of a data set with splits.")] = "train",
+    as_json: Json = False,
+) -> None:
+    """Random rows of a data set, with label names."""
+    from fasttune import api
+
+    preview = api.show(data, num_rows=sample, seed=seed, split=split)
+    if as_json:
+        for row in preview.rows:
+            _print_json(row, indent=None)
+    else:
+        display.print_rows(preview)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this one, to copy and change.")] = None,
+) -> None:
+    """List the shipped recipes, or print one: fasttune recipes yelp > my.yaml"""
+    from fasttune import recipe
+
+    if name is not None:
+        typer.echo(recipe.shipped_text(name), nl=False)
+        return
+    display.print_recipes(recipe.shipped())
+
+
+@app.command()
+def env(as_json: Json = False) -> None:
+    """Machine, versions, device and precision: what a bug report needs."""
+    from fasttune.environment import describe
+
+    facts = describe()
+    if as_json:
+        _print_json(facts)
+    else:
+        display.print_facts(facts)
+
+
+def _stay_calm() -> None:
+    """What libraries would print by themselves is not for the user of a command."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+
+def _training(overrides: Sequence[str] | None) -> dict[str, Any]:
+    """`training.precision=fp32` given to a finished run -> {"precision": "fp32"}."""
+    settings = {}
+    for override in overrides or ():
+        path, equals, value = override.partition("=")
+        section, _, name = path.partition(".")
+        if not equals or section != "training" or name not in ("precision", "device", "tokens_per_microbatch"):
+            raise UsageError(
+                Problem(
+                    where=override,
+                    found="a setting that a finished run cannot change",
+                    expected="training.precision, training.device or training.tokens_per_microbatch",
+                    hint="training.precision=fp32",
+                )
+            )
+        settings[name] = value
+    return settings
+
+
+def _print_json(content: Any, indent: int | None = 2) -> None:
+    typer.echo(json.dumps(content, indent=indent, ensure_ascii=False))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code of errors.py. A user's mistake never shows a traceback."""
+    try:
+        app(args=list(arguments), prog_name="fasttune")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    except Error as error:
+        typer.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        typer.echo("this is a bug in fasttune; please report it with the output of: fasttune env", err=True)
+        return Error.exit_code
+    return 0

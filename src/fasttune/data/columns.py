@@ -1,0 +1,246 @@
+"""Which column plays which role, and the values of a column as texts or as labels.
+
+A role is what a task needs (`text`, `label`); a column is what the data has (`Review`, `Stars`). What the recipe names
+is taken, what it leaves out is guessed where only one guess is possible, and said; otherwise the message asks for it
+with the line to type.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fasttune.data.labels import Vocabulary, encode_labels, label_vocabulary
+from fasttune.data.text_file import Problems, row_name, some_of
+from fasttune.errors import DataError, Problem, nearest, shown
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = [
+    "Column",
+    "Resolved",
+    "Vocabulary",
+    "encode_labels",
+    "label_values",
+    "label_vocabulary",
+    "resolve",
+    "text_values",
+]
+
+# Names that YAML reads as a text without quotes; of the words that it does not, these are the usual ones.
+PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ .-]*(?<! )")
+NOT_PLAIN = frozenset(("true", "false", "yes", "no", "on", "off", "null", "y", "n"))
+NO_LABEL = -1  # what hub data sets hold in a ClassLabel column of a test split without labels
+
+Place = Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that a task needs. `guesses` are the names it is commonly known by."""
+
+    role: str
+    description: str
+    required: bool
+    guesses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """`names` leads from a role to the name of its column; `notes` say what was guessed."""
+
+    names: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def resolve(
+    columns: tuple[Column, ...], given: Mapping[str, str | None], available: Sequence[str], where: str
+) -> Resolved:
+    """Finds the column of each role: as given, else by its usual names, else as the one that is left of two."""
+    problems = Problems(where)
+    names = _given_names(columns, given, available, where, problems)
+    wrong = {role for role, name in given.items() if name is not None and role not in names}
+    notes: list[str] = []
+    open_columns = [column for column in columns if column.role not in names and column.role not in wrong]
+    for column in open_columns:
+        guess = _guess(column, [name for name in available if name not in names.values()])
+        if guess is not None:
+            names[column.role] = guess
+            notes.append(f"{where}: column {shown(guess)} is taken as the {column.role}")
+    missing = [column for column in open_columns if column.required and column.role not in names]
+    left = [name for name in available if name not in names.values()]
+    if len(missing) == 1 and len(left) == 1 and len(available) == 2 and not wrong:
+        names[missing[0].role] = left[0]
+        notes.append(f"{where}: column {shown(left[0])} is taken as the {missing[0].role}: the only other one")
+        missing = []
+    for column in missing:
+        problems.add(_which(column, available, left, where))
+    problems.raise_if_any()
+    return Resolved(names, tuple(notes))
+
+
+def _given_names(
+    columns: tuple[Column, ...],
+    given: Mapping[str, str | None],
+    available: Sequence[str],
+    where: str,
+    problems: Problems,
+) -> dict[str, str]:
+    names: dict[str, str] = {}
+    roles = [column.role for column in columns]
+    listed = ", ".join(map(shown, available))
+    for role, name in given.items():
+        place = f"data.columns.{role}"
+        if name is None:
+            continue
+        if role not in roles:
+            expected = f"one of {', '.join(roles)}"
+            problems.add(
+                Problem(code="E206", where=place, found="a role that this task does not have", expected=expected)
+            )
+        elif name not in available:
+            near = nearest(name, available)
+            problems.add(
+                Problem(
+                    code="E202",
+                    where=place,
+                    found=shown(name),
+                    expected=f"a column of {where}: {listed}",
+                    hint=_override(role, near) if near is not None else "",
+                )
+            )
+        elif name in names.values():
+            other = next(role for role, taken in names.items() if taken == name)
+            found = f"{shown(name)}, which is also data.columns.{other}"
+            problems.add(Problem(code="E203", where=place, found=found, expected="a column of its own for each role"))
+        else:
+            names[role] = name
+    return names
+
+
+def _guess(column: Column, available: Sequence[str]) -> str | None:
+    """The only column with a usual name, whatever its case; one named as the role itself goes before the others."""
+    for guesses in ((column.role,), column.guesses):
+        known = {guess.lower() for guess in guesses}
+        found = [name for name in available if name.strip().lower() in known]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _which(column: Column, available: Sequence[str], left: Sequence[str], where: str) -> Problem:
+    known = {guess.lower() for guess in column.guesses}
+    best = next((name for name in left if name.strip().lower() in known), None) or nearest(column.role, left)
+    hinted = best if best is not None else next(iter(left), None)
+    return Problem(
+        code="E201",
+        where=where,
+        found=f"columns {', '.join(map(shown, available))}" if available else "no columns",
+        expected=f"a column for the {column.role} ({column.description}): which one is it?",
+        hint=_override(column.role, hinted) if hinted is not None else "",
+    )
+
+
+def _override(role: str, name: str) -> str:
+    """The override to type, quoted for YAML where the name needs it, and then for the shell."""
+    plain = PLAIN_NAME.fullmatch(name) and name.lower() not in NOT_PLAIN
+    value = name if plain else json.dumps(name, ensure_ascii=False)
+    return shlex.quote(f"data.columns.{role}={value}")
+
+
+def _cells(dataset: datasets.Dataset, column: str) -> list[Any]:
+    """The values as Arrow holds them: a ClassLabel as its number, nothing decoded."""
+    table = dataset.select_columns([column]).with_format("arrow")[:]
+    return table.column(column).to_pylist()
+
+
+def _names_of(feature: Any) -> list[str] | None:
+    """The class names of a ClassLabel column. Told by its attribute, so that `datasets` need not be imported."""
+    return list(feature.names) if type(feature).__name__ == "ClassLabel" else None
+
+
+def text_values(dataset: datasets.Dataset, column: str, where: str, place: Place = row_name) -> list[str]:
+    """The texts as they stand. `place` names a row in a message (`Source.place` knows the line of the file)."""
+    feature = dataset.features[column]
+    kind = getattr(feature, "dtype", type(feature).__name__)
+    at = f"{where}, column {shown(column)}"
+    if kind not in ("string", "large_string", "string_view", "null") or _names_of(feature) is not None:
+        texts = [name for name in dataset.column_names if getattr(dataset.features[name], "dtype", "") == "string"]
+        found = f"values of type {'ClassLabel' if _names_of(feature) is not None else kind}"
+        hint = _override("text", texts[0]) if texts else ""
+        raise DataError(Problem(code="E204", where=at, found=found, expected="text", hint=hint))
+    values = _cells(dataset, column)
+    empty = [place(index) for index, value in enumerate(values) if value is None or not value.strip()]
+    if empty:
+        raise DataError(_empty_problem("E210", at, empty, "text"))
+    return values
+
+
+def _empty_problem(code: str, where: str, places: list[str], what: str) -> Problem:
+    return Problem(
+        code=code,
+        where=where,
+        found=f"{len(places):,} empty {what}{'s' if len(places) > 1 else ''} ({some_of(places)})",
+        expected=f"a {what} in every row",
+        hint=f"take these rows out, or write their {what}s in",
+    )
+
+
+def label_values(dataset: datasets.Dataset, column: str, where: str, place: Place = row_name) -> list[str]:
+    """The labels as texts: strings as they stand, numbers and truth values written out, a ClassLabel by its names."""
+    feature = dataset.features[column]
+    names = _names_of(feature)
+    at = f"{where}, column {shown(column)}"
+    values = _cells(dataset, column)
+    empty = [index for index, value in enumerate(values) if _is_no_label(value, names)]
+    problems = Problems(where)
+    if empty:
+        problems.add(_empty_problem("E211", at, [place(index) for index in empty], "label"))
+    no_label = set(empty)
+    fractions = [
+        index
+        for index, value in enumerate(values)
+        if isinstance(value, float) and index not in no_label and not value.is_integer()
+    ]
+    if fractions:
+        first = fractions[0]
+        problems.add(
+            Problem(
+                code="E217",
+                where=at,
+                found=f"{len(fractions):,} fractions, such as {values[first]} ({place(first)})",
+                expected="classes",
+                hint="scores need a regression task; for classes write names or whole numbers",
+            )
+        )
+    others = [
+        index for index, value in enumerate(values) if value is not None and not isinstance(value, str | int | float)
+    ]
+    if others:
+        first = others[0]
+        found = f"{shown(values[first])} ({place(first)})"
+        problems.add(Problem(code="E205", where=at, found=found, expected="one label a row: a text or a number"))
+    problems.raise_if_any()
+    if names is not None:
+        return [names[value] for value in values]
+    return [_written(value) for value in values]
+
+
+def _is_no_label(value: Any, names: list[str] | None) -> bool:
+    if value is None or (names is not None and value == NO_LABEL):
+        return True
+    if isinstance(value, float):
+        return math.isnan(value)  # how pandas writes a missing number
+    return isinstance(value, str) and not value.strip()
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(int(value)) if isinstance(value, float) else str(value)

@@ -1,0 +1,267 @@
+"""CSV and TSV files -> Arrow tables of strings, every cell as it stands in the file.
+
+Parsed by the standard library's csv module in strict mode: faults are errors, never repaired. Nothing is read as
+missing, as a number or as a date. A row number in a message is the line of the file where the record begins, so the
+header is row 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from fasttune.data.text_file import FileRows, Problems, read_text
+from fasttune.errors import DataError, Problem, shown
+
+DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+RECORDS_FOR_DETECTION = 50
+ENOUGH_AGREE = 0.9  # of these records have as many fields as the header, or the delimiter is not believed
+MAX_FIELD_CHARACTERS = 2**31 - 1  # csv's own limit of 131,072 characters would refuse long documents
+RECORDS_PER_CHUNK = 50_000
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+# A first row with one of these names is a header, whatever else speaks against it.
+USUAL_NAMES = frozenset(
+    re.findall(
+        r"\w+",
+        """answer answers body category class comment content context document headline hypothesis id idx index label
+        labels message name premise quality query question rating review score sentence sentence1 sentence2 sentiment
+        star stars summary tag tags target text text1 text2 title tweet""",
+    )
+)
+
+
+@dataclass
+class Scan:
+    """One reading of a file with one delimiter and one rule of quoting."""
+
+    names: list[str] = field(default_factory=list)
+    records: list[list[str]] = field(default_factory=list)
+    row_numbers: list[int] = field(default_factory=list)
+    problems: Problems = field(default_factory=lambda: Problems(""))
+    broken: bool = False  # quoting went wrong, what follows was not read
+    num_blank: int = 0  # empty lines between rows
+
+
+def read_delimited(path: Path, where: str) -> FileRows:
+    file = read_text(path, where)
+    notes = list(file.notes)
+    with _long_fields():
+        usual = "," if path.suffix.lower() == ".csv" else "\t"
+        delimiter = detect_delimiter(file.text, preferred=usual)
+        if delimiter != usual:
+            notes.append(f"{where}: fields are separated by a {DELIMITER_NAMES[delimiter]}")
+        scan, note = _scan_tabs(file.text, where) if delimiter == "\t" else (_scan(file.text, delimiter, where), "")
+    if note:
+        notes.append(f"{where}: {note}")
+    if scan.num_blank:
+        notes.append(f"{where}: {scan.num_blank:,} empty lines between rows are not read as rows")
+    _check_header(scan, delimiter, where)
+    scan.problems.raise_if_any()
+    if not scan.records:
+        raise DataError(Problem(code="E104", where=where, found="0 rows below the header", expected="rows of data"))
+    return FileRows(_to_table(scan), scan.row_numbers, file.sha256, tuple(notes))
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    before = csv.field_size_limit(MAX_FIELD_CHARACTERS)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _reader(text: str, delimiter: str, *, quoted: bool = True, strict: bool = True):
+    # newline="" keeps line ends inside quotes as they are, and also splits at a single CR.
+    lines = io.StringIO(text, newline="")
+    if quoted:
+        return csv.reader(lines, delimiter=delimiter, strict=strict)
+    return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=strict)
+
+
+def detect_delimiter(text: str, preferred: str) -> str:
+    """The delimiter that splits the first records into as many fields as the header, `preferred` where several do."""
+    candidates = [preferred, *(delimiter for delimiter in DELIMITER_NAMES if delimiter != preferred)]
+    best, best_share = preferred, 0.0
+    for delimiter in candidates:
+        share = _share_like_header(text, delimiter)
+        if delimiter == "\t":  # which often comes without quoting
+            share = max(share, _share_like_header(text, delimiter, quoted=False))
+        enough = delimiter == preferred or share >= ENOUGH_AGREE
+        if enough and share > best_share:
+            best, best_share = delimiter, share
+    return best
+
+
+def _share_like_header(text: str, delimiter: str, *, quoted: bool = True) -> float:
+    """The share of the first records with as many fields as the header; 0 where that is only one."""
+    # Without strict mode, because here a fault of quoting is no news: the real reading reports it.
+    reader = _reader(text, delimiter, quoted=quoted, strict=False)
+    records = [record for record in islice(reader, RECORDS_FOR_DETECTION) if record]
+    if not records or len(records[0]) < 2:
+        return 0.0
+    return sum(len(record) == len(records[0]) for record in records) / len(records)
+
+
+def _scan(text: str, delimiter: str, where: str, *, quoted: bool = True) -> Scan:
+    scan = Scan(problems=Problems(where))
+    reader = _reader(text, delimiter, quoted=quoted)
+    start, num_blank = 1, 0
+    try:
+        for record in reader:
+            if not record:
+                num_blank += 1
+            elif not scan.names:
+                scan.names = record
+            else:
+                scan.num_blank += num_blank
+                num_blank = 0
+                if len(record) == len(scan.names):
+                    scan.records.append(record)
+                    scan.row_numbers.append(start)
+                else:
+                    scan.problems.add(_ragged(record, scan.names, delimiter, f"{where} row {start}"))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        scan.broken = True
+        scan.problems.add(_broken_quote(str(error), start, reader.line_num, where))
+    if not scan.names and not scan.broken:
+        scan.problems.add(
+            Problem(code="E103", where=where, found="nothing but empty lines", expected="a header and rows of data")
+        )
+    return scan
+
+
+def _ragged(record: list[str], names: list[str], delimiter: str, where: str) -> Problem:
+    called = DELIMITER_NAMES[delimiter]
+    expected = f"{len(names)} as in the header"
+    num_fields = f"{len(record)} field{'s' if len(record) > 1 else ''}"
+    if len(record) > len(names):
+        extra = shown(record[len(names)])
+        remedy = f'write "..." round a field that holds a {called}'
+        return Problem(
+            code="E110",
+            where=where,
+            found=f"{num_fields} (the first too many is {extra})",
+            expected=expected,
+            hint=remedy if delimiter != "\t" else "take the tabs out of the text",
+        )
+    missing = ", ".join(repr(name) for name in names[len(record) :])
+    return Problem(
+        code="E111",
+        where=where,
+        found=f"{num_fields} ({missing} missing)",
+        expected=expected,
+        hint=f"an empty value still needs its {called}",
+    )
+
+
+def _broken_quote(message: str, start: int, line: int, where: str) -> Problem:
+    if "unexpected end of data" in message:
+        return Problem(
+            code="E112",
+            where=f"{where} row {start}",
+            found='a quote (") that is opened in this row and never closed',
+            expected="a closing quote",
+            hint='inside a quoted field a quote is written twice: "a 15"" screen"',
+        )
+    if "expected after" in message:
+        opened = f" of a field that is opened in row {start}" if line != start else ""
+        return Problem(
+            code="E112",
+            where=f"{where} row {line}",
+            found=f"text right after the closing quote{opened}",
+            expected="a delimiter or the end of the line",
+            hint='inside a quoted field a quote is written twice: "a 15"" screen"',
+        )
+    return Problem(code="E112", where=f"{where} row {line}", found=message, expected="a record")
+
+
+def _scan_tabs(text: str, where: str) -> tuple[Scan, str]:
+    """Tab-separated files come with quoting (spreadsheets, pandas) and without (research data): the data decides."""
+    if '"' not in text:
+        return _scan(text, "\t", where), ""
+    literal = _scan(text, "\t", where, quoted=False)
+    quoted = _scan(text, "\t", where)
+    if literal.problems and not quoted.broken and len(quoted.problems) <= len(literal.problems):
+        return quoted, "double quotes are read as quoting"
+    if literal.problems or quoted.problems or not _may_be_quoted(literal):
+        return literal, "double quotes are read as text, not as quoting: they do not fit quoting everywhere"
+    return quoted, "double quotes are read as quoting: every field that holds one is enclosed in them"
+
+
+def _may_be_quoted(literal: Scan) -> bool:
+    """True where each field with a quote is enclosed in quotes and doubles those inside, as writers that quote do.
+
+    False also where reading with quoting would join lines that split well on their own.
+    """
+    for record in (literal.names, *literal.records):
+        for cell in record:
+            enclosed = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
+            if '"' in cell and not enclosed:
+                return False
+    return True
+
+
+def _check_header(scan: Scan, delimiter: str, where: str) -> None:
+    seen: set[str] = set()
+    for name in scan.names:
+        if name in seen:
+            scan.problems.add(
+                Problem(
+                    code="E113",
+                    where=f"{where} row 1",
+                    found=f"two columns named {shown(name)}",
+                    expected="a different name for each column",
+                )
+            )
+        seen.add(name)
+    position, evidence = _looks_like_data(scan)
+    if evidence:
+        others = [f"column{number}" for number in range(1, len(scan.names))]
+        names = ["text", *others[1:]] if others else []
+        names.insert(position, "label")
+        header = delimiter.join(names).replace("\t", "\\t")
+        name = shlex.quote(where)
+        scan.problems.add(
+            Problem(
+                code="E114",
+                where=f"{where} row 1",
+                found=f"a row of data ({evidence})",
+                expected="the names of the columns",
+                hint=f"printf '{header}\\n' | cat - {name} > named{Path(where).suffix}",
+            )
+        )
+
+
+def _looks_like_data(scan: Scan) -> tuple[int, str]:
+    """What in the first row no header would hold, and in which column."""
+    if any(name.strip().lower() in USUAL_NAMES for name in scan.names):
+        return 0, ""
+    for position, name in enumerate(scan.names):
+        values = [record[position] for record in scan.records[:1000]]
+        if name.strip() and values.count(name) >= 2:
+            return position, f"{shown(name)} is also a value further down"
+        if values and NUMBER.fullmatch(name) and all(NUMBER.fullmatch(value) for value in values):
+            return position, f"{shown(name)} is a number like those below it"
+    return 0, ""
+
+
+def _to_table(scan: Scan):
+    import pyarrow as pa
+
+    schema = pa.schema([(name, pa.string()) for name in scan.names])
+    batches = []
+    for first in range(0, len(scan.records), RECORDS_PER_CHUNK):
+        columns = zip(*scan.records[first : first + RECORDS_PER_CHUNK], strict=True)
+        arrays = [pa.array(column, pa.string()) for column in columns]
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return pa.Table.from_batches(batches, schema=schema)

@@ -1,0 +1,106 @@
+"""Datasets of the Hugging Face hub: `NAME`, `NAME:SPLIT` or `NAME:CONFIG:SPLIT`.
+
+Read through datasets.load_dataset, which runs no code of the dataset, keeps to HF_HUB_OFFLINE and uses its cache. What
+goes wrong there (no network, no such dataset, no access, no such config) becomes one problem with the remedy.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fasttune.errors import DataError, Problem, nearest
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[^:/\s]+){0,2}", re.ASCII)
+MESSAGE_CHARACTERS = 200
+CONFIGS = re.compile(r"(?:Available|available configs): (\[[^\]]*\])")
+
+
+def is_hub_id(spec: str) -> bool:
+    return bool(HUB_ID.fullmatch(spec)) and not spec.startswith((".", "-"))
+
+
+def parse(spec: str) -> tuple[str, str | None, str]:
+    """`spec` -> name, config, split."""
+    name, *rest = spec.split(":")
+    if len(rest) == 2:
+        return name, rest[0], rest[1]
+    return name, None, rest[0] if rest else ""
+
+
+def load(name: str, config: str | None, spec: str) -> Any:
+    """All splits of a dataset, as a DatasetDict."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, config)
+    except Exception as error:  # the library raises many types here, few of them its own
+        raise DataError(_problem(error, name, spec)) from None
+
+
+def _problem(error: Exception, name: str, spec: str) -> Problem:
+    import datasets
+
+    message = (str(error).strip().splitlines() or [type(error).__name__])[0][:MESSAGE_CHARACTERS]
+    chain = _chain(error)
+    kinds = {type(cause).__name__ for cause in chain}
+    offline = datasets.config.HF_HUB_OFFLINE
+    if offline and isinstance(error, (ConnectionError, FileNotFoundError)):
+        return Problem(
+            code="E132",
+            where=spec,
+            found="no such file here, no such dataset in the cache, and HF_HUB_OFFLINE is set",
+            expected="a file, a folder or the id of a dataset on the hub",
+            hint="for a file give its path; for the hub unset HF_HUB_OFFLINE once, the cache keeps the dataset",
+        )
+    if "gated" in message.lower() or "GatedRepoError" in kinds:
+        return Problem(
+            code="E133",
+            where=spec,
+            found="a gated dataset, without access to it",
+            expected="a dataset that may be read",
+            hint=f"ask for access at https://huggingface.co/datasets/{name}, and put your token into HF_TOKEN",
+        )
+    if "LocalEntryNotFoundError" in kinds or any(isinstance(cause, (ConnectionError, TimeoutError)) for cause in chain):
+        return Problem(
+            code="E132",
+            where=spec,
+            found=f"no such file here, and the hub cannot be reached ({message})",
+            expected="a file, a folder or the id of a dataset on the hub",
+            hint="for a file give its path; for the hub check the network and HF_ENDPOINT",
+        )
+    if isinstance(error, FileNotFoundError):
+        return Problem(
+            code="E130",
+            where=spec,
+            found="no such file here, and no such dataset on the hub (or a private one)",
+            expected="a file, a folder or the id of a dataset on the hub",
+            hint="look the id up at https://huggingface.co/datasets; a private one needs your token in HF_TOKEN",
+        )
+    if "onfig" in message:
+        return _config_problem(str(error), name, spec)
+    return Problem(code="E135", where=spec, found=message, expected="a dataset that load_dataset can read")
+
+
+def _config_problem(message: str, name: str, spec: str) -> Problem:
+    """The library lists the configs in its message, which is the only place they are said."""
+    listed = CONFIGS.search(message)
+    configs = re.findall(r"'([^']*)'", listed.group(1)) if listed else []
+    wanted = parse(spec)[1]
+    best = (nearest(wanted, configs) if wanted else None) or (configs[0] if configs else "CONFIG")
+    return Problem(
+        code="E134",
+        where=spec,
+        found=f"no config {wanted!r}" if wanted else "no config named, where the dataset has several",
+        expected=f"one of {', '.join(configs)}" if configs else "a config of the dataset",
+        hint=f"{name}:{best}:{parse(spec)[2] or 'train'}",
+    )
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain

@@ -1,0 +1,181 @@
+"""The classes: which labels there are, their order and their numbers.
+
+Numbers are ordered by value and names alphabetically, unless `label_names` says otherwise. Labels that differ only in
+case, spaces or leading zeros are an error and are never merged: whether `pos` and `Pos ` are one class only the user
+knows.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from fasttune.data.text_file import Problems, row_name, some_of
+from fasttune.errors import Problem, nearest, shown
+
+MAX_CLASSES = 500
+ALWAYS_FINE = 5  # classes: so few are never taken for texts or ids, however few rows there are
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+MAPPING_EXAMPLE = "'data.label_names={1: bad, 2: good}'"
+
+LabelNames = Sequence[Any] | Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """`names[number]` is what people read; `index` leads from a value in the data to its number."""
+
+    names: tuple[str, ...]
+    index: dict[str, int]
+
+
+def label_vocabulary(values: Sequence[str], label_names: LabelNames | None = None, where: str = "labels") -> Vocabulary:
+    counts = Counter(values)
+    problems = Problems(where)
+    if len(counts) == 1:
+        only = next(iter(counts))
+        found = f"{shown(only)} as the label of all {len(values):,} rows"
+        problems.add(Problem(code="E212", where=where, found=found, expected="two classes or more"))
+    if label_names is not None:
+        vocabulary = _named(counts, label_names, where, problems)
+    else:
+        problems.add(*_doubts(counts, len(values), where))
+        ordered = sorted(counts, key=_order) if all(map(_is_number, counts)) else sorted(counts)
+        vocabulary = Vocabulary(tuple(ordered), {name: number for number, name in enumerate(ordered)})
+    problems.raise_if_any()
+    return vocabulary
+
+
+def encode_labels(
+    values: Sequence[str], vocabulary: Vocabulary, where: str, place: Callable[[int], str] = row_name
+) -> list[int]:
+    """Labels -> class numbers. A label that training never saw is an error, since no prediction could be right."""
+    unseen: dict[str, list[int]] = {}
+    for row, value in enumerate(values):
+        if value not in vocabulary.index:
+            unseen.setdefault(value, []).append(row)
+    problems = Problems(where)
+    for value, rows in unseen.items():
+        seen_in = f"{_rows(len(rows))} (first: {place(rows[0])})"
+        near = nearest(value, vocabulary.index)
+        problems.add(
+            Problem(
+                code="E214",
+                where=where,
+                found=f"label {shown(value)} in {seen_in}, never in the training data",
+                expected=f"one of {_listed(list(vocabulary.index))}",
+                hint=f"did you mean {near}?" if near is not None else "",
+            )
+        )
+    problems.raise_if_any()
+    return [vocabulary.index[value] for value in values]
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' if count > 1 else ''}"
+
+
+def _listed(names: list[str]) -> str:
+    return some_of([shown(name) for name in names])
+
+
+def _is_number(value: str) -> bool:
+    return bool(NUMBER.fullmatch(value))
+
+
+def _order(value: str) -> tuple[Decimal, str]:
+    return Decimal(value), value
+
+
+def _doubts(counts: Counter[str], num_rows: int, where: str) -> list[Problem]:
+    """What speaks against these values being classes."""
+    problems = []
+    if len(counts) > MAX_CLASSES or len(counts) > max(ALWAYS_FINE, num_rows / 2):
+        return [
+            Problem(
+                code="E216",
+                where=where,
+                found=f"{len(counts):,} different labels in {num_rows:,} rows, such as {_listed(list(counts))}",
+                expected=f"at most {MAX_CLASSES} classes, each of several rows: these look like texts or ids",
+                hint="name the column of the labels: data.columns.label=...",
+            )
+        ]
+    if all(map(_is_number, counts)) and any(Decimal(value) % 1 for value in counts):
+        example = next(value for value in counts if Decimal(value) % 1)
+        problems.append(
+            Problem(
+                code="E217",
+                where=where,
+                found=f"{len(counts):,} different numbers with fractions, such as {shown(example)}",
+                expected="classes",
+                hint="scores need a regression task; for classes list them all in data.label_names",
+            )
+        )
+    alike: dict[object, list[str]] = {}
+    for value in counts:
+        alike.setdefault(_look(value), []).append(value)
+    for group in alike.values():
+        if len(group) > 1:
+            first, second = sorted(group, key=lambda value: -counts[value])[:2]
+            problems.append(
+                Problem(
+                    code="E215",
+                    where=where,
+                    found=f"{shown(first)} ({_rows(counts[first])}) and {shown(second)} ({_rows(counts[second])})",
+                    expected="labels that do not look alike",
+                    hint="write them alike; if they are different classes, list all labels in data.label_names",
+                )
+            )
+    return problems
+
+
+def _look(value: str) -> object:
+    """What a reader takes in at a glance: no case, no outer or double spaces, no compatibility forms, 01 = 1 = 1.0."""
+    text = " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+    return Decimal(text).normalize() if _is_number(text) else text
+
+
+def _text(value: object) -> str:
+    """A value of `label_names`, which YAML may have read as a number or a truth value, as `label_values` writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _named(counts: Counter[str], label_names: LabelNames, where: str, problems: Problems) -> Vocabulary:
+    if isinstance(label_names, Mapping):
+        by_value = {_text(value): _text(name) for value, name in label_names.items()}
+        # Two values may have one name: that merges them.
+        names = tuple(dict.fromkeys(by_value.values()))
+        index = {value: names.index(name) for value, name in by_value.items()}
+        hint = "data.label_names needs an entry for each label of the data"
+    else:
+        names = tuple(_text(name) for name in label_names)
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            found = f"{shown(twice[0])} twice"
+            problems.add(Problem(code="E221", where="data.label_names", found=found, expected="each name once"))
+        numbers = {str(number): number for number in range(len(names))}
+        # A list of the labels themselves gives their order, also where they are numbers.
+        by_number = not set(counts) <= set(names) and set(counts) <= set(numbers)
+        index = numbers if by_number else {name: number for number, name in enumerate(names)}
+        numeric = all(map(_is_number, counts))
+        hint = f"say which label has which name: {MAPPING_EXAMPLE}" if numeric else ""
+    for value, count in counts.items():
+        if value not in index:
+            near = nearest(value, index)
+            problems.add(
+                Problem(
+                    code="E220",
+                    where=where,
+                    found=f"label {shown(value)} in {_rows(count)}, which data.label_names lacks",
+                    expected=f"one of {_listed(list(index))}",
+                    hint=f"did you mean {near}?" if near is not None and not hint else hint,
+                )
+            )
+    return Vocabulary(names, index)

@@ -1,0 +1,133 @@
+"""Results as a person reads them, on stdout. Data is never parsed as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from fasttune.api import Preview
+
+SHOWN_CHARACTERS = 400  # of one text
+BAR_WIDTH = 20
+MEANINGS = {
+    "model.safetensors": "the model, with config.json and tokenizer.json: from_pretrained reads this folder",
+    "README.md": "model card",
+    "recipe.yaml": "the whole recipe, with every automatic choice",
+    "environment.json": "machine, versions, choices and their reasons",
+    "data_report.json": "rows, labels, lengths, truncation",
+    "events.jsonl": "every step and evaluation",
+    "all_results.json": "all scores and speeds",
+    "predictions": "one line a row, with probabilities",
+    "checkpoints": "to resume from",
+    "tensorboard": "curves",
+}
+
+
+def stdout() -> Console:
+    return Console(markup=False, highlight=False, soft_wrap=True)
+
+
+def size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} GB"
+
+
+def number(name: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    if "per_second" in name or "flos" in name:
+        return f"{value:,.1f}" if value < 1e6 else f"{value:.3e}"
+    return f"{value:,.1f} s" if name.endswith("runtime") else f"{value:.4f}"
+
+
+def print_metrics(metrics: Mapping[str, Any]) -> None:
+    width = max(map(len, metrics))
+    for name, value in metrics.items():
+        print(f"{name:<{width}}  {number(name, value)}")
+
+
+def print_run(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Scores, the tree of the folder, and what to type next."""
+    wanted = ("train_runtime", "train_tokens_per_second")
+    scores = {
+        name: value
+        for name, value in metrics.items()
+        if name in wanted or (name.startswith(("eval_", "test_")) and "_per_" not in name and "runtime" not in name)
+    }
+    print_metrics(scores)
+    print(f"\n{folder}/")
+    for line in tree_lines(folder):
+        print(f"  {line}")
+    print("\nnext:")
+    print(f'  fasttune predict {folder} "a text of your own"')
+    print(f"  fasttune evaluate {folder} --data more_rows.csv")
+    print("  fasttune recipes yelp > my.yaml      # a recipe to change for your own data")
+
+
+def tree_lines(folder: Path) -> list[str]:
+    """One line a file or folder at the root, with its size and meaning."""
+    lines = []
+    for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
+        if path.name.startswith("."):
+            continue
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        name = path.name + ("/" if path.is_dir() else "")
+        total = size(sum(file.stat().st_size for file in files))
+        lines.append(f"{name:<24}{total:>8}  {MEANINGS.get(path.name, '')}".rstrip())
+    return lines
+
+
+def print_predictions(predictions: Sequence[Mapping[str, Any]], texts: Sequence[str] | None) -> None:
+    out = stdout()
+    for position, prediction in enumerate(predictions):
+        shown = f"  {texts[position]}" if texts else f"  row {prediction['id']}"
+        label = Text(f"{prediction['label']}", style="bold")
+        filled = round(prediction["score"] * BAR_WIDTH)
+        out.print(label, f" {prediction['score']:.3f} {'#' * filled}{'.' * (BAR_WIDTH - filled)}", Text(shown), sep="")
+
+
+def print_rows(preview: Preview) -> None:
+    """A sample as a table; long texts are cut, and said to be."""
+    out = Console(markup=False, highlight=False)
+    out.print(Text(preview.description))
+    for note in preview.notes:
+        out.print(Text(note))
+    table = Table(show_lines=True)
+    names = list(preview.rows[0]) if preview.rows else []
+    for name in names:
+        table.add_column(Text(str(name)), overflow="fold")
+    for row in preview.rows:
+        table.add_row(*(Text(cut(str(row[name]))) for name in names))
+    out.print(table)
+
+
+def cut(text: str) -> str:
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    return f"{text[:SHOWN_CHARACTERS]} ... ({len(text) - SHOWN_CHARACTERS:,} more characters)"
+
+
+def print_recipes(recipes: Mapping[str, str]) -> None:
+    width = max(map(len, recipes))
+    for name, purpose in recipes.items():
+        print(f"{name:<{width}}  {purpose}")
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {part}" for key, part in value.items()) or "none"
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value)) or "none"
+        elif name.endswith("_bytes"):
+            name, value = name.removesuffix("_bytes"), size(value)
+        print(f"{name:<14}{value}")

@@ -1,0 +1,70 @@
+"""What the loop says while it runs. Observers write these down, show them, or ask the loop to stop."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """`step`: optimizer steps done; `epoch`: passes done, a fraction within one."""
+
+    name: ClassVar[str]
+    step: int
+    epoch: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"event": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(Event):
+    """`step` is above 0 when a run goes on from a checkpoint."""
+
+    name: ClassVar[str] = "start"
+    num_steps: int
+    num_examples: int
+    batch_size: int
+    num_processes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDone(Event):
+    """`loss` is the mean over the step's weight; `num_tokens` real tokens over all ranks; `seconds` of this step."""
+
+    name: ClassVar[str] = "step"
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    num_tokens: int
+    num_microbatches: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Event):
+    """`metrics` carry transformers' names: eval_loss, eval_accuracy ..."""
+
+    name: ClassVar[str] = "evaluation"
+    metrics: dict[str, float] = field(default_factory=dict)
+    is_best: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"event": self.name, "step": self.step, "epoch": self.epoch, **self.metrics, "is_best": self.is_best}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveDue(Event):
+    """The state must be on disk before the next event is asked for."""
+
+    name: ClassVar[str] = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Event):
+    """`reason` in words: all steps done, early stopping, a signal."""
+
+    name: ClassVar[str] = "end"
+    reason: str
+    is_complete: bool

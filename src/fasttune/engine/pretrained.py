@@ -1,0 +1,172 @@
+"""Pretrained models and tokenizers in, plain Hugging Face models out.
+
+Weights are read from safetensors only, always as fp32, and no code from a model folder or the hub is ever run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from fasttune.errors import EnvironmentProblem, Problem
+from fasttune.starter.model import EMBEDDED_MODEL, embedded_model_path
+
+# The names that model families give to one thing: dropout on attention weights.
+ATTENTION_DROPOUT_FIELDS = ("attention_probs_dropout_prob", "attention_dropout")
+# A length that a tokenizer reports when it knows none.
+NO_LIMIT = 10**6
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No loading bars and no advice about new heads: what matters of it is said by us, once."""
+    log = transformers.utils.logging
+    verbosity = log.get_verbosity()
+    had_bars = log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if had_bars:
+            log.enable_progress_bar()
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """transformers' many ways to fail, as one kind of error with the first line of what it said."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+        if "trust_remote_code" in str(error):
+            expected, code = "a model whose code is part of transformers; code of a model folder is never run", "E405"
+        elif "pytorch_model" in str(error) or "safetensors" in str(error):
+            expected, code = "weights in model.safetensors; pickle weights are never read", "E404"
+        else:
+            expected, code = "a folder with a Hugging Face model" if looks_local else "a model of the hub", "E401"
+        raise EnvironmentProblem(
+            Problem(
+                where=f"model {name}",
+                found=said[0][:200],
+                expected=expected,
+                hint="model=embedded needs no download; offline, give the path of a folder",
+                code=code,
+            )
+        ) from error
+
+
+def resolve(name: str) -> str:
+    """A recipe's `model` as what from_pretrained takes."""
+    return str(embedded_model_path()) if name == EMBEDDED_MODEL else str(Path(name).expanduser())
+
+
+def load_config(name: str) -> PreTrainedConfig:
+    """The model's configuration; EnvironmentProblem when it is not an encoder that transformers knows."""
+    with _explained(name), quiet_transformers():
+        config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
+    is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
+    if not is_encoder or getattr(config, "is_decoder", False):
+        raise EnvironmentProblem(
+            Problem(
+                where=f"model {name}",
+                found=f"a {config.model_type} model, which is not an encoder",
+                expected="an encoder such as BERT, DistilBERT, RoBERTa, ELECTRA, DeBERTa or ModernBERT",
+                hint="model=embedded, or a hub id such as model=google-bert/bert-base-uncased",
+                code="E402",
+            )
+        )
+    return config
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    with _explained(name), quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=False)
+    return without_pipeline_settings(tokenizer)
+
+
+def without_pipeline_settings(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer.json may carry the padding and truncation of the last call or of somebody's pipeline; drop both."""
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
+
+
+def longest_input(config: PreTrainedConfig) -> int:
+    """The most tokens the model can take, special tokens included."""
+    positions = getattr(config, "max_position_embeddings", None) or NO_LIMIT
+    # RoBERTa and its relatives number positions from pad_token_id + 1.
+    offset = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    return positions - offset
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`new_weights`: names of parameters that the pretrained model does not have (the head)."""
+
+    model: PreTrainedModel
+    new_weights: list[str]
+
+
+def own_attention_dropout(config: PreTrainedConfig) -> float:
+    """What the model's configuration asks for."""
+    return next((float(getattr(config, field)) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)), 0.0)
+
+
+def load_model(
+    name: str, auto_class: str, state: Mapping[str, Any], seed: int, attention_dropout: float | None = None
+) -> Loaded:
+    """Encoder and head in fp32 on the CPU; a head that is not in the folder is drawn with `seed`.
+
+    `state`: the task's fields of config.json. `attention_dropout`: used in training instead of the model's own, which
+    stays in config.json.
+    """
+    config = load_config(name)
+    for field, value in state.items():
+        setattr(config, field, value)
+    own = {field: getattr(config, field) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)}
+    if attention_dropout is not None:
+        for field in own:
+            setattr(config, field, attention_dropout)
+    with _explained(name), quiet_transformers(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, info = getattr(transformers, auto_class).from_pretrained(
+            resolve(name),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    for field, value in own.items():
+        setattr(model.config, field, value)
+    mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+    return Loaded(model, sorted({*info["missing_keys"], *mismatched}))
+
+
+def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Put a plain Hugging Face model into `folder`; the weights appear last, so a folder with weights is complete."""
+    staged = folder / ".model.staged"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    with quiet_transformers():
+        model.save_pretrained(staged)
+        without_pipeline_settings(tokenizer).save_pretrained(staged)
+    for path in sorted(staged.iterdir(), key=lambda path: path.suffix == ".safetensors"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        path.replace(folder / path.name)
+    staged.rmdir()

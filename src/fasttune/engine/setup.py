@@ -1,0 +1,138 @@
+"""A recipe and a model name -> a model on a device, ready to run, with every automatic choice and its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from fasttune.data.token_store import TokenStore
+from fasttune.distributed import make_accelerator
+from fasttune.engine.evaluation import Outputs, run_split
+from fasttune.engine.memory import choose_tokens_per_microbatch
+from fasttune.engine.precision import Choice, choose_device, choose_precision
+from fasttune.engine.pretrained import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
+from fasttune.errors import EnvironmentProblem, Problem, RecipeError
+from fasttune.padding_free import padding_free, why_not
+from fasttune.recipe import Recipe
+from fasttune.starter.model import EMBEDDED_MODEL, EMBEDDED_MODEL_DESCRIPTION
+from fasttune.tasks import Task
+
+
+@dataclass
+class Setup:
+    """A model that can run.
+
+    `model` is the plain Hugging Face model, `prepared` the same as accelerate wraps it; `padded` tells whether the
+    layers see padding, `padded_length` is the fixed length of a batch, or None where it follows its longest sequence.
+    """
+
+    model: PreTrainedModel
+    prepared: torch.nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    accelerator: Accelerator
+    choices: dict[str, Choice]
+    max_length: int
+    tokens_per_microbatch: int
+    padded: bool
+    padded_length: int | None
+
+    @property
+    def pad_token_id(self) -> int:
+        return self.tokenizer.pad_token_id or 0
+
+    def run(self, task: Task, store: TokenStore) -> Outputs:
+        """A whole split without gradients, results in input order."""
+        return run_split(
+            model=self.prepared,
+            task=task,
+            store=store,
+            accelerator=self.accelerator,
+            pad_token_id=self.pad_token_id,
+            tokens_per_microbatch=self.tokens_per_microbatch,
+            padded_length=self.padded_length,
+            padded=self.padded,
+        )
+
+
+def choose_max_length(recipe: Recipe, name: str, tokenizer: PreTrainedTokenizerBase) -> Choice:
+    """The recipe's, or what the model can take; RecipeError when the recipe wants more than that."""
+    limit = min(longest_input(load_config(name)), tokenizer.model_max_length)
+    asked = recipe.preprocessing.max_length
+    if asked is None:
+        return Choice(str(limit), "the most the model takes")
+    if asked > limit:
+        raise RecipeError(
+            Problem(
+                where="preprocessing.max_length",
+                found=str(asked),
+                expected=f"at most {limit}, the positions of model {name}",
+                hint=f"preprocessing.max_length={limit}",
+                code="E408",
+            )
+        )
+    return Choice(str(asked), "asked for")
+
+
+def choose_attention_dropout(recipe: Recipe, name: str, device: str) -> Choice:
+    asked = recipe.training.attention_dropout
+    if asked != "auto":
+        return Choice(str(asked), "asked for")
+    own = own_attention_dropout(load_config(name))
+    if device == "cpu" and recipe.preprocessing.padding == "none" and own > 0:
+        return Choice("0.0", f"the fast CPU attention has none; the model's own is {own}, config.json keeps it")
+    return Choice(str(own), "the model's own")
+
+
+def set_up(recipe: Recipe, name: str, task: Task) -> Setup:
+    """Load model `name` for `task`, choose device, precision, lengths and kernel, and move it there."""
+    training = recipe.training
+    device = choose_device(training.device)
+    precision = choose_precision(training.precision, device.value)
+    tokenizer = load_tokenizer(name)
+    max_length = choose_max_length(recipe, name, tokenizer)
+    dropout = choose_attention_dropout(recipe, name, device.value)
+    budget = choose_tokens_per_microbatch(training.tokens_per_microbatch, device.value)
+    loaded = load_model(name, task.auto_class, task.state(), training.seed, float(dropout.value))
+    execution = choose_execution(recipe, loaded.model)
+    accelerator = make_accelerator(device.value, precision.value)
+    choices = {
+        "model": Choice(name, EMBEDDED_MODEL_DESCRIPTION if name == EMBEDDED_MODEL else loaded.model.config.model_type),
+        "device": device,
+        "precision": precision,
+        "execution": execution,
+        "attention_dropout": dropout,
+        "max_length": max_length,
+        "tokens_per_microbatch": budget,
+    }
+    if loaded.new_weights:
+        choices["new_weights"] = Choice(", ".join(loaded.new_weights), f"drawn with training.seed {training.seed}")
+    return Setup(
+        model=loaded.model,
+        prepared=accelerator.prepare_model(loaded.model),
+        tokenizer=tokenizer,
+        accelerator=accelerator,
+        choices=choices,
+        max_length=int(max_length.value),
+        tokens_per_microbatch=int(budget.value),
+        padded=execution.value != "padding-free",
+        padded_length=int(max_length.value) if recipe.preprocessing.padding == "max_length" else None,
+    )
+
+
+def choose_execution(recipe: Recipe, model: PreTrainedModel) -> Choice:
+    """Make the model padding-free where it can be, or say why it runs padded."""
+    asked = recipe.preprocessing.padding
+    if asked != "none":
+        return Choice(f"padded to {asked}", "asked for")
+    reason = why_not(model)
+    if reason is None:
+        try:
+            padding_free(model)
+        except EnvironmentProblem as error:
+            reason = error.problems[0].found
+    if reason is not None:
+        return Choice("padded to longest", reason)
+    return Choice("padding-free", "the probe gave the padded model's numbers, and no sequence moved another")

@@ -1,0 +1,89 @@
+"""One optimizer step: the only place that divides a loss.
+
+Weights of all micro-batches and ranks are added first; then every micro-batch contributes
+sum * num_processes / global weight (DDP averages gradients over processes, so the factor undoes that). How a step is
+cut into micro-batches and ranks therefore changes nothing but rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from fasttune.batching.collate import MicroBatch
+from fasttune.batching.plan import microbatch_seed
+from fasttune.tasks import Task
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Sums over all ranks: `loss` is the mean over the step's weight, `grad_norm` the norm before clipping."""
+
+    loss: float
+    grad_norm: float
+    num_tokens: int
+    seconds: float
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+def run_step(
+    *,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    task: Task,
+    microbatches: Sequence[MicroBatch],
+    accelerator: Accelerator,
+    max_grad_norm: float,
+    seed: Sequence[int],
+) -> StepResult:
+    """Forward and backward of all micro-batches, then one update, unless loss or gradients are not finite.
+
+    `seed` (run seed, step, rank) makes the dropout masks of each micro-batch a function of the place in the run.
+    """
+    begin = time.perf_counter()
+    counts = torch.tensor(
+        [sum(task.weight(batch.targets) for batch in microbatches), sum(batch.num_tokens for batch in microbatches)],
+        dtype=torch.float64,
+    )
+    weight, num_tokens = _sum_over_ranks(accelerator, counts).tolist()
+    model.train()
+    loss_sum = torch.zeros((), device=accelerator.device, dtype=torch.float64)
+    for index, batch in enumerate(microbatches):
+        torch.manual_seed(microbatch_seed([*seed, index]))
+        is_last = index == len(microbatches) - 1
+        # Gradients of the ranks are added once, with the last micro-batch.
+        with nullcontext() if is_last else accelerator.no_sync(model):
+            batch = batch.to(accelerator.device)
+            loss, _ = task.loss(model(**batch.inputs), batch, training=True)
+            accelerator.backward(loss * (accelerator.num_processes / weight))
+        loss_sum += loss.detach()
+    mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / weight
+    grad_norm = _clip(accelerator, model, max_grad_norm)
+    result = StepResult(mean_loss, grad_norm, int(num_tokens), 0.0)
+    # A loss scaler makes gradients overflow on purpose and skips those updates by itself.
+    if result.is_finite or (accelerator.scaler is not None and math.isfinite(mean_loss)):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return StepResult(mean_loss, grad_norm, int(num_tokens), time.perf_counter() - begin)
+
+
+def _sum_over_ranks(accelerator: Accelerator, value: torch.Tensor) -> torch.Tensor:
+    if accelerator.num_processes == 1:
+        return value
+    return accelerator.reduce(value.to(accelerator.device), reduction="sum")
+
+
+def _clip(accelerator: Accelerator, model: torch.nn.Module, max_grad_norm: float) -> float:
+    """The norm of all gradients; scales them down to `max_grad_norm` where that is above 0."""
+    limit = max_grad_norm if max_grad_norm > 0 else math.inf
+    norm = accelerator.clip_grad_norm_(model.parameters(), limit)
+    return float(norm) if norm is not None else math.nan

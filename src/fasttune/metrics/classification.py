@@ -1,0 +1,66 @@
+"""Scores of a classifier, as pure functions on arrays, by scikit-learn.
+
+Letters: N examples, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+def _average(function: str, average: str) -> Callable[[np.ndarray, np.ndarray, int], float]:
+    def score(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
+        from sklearn import metrics
+
+        # All K classes count, also one that this split happens to lack; a class never predicted scores 0.
+        options = {"average": average, "labels": range(num_classes), "zero_division": 0.0}
+        return float(getattr(metrics, function)(labels, predicted, **options))
+
+    return score
+
+
+def _accuracy(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
+    return float(np.mean(labels == predicted))
+
+
+def _f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
+    """F1 of class 1, for two classes only."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predicted, pos_label=1, zero_division=0.0))
+
+
+def _matthews(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predicted))
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "f1_macro": _average("f1_score", "macro"),
+    "f1_micro": _average("f1_score", "micro"),
+    "f1_weighted": _average("f1_score", "weighted"),
+    "precision_macro": _average("precision_score", "macro"),
+    "recall_macro": _average("recall_score", "macro"),
+    "matthews_correlation": _matthews,
+}
+
+
+def default_metrics(num_classes: int) -> tuple[str, ...]:
+    """Accuracy, and F1 of the second class for two classes or the mean over classes for more."""
+    return ("accuracy", "f1" if num_classes == 2 else "f1_macro")
+
+
+def score(labels: np.ndarray, predicted: np.ndarray, num_classes: int, names: Sequence[str]) -> dict[str, float]:
+    """The named metrics, each in 0..1 (`matthews_correlation` in -1..1); `labels`, `predicted` (N,) in 0..K-1."""
+    return {name: METRICS[name](labels, predicted, num_classes) for name in names}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """[N, K] -> [N, K] probabilities, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)

@@ -1,0 +1,102 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from datetime import timedelta
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from fasttune.engine.events import Evaluated, Event, Finished, Started, StepDone
+
+WINDOW = 50  # steps over which speed is averaged
+
+
+def gigabytes_in_use() -> float:
+    """Memory of the device that trains, or of this process on a CPU."""
+    import torch
+
+    in_use = torch.cuda.memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
+    return in_use / 1e9
+
+
+def clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+class ConsoleLog:
+    """An observer; make it with `terminal=None` to find out by itself whether a person is watching."""
+
+    def __init__(self, logging_steps: int, terminal: bool | None = None):
+        self.console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self.logging_steps = logging_steps
+        self.num_steps = 0
+        self.recent: deque[StepDone] = deque(maxlen=WINDOW)
+        self.losses: list[float] = []
+        self.progress: Progress | None = None
+        if sys.stderr.isatty() if terminal is None else terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"))
+            self.progress = Progress(*columns, console=self.console, transient=True)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.start(event)
+        elif isinstance(event, StepDone):
+            self.step(event)
+        elif isinstance(event, Evaluated):
+            self.say(" | ".join(evaluation_words(event)))
+        elif isinstance(event, Finished):
+            self.close()
+            self.say(f"training ended at step {event.step} of {self.num_steps}: {event.reason}")
+
+    def say(self, line: str) -> None:
+        self.console.print(line)
+
+    def start(self, event: Started) -> None:
+        self.num_steps = event.num_steps
+        going_on = f", going on after step {event.step}" if event.step else ""
+        steps = f"{event.num_steps:,} steps of {event.batch_size}"
+        self.say(f"training: {event.num_examples:,} examples, {steps}{going_on}")
+        if self.progress:
+            self.bar = self.progress.add_task("training", total=event.num_steps, completed=event.step, status="")
+            self.progress.start()
+
+    def step(self, event: StepDone) -> None:
+        self.recent.append(event)
+        self.losses.append(event.loss)
+        if self.progress:
+            # The bar is redrawn at most ten times a second, whatever the number of steps.
+            self.progress.update(self.bar, completed=event.step, status=self.status(event))
+        if event.step % self.logging_steps == 0 or event.step == self.num_steps:
+            if not self.progress:
+                self.say(f"step {event.step}/{self.num_steps} | {self.status(event)}")
+            self.losses.clear()
+
+    def status(self, event: StepDone) -> str:
+        """Loss since the last report, real tokens a second, time left, memory."""
+        seconds = sum(step.seconds for step in self.recent)
+        speed = sum(step.num_tokens for step in self.recent) / max(seconds, 1e-9)
+        left = (self.num_steps - event.step) * seconds / len(self.recent)
+        loss = sum(self.losses) / len(self.losses)
+        return (
+            f"epoch {event.epoch:.2f} | loss {loss:.4f} | lr {event.learning_rate:.1e} | {speed:,.0f} tokens/s"
+            f" | {clock(left)} left | {gigabytes_in_use():.1f} GB"
+        )
+
+    def close(self) -> None:
+        if self.progress:
+            self.progress.stop()
+
+
+def evaluation_words(event: Evaluated) -> Iterator[str]:
+    yield f"evaluation at step {event.step}, epoch {event.epoch:.2f}"
+    timing = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    for name, value in event.metrics.items():
+        if name not in timing:
+            yield f"{name.removeprefix('eval_')} {value:.4f}"
+    if event.is_best:
+        yield "best so far"

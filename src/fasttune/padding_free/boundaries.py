@@ -1,0 +1,99 @@
+"""Where each sequence of a micro-batch begins and ends once the padding is gone.
+
+Letters used in this room: B sequences, S padded length, T real tokens, H heads, D hidden width (d = D / H of one head).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+
+# Sequences of one bucket are padded to the longest of them; a bucket closes when padding would exceed this share of its
+# real tokens. Measured on CPU, bf16, lengths of reviews: 5 % and 15 % are equally fast, 30 % is slower by a fifth.
+MAX_BUCKET_PADDING = 0.15
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Neighbouring sequences of nearly one length, computed as one dense block.
+
+    `real` is None when all have the same length; otherwise it holds the places of the real tokens in the flattened
+    [num_sequences * length] block, and `bias` [num_sequences, 1, 1, length] is 0 at them and -inf elsewhere.
+    """
+
+    start: int
+    stop: int
+    num_sequences: int
+    length: int
+    real: torch.Tensor | None
+    bias: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """The lengths of B sequences laid end to end as T real tokens, and where those tokens stand in the padded [B, S].
+
+    `index` (T,) int64 on the model's device: places of the real tokens in the flattened padded batch.
+    """
+
+    lengths: tuple[int, ...]
+    index: torch.Tensor
+    padded_length: int
+
+    @classmethod
+    def from_mask(cls, mask: torch.Tensor) -> Boundaries:
+        """`mask` [B, S]: true or 1 at real tokens, wherever in the row they stand (left or right padding)."""
+        real = mask.bool()
+        return cls(tuple(real.sum(1).tolist()), real.flatten().nonzero().squeeze(1), mask.shape[1])
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """(B + 1,) cumulative lengths, from 0 to T."""
+        return [0, *accumulate(self.lengths)]
+
+    @cached_property
+    def buckets(self) -> list[Bucket]:
+        """The sequences in their order, grouped while lengths are near; computed once for all layers."""
+        return [self._bucket(first, last) for first, last in group_by_length(self.lengths, MAX_BUCKET_PADDING)]
+
+    def _bucket(self, first: int, last: int) -> Bucket:
+        lengths = self.lengths[first:last]
+        longest = max(lengths)
+        block = (self.starts[first], self.starts[last], len(lengths), longest)
+        if min(lengths) == longest:
+            return Bucket(*block, real=None, bias=None)
+        device = self.index.device
+        is_real = torch.arange(longest, device=device) < torch.tensor(lengths, device=device)[:, None]
+        bias = torch.zeros(is_real.shape, device=device).masked_fill_(~is_real, float("-inf"))
+        return Bucket(*block, real=is_real.flatten().nonzero().squeeze(1), bias=bias[:, None, None, :])
+
+    def gather(self, padded: torch.Tensor) -> torch.Tensor:
+        """[B, S, D] -> [1, T, D]: only the real tokens."""
+        return padded.flatten(0, 1).index_select(0, self.index)[None]
+
+    def scatter(self, packed: torch.Tensor) -> torch.Tensor:
+        """[1, T, D] -> [B, S, D], zeros at padding."""
+        batch = len(self.lengths)
+        padded = packed.new_zeros(batch * self.padded_length, packed.shape[-1])
+        return padded.index_copy(0, self.index, packed[0]).view(batch, self.padded_length, -1)
+
+
+def group_by_length(lengths: Sequence[int], max_padding: float) -> list[tuple[int, int]]:
+    """Cut B lengths into runs [first, last); padding to the longest stays within `max_padding` of the real tokens."""
+    groups = []
+    first = 0
+    while first < len(lengths):
+        longest = real = lengths[first]
+        last = first + 1
+        while last < len(lengths):
+            longest_with, real_with = max(longest, lengths[last]), real + lengths[last]
+            if longest_with * (last + 1 - first) > real_with * (1 + max_padding):
+                break
+            longest, real, last = longest_with, real_with, last + 1
+        groups.append((first, last))
+        first = last
+    return groups

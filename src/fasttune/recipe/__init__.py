@@ -1,0 +1,20 @@
+"""The recipe: what a run is made from. `load` reads and checks one, `dump` writes it whole.
+
+Nothing here imports torch, opens data or downloads anything.
+"""
+
+from fasttune.recipe.load import differences, dump, is_recipe, load, shipped, shipped_text
+from fasttune.recipe.schema import METRICS, Recipe, Section, fields
+
+__all__ = [
+    "Recipe",
+    "Section",
+    "METRICS",
+    "fields",
+    "load",
+    "dump",
+    "differences",
+    "is_recipe",
+    "shipped",
+    "shipped_text",
+]

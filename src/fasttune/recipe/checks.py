@@ -1,0 +1,87 @@
+"""What ties fields of a recipe together: settings that contradict each other.
+
+Each rule takes a recipe whose fields are right one by one and says what does not fit. Rules about the data, the model
+or the machine are not here: a recipe is checked without touching any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fasttune.recipe.schema import Recipe
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """`paths` are the fields that contradict each other; the place that is named is the one last written of them."""
+
+    code: str
+    paths: tuple[Path, ...]
+    found: str
+    expected: str
+    fix: tuple[Path, object]
+    otherwise: str = ""
+
+
+def conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    yield from _every_steps(
+        "evaluation", "eval_strategy", recipe.evaluation.eval_strategy, "eval_steps", recipe.evaluation.eval_steps
+    )
+    yield from _every_steps(
+        "output", "save_strategy", recipe.output.save_strategy, "save_steps", recipe.output.save_steps
+    )
+    yield from _early_stopping(recipe)
+    yield from _best_metric(recipe)
+
+
+def _every_steps(
+    section: str, strategy_name: str, strategy: str, steps_name: str, steps: int | None
+) -> Iterator[Conflict]:
+    strategy_path, steps_path = (section, strategy_name), (section, steps_name)
+    if strategy == "steps" and steps is None:
+        yield Conflict(
+            "E313",
+            (strategy_path, steps_path),
+            f"{strategy_name} 'steps' without {steps_name}",
+            "a whole number of steps above 0",
+            (steps_path, 500),
+        )
+    if strategy != "steps" and steps is not None:
+        yield Conflict(
+            "E313",
+            (steps_path, strategy_path),
+            f"{steps_name} {steps} with {strategy_name} '{strategy}'",
+            f"{strategy_name} 'steps'",
+            (strategy_path, "steps"),
+            f"{section}.{steps_name}=null",
+        )
+
+
+def _early_stopping(recipe: Recipe) -> Iterator[Conflict]:
+    patience = recipe.evaluation.early_stopping_patience
+    if patience is not None and recipe.evaluation.eval_strategy == "no":
+        strategy = ("evaluation", "eval_strategy")
+        yield Conflict(
+            "E313",
+            (("evaluation", "early_stopping_patience"), strategy),
+            f"early_stopping_patience {patience} with eval_strategy 'no'",
+            "evaluations that can be counted",
+            (strategy, "epoch"),
+            "evaluation.early_stopping_patience=null",
+        )
+
+
+def _best_metric(recipe: Recipe) -> Iterator[Conflict]:
+    best, metrics = recipe.evaluation.metric_for_best_model, recipe.evaluation.metrics
+    if metrics is not None and best not in (None, "loss", *metrics):
+        listed = ("evaluation", "metrics")
+        yield Conflict(
+            "E304",
+            (("evaluation", "metric_for_best_model"), listed),
+            f"metric_for_best_model '{best}', which evaluation.metrics does not list",
+            "one of " + ", ".join([*metrics, "loss"]),
+            (listed, [*metrics, best]),
+        )

@@ -1,0 +1,328 @@
+"""What a recipe may say: every section and field, with its default, meaning, unit and allowed values.
+
+The reference documentation is made from these descriptions, and the error messages from the words in `allowed`. This
+file judges one field at a time; rules that tie two fields together are in `checks`. It reads no file, loads no library
+and holds no field that does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from fasttune.recipe.values import (
+    LARGEST_SEED,
+    METRICS,
+    Count,
+    Metric,
+    Metrics,
+    NameList,
+    NameTable,
+    Number,
+    ReportTo,
+    Seed,
+    Strategy,
+    Text,
+    Texts,
+    Whole,
+    check_steps,
+    check_warmup,
+    to_whole,
+)
+
+PATHS = "a path, a glob such as 'data/*.csv', a hub id, or a list of them"
+
+
+def setting(default: Any, description: str, *, allowed: str, code: str = "E303", **limits: Any) -> Any:
+    """A field. `allowed` finishes the sentence "expected ..." in an error; `code` is that error's."""
+    return Field(default, description=description, json_schema_extra={"allowed": allowed, "code": code}, **limits)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Columns(Section):
+    text: Text | None = setting(
+        None,
+        "The column that holds the text. Left out: guessed from the names of the columns, and said.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
+    label: Text | None = setting(
+        None,
+        "The column that holds the label. Left out: guessed from the names of the columns, and said.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
+
+
+class Data(Section):
+    train: Text | Texts = setting(
+        ...,
+        "The rows to learn from: a path, a glob, a hub id, a list of them, or `starter` for the built-in generated "
+        "reviews. Relative paths count from the working directory, not from the recipe's folder, so that a recipe can "
+        "be shared and a shipped one used in place.",
+        allowed=PATHS + ", or 'starter'",
+    )
+    validation: Text | Texts | None = setting(
+        None,
+        "The rows that choose the best epoch and decide on early stopping. Left out: `data.validation_fraction` of the "
+        "training rows is set aside.",
+        allowed=PATHS,
+    )
+    test: Text | Texts | None = setting(
+        None,
+        "The rows that are scored once, after training, and influence nothing.",
+        allowed=PATHS,
+    )
+    columns: Columns = Field(default_factory=Columns, description="Which column holds what.")
+    label_names: NameList | NameTable | None = setting(
+        None,
+        "The names of the labels. A list: where the data holds numbers, the name of label 0, 1, 2 ...; where it holds "
+        "names, their order. A table: from the value in the data to the name. Left out: numbers in their order, names "
+        "sorted.",
+        allowed="a list of two or more different names, or a table from the value in the data to the name "
+        "(a name that looks like a number goes in quotes)",
+    )
+    validation_fraction: Number = setting(
+        0.1,
+        "The share of the training rows that is set aside, stratified by label, where `data.validation` is left out.",
+        allowed="a share above 0 and below 1",
+        gt=0,
+        lt=1,
+    )
+    max_train_samples: Count | None = setting(
+        None,
+        "Train on this many rows, drawn at random with `data.seed`. Left out: all.",
+        allowed="a whole number above 0, or nothing (all rows)",
+    )
+    max_eval_samples: Count | None = setting(
+        None,
+        "Evaluate on this many rows of each of validation and test, drawn at random with `data.seed`. Left out: all.",
+        allowed="a whole number above 0, or nothing (all rows)",
+    )
+    seed: Seed = setting(
+        42,
+        "Draws the validation share and the samples. Apart from `training.seed`, so that runs with several training "
+        "seeds see the same rows.",
+        allowed=f"a whole number from 0 to {LARGEST_SEED}",
+    )
+
+
+class Preprocessing(Section):
+    max_length: Annotated[Whole, Field(ge=3)] | None = setting(
+        None,
+        "The most tokens of a text, the model's own two or more marks included; what is longer is cut at the end and "
+        "counted. Left out: what the model can take.",
+        allowed="a whole number of tokens, 3 or more and no more than the model takes, or nothing (the model's)",
+    )
+    padding: Literal["none", "longest", "max_length"] = setting(
+        "none",
+        "`none`: the layers see real tokens only, which is fastest. `longest`: pad to the longest text of a "
+        "micro-batch. `max_length`: pad to `preprocessing.max_length`, for devices that want fixed shapes. The result "
+        "is the same.",
+        allowed="'none', 'longest' or 'max_length'",
+    )
+
+
+class Training(Section):
+    num_train_epochs: Number = setting(
+        3.0,
+        "Passes over the training rows; 0.5 is half a pass. `training.max_steps` overrides it.",
+        allowed="a number above 0",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    max_steps: Annotated[Whole, AfterValidator(check_steps)] = setting(
+        -1,
+        "Stop after this many optimizer steps, whatever `training.num_train_epochs` says; -1: no such limit.",
+        allowed="a whole number above 0, or -1 (no limit)",
+    )
+    batch_size: Count = setting(
+        8,
+        "Examples per optimizer step, over all devices: a choice about learning, not about memory. It is cut into "
+        "micro-batches by `training.tokens_per_microbatch`.",
+        allowed="a whole number above 0",
+    )
+    learning_rate: Number = setting(
+        5e-5,
+        "The highest learning rate, reached at the end of the warm-up (`training.warmup_steps`). Usual: 1e-6 to 1e-3; "
+        "lower for larger models.",
+        allowed="a number above 0 and at most 1 (usual range 1e-6 to 1e-3)",
+        code="E302",
+        gt=0,
+        le=1,
+    )
+    weight_decay: Number = setting(
+        0.0,
+        "How strongly AdamW pulls weights towards 0, times the learning rate; biases and norms are left alone.",
+        allowed="a number from 0 to 1",
+        ge=0,
+        le=1,
+    )
+    warmup_steps: Annotated[Number, AfterValidator(check_warmup)] = setting(
+        0.0,
+        "Steps over which the learning rate rises from 0. Below 1 it is a share of all steps: 0.1 is the first tenth.",
+        allowed="0 or a share of all steps below 1, or a whole number of steps",
+    )
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = setting(
+        "linear",
+        "How the learning rate goes on after the warm-up: down to 0 in a line (`linear`) or a half cosine (`cosine`), "
+        "or not at all (`constant`).",
+        allowed="'linear', 'cosine' or 'constant'",
+    )
+    max_grad_norm: Number = setting(
+        1.0,
+        "Gradients whose norm is larger are scaled down to it; 0: no clipping.",
+        allowed="a number above 0, or 0 (no clipping)",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    label_smoothing_factor: Number = setting(
+        0.0,
+        "The share of the target that is spread evenly over all labels, against over-confidence. It acts in training "
+        "only, so the training loss is then not comparable with the evaluation loss.",
+        allowed="a number from 0 to below 1",
+        ge=0,
+        lt=1,
+    )
+    attention_dropout: Literal["auto"] | Annotated[Number, Field(ge=0, lt=1)] = setting(
+        "auto",
+        "Dropout on attention weights. `auto`: the model's own, or 0 where the attention kernel of the device has "
+        "none; the saved recipe holds the number.",
+        allowed="'auto' or a number from 0 to below 1",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto",
+        "The arithmetic of the forward pass; weights are kept in fp32. `auto`: bf16 where the device is fast in it, "
+        "otherwise fp16 on CUDA and fp32 elsewhere; said with the reason. Evaluation and prediction use the same.",
+        allowed="'auto', 'fp32', 'bf16' or 'fp16'",
+        code="E310",
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting(
+        "auto",
+        "Where to train. `auto`: CUDA, else MPS, else the CPU. Which CUDA devices is said by CUDA_VISIBLE_DEVICES.",
+        allowed="'auto', 'cpu', 'cuda' or 'mps'",
+    )
+    tokens_per_microbatch: Literal["auto"] | Count = setting(
+        "auto",
+        "The most tokens in one forward pass on one device: a choice about memory. The result does not depend on it "
+        "where there is no dropout. `auto`: found by itself; the saved recipe holds the number.",
+        allowed="'auto' or a whole number above 0",
+    )
+    logging_steps: Count = setting(
+        10,
+        "Report loss and learning rate every so many optimizer steps.",
+        allowed="a whole number above 0",
+    )
+    seed: Seed = setting(
+        42,
+        "Draws the new head's weights, the order of the rows and the dropout masks.",
+        allowed=f"a whole number from 0 to {LARGEST_SEED}",
+    )
+
+
+class Evaluation(Section):
+    eval_strategy: Strategy = setting(
+        "epoch",
+        "When to evaluate during training: never, every `evaluation.eval_steps` steps, or after every epoch.",
+        allowed="'no', 'steps' or 'epoch'",
+    )
+    eval_steps: Count | None = setting(
+        None,
+        "Optimizer steps between evaluations; required with eval_strategy `steps`, refused with the others.",
+        allowed="a whole number above 0",
+    )
+    metrics: Metrics | None = setting(
+        None,
+        "What to compute besides the loss; values from 0 to 1 (matthews_correlation from -1). Left out: the "
+        "task's own.",
+        allowed="a list of " + ", ".join(METRICS),
+        code="E304",
+    )
+    metric_for_best_model: Metric | Literal["loss"] | None = setting(
+        None,
+        "Chooses the weights that are kept and decides on early stopping; greater is better, except for `loss`. One of "
+        "`evaluation.metrics` where that is given. Left out: the task's primary metric, which is computed in any case.",
+        allowed="one of " + ", ".join(METRICS) + ", loss",
+        code="E304",
+    )
+    early_stopping_patience: Count | None = setting(
+        None,
+        "Stop after this many evaluations in a row without a better `evaluation.metric_for_best_model`. Left out: "
+        "train to the end.",
+        allowed="a whole number of evaluations above 0, or nothing (no early stopping)",
+    )
+
+
+class Output(Section):
+    dir: Text | None = setting(
+        None,
+        "The run folder, as --output gives it. Left out: runs/NAME after the recipe or the data, then NAME-2 ...",
+        allowed="a path, or nothing (runs/NAME)",
+    )
+    save_strategy: Strategy = setting(
+        "epoch",
+        "When to write a checkpoint: never, every `output.save_steps` steps, or after every epoch.",
+        allowed="'no', 'steps' or 'epoch'",
+    )
+    save_steps: Count | None = setting(
+        None,
+        "Optimizer steps between checkpoints; required with save_strategy `steps`, refused with the others.",
+        allowed="a whole number above 0",
+    )
+    save_total_limit: Count | None = setting(
+        2,
+        "How many checkpoints are kept: the newest ones, and the best besides. Nothing (null): all.",
+        allowed="a whole number above 0, or null (all are kept)",
+    )
+
+
+class Tracking(Section):
+    report_to: ReportTo = setting(
+        "auto",
+        "Where curves go besides the run folder's own files. `auto`: TensorBoard where it is installed.",
+        allowed="'auto', 'none' or [tensorboard]",
+    )
+
+
+class Recipe(Section):
+    """A whole recipe. Make one with `load`, which also checks what ties fields together."""
+
+    format: Annotated[Literal[1], BeforeValidator(to_whole)] = setting(
+        1, "The version of this format.", allowed="1, the format of this release"
+    )
+    task: Literal["text-classification"] = setting(
+        "text-classification",
+        "What is learned, by the hub's name.",
+        allowed="'text-classification'",
+    )
+    model: Text = setting(
+        "embedded",
+        "The model to start from: a hub id, a local folder, or `embedded` (small, English, 512 tokens, no download).",
+        allowed="a hub id, a folder, or 'embedded'",
+    )
+    data: Data = Field(description="The rows and their labels.")
+    preprocessing: Preprocessing = Field(default_factory=Preprocessing, description="From text to tokens.")
+    training: Training = Field(default_factory=Training, description="How to learn.")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="How to judge.")
+    output: Output = Field(default_factory=Output, description="What is written, and where.")
+    tracking: Tracking = Field(default_factory=Tracking, description="Who else is told.")
+
+
+def subsection(field: FieldInfo) -> type[Section] | None:
+    """The section that a field holds, or None where it holds a value."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def fields(section: type[Section] = Recipe, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Every field that holds a value, with its path, in the order of a written recipe."""
+    for name, field in section.model_fields.items():
+        below = subsection(field)
+        if below:
+            yield from fields(below, (*above, name))
+        else:
+            yield (*above, name), field

@@ -1,0 +1,115 @@
+"""The types of values that recipes hold, and what is read as them.
+
+YAML readers disagree about `2e-5` and `no`, so numbers are also taken from text, and False as a strategy is `no`. A
+truth value is never a number, and nothing is rounded. Which field takes which type is the schema's to say.
+"""
+
+from __future__ import annotations
+
+import numbers
+import os
+import re
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic_core import PydanticCustomError
+
+NUMBER = re.compile(r"[-+]?([0-9]+(_[0-9]+)*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.?inf|\.?nan", re.IGNORECASE)
+LONGEST_NUMBER = 64  # characters; nobody means more, and Python refuses to read integers of thousands of digits
+LARGEST_SEED = 2**32 - 1  # what numpy takes
+
+Metric = Literal[
+    "accuracy",
+    "f1",
+    "f1_macro",
+    "f1_micro",
+    "f1_weighted",
+    "precision_macro",
+    "recall_macro",
+    "matthews_correlation",
+]
+METRICS: tuple[str, ...] = get_args(Metric)
+
+
+def _to_number(value: object) -> object:
+    """Numbers as they are, and numbers that YAML 1.1 readers take for text (`2e-5`); never a truth value."""
+    if isinstance(value, str) and len(value) <= LONGEST_NUMBER and NUMBER.fullmatch(value.strip()):
+        return float(value.strip().lstrip(".") if value.strip().lower() in (".inf", ".nan") else value)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return float("inf")  # refused by the range of the field, in its words
+    raise PydanticCustomError("number_form", "not a number")
+
+
+def to_whole(value: object) -> object:
+    """As `_to_number`, for counts: 1e3 is 1000, and 8.5 is refused instead of rounded."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]{1,18}", value.strip()):
+        return int(value)  # not through a float, which would round a long one
+    number = _to_number(value)
+    if isinstance(number, float) and number.is_integer():
+        return int(number)
+    raise PydanticCustomError("not_whole", "not a whole number")
+
+
+def _to_text(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _to_list(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _to_name_table(value: object) -> object:
+    """Label numbers may be the keys of a table in Python; in the data and here they are text."""
+    if isinstance(value, dict):
+        return {str(key) if type(key) is int else key: name for key, name in value.items()}
+    return value
+
+
+def _to_strategy(value: object) -> object:
+    """`eval_strategy: no` is the truth value False to a YAML 1.1 reader."""
+    return "no" if value is False else value
+
+
+def _to_report_to(value: object) -> object:
+    if value is False or value == "no":
+        return "none"
+    return [value] if value == "tensorboard" else _to_list(value)  # the bare name, as transformers takes it
+
+
+def check_steps(value: int) -> int:
+    if value != -1 and value < 1:
+        raise PydanticCustomError("range", "out of range")
+    return value
+
+
+def check_warmup(value: float) -> float:
+    if not (0 <= value < 1 or (value >= 1 and value.is_integer())):
+        raise PydanticCustomError("range", "out of range")
+    return value
+
+
+def _check_names(value: list[str]) -> list[str]:
+    if len(set(value)) != len(value):
+        raise PydanticCustomError("range", "names repeat")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_to_number)]
+Whole = Annotated[int, BeforeValidator(to_whole)]
+Count = Annotated[Whole, Field(gt=0)]
+Seed = Annotated[Whole, Field(ge=0, le=LARGEST_SEED)]
+Text = Annotated[str, BeforeValidator(_to_text), Strict(), Field(min_length=1)]
+Texts = Annotated[list[Text], BeforeValidator(_to_list), Field(min_length=1)]
+Strategy = Annotated[Literal["no", "steps", "epoch"], BeforeValidator(_to_strategy)]
+NameList = Annotated[list[Text], BeforeValidator(_to_list), Field(min_length=2), AfterValidator(_check_names)]
+NameTable = Annotated[dict[Text, Text], BeforeValidator(_to_name_table), Field(min_length=2)]
+Metrics = Annotated[list[Metric], BeforeValidator(_to_list), Field(min_length=1)]
+ReportTo = Annotated[
+    Annotated[list[Literal["tensorboard"]], Field(min_length=1, max_length=1)] | Literal["auto", "none"],
+    BeforeValidator(_to_report_to),
+]

@@ -1,0 +1,102 @@
+"""The model card, README.md of a run folder, in the hub's format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from fasttune.recipe import Recipe, dump
+from fasttune.starter.model import EMBEDDED_MODEL
+
+TEMPLATE = """---
+{front_matter}
+---
+
+# {name}
+
+A {task} model, fine-tuned from `{model}` with fasttune. Labels: {labels}.
+
+| {split} metric | value |
+|---|---|
+{scores}
+
+Rows: {sizes}.
+
+## Use
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="PATH OF THIS FOLDER")
+classify("...")
+```
+
+`fasttune predict PATH "..."` gives the probabilities of all labels.
+
+## Recipe
+
+```yaml
+{recipe}
+```
+
+Trained on {device} in {precision}; {versions}.
+"""
+
+
+def held_out_scores(results: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+    """The split that the card reports (test where there is one) and its metrics without speeds."""
+    prefix = "test" if any(name.startswith("test_") for name in results) else "eval"
+    scores = {
+        name.removeprefix(f"{prefix}_"): value
+        for name, value in results.items()
+        if name.startswith(f"{prefix}_") and "runtime" not in name and "_per_" not in name
+    }
+    return "test" if prefix == "test" else "validation", scores
+
+
+def front_matter(name: str, recipe: Recipe, split: str, scores: Mapping[str, float]) -> dict[str, Any]:
+    """What the hub reads: task, base model, results."""
+    result = {
+        "task": {"type": recipe.task},
+        "dataset": {"name": str(recipe.data.train), "type": "custom", "split": split},
+        "metrics": [{"type": metric, "value": round(value, 4)} for metric, value in scores.items()],
+    }
+    front: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": recipe.task,
+        "tags": ["fasttune", recipe.task],
+        "model-index": [{"name": name, "results": [result]}],
+    }
+    if recipe.model != EMBEDDED_MODEL:
+        front["base_model"] = recipe.model
+    return front
+
+
+def card(
+    *,
+    name: str,
+    recipe: Recipe,
+    label_names: Sequence[str],
+    results: Mapping[str, Any],
+    data_report: Mapping[str, Any],
+    environment: Mapping[str, Any],
+) -> str:
+    """Markdown; `results` as in all_results.json, the rest as in the files of that name."""
+    split, scores = held_out_scores(results)
+    front = yaml.safe_dump(front_matter(name, recipe, split, scores), sort_keys=False, allow_unicode=True)
+    return TEMPLATE.format(
+        front_matter=front.strip(),
+        name=name,
+        task=recipe.task,
+        model=recipe.model,
+        labels=", ".join(f"`{label}`" for label in label_names),
+        split=split,
+        scores="\n".join(f"| {metric} | {value:.4f} |" for metric, value in scores.items()),
+        sizes=", ".join(f"{part} {facts['num_rows']:,}" for part, facts in data_report["splits"].items()),
+        recipe=dump(recipe).strip(),
+        device=environment["device"]["value"],
+        precision=environment["precision"]["value"],
+        versions=", ".join(f"{package} {version}" for package, version in environment["versions"].items()),
+    )

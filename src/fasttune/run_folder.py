@@ -1,0 +1,182 @@
+"""The names of the files in a run folder, and how they are written; no other module knows them.
+
+The run folder is the only thing between training and everything after it. Every file is written beside its place and
+renamed, so that a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fasttune.errors import EnvironmentProblem, Problem, UsageError
+
+DEFAULT_PARENT = Path("runs")
+SPLITS = ("train", "validation", "test")
+RESULT_PREFIX = {"train": "train", "validation": "eval", "test": "test"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run; at its root lies a plain Hugging Face model."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def data_report(self) -> Path:
+        return self.path / "data_report.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def card(self) -> Path:
+        return self.path / "README.md"
+
+    @property
+    def all_results(self) -> Path:
+        return self.path / "all_results.json"
+
+    def results(self, prefix: str) -> Path:
+        """`prefix`: train, eval or test."""
+        return self.path / f"{prefix}_results.json"
+
+    def predictions(self, split: str) -> Path:
+        return self.path / "predictions" / f"{split}.jsonl"
+
+    @property
+    def is_run(self) -> bool:
+        return self.recipe.exists()
+
+    @property
+    def is_finished(self) -> bool:
+        """The results of a run are written last."""
+        return self.all_results.exists()
+
+    def write_results(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+        """`results`: train, eval or test -> metrics. The file of all of them comes last and ends the run."""
+        for prefix, metrics in results.items():
+            write_json(self.results(prefix), metrics)
+        write_json(self.all_results, {key: value for metrics in results.values() for key, value in metrics.items()})
+
+    def tree(self) -> Iterator[tuple[str, int]]:
+        """(relative path, bytes) of what lies in the folder, hidden files left out, sorted."""
+        for path in sorted(self.path.rglob("*")):
+            relative = path.relative_to(self.path)
+            if path.is_file() and not any(part.startswith(".") for part in relative.parts):
+                yield relative.as_posix(), path.stat().st_size
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text so that `path` holds either what it held before or all of `text`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}.staged")
+    with staged.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def numbered(stem: str, parent: Path) -> Iterator[Path]:
+    """STEM, STEM-2, STEM-3 ..."""
+    yield parent / stem
+    number = 2
+    while True:
+        yield parent / f"{stem}-{number}"
+        number += 1
+
+
+def choose(stem: str, output: str | Path | None, resume: bool, parent: Path = DEFAULT_PARENT) -> RunFolder:
+    """The folder of a run that is about to start or, with `resume`, to go on; nothing is written yet.
+
+    Without `output`: the first free name of STEM, STEM-2 ...; with `resume` the newest unfinished of them, or the
+    newest of them at all (a finished run says so when it is opened), or STEM when there is none.
+    """
+    if output is not None:
+        folder = RunFolder(Path(output))
+        _check_writable_place(folder, resume)
+        return folder
+    existing = []
+    for path in numbered(stem, parent):
+        if not path.exists():
+            break
+        existing.append(RunFolder(path))
+    if not resume:
+        return RunFolder(path)
+    runs = [run for run in existing if run.is_run]
+    unfinished = [run for run in runs if not run.is_finished]
+    return (unfinished or runs or [RunFolder(path)])[-1]
+
+
+def _check_writable_place(folder: RunFolder, resume: bool) -> None:
+    where = f"output folder {folder.path}"
+    if folder.path.exists() and not folder.path.is_dir():
+        raise UsageError(Problem(where=where, found="a file", expected="a new folder", hint="--output runs/NAME"))
+    if resume or not folder.path.exists() or not any(folder.path.iterdir()):
+        return
+    found = "an earlier run" if folder.is_run else "a folder with other files in it"
+    hint = "go on with it: --resume, or start a new one: --output NEW_NAME" if folder.is_run else "--output NEW_NAME"
+    raise UsageError(Problem(where=where, found=found, expected="a folder that does not exist yet", hint=hint))
+
+
+def opened(path: str | Path) -> RunFolder:
+    """The run at `path`; EnvironmentProblem when there is none or it has no model yet."""
+    folder = RunFolder(Path(path))
+    where = f"run {folder.path}"
+    if not folder.is_run:
+        found = "a folder without recipe.yaml" if folder.path.is_dir() else "nothing at this path"
+        runs = sorted(str(run.parent) for run in DEFAULT_PARENT.glob("*/recipe.yaml"))
+        hint = f"the runs here: {', '.join(runs[-5:])}" if runs else "train one first: fasttune train quickstart"
+        raise EnvironmentProblem(Problem(where=where, found=found, expected="a run folder of fasttune", hint=hint))
+    if not folder.weights.exists():
+        raise EnvironmentProblem(
+            Problem(
+                where=where,
+                found="a run that has not finished",
+                expected="a run with model.safetensors",
+                hint=f"finish it: fasttune train {folder.recipe} --output {folder.path} --resume",
+            )
+        )
+    return folder

@@ -1,0 +1,398 @@
+"""One training run from a recipe to a finished run folder: start or resume, train, publish, score."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from fasttune.batching.plan import Plan
+from fasttune.checkpoint import Checkpoint, newest_good, prune
+from fasttune.checkpoint import write as write_checkpoint
+from fasttune.checkpoint.resume import open_checkpoint
+from fasttune.checkpoint.write import path_of
+from fasttune.data.token_store import TokenStore
+from fasttune.engine.events import Event, Finished, SaveDue
+from fasttune.engine.flops import measured_peak, training_flops
+from fasttune.engine.loop import Loop, TrainState
+from fasttune.engine.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from fasttune.engine.pretrained import save_model
+from fasttune.engine.setup import Setup, set_up
+from fasttune.environment import peak_memory_bytes, versions
+from fasttune.errors import DataError, DivergedError, Problem, RecipeError
+from fasttune.observers import Observer
+from fasttune.observers.files import EventLog, TensorBoard, has_tensorboard
+from fasttune.observers.stopping import EarlyStopping, StopOnSignal
+from fasttune.recipe import Recipe, differences, dump
+from fasttune.recipe import load as load_recipe
+from fasttune.report.card import card
+from fasttune.run_folder import RESULT_PREFIX, RunFolder, read_json, write_json, write_json_lines, write_text
+from fasttune.tasks import Prediction, Task
+from fasttune.tasks.prepare import TRAIN, VALIDATION, Split, Splits, encode, read_splits, report
+
+# What may change between a start and its resume without changing what is learned.
+MAY_CHANGE = ("output.save_total_limit", "training.logging_steps", "tracking.report_to", "output.dir")
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Session:
+    """A run that is ready to train. `recipe` is resolved: no field of it is left for the machine to choose."""
+
+    recipe: Recipe
+    folder: RunFolder
+    run_id: str
+    splits: Splits
+    stores: dict[str, TokenStore]
+    setup: Setup
+    state: TrainState
+    checkpoint: Checkpoint | None
+    say: Say
+    signal: int | None = None
+
+    @property
+    def task(self) -> Task:
+        return self.splits.task
+
+    @property
+    def metric(self) -> str:
+        """The name in an evaluation's metrics of what decides which model is best."""
+        return f"eval_{self.recipe.evaluation.metric_for_best_model or self.task.primary_metric}"
+
+    @property
+    def keeps_best(self) -> bool:
+        return self.recipe.output.save_strategy != "no" and bool(self.state.evaluations)
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def train(self, observers: Iterable[Observer]) -> Finished:
+        """Run the loop to its end, to a reason to stop, or to a DivergedError; checkpoints are written on the way."""
+        setup, recipe, state = self.setup, self.recipe, self.state
+        optimizer = make_optimizer(setup.model, recipe.training.learning_rate, recipe.training.weight_decay)
+        optimizer = setup.accelerator.prepare_optimizer(optimizer)
+        if self.checkpoint is not None:
+            self._restore(optimizer)
+        loop = Loop(
+            recipe=recipe,
+            task=self.task,
+            model=setup.prepared,
+            optimizer=optimizer,
+            store=self.stores[TRAIN],
+            plan=Plan(
+                lengths=self.stores[TRAIN].lengths,
+                batch_size=recipe.training.batch_size,
+                tokens_per_microbatch=setup.tokens_per_microbatch,
+                seed=recipe.training.seed,
+                padded=setup.padded,
+                num_ranks=setup.accelerator.num_processes,
+            ),
+            accelerator=setup.accelerator,
+            pad_token_id=setup.pad_token_id,
+            padded_length=setup.padded_length,
+            metric=self.metric,
+            state=state,
+            evaluate=lambda: self.score(VALIDATION)[0],
+        )
+        with ExitStack() as stack:
+            # Dropout masks are drawn from seeds of their own; the caller's random numbers stay as they were.
+            stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+            signals = stack.enter_context(StopOnSignal())
+            log = EventLog(self.folder.events, state.step if self.checkpoint else None)
+            stack.callback(log.close)
+            try:
+                finished = self._follow(loop, optimizer, [log, *self._own_observers(stack), *observers, signals])
+            except DivergedError as error:
+                log.write({"event": "error", "step": state.step, "error": str(error)})
+                raise
+        self.signal = signals.number
+        return finished
+
+    def _follow(self, loop: Loop, optimizer: torch.optim.Optimizer, observers: list[Observer]) -> Finished:
+        for event in loop:
+            if isinstance(event, SaveDue):
+                self._save(event, optimizer)
+            for observer in observers:
+                loop.stop_reason = observer(event) or loop.stop_reason
+        assert isinstance(event, Finished), "the loop's last event"
+        return event
+
+    def _own_observers(self, stack: ExitStack) -> list[Observer]:
+        recipe, own = self.recipe, list[Observer]()
+        report_to = recipe.tracking.report_to
+        if report_to == ["tensorboard"] or (report_to == "auto" and has_tensorboard()):
+            board = TensorBoard(
+                self.folder.tensorboard,
+                recipe.training.logging_steps,
+                self.state.step if self.checkpoint else None,
+            )
+            stack.callback(board.close)
+            own.append(board)
+        if recipe.evaluation.early_stopping_patience is not None:
+            own.append(EarlyStopping(self.metric, recipe.evaluation.early_stopping_patience, self.state))
+        return own
+
+    def _save(self, event: Event, optimizer: torch.optim.Optimizer) -> None:
+        setup = self.setup
+        scaler = setup.accelerator.scaler
+        best = self.state.best(self.metric)
+        write_checkpoint(
+            self.folder.checkpoints,
+            event.step,
+            tensors={
+                "model": setup.accelerator.get_state_dict(setup.prepared),
+                "optimizer": optimizer_tensors(setup.model, optimizer),
+            },
+            state={**asdict(self.state), "scaler": scaler.state_dict() if scaler else None},
+            about={"run_id": self.run_id, "data": self.stores[TRAIN].fingerprint(), "versions": versions()},
+        )
+        keep = {best["step"]} if best else set()
+        prune(self.folder.checkpoints, self.recipe.output.save_total_limit, keep, self.run_id)
+
+    def _restore(self, optimizer: torch.optim.Optimizer) -> None:
+        assert self.checkpoint is not None
+        self.setup.model.load_state_dict(self.checkpoint.tensors("model"))
+        load_optimizer_tensors(self.setup.model, optimizer, self.checkpoint.tensors("optimizer"))
+        scaler = self.checkpoint.state()["scaler"]
+        if scaler and self.setup.accelerator.scaler:
+            self.setup.accelerator.scaler.load_state_dict(scaler)
+
+    # --- after the last step ------------------------------------------------------------------------------------
+
+    def publish(self) -> int:
+        """Put the best weights (or the last, where none were kept) at the root; returns the step they are from."""
+        step = self.state.step
+        if self.keeps_best:
+            best = self.state.best(self.metric)
+            assert best is not None
+            if best["step"] != step:
+                step = best["step"]
+                chosen = open_checkpoint(path_of(self.folder.checkpoints, step), self.run_id)
+                self.setup.model.load_state_dict(chosen.tensors("model"))
+        save_model(self.folder.path, self.setup.model, self.setup.tokenizer)
+        return step
+
+    def score(self, name: str) -> tuple[dict[str, float], list[Prediction]]:
+        """Metrics of one split, with transformers' names, and its predictions."""
+        split = next(split for split in self.splits.all() if split.name == name)
+        return score_split(self.setup, self.task, split, self.stores[name])
+
+    def finish(self) -> dict[str, Any]:
+        """Score the published weights on every held-out split and write results, predictions and the card."""
+        results = {"train": self.train_results()}
+        for split in self.splits.all():
+            if split.name != TRAIN:
+                metrics, predictions = self.score(split.name)
+                prefix = RESULT_PREFIX[split.name]
+                results[prefix] = {key.replace("eval_", f"{prefix}_", 1): value for key, value in metrics.items()}
+                write_json_lines(self.folder.predictions(split.name), predictions)
+        everything = {key: value for metrics in results.values() for key, value in metrics.items()}
+        write_text(
+            self.folder.card,
+            card(
+                name=self.folder.path.name,
+                recipe=self.recipe,
+                label_names=list(self.task.state().get("label2id", ())),
+                results=everything,
+                data_report=read_json(self.folder.data_report),
+                environment=read_json(self.folder.environment),
+            ),
+        )
+        self.folder.write_results(results)
+        return everything
+
+    def train_results(self) -> dict[str, float]:
+        state, store, setup = self.state, self.stores[TRAIN], self.setup
+        epochs = state.num_tokens / store.num_tokens
+        seconds = max(state.seconds, 1e-9)
+        flops = training_flops(setup.model, store.lengths) * epochs
+        peak = measured_peak(setup.accelerator.device, self.recipe.training.precision)
+        return {
+            "epoch": round(epochs, 6),
+            "train_loss": state.loss_sum / max(state.step, 1),
+            "train_runtime": state.seconds,
+            "train_samples": len(store),
+            "train_samples_per_second": len(store) * epochs / seconds,
+            "train_steps_per_second": state.step / seconds,
+            "train_tokens_per_second": state.num_tokens / seconds,
+            "total_flos": flops,
+            "train_mfu": flops / seconds / peak,
+            "peak_memory_bytes": peak_memory_bytes(setup.accelerator.device),
+        }
+
+    def close(self) -> None:
+        """Free the device's memory."""
+        self.setup.accelerator.free_memory()
+        del self.setup
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def score_split(setup: Setup, task: Task, split: Split, store: TokenStore) -> tuple[dict[str, float], list[Prediction]]:
+    begin = time.perf_counter()
+    outputs = setup.run(task, store)
+    predictions = task.decode(outputs.results, store, split.rows)
+    metrics = {f"eval_{name}": value for name, value in task.score(predictions, split.rows).items()}
+    runtime = time.perf_counter() - begin
+    assert outputs.loss is not None, "a split that is scored has labels"
+    timing = {"eval_runtime": runtime, "eval_samples_per_second": len(split.rows) / runtime}
+    return {"eval_loss": outputs.loss, **metrics, **timing}, predictions
+
+
+# --- starting -------------------------------------------------------------------------------------------------------
+
+
+def start(recipe: Recipe, folder: RunFolder, say: Say) -> Session:
+    """Read the data, load the model, decide what is left to the machine, and make the folder or go on in it."""
+    saved = load_recipe(folder.recipe) if folder.is_run else None
+    if saved is not None:
+        recipe = reconciled(saved, recipe, folder)
+    splits = read_splits(recipe)
+    setup = set_up(recipe, recipe.model, splits.task)
+    recipe = resolved(recipe, splits, setup, folder)
+    stores = {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
+    for split in splits.all():
+        say(described(split, stores[split.name]))
+    for note in splits.notes:
+        say(f"  {note}")
+    for name, choice in setup.choices.items():
+        say(f"{name}: {choice.value} ({choice.reason})")
+    session = Session(recipe, folder, uuid.uuid4().hex, splits, stores, setup, TrainState(), None, say)
+    if saved is None:
+        _write_start(session)
+    else:
+        _go_on(session)
+    return session
+
+
+def described(split: Split, store: TokenStore) -> str:
+    lengths = store.lengths
+    cut = int((store.num_tokens_cut > 0).sum())
+    truncated = f", {cut:,} cut to the maximum ({int(store.num_tokens_cut.sum()):,} tokens lost)" if cut else ""
+    return (
+        f"{split.name}: {len(split.rows):,} rows of {split.where}, {lengths.mean():.0f} tokens on average, "
+        f"{lengths.max()} at most{truncated}"
+    )
+
+
+def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) -> Recipe:
+    """The recipe with every field filled that was left to the machine."""
+    choices = setup.choices
+    return load_recipe(
+        recipe,
+        {
+            "data": {"columns": splits.columns},
+            "preprocessing": {"max_length": setup.max_length},
+            "training": {
+                "precision": choices["precision"].value,
+                "attention_dropout": float(choices["attention_dropout"].value),
+                "tokens_per_microbatch": setup.tokens_per_microbatch,
+            },
+            "evaluation": {
+                "metric_for_best_model": recipe.evaluation.metric_for_best_model or splits.task.primary_metric,
+            },
+            "output": {"dir": str(folder.path)},
+        },
+    )
+
+
+def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe to go on with: the saved one with harmless changes; RecipeError for any other change."""
+    changes = {}
+    problems = []
+    for path, (old, new) in differences(saved, asked).items():
+        left_to_the_machine = new in ("auto", None) and new == default_of(path)
+        if path in MAY_CHANGE:
+            changes[path] = new
+        elif not left_to_the_machine:
+            problems.append(
+                Problem(
+                    where=f"resume of {folder.path}: {path}",
+                    found=str(new),
+                    expected=f"{old}, as in {folder.recipe}",
+                    hint="start a new run with another --output, or resume with the recipe as it was",
+                    code="E530",
+                )
+            )
+    if problems:
+        raise RecipeError(*problems)
+    changes["output.dir"] = str(folder.path)
+    return load_recipe(saved, nested(changes))
+
+
+def default_of(path: str) -> Any:
+    value: Any = Recipe.model_validate({"data": {"train": "starter"}})
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}"""
+    tree: dict[str, Any] = {}
+    for path, value in settings.items():
+        *sections, name = path.split(".")
+        branch = tree
+        for section in sections:
+            branch = branch.setdefault(section, {})
+        branch[name] = value
+    return tree
+
+
+def _write_start(session: Session) -> None:
+    """What is known before the first step. The recipe comes last: with it the folder is a run."""
+    folder, setup = session.folder, session.setup
+    session.folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(
+        folder.environment,
+        {
+            "run_id": session.run_id,
+            "command": sys.argv,
+            "versions": versions(),
+            "num_processes": setup.accelerator.num_processes,
+            **{name: asdict(choice) for name, choice in setup.choices.items()},
+        },
+    )
+    parts = {split.name: report(split, session.stores[split.name]) for split in session.splits.all()}
+    content = {
+        "columns": session.splits.columns,
+        "notes": session.splits.notes,
+        "training_examples": session.stores[TRAIN].fingerprint(),
+        "splits": parts,
+    }
+    write_json(folder.data_report, content)
+    write_text(folder.recipe, dump(session.recipe))
+
+
+def _go_on(session: Session) -> None:
+    """Take run id, state and checkpoint from the folder; refuse when the training examples are not the same."""
+    folder = session.folder
+    session.run_id = read_json(folder.environment)["run_id"]
+    if read_json(folder.data_report)["training_examples"] != session.stores[TRAIN].fingerprint():
+        raise DataError(
+            Problem(
+                where=f"resume of {folder.path}: {session.splits.train.where}",
+                found="other training examples than those the run started with",
+                expected="the same rows, labels and tokenizer",
+                hint="bring the file back, or start a new run with another --output",
+                code="E531",
+            )
+        )
+    session.checkpoint, passed_over = newest_good(folder.checkpoints, session.run_id)
+    for line in passed_over:
+        session.say(line)
+    if session.checkpoint is None:
+        session.say("no checkpoint yet: starting from the beginning")
+        return
+    saved = session.checkpoint.state()
+    saved.pop("scaler")
+    session.state = TrainState(**saved)
+    session.say(f"going on from {session.checkpoint.path}")

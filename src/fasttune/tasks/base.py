@@ -1,0 +1,104 @@
+"""What a task is: the one contract between data, the training loop and everything after it.
+
+Adding a task is one file beside this one and one line in `tasks/__init__.py`. A task never divides (the step does),
+never moves tensors between devices, and never reads files (`data` does).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fasttune.data.columns import Column
+from fasttune.data.sources import Source
+from fasttune.data.token_store import TokenStore
+from fasttune.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+    from transformers.utils import ModelOutput
+
+    from fasttune.batching.collate import MicroBatch
+
+Prediction = dict[str, Any]  # one JSON object of predictions/SPLIT.jsonl and of `predict --json`
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The user's records as a task reads them: `ids` and, for each role of the task's columns, one value a row."""
+
+    ids: Sequence[str]
+    values: Mapping[str, Sequence[Any]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, indices: Iterable[int]) -> Rows:
+        """The rows at these positions, in this order."""
+        chosen = [int(index) for index in indices]
+        values = {role: [column[index] for index in chosen] for role, column in self.values.items()}
+        return Rows([self.ids[index] for index in chosen], values)
+
+
+class Task(ABC):
+    """Encode rows, weigh and sum the loss, decode what the model says, score it, and keep what must travel."""
+
+    name: ClassVar[str]
+    columns: ClassVar[tuple[Column, ...]]
+    """What a data set must offer; drives the checks, the error texts and the documentation."""
+    auto_class: ClassVar[str]
+    """Name of the transformers auto class that builds encoder and head."""
+    primary_metric: ClassVar[str]
+    """Decides which model is best unless the recipe says otherwise; greater is better."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, source: Source, columns: Mapping[str, str]) -> Rows:
+        """Take the columns (role -> name) out of a source, checked; DataError names every bad row."""
+
+    @classmethod
+    @abstractmethod
+    def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> Task:
+        """The task of a new run; what it must know (label names) is learnt from the training rows."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: Mapping[str, Any], recipe: Recipe) -> Task:
+        """The task of a saved run; `state` is its config.json."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What must travel with the weights, as fields of config.json."""
+
+    @abstractmethod
+    def strata(self, rows: Rows, where: str) -> Sequence[int]:
+        """One number a row; a held-out split gets the same share of rows of each."""
+
+    @abstractmethod
+    def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str) -> TokenStore:
+        """Rows to examples, with targets where the rows have them."""
+
+    @abstractmethod
+    def weight(self, targets: Mapping[str, Any]) -> float:
+        """How much a micro-batch counts in its step, from its targets alone: weights are added before any forward."""
+
+    @abstractmethod
+    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
+        """(sum of losses, sum of weights) of one micro-batch; never a mean."""
+
+    @abstractmethod
+    def result(self, outputs: ModelOutput) -> torch.Tensor:
+        """[B, ...] what `decode` needs of each example, as small as it can be on the device."""
+
+    @abstractmethod
+    def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> list[Prediction]:
+        """`results` (N, ...) of all examples to one prediction a row, in the order of the rows."""
+
+    @abstractmethod
+    def score(self, predictions: Sequence[Prediction], rows: Rows) -> dict[str, float]:
+        """The recipe's metrics; each greater is better."""

@@ -1,0 +1,183 @@
+"""From the recipe's data section to tokenised splits, and every decision on the way in words.
+
+The test split is never used to choose anything: where no validation is given, it is held out of the training rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fasttune.data.columns import resolve
+from fasttune.data.sources import Source, from_rows, load_source
+from fasttune.data.splits import holdout, sample
+from fasttune.data.token_store import TokenStore
+from fasttune.errors import DataError, Problem
+from fasttune.recipe import Recipe
+from fasttune.starter import reviews
+from fasttune.tasks import TASKS, Rows, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+STARTER = "starter"  # the value of data.train that names the generated reviews
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+# Above this share of unknown tokens a tokenizer does not know the language of the texts. English reviews under an
+# English WordPiece have less than 0.1 %; Chinese ones most of their characters.
+MAX_UNKNOWN_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Split:
+    """`where` names the data in messages; `store` is empty of meaning until `encode` has run."""
+
+    name: str
+    where: str
+    rows: Rows
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of a run; `notes` are the decisions to say and store."""
+
+    task: Task
+    train: Split
+    validation: Split | None
+    test: Split | None
+    columns: dict[str, str]
+    notes: list[str]
+
+    def all(self) -> list[Split]:
+        return [split for split in (self.train, self.validation, self.test) if split is not None]
+
+
+@dataclass
+class Reader:
+    """Reads one recipe's sources; collects notes."""
+
+    recipe: Recipe
+    task_class: type[Task]
+    notes: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+
+    def source(self, spec: str | list[str], split: str) -> Source:
+        if spec == STARTER:
+            return from_rows(reviews.generate()[split], f"{STARTER}:{split}")
+        source = load_source(spec, split)
+        self.notes += source.notes
+        return source
+
+    def rows(self, spec: str | list[str], split: str, need_labels: bool = True) -> tuple[Split, Source]:
+        source = self.source(spec, split)
+        where = spec if isinstance(spec, str) else ", ".join(spec)
+        columns = self.task_class.columns
+        if not need_labels:
+            columns = tuple(column for column in columns if column.role != "label")
+        roles = {column.role for column in columns}
+        given = {role: name for role, name in self.recipe.data.columns.model_dump().items() if role in roles}
+        resolved = resolve(columns, given, source.dataset.column_names, where)
+        if split == TRAIN:
+            self.columns = dict(resolved.names)
+            self.notes += resolved.notes
+        rows = self.task_class.read(source, resolved.names)
+        return Split(split, where, rows, source.fingerprint), source
+
+
+def read_splits(recipe: Recipe) -> Splits:
+    """Read, check and split; DataError tells what cannot be used."""
+    reader = Reader(recipe, TASKS[recipe.task])
+    data = recipe.data
+    train, source = reader.rows(data.train, TRAIN)
+    task = reader.task_class.from_rows(train.rows, recipe, train.where)
+    own = (VALIDATION, TEST) if data.train == STARTER else source.split_names
+    specs = {VALIDATION: data.validation, TEST: data.test}
+    others: dict[str, Split | None] = {VALIDATION: None, TEST: None}
+    for name, spec in specs.items():
+        if spec is None and name in own:
+            spec = data.train
+            reader.notes.append(f"{name}: the data set's own {name} split")
+        if spec is not None:
+            others[name] = reader.rows(spec, name)[0]
+    if others[VALIDATION] is None:
+        train, others[VALIDATION] = _hold_out(train, task, recipe, reader.notes)
+    train = _limited(train, data.max_train_samples, data.seed, reader.notes)
+    for name, split in others.items():
+        if split is not None:
+            others[name] = _limited(split, data.max_eval_samples, data.seed, reader.notes)
+    return Splits(task, train, others[VALIDATION], others[TEST], reader.columns, reader.notes)
+
+
+def read_labelled(recipe: Recipe, spec: str | list[str], split: str) -> Split:
+    """Labelled rows to score a finished run on."""
+    return _limited(
+        Reader(recipe, TASKS[recipe.task]).rows(spec, split)[0], recipe.data.max_eval_samples, recipe.data.seed, []
+    )
+
+
+def read_unlabelled(recipe: Recipe, spec: str | list[str]) -> Split:
+    """Rows to predict; a label column is ignored where there is one."""
+    return Reader(recipe, TASKS[recipe.task]).rows(spec, "data", need_labels=False)[0]
+
+
+def _hold_out(train: Split, task: Task, recipe: Recipe, notes: list[str]) -> tuple[Split, Split]:
+    data = recipe.data
+    kept, held_out = holdout(task.strata(train.rows, train.where), data.validation_fraction, data.seed)
+    notes.append(
+        f"validation: {len(held_out):,} rows ({data.validation_fraction:.0%}) held out of the training rows, "
+        f"stratified by label, data.seed {data.seed}"
+    )
+    return _taken(train, kept, TRAIN), _taken(train, held_out, VALIDATION)
+
+
+def _limited(split: Split, limit: int | None, seed: int, notes: list[str]) -> Split:
+    if limit is None or limit >= len(split.rows):
+        return split
+    notes.append(f"{split.name}: {limit:,} of {len(split.rows):,} rows, drawn with data.seed {seed}")
+    return _taken(split, sample(len(split.rows), limit, seed), split.name)
+
+
+def _taken(split: Split, indices: Any, name: str) -> Split:
+    return Split(name, split.where, split.rows.take(indices), split.fingerprint)
+
+
+def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenStore:
+    """Tokenise a split; DataError when the tokenizer does not know the language."""
+    store = task.encode(split.rows, tokenizer, max_length, split.where)
+    unknown = tokenizer.unk_token_id
+    share = float(np.mean(store.input_ids == unknown)) if unknown is not None and store.num_tokens else 0.0
+    if share > MAX_UNKNOWN_SHARE:
+        raise DataError(
+            Problem(
+                code="E254",
+                where=split.where,
+                found=f"{share:.0%} of the tokens unknown to the model's tokenizer",
+                expected="texts in a language of the model (the embedded one reads English)",
+                hint="model=FacebookAI/xlm-roberta-base (100 languages), model=google-bert/bert-base-chinese (Chinese)",
+            )
+        )
+    return store
+
+
+def report(split: Split, store: TokenStore) -> dict[str, Any]:
+    """What data_report.json says of one split: rows, labels, lengths in tokens, truncation."""
+    lengths = store.lengths
+    cut = store.num_tokens_cut
+    return {
+        "source": split.where,
+        "fingerprint": split.fingerprint,
+        "num_rows": len(split.rows),
+        "num_examples": len(store),
+        "num_tokens": store.num_tokens,
+        "labels": dict(sorted(Counter(map(str, split.rows.values.get("label", ()))).items())),
+        "tokens_per_example": {
+            "mean": round(float(lengths.mean()), 1),
+            "median": float(np.median(lengths)),
+            "p90": float(np.percentile(lengths, 90)),
+            "max": int(lengths.max()),
+        },
+        "truncated": {"num_examples": int((cut > 0).sum()), "num_tokens": int(cut.sum())},
+    }

@@ -1,0 +1,68 @@
+"""What the tests share: a tiny model with a tokenizer of its own, small data, and the folder of real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import make_rows, save_tiny_model, write_csv
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-golden", action="store_true", help="replace the stored losses by those of this run")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    data = real_data_folder()
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if item.get_closest_marker("real_data") and not data.is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"no real data at {data} (set FASTTUNE_REAL_DATA)"))
+
+
+def real_data_folder() -> Path:
+    return Path(os.environ.get("FASTTUNE_REAL_DATA", ROOT / "../shared/data")).resolve()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    return real_data_folder()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer BERT of width 32 with random weights, and dropout as BERT has it."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_without_dropout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model_without_dropout"
+    return save_tiny_model(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+@pytest.fixture
+def reviews_csv(tmp_path: Path) -> Path:
+    return write_csv(tmp_path / "reviews.csv", make_rows(80))
+
+
+@pytest.fixture
+def recipe(tiny_model: Path, reviews_csv: Path) -> dict:
+    """A run of 30 steps that takes about a second."""
+    return {
+        "model": str(tiny_model),
+        "data": {"train": str(reviews_csv), "validation_fraction": 0.25},
+        "training": {
+            "batch_size": 8,
+            "num_train_epochs": 3,
+            "learning_rate": 1e-3,
+            "precision": "fp32",
+            "device": "cpu",
+        },
+        "tracking": {"report_to": "none"},
+    }

@@ -1,0 +1,129 @@
+"""The exact texts of data errors: each says where, what was found, what was expected, and how to go on."""
+
+import pytest
+
+from fasttune.data.sources import load_source
+from fasttune.errors import DataError
+
+TEXTS = [
+    (
+        "reviews.csv",
+        "text,label\ngood,1\nwell, yes,0\n",
+        "E110 reviews.csv row 3: found 3 fields (the first too many is '0'), expected 2 as in the header\n"
+        '  hint: write "..." round a field that holds a comma',
+    ),
+    (
+        "reviews.csv",
+        "text,label\ngood,1\nwell\n",
+        "E111 reviews.csv row 3: found 1 field ('label' missing), expected 2 as in the header\n"
+        "  hint: an empty value still needs its comma",
+    ),
+    (
+        "reviews.csv",
+        'text,label\n"good,1\nbad,0\n',
+        'E112 reviews.csv row 2: found a quote (") that is opened in this row and never closed, '
+        "expected a closing quote\n"
+        '  hint: inside a quoted field a quote is written twice: "a 15"" screen"',
+    ),
+    (
+        "reviews.csv",
+        'text,label\n"a 15" screen",1\nbad,0\n',
+        "E112 reviews.csv row 2: found text right after the closing quote, "
+        "expected a delimiter or the end of the line\n"
+        '  hint: inside a quoted field a quote is written twice: "a 15"" screen"',
+    ),
+    (
+        "reviews.csv",
+        "text,text\na,b\n",
+        "E113 reviews.csv row 1: found two columns named 'text', expected a different name for each column",
+    ),
+    (
+        "reviews.tsv",
+        "good\tpos\nbad\tneg\nfine\tpos\nwell\tpos\n",
+        "E114 reviews.tsv row 1: found a row of data ('pos' is also a value further down), "
+        "expected the names of the columns\n"
+        "  hint: printf 'text\\tlabel\\n' | cat - reviews.tsv > named.tsv",
+    ),
+    ("reviews.csv", "", "E103 reviews.csv: found a file of 0 bytes, expected rows of data"),
+    ("reviews.csv", "text,label\n", "E104 reviews.csv: found 0 rows below the header, expected rows of data"),
+    (
+        "reviews.csv",
+        b"PK\x03\x04",
+        "E105 reviews.csv: found an Excel file or a zip archive, expected a text file\n"
+        "  hint: save the sheet as CSV UTF-8 in the spreadsheet program, and pass that file",
+    ),
+    (
+        "reviews.pkl",
+        b"\x80",
+        "E109 reviews.pkl: found a .pkl file, expected one of .csv, .tsv, .txt, .jsonl, .ndjson, .json, .parquet\n"
+        "  hint: pickle is never read: it can run any code; write the data as .parquet or .csv where it was made",
+    ),
+    (
+        "reviews.jsonl",
+        '{"text": "a"}\n{"text": oops}\n',
+        "E115 reviews.jsonl line 2 column 10: found 'oops}', expected a value",
+    ),
+    (
+        "reviews.json",
+        '{"data": [{"paragraphs": []}]}',
+        "E116 reviews.json: found articles with paragraphs and questions, the form of SQuAD, "
+        "expected flat rows with columns such as text and label\n"
+        "  hint: files of this form are data for task=question-answering",
+    ),
+    (
+        "reviews.jsonl",
+        '{"text": "a", "label": 1}\n{"text": "b"}\n{"text": "c"}\n',
+        "E117 reviews.jsonl: found 2 of 3 rows without 'label' (first: row 2), expected the same keys in every row\n"
+        "  hint: write the key in every row, with null where there is no value",
+    ),
+    (
+        "reviews.jsonl",
+        '{"text": "a", "label": NaN}\n',
+        "E118 reviews.jsonl line 1: found NaN, expected a number or null: JSON knows no other",
+    ),
+    (
+        "reviews.csv",
+        b"text,label\nok,1\ncaf\xe9,1\n",
+        "E121 reviews.csv row 3: found byte 0xE9, which is not UTF-8; looks like cp1252, expected UTF-8\n"
+        "  hint: iconv -f cp1252 -t UTF-8 reviews.csv > utf8.csv",
+    ),
+    (
+        "reviews.csv",
+        "text,label\ncaf\u00e9,1\n".encode() + b"caf\xe9,1\n",
+        "E122 reviews.csv row 3: found byte 0xE9, which is not UTF-8, in a file with 1 row of right UTF-8, "
+        "expected text in one encoding\n"
+        "  hint: repair these rows: 3",
+    ),
+    (
+        "reviews.csv",
+        "text,label\na\0b,1\n",
+        "E123 reviews.csv row 2: found a NUL character (1 in the file), expected text\n"
+        "  hint: if these bytes carry nothing: tr -d '\\000' < reviews.csv > clean.csv",
+    ),
+    (
+        "reviews.jsonl",
+        '{"label": 1}\n{"label": "x"}\n',
+        "E125 reviews.jsonl, column 'label': found a number (row 1) and a text (row 2), expected values of one kind",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "text"), TEXTS, ids=[text[:4] for _, _, text in TEXTS])
+def test_the_text_of_an_error(tmp_path, monkeypatch, name, content, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError) as caught:
+        load_source(name)
+    assert str(caught.value) == text
+    assert caught.value.exit_code == 4
+
+
+def test_the_text_of_a_missing_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Reviews.csv").write_text("text\na\n")
+    with pytest.raises(DataError) as caught:
+        load_source("reviews.csv")
+    assert str(caught.value) == (
+        "E101 reviews.csv: found no such file, expected a file, a folder or the id of a dataset on the hub\n"
+        "  hint: did you mean Reviews.csv?"
+    )

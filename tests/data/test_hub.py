@@ -1,0 +1,139 @@
+"""Hub ids: what they mean, and that everything that goes wrong there is one clear problem."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+
+from fasttune.data import hub
+from fasttune.data.sources import load_source
+from fasttune.errors import DataError
+
+SOURCE_FOLDER = Path(__file__).resolve().parents[2] / "src"
+
+
+@pytest.fixture
+def hub_folder(tmp_path, monkeypatch):
+    """A folder of the form of a hub repository with two configs, which load_dataset reads by the same code."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n"
+        "- config_name: small\n  data_files:\n"
+        "  - {split: train, path: train.csv}\n  - {split: test, path: test.csv}\n"
+        "- config_name: large\n  data_files:\n  - {split: train, path: train.csv}\n---\n"
+    )
+    (folder / "train.csv").write_text("text,label\na,1\nb,0\n")
+    (folder / "test.csv").write_text("text,label\nc,1\n")
+    return folder
+
+
+def refused(spec):
+    with pytest.raises(DataError) as caught:
+        load_source(spec)
+    (problem,) = caught.value.problems
+    return problem
+
+
+def raising(error):
+    def load_dataset(*arguments, **options):
+        raise error
+
+    return load_dataset
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("imdb", ("imdb", None, "")),
+        ("stanfordnlp/imdb:test", ("stanfordnlp/imdb", None, "test")),
+        ("nyu-mll/glue:sst2:validation", ("nyu-mll/glue", "sst2", "validation")),
+    ],
+)
+def test_the_parts_of_a_hub_id(spec, expected):
+    assert hub.is_hub_id(spec) and hub.parse(spec) == expected
+
+
+@pytest.mark.parametrize("spec", ["a/b/c", "../a", "a b", "a::", "a:b:c:d", "", "/a", "-a", "a/"])
+def test_what_is_no_hub_id(spec):
+    assert not hub.is_hub_id(spec)
+
+
+def test_all_splits_are_loaded_by_the_real_library(hub_folder):
+    splits = hub.load(str(hub_folder), "small", "repository:small:train")
+    assert {name: list(split["text"]) for name, split in splits.items()} == {"train": ["a", "b"], "test": ["c"]}
+
+
+def test_a_hub_id_leads_to_config_and_split(hub_folder, monkeypatch):
+    real, asked = datasets.load_dataset, []
+
+    def load_dataset(name, config):
+        asked.append((name, config))
+        return real(str(hub_folder), config)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    source = load_source("someone/reviews:small:test")
+    assert source.dataset["text"][:] == ["c"] and source.split_names == ("train",)
+    assert source.description == "someone/reviews:small:test: 1 row, columns text, label"
+    assert source.fingerprint
+    assert asked == [("someone/reviews", "small")]
+    problem = refused("someone/reviews:small:tets")
+    assert (problem.code, problem.hint) == ("E131", "someone/reviews:small:test")
+    problem = refused("someone/reviews")
+    assert (problem.code, problem.expected, problem.hint) == (
+        "E134",
+        "one of small, large",
+        "someone/reviews:small:train",
+    )
+    problem = refused("someone/reviews:lage:train")
+    assert (problem.code, problem.found, problem.hint) == ("E134", "no config 'lage'", "someone/reviews:large:train")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' doesn't exist on the Hub"), "E130"),
+        (datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."), "E133"),
+        (ConnectionError("Couldn't reach 'a/b' on the Hub (LocalEntryNotFoundError)"), "E132"),
+        (TimeoutError("timed out"), "E132"),
+        (RuntimeError("Dataset scripts are no longer supported, but found b.py"), "E135"),
+        (datasets.exceptions.DatasetGenerationError("An error occurred"), "E135"),
+        (ValueError(""), "E135"),
+    ],
+)
+def test_failures_of_the_hub_become_one_problem(error, code, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets, "load_dataset", raising(error))
+    assert refused("a/b").code == code
+
+
+def test_a_file_name_with_a_wrong_ending_is_not_only_looked_up_on_the_hub(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reviews.csv").write_text("text\na\n")
+    monkeypatch.setattr(datasets, "load_dataset", raising(datasets.exceptions.DatasetNotFoundError("none")))
+    assert refused("reviews.cvs").hint == "did you mean reviews.csv?"
+
+
+def test_an_unknown_id_without_network_is_a_data_error(tmp_path):
+    program = (
+        "from fasttune.data.sources import load_source\n"
+        "from fasttune.errors import DataError\n"
+        "try:\n    load_source('someone/no-such-data')\n"
+        "except DataError as error:\n    print(error)\n"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(SOURCE_FOLDER)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == (
+        "E132 someone/no-such-data: found no such file here, no such dataset in the cache, and HF_HUB_OFFLINE is set, "
+        "expected a file, a folder or the id of a dataset on the hub\n"
+        "  hint: for a file give its path; for the hub unset HF_HUB_OFFLINE once, the cache keeps the dataset\n"
+    )
+    assert "Traceback" not in done.stderr

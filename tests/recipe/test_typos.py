@@ -1,0 +1,65 @@
+"""A name with one wrong letter gets the right suggestion."""
+
+import string
+
+import pytest
+
+from fasttune.recipe import fields
+from fasttune.recipe.problems import Origin, collect
+from fasttune.recipe.schema import METRICS, Recipe
+
+NAMES = sorted({path[:depth] for path, _ in fields() for depth in range(1, len(path) + 1)})
+LETTERS = string.ascii_lowercase + "_-"
+
+
+def single_edits(word):
+    edits = {word[:i] + letter + word[i:] for i in range(len(word) + 1) for letter in LETTERS}
+    edits |= {word[:i] + letter + word[i + 1 :] for i in range(len(word)) for letter in LETTERS}
+    edits |= {word[:i] + word[i + 1 :] for i in range(len(word))}
+    edits |= {word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1)}
+    return edits - {word, ""}
+
+
+def hint_for(path):
+    values = 1
+    for part in reversed(path):
+        values = {part: values}
+    problems = []
+    collect(values, Origin("recipe: "), {}, problems)
+    return problems[0].hint if problems else None
+
+
+def test_typos_of_every_name():
+    assert len(NAMES) == 40 + 7
+    asked, missed = 0, []
+    for *above, name in NAMES:
+        for typo in sorted(single_edits(name)):
+            hint = hint_for((*above, typo))
+            if hint is None:  # the typo is another name of ours
+                continue
+            asked += 1
+            if not hint.startswith(f"did you mean '{name}'?"):
+                missed.append((*above, name, typo, hint))
+    assert asked > 20_000
+    assert len(missed) <= 0.01 * asked, missed[:20]
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        (("learnin_rate",), "did you mean 'training.learning_rate'?"),
+        (("training", "eval_stepz"), "did you mean 'evaluation.eval_steps'?"),
+        (("gradient_acumulation_steps",), "did you mean 'gradient_accumulation_steps'? leave it out: multiply"),
+        (("per_device_train_batchsize",), "did you mean 'training.batch_size'?"),
+        (("training", "LEARNING_RATE"), "did you mean 'learning_rate'?"),
+        (("zzz",), "a recipe has format, task, model, data, "),
+        (("output", "zzz"), "output has dir, save_strategy, save_steps, save_total_limit"),
+    ],
+)
+def test_suggestions_across_sections(path, hint):
+    assert hint_for(path).startswith(hint)
+
+
+def test_metrics_are_not_confused_with_fields():
+    assert not set(METRICS) & {path[-1] for path, _ in fields()}
+    assert set(Recipe.model_fields) >= {"data", "training"}

@@ -1,0 +1,248 @@
+"""A run from recipe to prediction, through the public names only."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+import yaml
+from sklearn.metrics import accuracy_score, f1_score
+from tiny import make_rows, save_tiny_model, write_csv, write_jsonl
+
+import fasttune
+from fasttune.engine.events import StepDone
+
+EIGHT_ROWS = [
+    {"text": text, "label": label}
+    for text, label in [
+        ("the food was good", "positive"),
+        ("the food was bad", "negative"),
+        ("the room was not good", "negative"),
+        ("the room was not bad", "positive"),
+        ("staff great", "positive"),
+        ("staff slow and bad", "negative"),
+        ("never again", "negative"),
+        ("very very good and great", "positive"),
+    ]
+]
+
+
+@pytest.fixture(scope="module")
+def overfitted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> fasttune.Run:
+    folder = tmp_path_factory.mktemp("overfit")
+    data = str(write_csv(folder / "eight.csv", EIGHT_ROWS))
+    recipe = {
+        "model": str(tiny_model),
+        "data": {"train": data, "validation": data, "test": data},
+        "training": {"max_steps": 80, "learning_rate": 3e-3, "precision": "fp32", "device": "cpu"},
+        "evaluation": {"eval_strategy": "steps", "eval_steps": 40},
+        "output": {"save_strategy": "steps", "save_steps": 40},
+        "tracking": {"report_to": "none"},
+    }
+    return fasttune.fit(recipe, output=folder / "run", progress=False)
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_it_learns_eight_rows_and_gives_them_back_after_loading(overfitted: fasttune.Run) -> None:
+    assert overfitted.metrics["eval_accuracy"] == overfitted.metrics["test_accuracy"] == 1.0
+    predictor = fasttune.load(overfitted.folder)
+    found = predictor.predict([row["text"] for row in EIGHT_ROWS])
+    assert [prediction["label"] for prediction in found] == [row["label"] for row in EIGHT_ROWS]
+    assert [prediction["id"] for prediction in found] == [str(number) for number in range(8)]
+    for prediction in found:
+        assert sum(prediction["probabilities"].values()) == pytest.approx(1)
+        assert prediction["score"] == max(prediction["probabilities"].values())
+
+
+def test_a_batch_predicts_as_its_texts_one_by_one(overfitted: fasttune.Run) -> None:
+    predictor = fasttune.load(overfitted.folder)
+    texts = [row["text"] for row in make_rows(20)]
+    together = predictor.predict(texts)
+    for text, expected in zip(texts, together, strict=True):
+        assert predictor.predict(text)[0]["score"] == pytest.approx(expected["score"], abs=1e-5)
+    assert predictor.predict([]) == []
+
+
+def test_transformers_reads_the_folder_and_gives_the_same_probabilities(overfitted: fasttune.Run) -> None:
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(overfitted.folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(overfitted.folder)
+    texts = [row["text"] for row in EIGHT_ROWS]
+    with torch.no_grad():
+        logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    expected = logits.softmax(-1).numpy()
+    found = fasttune.predict(overfitted.folder, texts)
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    ours = np.array([list(prediction["probabilities"].values()) for prediction in found])
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+
+
+def test_the_saved_files_are_a_plain_model(overfitted: fasttune.Run) -> None:
+    config = json.loads((overfitted.folder / "config.json").read_text())
+    assert config["attention_probs_dropout_prob"] == 0.1, "the model's own, not the recipe's"
+    tokenizer = json.loads((overfitted.folder / "tokenizer.json").read_text())
+    assert tokenizer["truncation"] is None and tokenizer["padding"] is None
+    names = {path.name for path in overfitted.folder.iterdir()}
+    assert names == {
+        "README.md", "all_results.json", "checkpoints", "config.json", "data_report.json", "environment.json",
+        "eval_results.json", "events.jsonl", "model.safetensors", "predictions", "recipe.yaml", "test_results.json",
+        "tokenizer.json", "tokenizer_config.json", "train_results.json",
+    }  # fmt: skip
+
+
+def test_results_have_transformers_names_and_the_reference_s_values(overfitted: fasttune.Run) -> None:
+    results = json.loads((overfitted.folder / "all_results.json").read_text())
+    assert results == overfitted.metrics
+    assert set(results) == {
+        "epoch", "train_loss", "train_runtime", "train_samples", "train_samples_per_second",
+        "train_steps_per_second", "train_tokens_per_second", "total_flos", "train_mfu", "peak_memory_bytes",
+        "eval_loss", "eval_accuracy", "eval_f1", "eval_runtime", "eval_samples_per_second",
+        "test_loss", "test_accuracy", "test_f1", "test_runtime", "test_samples_per_second",
+    }  # fmt: skip
+    predictions = read_lines(overfitted.folder / "predictions" / "test.jsonl")
+    labels = [row["label"] for row in EIGHT_ROWS]
+    predicted = [prediction["label"] for prediction in predictions]
+    assert results["test_accuracy"] == accuracy_score(labels, predicted)
+    assert results["test_f1"] == f1_score(labels, predicted, pos_label="positive")
+    chosen = [prediction["probabilities"][label] for prediction, label in zip(predictions, labels, strict=True)]
+    assert results["test_loss"] == pytest.approx(-np.log(chosen).mean(), abs=1e-5)
+
+
+def test_events_tell_every_step(overfitted: fasttune.Run) -> None:
+    events = read_lines(overfitted.folder / "events.jsonl")
+    steps = [event for event in events if event["event"] == "step"]
+    assert [event["step"] for event in steps] == list(range(1, 81))
+    assert set(steps[0]) >= {"event", "step", "epoch", "time", "loss", "learning_rate", "grad_norm", "num_tokens"}
+    assert [event["step"] for event in events if event["event"] == "evaluation"] == [40, 80]
+    assert events[0]["event"] == "start" and events[-1]["event"] == "end"
+    train_loss = np.mean([event["loss"] for event in steps])
+    assert overfitted.metrics["train_loss"] == pytest.approx(train_loss)
+
+
+def test_the_saved_recipe_makes_the_same_run(overfitted: fasttune.Run, tmp_path: Path) -> None:
+    saved = yaml.safe_load((overfitted.folder / "recipe.yaml").read_text())
+    assert saved["training"]["attention_dropout"] == 0.0
+    assert saved["training"]["tokens_per_microbatch"] > 0
+    assert saved["data"]["columns"] == {"text": "text", "label": "label"}
+    again = fasttune.fit(overfitted.folder / "recipe.yaml", output=tmp_path / "again", progress=False)
+    weights = [(run.folder / "model.safetensors").read_bytes() for run in (overfitted, again)]
+    assert weights[0] == weights[1]
+
+
+def test_best_weights_are_published_and_early_stopping_ends_the_run(recipe: dict, tmp_path: Path) -> None:
+    recipe["training"] |= {"num_train_epochs": 40, "learning_rate": 5e-3}
+    recipe["evaluation"] = {"early_stopping_patience": 2}
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    evaluations = [event for event in read_lines(run.folder / "events.jsonl") if event["event"] == "evaluation"]
+    accuracies = [event["eval_accuracy"] for event in evaluations]
+    assert run.reason == "eval_accuracy has not improved for 2 evaluations"
+    assert len(accuracies) < 40 and accuracies.index(max(accuracies)) == len(accuracies) - 3
+    assert run.metrics["eval_accuracy"] == max(accuracies)
+    kept = sorted(int(path.name.removeprefix("checkpoint-")) for path in (run.folder / "checkpoints").iterdir())
+    assert len(kept) == 3 and evaluations[-3]["step"] in kept
+
+
+def test_the_loss_can_decide(recipe: dict, tmp_path: Path) -> None:
+    recipe["training"]["num_train_epochs"] = 12
+    recipe["evaluation"] = {"metric_for_best_model": "loss", "metrics": ["f1_macro"]}
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    losses = [
+        event["eval_loss"] for event in read_lines(run.folder / "events.jsonl") if event["event"] == "evaluation"
+    ]
+    assert run.metrics["eval_loss"] == pytest.approx(min(losses), abs=1e-6)
+    assert "eval_f1_macro" in run.metrics
+
+
+@pytest.mark.parametrize("padding", ["longest", "max_length"])
+def test_padded_training_gives_the_same_losses(
+    recipe: dict, tiny_model_without_dropout: Path, tmp_path: Path, padding: str
+) -> None:
+    recipe["model"] = str(tiny_model_without_dropout)
+    losses = []
+    for name in ("none", padding):
+        changed = {**recipe, "preprocessing": {"padding": name, "max_length": 40}}
+        run = fasttune.fit(changed, output=tmp_path / name, progress=False)
+        losses.append([event["loss"] for event in read_lines(run.folder / "events.jsonl") if "loss" in event])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=1e-4)
+
+
+def test_an_unsupported_family_trains_padded_and_says_why(recipe: dict, tmp_path: Path) -> None:
+    config = transformers.AlbertConfig(
+        vocab_size=79, embedding_size=8, hidden_size=16, num_attention_heads=2, intermediate_size=16,
+        num_hidden_layers=1, pad_token_id=0, max_position_embeddings=64,
+    )  # fmt: skip
+    folder = save_tiny_model(tmp_path / "albert")
+    transformers.AlbertModel(config).save_pretrained(folder)
+    run = fasttune.fit({**recipe, "model": str(folder)}, output=tmp_path / "run", progress=False)
+    execution = json.loads((run.folder / "environment.json").read_text())["execution"]
+    assert execution == {"value": "padded to longest", "reason": "no padding-free path for the albert family yet"}
+
+
+def test_labels_by_number_get_names_and_new_data_may_use_either(recipe: dict, tmp_path: Path) -> None:
+    rows = [{"text": row["text"], "label": int(row["label"] == "positive")} for row in make_rows(60)]
+    recipe["data"] = {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows)), "label_names": ["no", "yes"]}
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    assert json.loads((run.folder / "config.json").read_text())["id2label"] == {"0": "no", "1": "yes"}
+    by_number = fasttune.evaluate(run.folder, data=str(tmp_path / "rows.jsonl"))
+    named = [{**row, "label": ["no", "yes"][row["label"]]} for row in rows]
+    by_name = fasttune.evaluate(run.folder, data=str(write_jsonl(tmp_path / "named.jsonl", named)))
+    assert by_number["eval_accuracy"] == by_name["eval_accuracy"]
+
+
+def test_evaluate_repeats_the_scores_of_training(recipe: dict, tmp_path: Path) -> None:
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    again = fasttune.evaluate(run.folder)
+    assert again["eval_accuracy"] == run.metrics["eval_accuracy"]
+    assert again["eval_loss"] == pytest.approx(run.metrics["eval_loss"], abs=1e-6)
+
+
+def test_predict_reads_rows_without_labels_and_writes_json_lines(overfitted: fasttune.Run, tmp_path: Path) -> None:
+    rows = [{"id": f"row-{number}", "text": row["text"]} for number, row in enumerate(EIGHT_ROWS)]
+    data = write_csv(tmp_path / "new.csv", rows)
+    found = fasttune.predict(overfitted.folder, data=str(data), output=tmp_path / "out.jsonl")
+    assert read_lines(tmp_path / "out.jsonl") == found
+    assert [prediction["id"] for prediction in found] == [row["id"] for row in rows]
+
+
+def test_weights_that_are_not_finite_stop_the_run_and_are_never_saved(recipe: dict, tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "broken")
+    tensors = transformers.BertModel.from_pretrained(model)
+    with torch.no_grad():
+        tensors.encoder.layer[1].output.dense.bias[0] = float("inf")
+    tensors.save_pretrained(model)
+    with pytest.raises(fasttune.Error, match=r"step 1, training rows .*found loss nan") as raised:
+        fasttune.fit({**recipe, "model": str(model)}, output=tmp_path / "run", progress=False)
+    assert raised.value.exit_code == 6
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert read_lines(tmp_path / "run" / "events.jsonl")[-1]["event"] == "error"
+
+
+def test_an_interrupted_cell_saves_and_returns_the_run_so_far(recipe: dict, tmp_path: Path) -> None:
+    def interrupt(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False, observers=[interrupt])
+    assert (run.is_complete, run.signal, run.reason) == (False, signal.SIGINT, "stopped by SIGINT")
+    assert (run.folder / "checkpoints" / "checkpoint-4").is_dir()
+    assert fasttune.load(run.folder).predict("good")[0]["label"] in ("negative", "positive")
+    resumed = fasttune.fit(recipe, output=run.folder, resume=True, progress=False)
+    undisturbed = fasttune.fit(recipe, output=tmp_path / "other", progress=False)
+    weights = [(one.folder / "model.safetensors").read_bytes() for one in (resumed, undisturbed)]
+    assert weights[0] == weights[1]
+
+
+def test_the_caller_s_random_numbers_are_left_alone(recipe: dict, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    assert torch.equal(torch.rand(2), expected)

@@ -1,0 +1,105 @@
+"""The shape of the package: who may import whom, and how long things may be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "fasttune"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# From the ground up; a room may import its own files and rooms of lower rows. Rooms of one row do not know each other.
+ROWS = [
+    {"errors", "distributed"},
+    {"recipe", "run_folder"},
+    {"padding_free", "data", "metrics", "starter"},
+    {"batching"},  # turns the token stores of `data` into tensors
+    {"tasks"},
+    {"engine", "checkpoint"},
+    {"environment"},
+    {"observers", "report", "export"},
+    {"session"},  # one training run: the parts of api.fit
+    {"predictor"},
+    {"api"},
+    {"display"},
+    {"cli", "serving", "testing"},
+    {"__main__", "__init__"},
+]
+MAX_FILE, MAX_FUNCTION = 400, 60
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def row_of(room: str) -> int:
+    return next(number for number, rooms in enumerate(ROWS) if room in rooms)
+
+
+def imported_rooms(tree: ast.AST) -> set[str]:
+    rooms = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "fasttune" else [node.module]
+            )
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name.startswith("fasttune.")}
+    return {room for room in rooms if room != "__version__"}
+
+
+def test_every_room_has_a_row() -> None:
+    assert {room_of(path) for path in MODULES} <= set().union(*ROWS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        return  # the public names, imported lazily
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    too_high = {other for other in imported_rooms(tree) if other != room and row_of(other) >= row_of(room)}
+    assert not too_high
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_stay_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= MAX_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION, node.name
+
+
+def test_no_pickle_and_no_remote_code() -> None:
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute | ast.Name):
+                name = ast.unparse(node)
+                assert name not in ("torch.load", "pickle.load", "pickle.loads", "eval", "exec"), path
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert ast.unparse(node.value) == "False", path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from fasttune.cli import run; run(['--help']); "
+        "print([name for name in ('torch', 'transformers', 'datasets', 'numpy', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_public_names_are_there() -> None:
+    import fasttune
+
+    assert {name for name in fasttune.__all__ if not callable(getattr(fasttune, name))} == set()
+    assert set(fasttune.__all__) <= set(dir(fasttune))

@@ -1,0 +1,65 @@
+"""Tiny models and data that the tests make themselves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import torch
+import transformers
+
+WORDS = ["good", "bad", "food", "room", "staff", "was", "the", "not", "very", "never", "again", "slow", "great", "and"]
+
+
+def tiny_tokenizer() -> transformers.PreTrainedTokenizerBase:
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *(f"w{number}" for number in range(60))]
+    return transformers.BertTokenizer(vocab={word: index for index, word in enumerate(vocabulary)}, model_max_length=64)
+
+
+def tiny_config(**changes: object) -> transformers.BertConfig:
+    settings = {
+        "vocab_size": 79,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    }
+    return transformers.BertConfig(**{**settings, **changes})
+
+
+def save_tiny_model(folder: Path, **changes: object) -> Path:
+    torch.manual_seed(0)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.BertModel(tiny_config(**changes)).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def make_rows(num_rows: int, seed: int = 0, longest: int = 30) -> list[dict[str, str]]:
+    """Learnable rows of ragged length: `good` or `bad` decides, unless `not` stands before it."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(num_rows):
+        label = rng.choice(["negative", "positive"])
+        word, other = ("good", "bad") if label == "positive" else ("bad", "good")
+        core = [word] if rng.random() < 0.6 else ["not", other]
+        words = [f"w{rng.randrange(60)}" for _ in range(rng.randint(1, longest))]
+        cut = rng.randint(0, len(words))
+        rows.append({"text": " ".join([*words[:cut], *core, *words[cut:]]), "label": label})
+    return rows
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
