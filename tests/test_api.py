@@ -153,9 +153,7 @@ def test_the_loss_can_decide(recipe: dict, tmp_path: Path) -> None:
     recipe["training"]["num_train_epochs"] = 12
     recipe["evaluation"] = {"metric_for_best_model": "loss", "metrics": ["f1_macro"]}
     run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
-    losses = [
-        event["eval_loss"] for event in read_lines(run.folder / "events.jsonl") if event["event"] == "evaluation"
-    ]
+    losses = [event["eval_loss"] for event in read_lines(run.folder / "events.jsonl") if event["event"] == "evaluation"]
     assert run.metrics["eval_loss"] == pytest.approx(min(losses), abs=1e-6)
     assert "eval_f1_macro" in run.metrics
 
@@ -181,8 +179,8 @@ def test_an_unsupported_family_trains_padded_and_says_why(recipe: dict, tmp_path
     folder = save_tiny_model(tmp_path / "albert")
     transformers.AlbertModel(config).save_pretrained(folder)
     run = fasttune.fit({**recipe, "model": str(folder)}, output=tmp_path / "run", progress=False)
-    execution = json.loads((run.folder / "environment.json").read_text())["execution"]
-    assert execution == {"value": "padded to longest", "reason": "no padding-free path for the albert family yet"}
+    kernel = json.loads((run.folder / "environment.json").read_text())["kernel"]
+    assert kernel == {"value": "padded to longest", "reason": "no padding-free path for the albert family yet"}
 
 
 def test_labels_by_number_get_names_and_new_data_may_use_either(recipe: dict, tmp_path: Path) -> None:
@@ -246,3 +244,14 @@ def test_the_caller_s_random_numbers_are_left_alone(recipe: dict, tmp_path: Path
     torch.manual_seed(3)
     fasttune.fit(recipe, output=tmp_path / "run", progress=False)
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_setting_without_effect_is_said_once(recipe: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    recipe["training"] |= {"max_steps": 10, "num_train_epochs": 2}
+    recipe["evaluation"] = {"early_stopping_patience": 2}
+    fasttune.fit(recipe, output=tmp_path / "run")
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("no effect")]
+    assert said == [
+        "no effect: evaluation.early_stopping_patience=2: there are 2 evaluations in all",
+        "no effect: training.num_train_epochs: training.max_steps decides",
+    ]

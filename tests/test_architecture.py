@@ -22,7 +22,8 @@ ROWS = [
     {"engine", "checkpoint"},
     {"environment"},
     {"observers", "report", "export"},
-    {"session"},  # one training run: the parts of api.fit
+    {"session"},  # one training run
+    {"start"},  # how it begins or goes on
     {"predictor"},
     {"api"},
     {"display"},

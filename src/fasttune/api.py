@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fasttune.data.preview import sample_rows
-from fasttune.data.sources import from_rows, load_source
+from fasttune.data.sources import Source, from_rows, load_source
 from fasttune.errors import Problem, UsageError
 from fasttune.observers import Observer
 from fasttune.observers.console import ConsoleLog
-from fasttune.predictor import Predictor
-from fasttune.recipe import Recipe, is_recipe
+from fasttune.predictor import Overrides, Predictor
+from fasttune.recipe import Recipe, is_recipe, shipped
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RESULT_PREFIX, choose, read_json, write_json_lines
-from fasttune.session import Session, start
+from fasttune.session import Session
+from fasttune.start import start
 from fasttune.starter import reviews
 from fasttune.tasks import Prediction
 from fasttune.tasks.prepare import STARTER, TEST, VALIDATION, read_labelled, read_splits, read_unlabelled
 
 __all__ = ["Predictor", "Preview", "Run", "evaluate", "fit", "load", "predict", "recipe_of", "show"]
 
+RECIPE_SUFFIXES = (".yaml", ".yml")  # never data: a file that is missing is a missing recipe
 RecipeSource = str | Path | Mapping[str, Any] | Recipe
 
 
@@ -46,7 +49,7 @@ class Run:
         return f"Run({str(self.folder)!r}, {scores}, {self.reason!r})"
 
 
-def recipe_of(source: RecipeSource, overrides: Sequence[str] | Mapping[str, Any] = ()) -> tuple[Recipe, str]:
+def recipe_of(source: RecipeSource, overrides: Overrides = ()) -> tuple[Recipe, str]:
     """The recipe, and the stem of the run folder's name.
 
     `source`: a recipe file, the name of a shipped recipe, a mapping, a Recipe, or data itself (a file, glob, hub id).
@@ -54,10 +57,15 @@ def recipe_of(source: RecipeSource, overrides: Sequence[str] | Mapping[str, Any]
     if not isinstance(source, str | Path):
         recipe = load_recipe(source, overrides)
         return recipe, stem_of(recipe.data.train)
-    if is_recipe(source):
+    if is_recipe(source) or Path(source).suffix.lower() in RECIPE_SUFFIXES or _is_typing_error(source):
         return load_recipe(source, overrides), Path(source).stem
     recipe = load_recipe(load_recipe({"data": {"train": str(source)}}), overrides)
     return recipe, stem_of(recipe.data.train)
+
+
+def _is_typing_error(source: str | Path) -> bool:
+    """Almost the name of a shipped recipe, and no file; `yelp_review_full` is a data set, not a slip of `yelp-full`."""
+    return not Path(source).exists() and bool(difflib.get_close_matches(str(source), shipped(), n=1, cutoff=0.8))
 
 
 def stem_of(data: str | list[str]) -> str:
@@ -73,7 +81,7 @@ def fit(
     *,
     output: str | Path | None = None,
     resume: bool = False,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
     progress: bool = True,
     observers: Sequence[Observer] = (),
     **sections: Mapping[str, Any],
@@ -121,13 +129,13 @@ def _run(session: Session, observers: list[Observer]) -> Run:
     return Run(path, session.finish(), finished.reason)
 
 
-def load(run: str | Path, **training: Any) -> Predictor:
-    """A finished run, ready to predict; keywords replace its training settings, such as precision="fp32"."""
-    return Predictor.open(run, training)
+def load(run: str | Path, overrides: Overrides = ()) -> Predictor:
+    """A finished run, ready to predict; `overrides` such as ["training.precision=fp32"] apply now."""
+    return Predictor.open(run, overrides)
 
 
 def evaluate(
-    run: str | Path, *, data: str | list[str] | None = None, split: str | None = None, **training: Any
+    run: str | Path, *, data: str | list[str] | None = None, split: str | None = None, overrides: Overrides = ()
 ) -> dict[str, float]:
     """Score a finished run on a split of its own data (test, or validation where there is none) or on `data`.
 
@@ -136,7 +144,7 @@ def evaluate(
     if data is not None and split is not None:
         problem = Problem(where="evaluate", found="both data and split", expected="one of them", hint="--data FILE")
         raise UsageError(problem)
-    predictor = load(run, **training)
+    predictor = load(run, overrides)
     if data is not None:
         return predictor.score(read_labelled(predictor.recipe, data, "data"))[0]
     splits = {part.name: part for part in read_splits(predictor.recipe).all()}
@@ -154,7 +162,7 @@ def predict(
     *,
     data: str | list[str] | None = None,
     output: str | Path | None = None,
-    **training: Any,
+    overrides: Overrides = (),
 ) -> list[Prediction]:
     """Predict texts or the rows of `data`, in order; with `output` also written as JSON lines."""
     if (texts is None) == (data is None):
@@ -166,7 +174,7 @@ def predict(
                 hint='fasttune predict RUN "some text", or --data FILE',
             )
         )
-    predictor = load(run, **training)
+    predictor = load(run, overrides)
     if data is not None:
         split = read_unlabelled(predictor.recipe, data)
         predictions = predictor.predict_rows(split.rows, split.where)
@@ -189,5 +197,12 @@ class Preview:
 
 def show(data: str | list[str], *, num_rows: int = 5, seed: int = 42, split: str = "train") -> Preview:
     """`num_rows` different random rows of a file, glob, hub id or `starter`, with label names."""
-    source = from_rows(reviews.generate()[split], f"{STARTER}:{split}") if data == STARTER else load_source(data, split)
+    source = _starter(split) if data == STARTER else load_source(data, split)
     return Preview(source.description, source.notes, sample_rows(source.dataset, num_rows, seed))
+
+
+def _starter(split: str) -> Source:
+    splits = reviews.generate()
+    if split not in splits:
+        raise UsageError(Problem(where="--split", found=repr(split), expected=f"one of {', '.join(splits)}"))
+    return from_rows(splits[split], f"{STARTER}:{split}")

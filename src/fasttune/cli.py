@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,9 +18,9 @@ from typing import Annotated, Any
 import typer
 
 from fasttune import __version__, display
-from fasttune.errors import Error, Problem, UsageError
+from fasttune.errors import EnvironmentProblem, Error, Problem
 
-SETTING = re.compile(r"training\.[a-z_]+=")
+SETTING = re.compile(r"(training|data)\.[a-z_.]+=")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="fasttune",
@@ -79,8 +80,8 @@ def train(
     elif run.signal is None:
         display.print_run(run.folder, run.metrics)
     if run.signal is not None:
-        command = " ".join(["fasttune train", recipe, *(overrides or ()), "--output", str(run.folder), "--resume"])
-        typer.echo(f"{run.reason}; everything is saved. resume with: {command}", err=True)
+        command = shlex.join(["fasttune", "train", recipe, *(overrides or ()), "--output", str(run.folder), "--resume"])
+        typer.echo(f"{run.reason}. resume with: {command}", err=True)
         raise typer.Exit(128 + run.signal)
 
 
@@ -96,7 +97,7 @@ def evaluate(
     _stay_calm()
     from fasttune import api
 
-    metrics = api.evaluate(run, data=data, split=split, **_training(overrides))
+    metrics = api.evaluate(run, data=data, split=split, overrides=overrides or ())
     if as_json:
         _print_json(metrics)
     else:
@@ -126,7 +127,7 @@ def predict(
     texts = [text for text in texts or () if not SETTING.match(text)]
     if texts == ["-"]:
         texts = [line.rstrip("\n") for line in sys.stdin]
-    predictions = api.predict(run, texts or None, data=data, output=output, **_training(settings))
+    predictions = api.predict(run, texts or None, data=data, output=output, overrides=settings)
     if as_json:
         for prediction in predictions:
             _print_json(prediction, indent=None)
@@ -187,25 +188,6 @@ def _stay_calm() -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
-def _training(overrides: Sequence[str] | None) -> dict[str, Any]:
-    """`training.precision=fp32` given to a finished run -> {"precision": "fp32"}."""
-    settings = {}
-    for override in overrides or ():
-        path, equals, value = override.partition("=")
-        section, _, name = path.partition(".")
-        if not equals or section != "training" or name not in ("precision", "device", "tokens_per_microbatch"):
-            raise UsageError(
-                Problem(
-                    where=override,
-                    found="a setting that a finished run cannot change",
-                    expected="training.precision, training.device or training.tokens_per_microbatch",
-                    hint="training.precision=fp32",
-                )
-            )
-        settings[name] = value
-    return settings
-
-
 def _print_json(content: Any, indent: int | None = 2) -> None:
     typer.echo(json.dumps(content, indent=indent, ensure_ascii=False))
 
@@ -219,8 +201,21 @@ def run(arguments: Sequence[str]) -> int:
     except Error as error:
         typer.echo(f"error: {error}", err=True)
         return error.exit_code
+    except OSError as error:
+        if error.errno is None:
+            return _our_bug()
+        # A full disk, a folder where a file should go, missing rights: not ours, and no traceback helps.
+        where, found = str(error.filename2 or error.filename or "a file"), error.strerror or type(error).__name__
+        problem = Problem(code="E510", where=where, found=found, expected="a place that can be read and written")
+        typer.echo(f"error: {problem}", err=True)
+        return EnvironmentProblem.exit_code
     except Exception:
-        traceback.print_exc()
-        typer.echo("this is a bug in fasttune; please report it with the output of: fasttune env", err=True)
-        return Error.exit_code
+        return _our_bug()
     return 0
+
+
+def _our_bug() -> int:
+    """Inside an except block."""
+    traceback.print_exc()
+    typer.echo("this is a bug in fasttune; please report it with the output of: fasttune env", err=True)
+    return Error.exit_code

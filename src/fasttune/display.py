@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,15 @@ MEANINGS = {
 }
 
 
+def printable(text: str) -> str:
+    """Control characters as escapes: a text must not move the cursor, ring the bell or change colours."""
+    return "".join(
+        repr(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cs") else character for character in text
+    )
+
+
 def stdout() -> Console:
-    return Console(markup=False, highlight=False, soft_wrap=True)
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def size(num_bytes: float) -> str:
@@ -89,24 +97,24 @@ def tree_lines(folder: Path) -> list[str]:
 def print_predictions(predictions: Sequence[Mapping[str, Any]], texts: Sequence[str] | None) -> None:
     out = stdout()
     for position, prediction in enumerate(predictions):
-        shown = f"  {texts[position]}" if texts else f"  row {prediction['id']}"
-        label = Text(f"{prediction['label']}", style="bold")
+        shown = f"  {printable(texts[position])}" if texts else f"  row {printable(prediction['id'])}"
+        label = Text(printable(prediction["label"]), style="bold")
         filled = round(prediction["score"] * BAR_WIDTH)
         out.print(label, f" {prediction['score']:.3f} {'#' * filled}{'.' * (BAR_WIDTH - filled)}", Text(shown), sep="")
 
 
 def print_rows(preview: Preview) -> None:
     """A sample as a table; long texts are cut, and said to be."""
-    out = Console(markup=False, highlight=False)
+    out = Console(markup=False, emoji=False, highlight=False)
     out.print(Text(preview.description))
     for note in preview.notes:
         out.print(Text(note))
     table = Table(show_lines=True)
     names = list(preview.rows[0]) if preview.rows else []
     for name in names:
-        table.add_column(Text(str(name)), overflow="fold")
+        table.add_column(Text(printable(str(name))), overflow="fold")
     for row in preview.rows:
-        table.add_row(*(Text(cut(str(row[name]))) for name in names))
+        table.add_row(*(Text("\n".join(map(printable, cut(str(row[name])).split("\n")))) for name in names))
     out.print(table)
 
 

@@ -8,12 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from fasttune.engine.setup import Setup, set_up
-from fasttune.recipe import Recipe
+from fasttune.errors import DataError, Problem, UsageError, shown
+from fasttune.recipe import Recipe, differences
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RunFolder, opened, read_json
 from fasttune.session import score_split
 from fasttune.tasks import TASKS, Prediction, Rows, Task
 from fasttune.tasks.prepare import Split, encode
+
+Overrides = Sequence[str] | Mapping[str, Any]
+
+# What says how a finished run is used, not what it is.
+MAY_OVERRIDE = (
+    "training.precision",
+    "training.device",
+    "training.tokens_per_microbatch",
+    "data.columns.text",
+    "data.columns.label",
+)
 
 
 @dataclass
@@ -26,10 +38,21 @@ class Predictor:
     setup: Setup
 
     @classmethod
-    def open(cls, path: str | Path, training: Mapping[str, Any] | None = None) -> Predictor:
-        """`training`: settings that apply now instead of the run's own, such as {"precision": "fp32"}."""
+    def open(cls, path: str | Path, overrides: Overrides = ()) -> Predictor:
+        """`overrides` apply now instead of the run's own settings: precision, device, memory, names of columns."""
         folder = opened(path)
-        recipe = load_recipe(folder.recipe, {"training": dict(training)} if training else ())
+        saved = load_recipe(folder.recipe)
+        recipe = load_recipe(saved, overrides)
+        fixed = [name for name in differences(saved, recipe) if name not in MAY_OVERRIDE]
+        if fixed:
+            raise UsageError(
+                Problem(
+                    where=", ".join(fixed),
+                    found="a setting that a finished run cannot change",
+                    expected=f"one of {', '.join(MAY_OVERRIDE)}",
+                    hint="training.precision=fp32",
+                )
+            )
         task = TASKS[recipe.task].from_state(read_json(folder.config), recipe)
         return cls(folder, recipe, task, set_up(recipe, str(folder.path), task))
 
@@ -40,6 +63,13 @@ class Predictor:
         '5 stars'
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
+        problems = [
+            Problem(where=f"text {number}", found=shown(text), expected="text, in UTF-8")
+            for number, text in enumerate(texts, start=1)
+            if not _is_text(text)
+        ]
+        if problems:
+            raise DataError(*problems)
         return self.predict_rows(Rows([str(number) for number in range(len(texts))], {"text": texts}), "texts")
 
     def predict_rows(self, rows: Rows, where: str) -> list[Prediction]:
@@ -52,3 +82,14 @@ class Predictor:
         """Metrics named eval_... of a labelled split, and its predictions."""
         store = encode(split, self.task, self.setup.tokenizer, self.setup.max_length)
         return score_split(self.setup, self.task, split, store)
+
+
+def _is_text(value: object) -> bool:
+    """Bytes of a command line or of stdin that are not UTF-8 arrive as lone surrogates, which no tokenizer takes."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

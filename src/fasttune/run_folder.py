@@ -88,13 +88,6 @@ class RunFolder:
             write_json(self.results(prefix), metrics)
         write_json(self.all_results, {key: value for metrics in results.values() for key, value in metrics.items()})
 
-    def tree(self) -> Iterator[tuple[str, int]]:
-        """(relative path, bytes) of what lies in the folder, hidden files left out, sorted."""
-        for path in sorted(self.path.rglob("*")):
-            relative = path.relative_to(self.path)
-            if path.is_file() and not any(part.startswith(".") for part in relative.parts):
-                yield relative.as_posix(), path.stat().st_size
-
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text so that `path` holds either what it held before or all of `text`."""

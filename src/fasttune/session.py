@@ -1,12 +1,10 @@
-"""One training run from a recipe to a finished run folder: start or resume, train, publish, score."""
+"""One training run: train, publish the best weights, score them. `start` makes it."""
 
 from __future__ import annotations
 
 import gc
-import sys
 import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import torch
 
 from fasttune.batching.plan import Plan
-from fasttune.checkpoint import Checkpoint, newest_good, prune
+from fasttune.checkpoint import Checkpoint, prune
 from fasttune.checkpoint import write as write_checkpoint
 from fasttune.checkpoint.resume import open_checkpoint
 from fasttune.checkpoint.write import path_of
@@ -24,21 +22,17 @@ from fasttune.engine.flops import measured_peak, training_flops
 from fasttune.engine.loop import Loop, TrainState
 from fasttune.engine.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
 from fasttune.engine.pretrained import save_model
-from fasttune.engine.setup import Setup, set_up
+from fasttune.engine.setup import Setup
 from fasttune.environment import peak_memory_bytes, versions
-from fasttune.errors import DataError, DivergedError, Problem, RecipeError
+from fasttune.errors import DivergedError
 from fasttune.observers import Observer
 from fasttune.observers.files import EventLog, TensorBoard, has_tensorboard
 from fasttune.observers.stopping import EarlyStopping, StopOnSignal
-from fasttune.recipe import Recipe, differences, dump
-from fasttune.recipe import load as load_recipe
+from fasttune.recipe import Recipe
 from fasttune.report.card import card
-from fasttune.run_folder import RESULT_PREFIX, RunFolder, read_json, write_json, write_json_lines, write_text
+from fasttune.run_folder import RESULT_PREFIX, RunFolder, read_json, write_json_lines, write_text
 from fasttune.tasks import Prediction, Task
-from fasttune.tasks.prepare import TRAIN, VALIDATION, Split, Splits, encode, read_splits, report
-
-# What may change between a start and its resume without changing what is learned.
-MAY_CHANGE = ("output.save_total_limit", "training.logging_steps", "tracking.report_to", "output.dir")
+from fasttune.tasks.prepare import TRAIN, VALIDATION, Split, Splits
 
 Say = Callable[[str], None]
 
@@ -245,154 +239,3 @@ def score_split(setup: Setup, task: Task, split: Split, store: TokenStore) -> tu
     assert outputs.loss is not None, "a split that is scored has labels"
     timing = {"eval_runtime": runtime, "eval_samples_per_second": len(split.rows) / runtime}
     return {"eval_loss": outputs.loss, **metrics, **timing}, predictions
-
-
-# --- starting -------------------------------------------------------------------------------------------------------
-
-
-def start(recipe: Recipe, folder: RunFolder, say: Say) -> Session:
-    """Read the data, load the model, decide what is left to the machine, and make the folder or go on in it."""
-    saved = load_recipe(folder.recipe) if folder.is_run else None
-    if saved is not None:
-        recipe = reconciled(saved, recipe, folder)
-    splits = read_splits(recipe)
-    setup = set_up(recipe, recipe.model, splits.task)
-    recipe = resolved(recipe, splits, setup, folder)
-    stores = {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
-    for split in splits.all():
-        say(described(split, stores[split.name]))
-    for note in splits.notes:
-        say(f"  {note}")
-    for name, choice in setup.choices.items():
-        say(f"{name}: {choice.value} ({choice.reason})")
-    session = Session(recipe, folder, uuid.uuid4().hex, splits, stores, setup, TrainState(), None, say)
-    if saved is None:
-        _write_start(session)
-    else:
-        _go_on(session)
-    return session
-
-
-def described(split: Split, store: TokenStore) -> str:
-    lengths = store.lengths
-    cut = int((store.num_tokens_cut > 0).sum())
-    truncated = f", {cut:,} cut to the maximum ({int(store.num_tokens_cut.sum()):,} tokens lost)" if cut else ""
-    return (
-        f"{split.name}: {len(split.rows):,} rows of {split.where}, {lengths.mean():.0f} tokens on average, "
-        f"{lengths.max()} at most{truncated}"
-    )
-
-
-def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) -> Recipe:
-    """The recipe with every field filled that was left to the machine."""
-    choices = setup.choices
-    return load_recipe(
-        recipe,
-        {
-            "data": {"columns": splits.columns},
-            "preprocessing": {"max_length": setup.max_length},
-            "training": {
-                "precision": choices["precision"].value,
-                "attention_dropout": float(choices["attention_dropout"].value),
-                "tokens_per_microbatch": setup.tokens_per_microbatch,
-            },
-            "evaluation": {
-                "metric_for_best_model": recipe.evaluation.metric_for_best_model or splits.task.primary_metric,
-            },
-            "output": {"dir": str(folder.path)},
-        },
-    )
-
-
-def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe to go on with: the saved one with harmless changes; RecipeError for any other change."""
-    changes = {}
-    problems = []
-    for path, (old, new) in differences(saved, asked).items():
-        left_to_the_machine = new in ("auto", None) and new == default_of(path)
-        if path in MAY_CHANGE:
-            changes[path] = new
-        elif not left_to_the_machine:
-            problems.append(
-                Problem(
-                    where=f"resume of {folder.path}: {path}",
-                    found=str(new),
-                    expected=f"{old}, as in {folder.recipe}",
-                    hint="start a new run with another --output, or resume with the recipe as it was",
-                    code="E530",
-                )
-            )
-    if problems:
-        raise RecipeError(*problems)
-    changes["output.dir"] = str(folder.path)
-    return load_recipe(saved, nested(changes))
-
-
-def default_of(path: str) -> Any:
-    value: Any = Recipe.model_validate({"data": {"train": "starter"}})
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value
-
-
-def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a.b": 1} -> {"a": {"b": 1}}"""
-    tree: dict[str, Any] = {}
-    for path, value in settings.items():
-        *sections, name = path.split(".")
-        branch = tree
-        for section in sections:
-            branch = branch.setdefault(section, {})
-        branch[name] = value
-    return tree
-
-
-def _write_start(session: Session) -> None:
-    """What is known before the first step. The recipe comes last: with it the folder is a run."""
-    folder, setup = session.folder, session.setup
-    session.folder.path.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder.environment,
-        {
-            "run_id": session.run_id,
-            "command": sys.argv,
-            "versions": versions(),
-            "num_processes": setup.accelerator.num_processes,
-            **{name: asdict(choice) for name, choice in setup.choices.items()},
-        },
-    )
-    parts = {split.name: report(split, session.stores[split.name]) for split in session.splits.all()}
-    content = {
-        "columns": session.splits.columns,
-        "notes": session.splits.notes,
-        "training_examples": session.stores[TRAIN].fingerprint(),
-        "splits": parts,
-    }
-    write_json(folder.data_report, content)
-    write_text(folder.recipe, dump(session.recipe))
-
-
-def _go_on(session: Session) -> None:
-    """Take run id, state and checkpoint from the folder; refuse when the training examples are not the same."""
-    folder = session.folder
-    session.run_id = read_json(folder.environment)["run_id"]
-    if read_json(folder.data_report)["training_examples"] != session.stores[TRAIN].fingerprint():
-        raise DataError(
-            Problem(
-                where=f"resume of {folder.path}: {session.splits.train.where}",
-                found="other training examples than those the run started with",
-                expected="the same rows, labels and tokenizer",
-                hint="bring the file back, or start a new run with another --output",
-                code="E531",
-            )
-        )
-    session.checkpoint, passed_over = newest_good(folder.checkpoints, session.run_id)
-    for line in passed_over:
-        session.say(line)
-    if session.checkpoint is None:
-        session.say("no checkpoint yet: starting from the beginning")
-        return
-    saved = session.checkpoint.state()
-    saved.pop("scaler")
-    session.state = TrainState(**saved)
-    session.say(f"going on from {session.checkpoint.path}")

@@ -21,7 +21,10 @@ ABOUT = {"run_id": "this run"}
 
 
 def write(folder: Path, step: int, run_id: str = "this run") -> Path:
-    tensors = {"model": {"weight": torch.full((300,), float(step))}, "optimizer": {"exp_avg.weight": torch.full((300,), step / 2)}}
+    tensors = {
+        "model": {"weight": torch.full((300,), float(step))},
+        "optimizer": {"exp_avg.weight": torch.full((300,), step / 2)},
+    }
     return checkpoint.write(folder, step, tensors, {"step": step, "loss": 0.1 + 0.2}, {"run_id": run_id})
 
 

@@ -67,4 +67,3 @@ class Finished(Event):
 
     name: ClassVar[str] = "end"
     reason: str
-    is_complete: bool

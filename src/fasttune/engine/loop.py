@@ -97,12 +97,11 @@ class Loop:
                 state.seconds = time.perf_counter() - begin
                 yield SaveDue(**self._now())
         state.seconds = time.perf_counter() - begin
-        is_complete = state.step >= self.num_steps
-        # A run that was stopped goes on from here; one whose last step is saved already does not need it again.
-        if saved_at != state.step and self.recipe.output.save_strategy != "no":
+        # A run that was stopped can go on from here, whatever the strategy.
+        if saved_at != state.step and (self.stop_reason or self.recipe.output.save_strategy != "no"):
             yield SaveDue(**self._now())
         reason = self.stop_reason or f"all {self.num_steps} steps done"
-        yield Finished(**self._now(), reason=reason, is_complete=is_complete)
+        yield Finished(**self._now(), reason=reason)
 
     def _now(self) -> dict[str, Any]:
         return {"step": self.state.step, "epoch": round(self.epoch, 6)}
@@ -143,7 +142,8 @@ class Loop:
                 where=f"step {self.state.step + 1}, training rows {', '.join(map(str, rows[:16]))}",
                 found=f"loss {loss}, gradient norm {grad_norm}",
                 expected="finite numbers; the weights of this step were not updated and not saved",
-                hint=f"training.learning_rate={self.recipe.training.learning_rate / 10:g}, or training.precision=fp32",
+                hint=f"a new run with training.learning_rate={self.recipe.training.learning_rate / 10:g}, "
+                "or with training.precision=fp32",
                 code="E601",
             )
         )

@@ -1,6 +1,9 @@
-"""How many tokens one forward and backward may hold."""
+"""Memory: how many tokens one forward and backward may hold, and how the C library hands it out."""
 
 from __future__ import annotations
+
+import ctypes
+import sys
 
 from fasttune.engine.precision import Choice
 
@@ -8,8 +11,29 @@ from fasttune.engine.precision import Choice
 # GPU: 16,384 tokens of a BERT-base in bf16 hold about 10 GB of activations (from layer sizes; not measured).
 TOKENS_PER_MICROBATCH = {"cpu": 4096, "cuda": 16384, "mps": 4096}
 
+# mallopt(3) of glibc: names from malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+NEVER = 2**31 - 1
+TOP_PAD_BYTES = 256 * 2**20
+
 
 def choose_tokens_per_microbatch(asked: int | str, device: str) -> Choice:
     if asked != "auto":
         return Choice(str(asked), "asked for")
     return Choice(str(TOKENS_PER_MICROBATCH[device]), f"a good size for {device}")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what tensors free instead of giving it back to the kernel after each operation; Linux only.
+
+    By default every tensor above 32 MB, and most above a few, is mapped anew, and each of its pages faults on first
+    touch: a quarter of a training step on a CPU (docs/decisions/0008). The price is that the process keeps its peak.
+    It holds for the whole process and cannot be undone, so it is called only when a model is set up on a CPU.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library, such as musl
+        return
+    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, TOP_PAD_BYTES)):
+        mallopt(option, value)

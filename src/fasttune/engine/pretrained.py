@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
@@ -46,21 +48,25 @@ def quiet_transformers() -> Iterator[None]:
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
     """transformers' many ways to fail, as one kind of error with the first line of what it said."""
+    is_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
     try:
+        if is_local and name != EMBEDDED_MODEL and not Path(name).expanduser().is_dir():
+            raise FileNotFoundError("no such folder")
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError, StrictDataclassError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
-        looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
         if "trust_remote_code" in str(error):
             expected, code = "a model whose code is part of transformers; code of a model folder is never run", "E405"
+        elif isinstance(error, SafetensorError):
+            expected, code = "a model.safetensors that is whole", "E404"
         elif "pytorch_model" in str(error) or "safetensors" in str(error):
             expected, code = "weights in model.safetensors; pickle weights are never read", "E404"
         else:
-            expected, code = "a folder with a Hugging Face model" if looks_local else "a model of the hub", "E401"
+            expected, code = "a folder with a Hugging Face model" if is_local else "a model of the hub", "E401"
         raise EnvironmentProblem(
             Problem(
                 where=f"model {name}",
-                found=said[0][:200],
+                found=said[0][:200].rstrip(" ."),
                 expected=expected,
                 hint="model=embedded needs no download; offline, give the path of a folder",
                 code=code,
@@ -94,6 +100,17 @@ def load_config(name: str) -> PreTrainedConfig:
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     with _explained(name), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=False)
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        # transformers makes a tokenizer of nothing but special tokens where the files are missing.
+        raise EnvironmentProblem(
+            Problem(
+                where=f"model {name}",
+                found="a tokenizer without a vocabulary",
+                expected="tokenizer.json, or the vocabulary of the model's tokenizer, beside config.json",
+                hint="copy the tokenizer's files from where the model is from",
+                code="E403",
+            )
+        )
     return without_pipeline_settings(tokenizer)
 
 
@@ -153,8 +170,27 @@ def load_model(
         )
     for field, value in own.items():
         setattr(model.config, field, value)
+    # The code that it names is not run and does not travel with what we save.
+    vars(model.config).pop("auto_map", None)
     mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
-    return Loaded(model, sorted({*info["missing_keys"], *mismatched}))
+    new_weights = sorted({*info["missing_keys"], *mismatched})
+    _check_encoder(name, model, new_weights)
+    return Loaded(model, new_weights)
+
+
+def _check_encoder(name: str, model: PreTrainedModel, new_weights: list[str]) -> None:
+    """Only head and pooler may be new: an encoder that is drawn at random in part is never what was meant."""
+    lost = [key for key in new_weights if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
+    if lost:
+        raise EnvironmentProblem(
+            Problem(
+                where=f"model {name}",
+                found=f"no fitting weights for {len(lost)} tensors of the encoder, such as {lost[0]}",
+                expected="weights of the model that config.json describes",
+                hint="take config.json and model.safetensors from the same model",
+                code="E406",
+            )
+        )
 
 
 def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

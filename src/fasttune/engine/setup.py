@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fasttune.data.token_store import TokenStore
 from fasttune.distributed import make_accelerator
+from fasttune.engine.dropout import use_cpu_dropout
 from fasttune.engine.evaluation import Outputs, run_split
-from fasttune.engine.memory import choose_tokens_per_microbatch
+from fasttune.engine.memory import choose_tokens_per_microbatch, keep_freed_memory
 from fasttune.engine.precision import Choice, choose_device, choose_precision
 from fasttune.engine.pretrained import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
@@ -91,18 +92,22 @@ def set_up(recipe: Recipe, name: str, task: Task) -> Setup:
     training = recipe.training
     device = choose_device(training.device)
     precision = choose_precision(training.precision, device.value)
+    if device.value == "cpu":
+        keep_freed_memory()
     tokenizer = load_tokenizer(name)
     max_length = choose_max_length(recipe, name, tokenizer)
     dropout = choose_attention_dropout(recipe, name, device.value)
     budget = choose_tokens_per_microbatch(training.tokens_per_microbatch, device.value)
     loaded = load_model(name, task.auto_class, task.state(), training.seed, float(dropout.value))
-    execution = choose_execution(recipe, loaded.model)
+    kernel = choose_kernel(recipe, loaded.model)
+    if device.value == "cpu":
+        use_cpu_dropout(loaded.model)
     accelerator = make_accelerator(device.value, precision.value)
     choices = {
         "model": Choice(name, EMBEDDED_MODEL_DESCRIPTION if name == EMBEDDED_MODEL else loaded.model.config.model_type),
         "device": device,
         "precision": precision,
-        "execution": execution,
+        "kernel": kernel,
         "attention_dropout": dropout,
         "max_length": max_length,
         "tokens_per_microbatch": budget,
@@ -117,12 +122,12 @@ def set_up(recipe: Recipe, name: str, task: Task) -> Setup:
         choices=choices,
         max_length=int(max_length.value),
         tokens_per_microbatch=int(budget.value),
-        padded=execution.value != "padding-free",
+        padded=kernel.value != "padding-free",
         padded_length=int(max_length.value) if recipe.preprocessing.padding == "max_length" else None,
     )
 
 
-def choose_execution(recipe: Recipe, model: PreTrainedModel) -> Choice:
+def choose_kernel(recipe: Recipe, model: PreTrainedModel) -> Choice:
     """Make the model padding-free where it can be, or say why it runs padded."""
     asked = recipe.preprocessing.padding
     if asked != "none":

@@ -32,7 +32,7 @@ class ConsoleLog:
     """An observer; make it with `terminal=None` to find out by itself whether a person is watching."""
 
     def __init__(self, logging_steps: int, terminal: bool | None = None):
-        self.console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
         self.logging_steps = logging_steps
         self.num_steps = 0
         self.recent: deque[StepDone] = deque(maxlen=WINDOW)

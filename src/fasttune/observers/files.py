@@ -64,8 +64,8 @@ class TensorBoard:
     def __init__(self, folder: Path, logging_steps: int, resumed_step: int | None):
         from torch.utils.tensorboard import SummaryWriter
 
-        # Points after the step resumed from are purged, as lines are in events.jsonl.
-        self.writer = SummaryWriter(str(folder), purge_step=resumed_step)
+        # Points after the step resumed from are purged, as lines are in events.jsonl; that step itself stays.
+        self.writer = SummaryWriter(str(folder), purge_step=None if resumed_step is None else resumed_step + 1)
         self.logging_steps = logging_steps
 
     def __call__(self, event: Event) -> None:

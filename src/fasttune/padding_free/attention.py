@@ -106,7 +106,8 @@ class DenseBlocks(torch.autograd.Function):
             q, k, v = (to_block(tensor[0], bucket) for tensor in (query, key, value))
             scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
             if bucket.bias is not None:
-                scores.view(bucket.num_sequences, heads, bucket.length, bucket.length).add_(bucket.bias)
+                bias = bucket.bias.to(scores.dtype)  # a sum of two dtypes would take five times as long
+                scores.view(bucket.num_sequences, heads, bucket.length, bucket.length).add_(bias)
             probabilities = torch.softmax(scores, dim=-1)
             out[bucket.start : bucket.stop] = from_block(torch.bmm(probabilities, v), bucket, heads)
             saved += [q, k, v, probabilities]

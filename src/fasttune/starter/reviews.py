@@ -312,6 +312,7 @@ class _Writer:
         subject, verb = rng.choice(aspect.subjects)
         negated = rng.random() < _CHANCE_NEGATED
         first, second = rng.sample(aspect.good if opinion.good != negated else aspect.bad, 2)
+        forms: tuple[str, ...]
         if negated:
             forms = ("anything but {0}", "far from {0}", "not in the least {0}", "never {0}", "neither {0} nor {1}")
         else:

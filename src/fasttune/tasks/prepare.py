@@ -32,7 +32,7 @@ MAX_UNKNOWN_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Split:
-    """`where` names the data in messages; `store` is empty of meaning until `encode` has run."""
+    """The rows of one split; `where` names their source in messages."""
 
     name: str
     where: str
@@ -101,7 +101,9 @@ def read_splits(recipe: Recipe) -> Splits:
             spec = data.train
             reader.notes.append(f"{name}: the data set's own {name} split")
         if spec is not None:
-            others[name] = reader.rows(spec, name)[0]
+            held_out = reader.rows(spec, name)[0]
+            task.strata(held_out.rows, held_out.where)  # an unseen label is found before a model is loaded
+            others[name] = held_out
     if others[VALIDATION] is None:
         train, others[VALIDATION] = _hold_out(train, task, recipe, reader.notes)
     train = _limited(train, data.max_train_samples, data.seed, reader.notes)

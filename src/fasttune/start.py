@@ -1,0 +1,201 @@
+"""How a run begins: read the data, load the model, decide what is left to the machine; or go on where it stopped."""
+
+from __future__ import annotations
+
+import math
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fasttune.checkpoint import newest_good
+from fasttune.data.token_store import TokenStore
+from fasttune.engine.loop import TrainState, num_training_steps
+from fasttune.engine.setup import Setup, set_up
+from fasttune.environment import versions
+from fasttune.errors import DataError, Problem, RecipeError
+from fasttune.recipe import Recipe, differences, dump
+from fasttune.recipe import load as load_recipe
+from fasttune.run_folder import RunFolder, read_json, write_json, write_text
+from fasttune.session import Say, Session
+from fasttune.tasks.prepare import TRAIN, Split, Splits, encode, read_splits, report
+
+# What may change between a start and its resume without changing what is learned.
+MAY_CHANGE = ("output.save_total_limit", "training.logging_steps", "tracking.report_to", "output.dir")
+# What `resolved` fills in: left open by the recipe of a resume, it stays as it was decided at the start.
+FILLED_IN = (
+    "data.columns.text",
+    "data.columns.label",
+    "preprocessing.max_length",
+    "training.precision",
+    "training.attention_dropout",
+    "training.tokens_per_microbatch",
+    "evaluation.metric_for_best_model",
+    "output.dir",
+)
+
+
+def start(recipe: Recipe, folder: RunFolder, say: Say) -> Session:
+    """Read the data, load the model, decide what is left to the machine, and make the folder or go on in it."""
+    saved = load_recipe(folder.recipe) if folder.is_run else None
+    if saved is not None:
+        recipe = reconciled(saved, recipe, folder)
+    splits = read_splits(recipe)
+    setup = set_up(recipe, recipe.model, splits.task)
+    recipe = resolved(recipe, splits, setup, folder)
+    stores = {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
+    for split in splits.all():
+        say(described(split, stores[split.name]))
+    for note in splits.notes:
+        say(f"  {note}")
+    for line in without_effect(recipe, len(stores[TRAIN])):
+        say(line)
+    for name, choice in setup.choices.items():
+        say(f"{name}: {choice.value} ({choice.reason})")
+    session = Session(recipe, folder, uuid.uuid4().hex, splits, stores, setup, TrainState(), None, say)
+    if saved is None:
+        _write_start(session)
+    else:
+        _go_on(session)
+    return session
+
+
+def without_effect(recipe: Recipe, num_examples: int) -> list[str]:
+    """Settings that somebody wrote and that change nothing in this run, each with the reason."""
+    training, evaluation, default = recipe.training, recipe.evaluation, Recipe.model_validate({"data": {"train": "-"}})
+    steps_per_epoch = math.ceil(num_examples / training.batch_size)
+    num_steps = num_training_steps(recipe, steps_per_epoch)
+    period = steps_per_epoch if evaluation.eval_strategy == "epoch" else evaluation.eval_steps or num_steps
+    num_evaluations = math.ceil(num_steps / period)
+    patience = evaluation.early_stopping_patience
+    settings = {
+        f"evaluation.early_stopping_patience={patience}: there are {num_evaluations} evaluations in all": patience
+        is not None
+        and patience >= num_evaluations,
+        "training.num_train_epochs: training.max_steps decides": training.max_steps > 0
+        and training.num_train_epochs != default.training.num_train_epochs,
+        "data.validation_fraction: data.validation is given": recipe.data.validation is not None
+        and recipe.data.validation_fraction != default.data.validation_fraction,
+        "output.save_total_limit: output.save_strategy is no": recipe.output.save_strategy == "no"
+        and recipe.output.save_total_limit != default.output.save_total_limit,
+    }
+    return [f"no effect: {text}" for text, applies in settings.items() if applies]
+
+
+def described(split: Split, store: TokenStore) -> str:
+    lengths = store.lengths
+    cut = int((store.num_tokens_cut > 0).sum())
+    truncated = f", {cut:,} cut to the maximum ({int(store.num_tokens_cut.sum()):,} tokens lost)" if cut else ""
+    return (
+        f"{split.name}: {len(split.rows):,} rows of {split.where}, {lengths.mean():.0f} tokens on average, "
+        f"{lengths.max()} at most{truncated}"
+    )
+
+
+def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) -> Recipe:
+    """The recipe with every field filled that was left to the machine."""
+    choices = setup.choices
+    return load_recipe(
+        recipe,
+        {
+            "data": {"columns": splits.columns},
+            "preprocessing": {"max_length": setup.max_length},
+            "training": {
+                "precision": choices["precision"].value,
+                "attention_dropout": float(choices["attention_dropout"].value),
+                "tokens_per_microbatch": setup.tokens_per_microbatch,
+            },
+            "evaluation": {
+                "metric_for_best_model": recipe.evaluation.metric_for_best_model or splits.task.primary_metric,
+            },
+            "output": {"dir": str(folder.path)},
+        },
+    )
+
+
+def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe to go on with: the saved one with harmless changes; RecipeError for any other change."""
+    changes = {}
+    problems = []
+    for path, (old, new) in differences(saved, asked).items():
+        if path in MAY_CHANGE:
+            changes[path] = new
+        elif not (path in FILLED_IN and new in ("auto", None)):
+            problems.append(
+                Problem(
+                    where=f"resume of {folder.path}: {path}",
+                    found=str(new),
+                    expected=f"{old}, as in {folder.recipe}",
+                    hint="start a new run with another --output, or resume with the recipe as it was",
+                    code="E530",
+                )
+            )
+    if problems:
+        raise RecipeError(*problems)
+    changes["output.dir"] = str(folder.path)
+    return load_recipe(saved, nested(changes))
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}"""
+    tree: dict[str, Any] = {}
+    for path, value in settings.items():
+        *sections, name = path.split(".")
+        branch = tree
+        for section in sections:
+            branch = branch.setdefault(section, {})
+        branch[name] = value
+    return tree
+
+
+def _write_start(session: Session) -> None:
+    """What is known before the first step. The recipe comes last: with it the folder is a run."""
+    folder, setup = session.folder, session.setup
+    session.folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(
+        folder.environment,
+        {
+            "run_id": session.run_id,
+            "command": sys.argv,
+            "versions": versions(),
+            "num_processes": setup.accelerator.num_processes,
+            **{name: asdict(choice) for name, choice in setup.choices.items()},
+        },
+    )
+    parts = {split.name: report(split, session.stores[split.name]) for split in session.splits.all()}
+    content = {
+        "columns": session.splits.columns,
+        "notes": session.splits.notes,
+        "training_examples": session.stores[TRAIN].fingerprint(),
+        "splits": parts,
+    }
+    write_json(folder.data_report, content)
+    write_text(folder.recipe, dump(session.recipe))
+
+
+def _go_on(session: Session) -> None:
+    """Take run id, state and checkpoint from the folder; refuse when the training examples are not the same."""
+    folder = session.folder
+    write_text(folder.recipe, dump(session.recipe))  # what may change has changed from here on
+    session.run_id = read_json(folder.environment)["run_id"]
+    if read_json(folder.data_report)["training_examples"] != session.stores[TRAIN].fingerprint():
+        raise DataError(
+            Problem(
+                where=f"resume of {folder.path}: {session.splits.train.where}",
+                found="other training examples than those the run started with",
+                expected="the same rows, labels and tokenizer",
+                hint="bring the file back, or start a new run with another --output",
+                code="E531",
+            )
+        )
+    session.checkpoint, passed_over = newest_good(folder.checkpoints, session.run_id)
+    for line in passed_over:
+        session.say(line)
+    if session.checkpoint is None:
+        session.say("no checkpoint yet: starting from the beginning")
+        return
+    saved = session.checkpoint.state()
+    saved.pop("scaler")
+    session.state = TrainState(**saved)
+    session.say(f"going on from {session.checkpoint.path}")

@@ -1,0 +1,148 @@
+"""Text classification by itself: sums that add up, rows in order, labels that travel."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score
+from tiny import make_rows, tiny_tokenizer
+
+from fasttune import recipe as recipes
+from fasttune.batching.collate import collate
+from fasttune.data.token_store import TokenStore
+from fasttune.errors import DataError
+from fasttune.tasks import Rows, TextClassification
+
+NUM_ROWS, NUM_CLASSES = 9, 3
+NAMES = ["bad", "fair", "good"]
+
+
+def make_task(**training: object) -> TextClassification:
+    recipe = recipes.load({"data": {"train": "starter"}, "training": training})
+    return TextClassification.from_rows(rows_of(NAMES), recipe, "rows")
+
+
+def rows_of(labels: list[str]) -> Rows:
+    texts = [row["text"] for row in make_rows(len(labels))]
+    return Rows([f"row-{number}" for number in range(len(labels))], {"text": texts, "label": labels})
+
+
+LABELS = [NAMES[number % 3] for number in range(NUM_ROWS)]
+LOGITS = torch.from_numpy(np.random.default_rng(0).normal(size=(NUM_ROWS, NUM_CLASSES)).astype(np.float32))
+
+
+def encoded(task: TextClassification) -> TokenStore:
+    return task.encode(rows_of(LABELS), tiny_tokenizer(), 64, "rows")
+
+
+def loss_of(task: TextClassification, examples: list[int], training: bool) -> tuple[float, float]:
+    batch = collate(encoded(task), np.array(examples), 0)
+    total, weight = task.loss({"logits": LOGITS[examples]}, batch, training)
+    assert weight == task.weight(batch.targets), "weights are counted before any forward"
+    return total.item(), weight
+
+
+@given(cuts=st.sets(st.integers(1, NUM_ROWS - 1)), order=st.permutations(range(NUM_ROWS)))
+def test_loss_sum_and_weight_add_up_over_any_split_of_a_batch(cuts: set[int], order: list[int]) -> None:
+    task = make_task(label_smoothing_factor=0.1)
+    bounds = [0, *sorted(cuts), NUM_ROWS]
+    parts = [loss_of(task, order[begin:end], True) for begin, end in pairwise(bounds)]
+    whole = loss_of(task, list(range(NUM_ROWS)), True)
+    assert sum(part[0] for part in parts) == pytest.approx(whole[0], rel=1e-5)
+    assert sum(part[1] for part in parts) == whole[1] == NUM_ROWS
+
+
+def test_the_loss_is_the_sum_of_negative_log_probabilities() -> None:
+    probabilities = LOGITS.double().softmax(1).numpy()
+    expected = -sum(np.log(probabilities[row, NAMES.index(label)]) for row, label in enumerate(LABELS))
+    assert loss_of(make_task(), list(range(NUM_ROWS)), False)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_labels_are_smoothed_in_training_only() -> None:
+    examples = list(range(NUM_ROWS))
+    plain, smoothed = make_task(), make_task(label_smoothing_factor=0.3)
+    assert loss_of(smoothed, examples, False) == loss_of(plain, examples, False) == loss_of(plain, examples, True)
+    log_probabilities = LOGITS.double().log_softmax(1).numpy()
+    target = np.full((NUM_ROWS, NUM_CLASSES), 0.3 / NUM_CLASSES)
+    target[np.arange(NUM_ROWS), [NAMES.index(label) for label in LABELS]] += 0.7
+    expected = -(target * log_probabilities).sum()
+    assert loss_of(smoothed, examples, True)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loss_is_computed_in_fp32() -> None:
+    task = make_task()
+    batch = collate(encoded(task), np.arange(NUM_ROWS), 0)
+    total, _ = task.loss({"logits": LOGITS.bfloat16()}, batch, training=True)
+    exact, _ = task.loss({"logits": LOGITS.bfloat16().float()}, batch, training=True)
+    assert total.dtype == torch.float32 and total.item() == exact.item()
+
+
+def test_predictions_come_in_the_order_of_the_rows() -> None:
+    task, rows = make_task(), rows_of(LABELS)
+    found = task.decode(LOGITS.numpy(), encoded(task), rows)
+    assert [prediction["id"] for prediction in found] == list(rows.ids)
+    assert [prediction["label"] for prediction in found] == [NAMES[index] for index in LOGITS.argmax(1).tolist()]
+    for prediction, expected in zip(found, LOGITS.double().softmax(1).tolist(), strict=True):
+        assert list(prediction["probabilities"]) == NAMES
+        assert list(prediction["probabilities"].values()) == pytest.approx(expected)
+        assert prediction["score"] == max(prediction["probabilities"].values())
+
+
+def test_scores_are_scikit_learn_s_on_the_names() -> None:
+    task, rows = make_task(), rows_of(LABELS)
+    predictions = task.decode(LOGITS.numpy(), encoded(task), rows)
+    predicted = [prediction["label"] for prediction in predictions]
+    assert task.score(predictions, rows) == {
+        "accuracy": pytest.approx(accuracy_score(LABELS, predicted)),
+        "f1_macro": pytest.approx(f1_score(LABELS, predicted, average="macro", labels=NAMES, zero_division=0.0)),
+    }
+
+
+def test_rows_without_labels_are_encoded_without_targets() -> None:
+    task = make_task()
+    rows = Rows(["0"], {"text": ["good food"]})
+    store = task.encode(rows, tiny_tokenizer(), 64, "rows")
+    assert store.targets == {} and encoded(task).targets["labels"].tolist() == [0, 1, 2] * 3
+
+
+def test_long_texts_are_cut_and_the_loss_of_tokens_counted() -> None:
+    rows = Rows(["0", "1"], {"text": ["good " * 10, "bad"]})
+    store = make_task().encode(rows, tiny_tokenizer(), 6, "rows")
+    assert store.lengths.tolist() == [6, 3] and store.num_tokens_cut.tolist() == [6, 0]
+
+
+def test_a_label_that_training_never_saw_is_refused() -> None:
+    with pytest.raises(DataError, match=r"rows: found label 'goood' .* never in the training data"):
+        make_task().encode(rows_of(["good", "goood"]), tiny_tokenizer(), 64, "rows")
+
+
+@pytest.mark.parametrize(
+    ("label_names", "values", "expected"),
+    [
+        (None, ["bad", "good"], ["bad", "good"]),
+        (["low", "high"], ["0", "1"], ["low", "high"]),
+        ({"n": "no", "y": "yes"}, ["n", "y"], ["no", "yes"]),
+    ],
+)
+def test_the_task_of_a_saved_run_knows_the_labels_of_the_data_and_their_names(
+    label_names: object, values: list[str], expected: list[str]
+) -> None:
+    recipe = recipes.load({"data": {"train": "starter", "label_names": label_names}})
+    started = TextClassification.from_rows(rows_of(values), recipe, "rows")
+    saved = {"id2label": {str(key): name for key, name in started.state()["id2label"].items()}}  # as JSON keeps it
+    loaded = TextClassification.from_state(saved, recipe)
+    assert loaded.vocabulary.names == started.vocabulary.names == tuple(expected)
+    for labels in (values, expected):
+        assert loaded.strata(rows_of(labels), "rows") == [0, 1]
+
+
+def test_what_decides_is_computed_also_where_it_is_not_listed() -> None:
+    recipe = recipes.load({"data": {"train": "starter"}, "evaluation": {"metrics": ["f1_macro"]}})
+    assert TextClassification.from_rows(rows_of(NAMES), recipe, "rows").metrics == ("f1_macro", "accuracy")
+    changes = {"evaluation": {"metrics": ["f1_macro"], "metric_for_best_model": "loss"}}
+    assert TextClassification.from_rows(rows_of(NAMES), recipes.load(recipe, changes), "rows").metrics == ("f1_macro",)
