@@ -126,7 +126,7 @@ def _run(session: Session, observers: list[Observer]) -> Run:
         return Run(path, {**session.train_results(), **metrics}, finished.reason, False, session.signal)
     best = f", the best by {session.metric.removeprefix('eval_')}" if session.keeps_best else ""
     session.say(f"scoring the weights of step {step}{best}")
-    return Run(path, session.finish(), finished.reason)
+    return Run(path, session.finish(step), finished.reason)
 
 
 def load(run: str | Path, overrides: Overrides = ()) -> Predictor:

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -51,6 +51,8 @@ class Session:
     checkpoint: Checkpoint | None
     say: Say
     signal: int | None = None
+    # The last scores of each split and the step of the weights they belong to, so that none is computed twice.
+    scored: dict[str, tuple[int, dict[str, float], list[Prediction]]] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -93,7 +95,7 @@ class Session:
             padded_length=setup.padded_length,
             metric=self.metric,
             state=state,
-            evaluate=lambda: self.score(VALIDATION)[0],
+            evaluate=lambda: self.score(VALIDATION, state.step)[0],
         )
         with ExitStack() as stack:
             # Dropout masks are drawn from seeds of their own; the caller's random numbers stay as they were.
@@ -173,17 +175,19 @@ class Session:
         save_model(self.folder.path, self.setup.model, self.setup.tokenizer)
         return step
 
-    def score(self, name: str) -> tuple[dict[str, float], list[Prediction]]:
-        """Metrics of one split, with transformers' names, and its predictions."""
-        split = next(split for split in self.splits.all() if split.name == name)
-        return score_split(self.setup, self.task, split, self.stores[name])
+    def score(self, name: str, step: int) -> tuple[dict[str, float], list[Prediction]]:
+        """Metrics of one split by the weights of `step`, with transformers' names, and its predictions."""
+        if self.scored.get(name, (None,))[0] != step:
+            split = next(split for split in self.splits.all() if split.name == name)
+            self.scored[name] = (step, *score_split(self.setup, self.task, split, self.stores[name]))
+        return self.scored[name][1:]
 
-    def finish(self) -> dict[str, Any]:
-        """Score the published weights on every held-out split and write results, predictions and the card."""
+    def finish(self, step: int) -> dict[str, Any]:
+        """Score the published weights, those of `step`, on the held-out splits; write results, predictions, card."""
         results = {"train": self.train_results()}
         for split in self.splits.all():
             if split.name != TRAIN:
-                metrics, predictions = self.score(split.name)
+                metrics, predictions = self.score(split.name, step)
                 prefix = RESULT_PREFIX[split.name]
                 results[prefix] = {key.replace("eval_", f"{prefix}_", 1): value for key, value in metrics.items()}
                 write_json_lines(self.folder.predictions(split.name), predictions)

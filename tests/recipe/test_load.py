@@ -175,8 +175,10 @@ def test_shipped_recipes_load(tmp_path, monkeypatch):
 def test_what_the_shipped_recipes_say():
     quick, small, full = load("quickstart"), load("yelp"), load("yelp-full")
     assert differences(load({"data": {"train": "starter"}}), quick) == {
+        "training.num_train_epochs": (3.0, 2.0),
         "training.batch_size": (8, 16),
         "training.learning_rate": (5e-5, 1e-4),
+        "training.lr_scheduler_type": ("linear", "constant"),
         "training.warmup_steps": (0.0, 0.1),
     }
     stars = ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]
