@@ -20,8 +20,8 @@ make_environment() {
     fi
     echo "installing into .venv; the first time this takes a few minutes" >&2
     [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
-    # The lock names every package, so nothing is resolved; the build tool of the package itself is among them.
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
+    # The lock names every package, the build tool too. Where torch's CUDA build is chosen, it brings its libraries along.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
     touch "$stamp"
 }

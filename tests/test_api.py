@@ -15,7 +15,9 @@ from sklearn.metrics import accuracy_score, f1_score
 from tiny import make_rows, save_tiny_model, write_csv, write_jsonl
 
 import fasttune
-from fasttune.engine.events import StepDone
+from fasttune.engine.events import Started, StepDone
+from fasttune.engine.loop import TrainState
+from fasttune.observers.stopping import EarlyStopping
 
 EIGHT_ROWS = [
     {"text": text, "label": label}
@@ -255,3 +257,19 @@ def test_a_setting_without_effect_is_said_once(recipe: dict, tmp_path: Path, cap
         "no effect: evaluation.early_stopping_patience=2: there are 2 evaluations in all",
         "no effect: training.num_train_epochs: training.max_steps decides",
     ]
+
+
+def test_f1_of_one_class_is_refused_where_there_are_three(recipe: dict, tmp_path: Path) -> None:
+    rows = [{"text": f"good w{number}", "label": str(number % 3)} for number in range(30)]
+    recipe["data"] = {"train": str(write_csv(tmp_path / "three.csv", rows))}
+    recipe["evaluation"] = {"metrics": ["f1"]}
+    with pytest.raises(fasttune.Error, match="f1, which is that of one class of two, with 3 classes") as raised:
+        fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    assert raised.value.exit_code == 3
+
+
+def test_a_run_killed_between_the_last_evaluation_and_the_stop_stops_when_it_goes_on() -> None:
+    state = TrainState(evaluations=[{"step": step, "eval_accuracy": value} for step, value in [(1, 0.9), (2, 0.8)]])
+    started = Started(step=2, epoch=2.0, num_steps=9, num_examples=8, batch_size=8, num_processes=1)
+    assert EarlyStopping("eval_accuracy", 1, state)(started) == "eval_accuracy has not improved for 1 evaluations"
+    assert EarlyStopping("eval_accuracy", 2, state)(started) is None

@@ -147,7 +147,7 @@ class Session:
                 "optimizer": optimizer_tensors(setup.model, optimizer),
             },
             state={**asdict(self.state), "scaler": scaler.state_dict() if scaler else None},
-            about={"run_id": self.run_id, "data": self.stores[TRAIN].fingerprint(), "versions": versions()},
+            about={"run_id": self.run_id, "data": self.stores[TRAIN].fingerprint, "versions": versions()},
         )
         keep = {best["step"]} if best else set()
         prune(self.folder.checkpoints, self.recipe.output.save_total_limit, keep, self.run_id)

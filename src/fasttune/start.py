@@ -167,7 +167,7 @@ def _write_start(session: Session) -> None:
     content = {
         "columns": session.splits.columns,
         "notes": session.splits.notes,
-        "training_examples": session.stores[TRAIN].fingerprint(),
+        "training_examples": session.stores[TRAIN].fingerprint,
         "splits": parts,
     }
     write_json(folder.data_report, content)
@@ -179,7 +179,7 @@ def _go_on(session: Session) -> None:
     folder = session.folder
     write_text(folder.recipe, dump(session.recipe))  # what may change has changed from here on
     session.run_id = read_json(folder.environment)["run_id"]
-    if read_json(folder.data_report)["training_examples"] != session.stores[TRAIN].fingerprint():
+    if read_json(folder.data_report)["training_examples"] != session.stores[TRAIN].fingerprint:
         raise DataError(
             Problem(
                 where=f"resume of {folder.path}: {session.splits.train.where}",

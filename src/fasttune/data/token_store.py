@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +46,7 @@ class TokenStore:
     def num_tokens(self) -> int:
         return int(self.starts[-1])
 
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of everything training sees; equal exactly when tokens, order and targets are."""
         digest = hashlib.sha256()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
-from fasttune.engine.events import Evaluated, Event
+from fasttune.engine.events import Evaluated, Event, Started
 from fasttune.engine.loop import TrainState
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -24,7 +24,7 @@ class EarlyStopping:
         self.metric, self.patience, self.state = metric, patience, state
 
     def __call__(self, event: Event) -> str | None:
-        if not isinstance(event, Evaluated):
+        if not isinstance(event, Evaluated | Started):  # a run may have been killed between the count and the stop
             return None
         waited = evaluations_since_best(self.state.evaluations, self.state.best(self.metric))
         if waited < self.patience:

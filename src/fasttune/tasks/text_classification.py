@@ -12,6 +12,7 @@ from fasttune.data.columns import Column, label_values, text_values
 from fasttune.data.labels import Vocabulary, encode_labels, label_vocabulary
 from fasttune.data.sources import Source
 from fasttune.data.token_store import TokenStore, tokenize
+from fasttune.errors import Problem, RecipeError
 from fasttune.metrics import classification
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Rows, Task
@@ -82,6 +83,16 @@ class TextClassification(Task):
         wanted = recipe.evaluation.metrics or classification.default_metrics(len(vocabulary.names))
         deciding = recipe.evaluation.metric_for_best_model or cls.primary_metric
         metrics = [*wanted, *(name for name in (deciding,) if name not in wanted and name != "loss")]
+        if "f1" in metrics and len(vocabulary.names) > 2:
+            raise RecipeError(
+                Problem(
+                    code="E304",
+                    where="evaluation.metrics",
+                    found=f"f1, which is that of one class of two, with {len(vocabulary.names)} classes",
+                    expected="f1_macro, f1_micro or f1_weighted",
+                    hint="evaluation.metrics=[accuracy, f1_macro]",
+                )
+            )
         return cls(vocabulary, tuple(metrics), recipe.training.label_smoothing_factor)
 
     def state(self) -> dict[str, Any]:
