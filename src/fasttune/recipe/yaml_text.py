@@ -57,7 +57,8 @@ class _Reader(yaml.SafeLoader):
             self.get_event()
             hint = f"write the value out, or put it in quotes where it begins with a star: '*{event.anchor}'"
             self.refuse("E308", event, f"the alias *{event.anchor}", "the value itself", hint)
-            return yaml.ScalarNode(STRING_TAG, "", event.start_mark, event.end_mark)
+            # The type stub forgets that a mark may come from the C reader.
+            return yaml.ScalarNode(STRING_TAG, "", event.start_mark, event.end_mark)  # type: ignore[arg-type]
         tag = getattr(event, "tag", None)
         if tag is not None:
             hint = "leave the tag out; write the plain value, in quotes where it begins with '!'"
