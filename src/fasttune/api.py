@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fasttune.data.preview import sample_rows
-from fasttune.data.sources import Source, from_rows, load_source
 from fasttune.errors import Problem, UsageError
 from fasttune.observers import Observer
 from fasttune.observers.console import ConsoleLog
@@ -19,9 +18,8 @@ from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RESULT_PREFIX, choose, read_json, write_json_lines
 from fasttune.session import Session
 from fasttune.start import start
-from fasttune.starter import reviews
 from fasttune.tasks import Prediction
-from fasttune.tasks.prepare import STARTER, TEST, VALIDATION, read_labelled, read_splits, read_unlabelled
+from fasttune.tasks.prepare import TEST, VALIDATION, open_source, read_labelled, read_splits, read_unlabelled
 
 __all__ = ["Predictor", "Preview", "Run", "evaluate", "fit", "load", "predict", "recipe_of", "show"]
 
@@ -197,12 +195,5 @@ class Preview:
 
 def show(data: str | list[str], *, num_rows: int = 5, seed: int = 42, split: str = "train") -> Preview:
     """`num_rows` different random rows of a file, glob, hub id or `starter`, with label names."""
-    source = _starter(split) if data == STARTER else load_source(data, split)
+    source = open_source(data, split)
     return Preview(source.description, source.notes, sample_rows(source.dataset, num_rows, seed))
-
-
-def _starter(split: str) -> Source:
-    splits = reviews.generate()
-    if split not in splits:
-        raise UsageError(Problem(where="--split", found=repr(split), expected=f"one of {', '.join(splits)}"))
-    return from_rows(splits[split], f"{STARTER}:{split}")

@@ -16,7 +16,6 @@ from typing import Any
 from fasttune.errors import EnvironmentProblem, Problem, UsageError
 
 DEFAULT_PARENT = Path("runs")
-SPLITS = ("train", "validation", "test")
 RESULT_PREFIX = {"train": "train", "validation": "eval", "test": "test"}
 
 

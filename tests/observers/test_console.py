@@ -90,3 +90,4 @@ def test_closing_twice_or_before_the_start_is_fine() -> None:
     log(EVENTS[0])
     log.close()
     log.close()
+    assert log.progress is not None and not log.progress.live.is_started

@@ -47,7 +47,6 @@ def attention(
             mask = mask[:, None, None, :].bool()
         return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    # One dtype for all three: under autocast a cached key can differ from the query.
     if dropout == 0.0 and max(attention_mask.lengths) <= MAX_DENSE_LENGTH.get(query.dtype, 0):
         return DenseBlocks.apply(query, key, value, attention_mask.buckets, scale), None
     return per_sequence(query, key, value, attention_mask, dropout, scale), None

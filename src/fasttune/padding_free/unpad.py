@@ -49,10 +49,8 @@ class Unpadding:
         kwargs = {**kwargs, **dict(zip(names, args, strict=False))}
         args = args[len(names) :]
         hidden, mask = kwargs["hidden_states"], kwargs.get("attention_mask")
-        boundaries = kwargs.pop("boundaries", None)
-        if boundaries is None:
-            mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device) if mask is None else mask
-            boundaries = Boundaries.from_mask(mask)
+        mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device) if mask is None else mask
+        boundaries = Boundaries.from_mask(mask)
         self.boundaries = boundaries
         return args, {**kwargs, "hidden_states": boundaries.gather(hidden), "attention_mask": boundaries}
 

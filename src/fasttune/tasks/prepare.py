@@ -15,7 +15,7 @@ from fasttune.data.columns import resolve
 from fasttune.data.sources import Source, from_rows, load_source
 from fasttune.data.splits import holdout, sample
 from fasttune.data.token_store import TokenStore
-from fasttune.errors import DataError, Problem
+from fasttune.errors import DataError, Problem, UsageError
 from fasttune.recipe import Recipe
 from fasttune.starter import reviews
 from fasttune.tasks import TASKS, Rows, Task
@@ -55,6 +55,16 @@ class Splits:
         return [split for split in (self.train, self.validation, self.test) if split is not None]
 
 
+def open_source(spec: str | list[str], split: str) -> Source:
+    """A file, glob, folder or hub id, or the generated reviews."""
+    if spec != STARTER:
+        return load_source(spec, split)
+    splits = reviews.generate()
+    if split not in splits:
+        raise UsageError(Problem(where="--split", found=repr(split), expected=f"one of {', '.join(splits)}"))
+    return from_rows(splits[split], f"{STARTER}:{split}")
+
+
 @dataclass
 class Reader:
     """Reads one recipe's sources; collects notes."""
@@ -64,15 +74,9 @@ class Reader:
     notes: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
 
-    def source(self, spec: str | list[str], split: str) -> Source:
-        if spec == STARTER:
-            return from_rows(reviews.generate()[split], f"{STARTER}:{split}")
-        source = load_source(spec, split)
-        self.notes += source.notes
-        return source
-
     def rows(self, spec: str | list[str], split: str, need_labels: bool = True) -> tuple[Split, Source]:
-        source = self.source(spec, split)
+        source = open_source(spec, split)
+        self.notes += source.notes
         where = spec if isinstance(spec, str) else ", ".join(spec)
         columns = self.task_class.columns
         if not need_labels:
