@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from fasttune.batching.plan import Plan
@@ -17,6 +18,7 @@ from fasttune.checkpoint import write as write_checkpoint
 from fasttune.checkpoint.resume import open_checkpoint
 from fasttune.checkpoint.write import path_of
 from fasttune.data.token_store import TokenStore
+from fasttune.engine.embedding import trained_rows
 from fasttune.engine.events import Event, Finished, SaveDue
 from fasttune.engine.flops import measured_peak, training_flops
 from fasttune.engine.loop import Loop, TrainState
@@ -50,6 +52,7 @@ class Session:
     state: TrainState
     checkpoint: Checkpoint | None
     say: Say
+    used_rows: np.ndarray | None = None  # of the word embeddings, where only these are trained
     signal: int | None = None
     # The last scores of each split and the step of the weights they belong to, so that none is computed twice.
     scored: dict[str, tuple[int, dict[str, float], list[Prediction]]] = field(default_factory=dict)
@@ -71,6 +74,23 @@ class Session:
 
     def train(self, observers: Iterable[Observer]) -> Finished:
         """Run the loop to its end, to a reason to stop, or to a DivergedError; checkpoints are written on the way."""
+        with ExitStack() as stack:
+            if self.used_rows is not None:
+                stack.enter_context(trained_rows(self.setup.model, self.used_rows))
+            # Dropout masks are drawn from seeds of their own; the caller's random numbers stay as they were.
+            stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+            signals = stack.enter_context(StopOnSignal())
+            log = EventLog(self.folder.events, self.state.step if self.checkpoint else None)
+            stack.callback(log.close)
+            try:
+                finished = self._run([log, *self._own_observers(stack), *observers, signals])
+            except DivergedError as error:
+                log.write({"event": "error", "step": self.state.step, "error": str(error)})
+                raise
+        self.signal = signals.number
+        return finished
+
+    def _run(self, observers: list[Observer]) -> Finished:
         setup, recipe, state = self.setup, self.recipe, self.state
         optimizer = make_optimizer(setup.model, recipe.training.learning_rate, recipe.training.weight_decay)
         optimizer = setup.accelerator.prepare_optimizer(optimizer)
@@ -97,21 +117,6 @@ class Session:
             state=state,
             evaluate=lambda: self.score(VALIDATION, state.step)[0],
         )
-        with ExitStack() as stack:
-            # Dropout masks are drawn from seeds of their own; the caller's random numbers stay as they were.
-            stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
-            signals = stack.enter_context(StopOnSignal())
-            log = EventLog(self.folder.events, state.step if self.checkpoint else None)
-            stack.callback(log.close)
-            try:
-                finished = self._follow(loop, optimizer, [log, *self._own_observers(stack), *observers, signals])
-            except DivergedError as error:
-                log.write({"event": "error", "step": state.step, "error": str(error)})
-                raise
-        self.signal = signals.number
-        return finished
-
-    def _follow(self, loop: Loop, optimizer: torch.optim.Optimizer, observers: list[Observer]) -> Finished:
         for event in loop:
             if isinstance(event, SaveDue):
                 self._save(event, optimizer)

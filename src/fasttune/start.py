@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from fasttune.checkpoint import newest_good
 from fasttune.data.token_store import TokenStore
+from fasttune.engine.embedding import rows_in_use
 from fasttune.engine.loop import TrainState, num_training_steps
+from fasttune.engine.precision import Choice
 from fasttune.engine.setup import Setup, set_up
 from fasttune.environment import versions
 from fasttune.errors import DataError, Problem, RecipeError
@@ -45,6 +49,7 @@ def start(recipe: Recipe, folder: RunFolder, say: Say) -> Session:
     setup = set_up(recipe, recipe.model, splits.task)
     recipe = resolved(recipe, splits, setup, folder)
     stores = {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
+    used_rows = choose_trained_rows(recipe, setup, stores[TRAIN])
     for split in splits.all():
         say(described(split, stores[split.name]))
     for note in splits.notes:
@@ -53,12 +58,28 @@ def start(recipe: Recipe, folder: RunFolder, say: Say) -> Session:
         say(line)
     for name, choice in setup.choices.items():
         say(f"{name}: {choice.value} ({choice.reason})")
-    session = Session(recipe, folder, uuid.uuid4().hex, splits, stores, setup, TrainState(), None, say)
+    session = Session(recipe, folder, uuid.uuid4().hex, splits, stores, setup, TrainState(), None, say, used_rows)
     if saved is None:
         _write_start(session)
     else:
         _go_on(session)
     return session
+
+
+def choose_trained_rows(recipe: Recipe, setup: Setup, store: TokenStore) -> np.ndarray | None:
+    """Which rows of the word embeddings to train, where all would come to the same; the choice is kept with the others.
+
+    With weight decay every row moves in every step. Ranks share one table, which is wrapped before the data are read.
+    """
+    if recipe.training.weight_decay > 0 or setup.accelerator.num_processes > 1:
+        return None
+    used = rows_in_use(setup.model, np.append(store.input_ids, setup.pad_token_id))
+    if used is not None:
+        reason = "the others occur in no training text, so no gradient ever reaches them"
+        setup.choices["word_embeddings"] = Choice(
+            f"training {len(used):,} of {setup.model.config.vocab_size:,} rows", reason
+        )
+    return used
 
 
 def without_effect(recipe: Recipe, num_examples: int) -> list[str]:

@@ -78,8 +78,8 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 def load_optimizer_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
 ) -> None:
-    """The inverse of `optimizer_tensors`; KeyError when a tensor belongs to no parameter of this model."""
-    parameters = dict(model.named_parameters())
+    """The inverse of `optimizer_tensors`; KeyError when a tensor belongs to no parameter being trained."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimizer.state.clear()
     for full_name, value in tensors.items():
         key, _, name = full_name.partition(".")

@@ -25,7 +25,7 @@ LABELS = ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
 _STAR_WEIGHTS = (19, 19, 20, 21, 21)  # real ratings are never exactly balanced
 _PLACE_WEIGHTS = (4, 3, 3)
 # Words per review are log-normal, as in real reviews; a word is about 1.15 tokens here.
-_MEDIAN_WORDS = 46.0
+_MEDIAN_WORDS = 40.0
 _SIGMA_WORDS = 0.66
 _MOST_WORDS = 300
 _SHORT_WORDS = 13  # below this a review is one or two short sentences without aspects
