@@ -43,6 +43,7 @@ def describe() -> dict[str, Any]:
     import torch
 
     from fasttune.engine.precision import choose_device, fast_precision
+    from fasttune.native import find
 
     device = choose_device("auto")
     precision = fast_precision(device.value)
@@ -56,6 +57,7 @@ def describe() -> dict[str, Any]:
         "cuda_devices": devices,
         "device": {"value": device.value, "reason": device.reason},
         "precision": {"value": precision.value, "reason": precision.reason},
+        "kernels_in_c": find().reason,
         "variables": {
             name: "set" if "TOKEN" in name else os.environ[name]
             for name in (

@@ -178,6 +178,7 @@ def test_what_the_shipped_recipes_say():
         "training.num_train_epochs": (3.0, 2.0),
         "training.batch_size": (8, 16),
         "training.learning_rate": (5e-5, 1e-4),
+        "training.attention_dropout": ("auto", 0.0),
         "training.lr_scheduler_type": ("linear", "constant"),
         "training.warmup_steps": (0.0, 0.1),
     }

@@ -1,7 +1,8 @@
-"""Dropout whose masks cost a fifth of torch's on a CPU.
+"""Dropout whose masks cost a fifth of torch's on a CPU, or a twentieth where the kernels in C are there.
 
-torch draws one random number of 32 bits for each element, one after the other: a tenth of a training step. Sixteen bits
-say as much about keeping or dropping, so one draw of 64 bits serves four elements (docs/decisions/0008).
+torch draws one random number of 32 bits for each element, one after the other: a tenth of a training step. The compiled
+kernel hashes each element's place with one seed; without it, one draw of 64 bits serves four elements, since sixteen
+bits say as much about keeping or dropping (docs/decisions/0008 and 0010).
 """
 
 from __future__ import annotations
@@ -9,8 +10,21 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-STEPS = 2**16  # the probability is rounded to a multiple of 1 / STEPS
+from fasttune import native
+
+STEPS = 2**16  # without the compiled kernel the probability is rounded to a multiple of 1 / STEPS
 LOWEST = torch.iinfo(torch.int16).min
+
+
+class _CompiledDrop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, probability, library):
+        ctx.library, ctx.settings = library, (probability, native.draw_seed())
+        return library.dropout(hidden, *ctx.settings)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return ctx.library.dropout(grad, *ctx.settings), None, None
 
 
 class _Drop(torch.autograd.Function):
@@ -38,6 +52,9 @@ class CpuDropout(nn.Dropout):
         # An int16 cannot stand for a threshold of 2**16: at p near 1 torch's own way is taken.
         if not self.training or self.p == 0.0 or round(self.p * STEPS) >= STEPS or hidden.device.type != "cpu":
             return super().forward(hidden)
+        library = native.find().library
+        if library is not None and hidden.dtype in (torch.bfloat16, torch.float32):
+            return _CompiledDrop.apply(hidden, self.p, library)
         return _Drop.apply(hidden, self.p)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from fasttune.engine.precision import dtype_of
+
 PROBE_SIZE = {"cpu": 2048, "cuda": 8192, "mps": 4096}  # edge of the square matrices; some 20 ms on what it is made for
 PROBE_REPEATS = 5
 
@@ -32,7 +34,7 @@ def training_flops(model: PreTrainedModel, lengths: np.ndarray) -> float:
 @torch.no_grad()
 def measured_peak(device: torch.device, precision: str) -> float:
     """FLOPs a second of a large matrix product in this precision: what this machine can do at best."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = dtype_of(precision)
     size = PROBE_SIZE[device.type]
     left = torch.ones(size, size, dtype=dtype, device=device)
     seconds = []

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fasttune.errors import EnvironmentProblem, Problem
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,13 @@ class Choice:
 
     value: str
     reason: str
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """What products are computed in: fp32 | bf16 | fp16 as torch names it."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def choose_device(asked: str) -> Choice:

@@ -13,10 +13,11 @@ from fasttune.distributed import make_accelerator
 from fasttune.engine.dropout import use_cpu_dropout
 from fasttune.engine.evaluation import Outputs, run_split
 from fasttune.engine.memory import choose_tokens_per_microbatch, keep_freed_memory
-from fasttune.engine.precision import Choice, choose_device, choose_precision
+from fasttune.engine.precision import Choice, choose_device, choose_precision, dtype_of
 from fasttune.engine.pretrained import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
 from fasttune.padding_free import padding_free, why_not
+from fasttune.padding_free.attention import compiled_for
 from fasttune.recipe import Recipe
 from fasttune.starter.model import EMBEDDED_MODEL, EMBEDDED_MODEL_DESCRIPTION
 from fasttune.tasks import Task
@@ -77,14 +78,19 @@ def choose_max_length(recipe: Recipe, name: str, tokenizer: PreTrainedTokenizerB
     return Choice(str(asked), "asked for")
 
 
-def choose_attention_dropout(recipe: Recipe, name: str, device: str) -> Choice:
-    asked = recipe.training.attention_dropout
-    if asked != "auto":
-        return Choice(str(asked), "asked for")
-    own = own_attention_dropout(load_config(name))
-    if device == "cpu" and recipe.preprocessing.padding == "none" and own > 0:
-        return Choice("0.0", f"the fast CPU attention has none; the model's own is {own}, config.json keeps it")
-    return Choice(str(own), "the model's own")
+def choose_attention(recipe: Recipe, name: str, device: str, precision: str) -> tuple[Choice, Choice]:
+    """What computes attention without padding on this device, and the dropout in it."""
+    asked, config = recipe.training.attention_dropout, load_config(name)
+    own = own_attention_dropout(config)
+    kernel = Choice("torch", f"its fused kernels on {device}")
+    dropout = Choice(str(own), "the model's own")
+    if device == "cpu" and recipe.preprocessing.padding == "none":
+        found = compiled_for(device, dtype_of(precision), config.hidden_size // config.num_attention_heads)
+        kernel = Choice("compiled" if found.library else "torch", found.reason)
+        if own > 0 and found.library is None:
+            why = f"the fast attention of torch on a CPU has none; the model's own is {own}, config.json keeps it"
+            dropout = Choice("0.0", why)
+    return kernel, dropout if asked == "auto" else Choice(str(asked), "asked for")
 
 
 def set_up(recipe: Recipe, name: str, task: Task) -> Setup:
@@ -96,7 +102,7 @@ def set_up(recipe: Recipe, name: str, task: Task) -> Setup:
         keep_freed_memory()
     tokenizer = load_tokenizer(name)
     max_length = choose_max_length(recipe, name, tokenizer)
-    dropout = choose_attention_dropout(recipe, name, device.value)
+    attention, dropout = choose_attention(recipe, name, device.value, precision.value)
     budget = choose_tokens_per_microbatch(training.tokens_per_microbatch, device.value)
     loaded = load_model(name, task.auto_class, task.state(), training.seed, float(dropout.value))
     kernel = choose_kernel(recipe, loaded.model)
@@ -108,6 +114,7 @@ def set_up(recipe: Recipe, name: str, task: Task) -> Setup:
         "device": device,
         "precision": precision,
         "kernel": kernel,
+        "attention": attention,
         "attention_dropout": dropout,
         "max_length": max_length,
         "tokens_per_microbatch": budget,

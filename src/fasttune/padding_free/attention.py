@@ -1,9 +1,9 @@
 """Attention in which each sequence sees only itself, over tokens laid end to end: the one place that knows kernels.
 
-All kernels take query, key, value [1, H, T, d] and return [1, T, H, d]. Two are here, both exact:
-`dense_blocks` (batched matrix products over buckets of nearly equal length, with its own backward) and `per_sequence`
-(one call of torch's fused attention for each sequence, which never holds a [length, length] matrix).
-Their speeds: docs/decisions/0004-cpu-attention.md.
+All kernels take query, key, value [1, H, T, d] and return [1, T, H, d], and all are exact:
+- `Compiled`: our kernel in C for bf16 on CPUs that have it, with dropout (docs/decisions/0010);
+- `DenseBlocks`: batched matrix products over buckets of nearly equal length, with its own backward (0004);
+- `per_sequence`: one call of torch's fused attention for each sequence, which never holds a [length, length] matrix.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
+from fasttune import native
 from fasttune.padding_free.boundaries import Boundaries, Bucket
 
 NAME = "fasttune_padding_free"
+
+# Longest sequences for the compiled kernel: its backward keeps two [length, length] matrices of two bytes a thread.
+MAX_COMPILED_LENGTH = 2048
 
 # Longest sequences for which dense blocks win over the fused kernel. bf16: at 512 they still do (50 ms against 63), and
 # beyond that the saved [length, length] probabilities cost memory. fp32: 19 ms against 24 at 128, 50 against 28 at 256.
@@ -47,9 +51,20 @@ def attention(
             mask = mask[:, None, None, :].bool()
         return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    library = compiled_for(query.device.type, query.dtype, query.shape[-1]).library
+    if library is not None and max(attention_mask.lengths) <= MAX_COMPILED_LENGTH:
+        return Compiled.apply(query, key, value, attention_mask.starts_tensor, scale, dropout, library), None
     if dropout == 0.0 and max(attention_mask.lengths) <= MAX_DENSE_LENGTH.get(query.dtype, 0):
         return DenseBlocks.apply(query, key, value, attention_mask.buckets, scale), None
     return per_sequence(query, key, value, attention_mask, dropout, scale), None
+
+
+def compiled_for(device: str, dtype: torch.dtype, width: int) -> native.Found:
+    """The compiled kernels where they serve heads of this `width`; otherwise no library and the reason."""
+    if device != "cpu" or dtype != torch.bfloat16 or width not in native.HEAD_WIDTHS:
+        widths = " or ".join(map(str, native.HEAD_WIDTHS))
+        return native.Found(None, f"the kernels in C are for bf16 on a CPU and heads of {widths} numbers")
+    return native.find()
 
 
 def keep_two_dimensional(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
@@ -71,6 +86,23 @@ def per_sequence(
         for start, stop in pairwise(boundaries.starts)
     ]
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+
+
+class Compiled(torch.autograd.Function):
+    """The kernel of native/kernels.c; dropout masks are a function of one seed, so the backward draws them again."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, starts, scale, dropout, library):
+        seed = native.draw_seed() if dropout > 0 else 0
+        out, lse = library.attention_forward(query, key, value, starts, scale, dropout, seed)
+        ctx.save_for_backward(query, key, value, out, lse, starts)
+        ctx.settings, ctx.library = (scale, dropout, seed), library
+        return out[None]
+
+    @staticmethod
+    def backward(ctx, grad):
+        grads = ctx.library.attention_backward(grad[0], *ctx.saved_tensors, *ctx.settings)
+        return *(tensor[None].transpose(1, 2) for tensor in grads), None, None, None, None
 
 
 def to_block(packed: torch.Tensor, bucket: Bucket) -> torch.Tensor:

@@ -56,6 +56,11 @@ class Boundaries:
         return [0, *accumulate(self.lengths)]
 
     @cached_property
+    def starts_tensor(self) -> torch.Tensor:
+        """`starts` as int64 on the CPU."""
+        return torch.tensor(self.starts)
+
+    @cached_property
     def buckets(self) -> list[Bucket]:
         """The sequences in their order, grouped while lengths are near; computed once for all layers."""
         return [self._bucket(first, last) for first, last in group_by_length(self.lengths, MAX_BUCKET_PADDING)]
