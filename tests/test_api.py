@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,16 +174,47 @@ def test_padded_training_gives_the_same_losses(
     np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=1e-4)
 
 
+SMALL = {
+    "vocab_size": 79,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 66,
+    "pad_token_id": 0,
+}
+
+
+def train_family(recipe: dict, folder: Path, config: transformers.PreTrainedConfig) -> dict[str, Any]:
+    """environment.json of a run that starts from a random model of `config`, with the tiny tokenizer."""
+    save_tiny_model(folder / "model")
+    transformers.AutoModel.from_config(config).save_pretrained(folder / "model")
+    recipe["training"]["num_train_epochs"] = 1
+    run = fasttune.fit({**recipe, "model": str(folder / "model")}, output=folder / "run", progress=False)
+    assert 0 < run.metrics["eval_loss"] < 2
+    return json.loads((run.folder / "environment.json").read_text())
+
+
 def test_an_unsupported_family_trains_padded_and_says_why(recipe: dict, tmp_path: Path) -> None:
-    config = transformers.AlbertConfig(
-        vocab_size=79, embedding_size=8, hidden_size=16, num_attention_heads=2, intermediate_size=16,
-        num_hidden_layers=1, pad_token_id=0, max_position_embeddings=64,
-    )  # fmt: skip
-    folder = save_tiny_model(tmp_path / "albert")
-    transformers.AlbertModel(config).save_pretrained(folder)
-    run = fasttune.fit({**recipe, "model": str(folder)}, output=tmp_path / "run", progress=False)
-    kernel = json.loads((run.folder / "environment.json").read_text())["kernel"]
-    assert kernel == {"value": "padded to longest", "reason": "no padding-free path for the albert family yet"}
+    kernel = train_family(recipe, tmp_path, transformers.RoFormerConfig(**SMALL))["kernel"]
+    assert kernel == {"value": "padded to longest", "reason": "no padding-free path for the roformer family yet"}
+
+
+@pytest.mark.parametrize(
+    ("config", "attention"),
+    [
+        (transformers.AlbertConfig(**SMALL, embedding_size=8), "torch"),
+        (transformers.MPNetConfig(**SMALL), "the model's own"),
+        (transformers.DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["c2p"]), "the model's own"),
+        (transformers.ModernBertConfig(**SMALL, local_attention=8), "torch"),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_families_with_an_adapter_train_without_padding(
+    recipe: dict, tmp_path: Path, config: transformers.PreTrainedConfig, attention: str
+) -> None:
+    environment = train_family(recipe, tmp_path, config)
+    assert (environment["kernel"]["value"], environment["attention"]["value"]) == ("padding-free", attention)
 
 
 def test_labels_by_number_get_names_and_new_data_may_use_either(recipe: dict, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,12 +43,17 @@ def make_tensors(num_tokens: int, width: int) -> Tensors:
     return [tensor.transpose(1, 2).requires_grad_() for tensor in made]
 
 
-def reference(tensors: Tensors, lengths: list[int], scale: float, factors: torch.Tensor | None = None) -> torch.Tensor:
+def reference(
+    tensors: Tensors, lengths: list[int], scale: float, factors: torch.Tensor | None = None, window: int = 10**6
+) -> torch.Tensor:
     """Each sequence alone in fp32; `factors` [H, T, longest]: what dropout multiplies each token's weights with."""
     outputs = []
     for start, stop in pairwise([0, *accumulate(lengths)]):
         query, key, value = (tensor[0, :, start:stop].float() for tensor in tensors)
-        weights = torch.softmax(query @ key.transpose(1, 2) * scale, dim=-1)
+        places = torch.arange(stop - start)
+        far = (places[:, None] - places).abs() >= window
+        scores = (query @ key.transpose(1, 2) * scale).masked_fill(far, float("-inf"))
+        weights = torch.softmax(scores, dim=-1)
         outputs.append((weights if factors is None else weights * factors[:, start:stop, : stop - start]) @ value)
     return torch.cat(outputs, dim=1).transpose(0, 1)[None]
 
@@ -63,8 +69,8 @@ def assert_same(found: torch.Tensor, expected: torch.Tensor, tensors: Tensors) -
         assert difference <= TOLERANCE, f"{name}: {difference:.4f}"
 
 
-def run(tensors: Tensors, lengths: list[int], scale: float, dropout: float = 0.0) -> torch.Tensor:
-    found = attention(torch.nn.Module(), *tensors, boundaries_of(lengths), dropout=dropout, scaling=scale)[0]
+def run(tensors: Tensors, lengths: list[int], scale: float, **options: Any) -> torch.Tensor:
+    found = attention(torch.nn.Module(), *tensors, boundaries_of(lengths), scaling=scale, **options)[0]
     assert "Compiled" in type(found.grad_fn).__name__
     return found
 
@@ -90,6 +96,15 @@ def test_the_longest_sequence_beside_the_shortest() -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("window", [1, 2, 16, 17, 65, 100])
+def test_a_window(window: int) -> None:
+    lengths = [100, 16, 3]
+    tensors = make_tensors(sum(lengths), 32)
+    expected = reference(tensors, lengths, 0.2, window=window)
+    assert_same(run(tensors, lengths, 0.2, sliding_window=window), expected, tensors)
+
+
+@needs_kernels
 def test_tensors_of_any_layout() -> None:
     lengths = [9, 40]
     tensors = [
@@ -107,7 +122,7 @@ def drawn_factors(tensors: Tensors, lengths: list[int], seed: int, dropout: floa
     units = torch.cat([torch.eye(32)[:length] for length in lengths])
     values = units.bfloat16()[None, None].expand(1, HEADS, -1, -1)
     starts, flat = boundaries_of(lengths).starts_tensor, torch.zeros_like(tensors[0].detach())
-    out, _ = library.attention_forward(flat, flat, values, starts, 1.0, dropout, seed)
+    out, _ = library.attention_forward(flat, flat, values, starts, native.Settings(1.0, 32, dropout, seed))
     each = torch.repeat_interleave(torch.tensor(lengths), torch.tensor(lengths))  # weights are 1 / length
     return out.float().transpose(0, 1) * each[None, :, None]
 
@@ -118,7 +133,7 @@ def test_attention_dropout_forward_and_backward(dropout: float) -> None:
     lengths = [32, 31, 1, 18]
     tensors = make_tensors(sum(lengths), 32)
     torch.manual_seed(5)
-    found = run(tensors, lengths, 0.2, dropout)
+    found = run(tensors, lengths, 0.2, dropout=dropout)
     torch.manual_seed(5)
     factors = drawn_factors(tensors, lengths, native.draw_seed(), dropout)
     kept = factors[factors != 0]

@@ -25,6 +25,8 @@ from fasttune.starter.model import EMBEDDED_MODEL, embedded_model_path
 
 # The names that model families give to one thing: dropout on attention weights.
 ATTENTION_DROPOUT_FIELDS = ("attention_probs_dropout_prob", "attention_dropout")
+# RoBERTa and its relatives number positions from pad_token_id + 1.
+NUMBERED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 # A length that a tokenizer reports when it knows none.
 NO_LIMIT = 10**6
 
@@ -124,8 +126,7 @@ def without_pipeline_settings(tokenizer: PreTrainedTokenizerBase) -> PreTrainedT
 def longest_input(config: PreTrainedConfig) -> int:
     """The most tokens the model can take, special tokens included."""
     positions = getattr(config, "max_position_embeddings", None) or NO_LIMIT
-    # RoBERTa and its relatives number positions from pad_token_id + 1.
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    offset = (config.pad_token_id or 0) + 1 if config.model_type in NUMBERED_FROM_PADDING else 0
     return positions - offset
 
 

@@ -18,6 +18,7 @@ from fasttune.engine.pretrained import load_config, load_model, load_tokenizer, 
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
 from fasttune.padding_free import padding_free, why_not
 from fasttune.padding_free.attention import compiled_for
+from fasttune.padding_free.exceptions import OWN_ATTENTION
 from fasttune.recipe import Recipe
 from fasttune.starter.model import EMBEDDED_MODEL, EMBEDDED_MODEL_DESCRIPTION
 from fasttune.tasks import Task
@@ -84,7 +85,9 @@ def choose_attention(recipe: Recipe, name: str, device: str, precision: str) -> 
     own = own_attention_dropout(config)
     kernel = Choice("torch", f"its fused kernels on {device}")
     dropout = Choice(str(own), "the model's own")
-    if device == "cpu" and recipe.preprocessing.padding == "none":
+    if config.model_type in OWN_ATTENTION and recipe.preprocessing.padding == "none":
+        kernel = Choice("the model's own", "on buckets of nearly equal length")
+    elif device == "cpu" and recipe.preprocessing.padding == "none":
         found = compiled_for(device, dtype_of(precision), config.hidden_size // config.num_attention_heads)
         kernel = Choice("compiled" if found.library else "torch", found.reason)
         if own > 0 and found.library is None:

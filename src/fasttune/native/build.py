@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from fasttune.native.library import HEAD_WIDTHS, Library
+from fasttune.native.library import HEAD_WIDTHS, Library, Settings
 
 # Without -fopenmp at the link: torch has loaded an OpenMP runtime, and a second one would fight it for the cores.
 COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-c")
@@ -121,7 +121,7 @@ def worst_difference(library: Library, width: int) -> float:
         gradients = torch.autograd.grad(out, inputs, grad.float())
     expected = [out.detach(), *(gradient[0].transpose(0, 1) for gradient in gradients)]
     query, key, value = packed
-    settings = (torch.tensor(starts), width**-0.5, 0.0, 0)
+    settings = (torch.tensor(starts), Settings(width**-0.5, window=starts[-1]))
     out, lse = library.attention_forward(query, key, value, *settings)
     found = [out, *library.attention_backward(grad, query, key, value, out, lse, *settings)]
     return max(

@@ -141,6 +141,7 @@ typedef struct {
     float *lse;           /* [H, T] logarithm of the sum of exp(S) */
     const int64_t *starts;
     int64_t num_sequences, heads, width;
+    int64_t window;       /* a token sees those less than so many places away */
     float scale;
     Dropout drop;
     const bf16 *grad;     /* [T, H, width] */
@@ -153,6 +154,12 @@ INLINE const bf16 *rows_of(Input input, int64_t start, int64_t head) {
 
 INLINE __mmask16 real_lanes(int64_t n, int64_t key) {
     return n - key >= 16 ? 0xFFFF : n <= key ? 0 : (__mmask16)((1u << (n - key)) - 1);
+}
+
+/* The keys from `key` on that token i sees. */
+INLINE __mmask16 seen_lanes(int64_t n, int64_t window, int64_t i, int64_t key) {
+    const int64_t first = i - window + 1 - key, end = i + window - key;
+    return real_lanes(n, key) & real_lanes(end, 0) & (first <= 0 ? 0xFFFF : first >= 16 ? 0 : (__mmask16)(0xFFFFu << first));
 }
 
 static size_t forward_bytes(int64_t n, int64_t width) {
@@ -183,11 +190,11 @@ INLINE void forward_piece(int width, const Attention *a, int64_t sequence, int64
             float *s = scores + r * keys;
             __m512 most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
             for (int64_t key = 0; key < n; key += 16)
-                most = _mm512_mask_max_ps(most, real_lanes(n, key), most, _mm512_loadu_ps(s + key));
+                most = _mm512_mask_max_ps(most, seen_lanes(n, a->window, i + r, key), most, _mm512_loadu_ps(s + key));
             const float top = _mm512_reduce_max_ps(most) * a->scale;
             for (int64_t key = 0; key < keys; key += 16) {
                 __m512 e = exp16(_mm512_fmsub_ps(_mm512_loadu_ps(s + key), scale, _mm512_set1_ps(top)));
-                e = _mm512_maskz_mov_ps(real_lanes(n, key), e);
+                e = _mm512_maskz_mov_ps(seen_lanes(n, a->window, i + r, key), e);
                 sum = _mm512_add_ps(sum, e);
                 if (drop.threshold) e = _mm512_maskz_mul_ps(kept(drop, (i + r) * keys + key), e, kept_scale);
                 store_bf16(p + r * keys + key, e);
@@ -210,11 +217,11 @@ static size_t backward_bytes(int64_t n, int64_t width) {
 }
 
 /* dS and P * M of two neighbouring rows at 16 keys -> fp32; see the formulas at the top. */
-INLINE void row_gradient(const Attention *a, Dropout drop, const float *s, const float *dp, __mmask16 real, float lse, float delta,
+INLINE void row_gradient(const Attention *a, Dropout drop, const float *s, const float *dp, __mmask16 seen, float lse, float delta,
                          uint32_t index, __m512 *ds, __m512 *pm) {
     __m512 p = exp16(_mm512_fmsub_ps(_mm512_loadu_ps(s), _mm512_set1_ps(a->scale), _mm512_set1_ps(lse)));
     __m512 grad = _mm512_loadu_ps(dp);
-    p = _mm512_maskz_mov_ps(real, p);
+    p = _mm512_maskz_mov_ps(seen, p);
     *pm = p;
     if (drop.threshold) {
         const __mmask16 keep = kept(drop, index);
@@ -263,10 +270,10 @@ INLINE void backward_piece(int width, const Attention *a, int64_t sequence, int6
         times_keys(width, grads, g + i * width, v, keys);
         for (int r = 0; r < ROWS; r += 2)
             for (int64_t key = 0; key < keys; key += 16) {
-                const __mmask16 real = real_lanes(n, key);
                 __m512 d[2], p[2];
                 for (int t = 0; t < 2; t++)
-                    row_gradient(a, drop, scores + (r + t) * keys + key, grads + (r + t) * keys + key, real, lse_of[r + t], delta[r + t],
+                    row_gradient(a, drop, scores + (r + t) * keys + key, grads + (r + t) * keys + key,
+                                 seen_lanes(n, a->window, i + r + t, key), lse_of[r + t], delta[r + t],
                                  (i + r + t) * keys + key, &d[t], &p[t]);
                 const __m256i first = to_bf16(d[0]), second = to_bf16(d[1]);
                 _mm256_storeu_si256((__m256i *)(ds + r * keys + key), first);

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -42,6 +43,7 @@ class _Attention(ctypes.Structure):
         ("num_sequences", ctypes.c_int64),
         ("heads", ctypes.c_int64),
         ("width", ctypes.c_int64),
+        ("window", ctypes.c_int64),
         ("scale", ctypes.c_float),
         ("drop", _Dropout),
         ("grad", ctypes.c_void_p),
@@ -49,6 +51,16 @@ class _Attention(ctypes.Structure):
         ("grad_key", ctypes.c_void_p),
         ("grad_value", ctypes.c_void_p),
     )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`window`: a token sees those less than so many places away; `seed` decides which weights `dropout` drops."""
+
+    scale: float
+    window: int
+    dropout: float = 0.0
+    seed: int = 0
 
 
 def draw_seed() -> int:
@@ -87,16 +99,14 @@ class Library:
         key: torch.Tensor,
         value: torch.Tensor,
         starts: torch.Tensor,
-        scale: float,
-        probability: float,
-        seed: int,
+        settings: Settings,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """query, key, value [1, H, T, d] and starts (B + 1,) int64 -> out [T, H, d], logarithms of sums [H, T] fp32."""
         inputs = [_rows(tensor) for tensor in (query, key, value)]
         _, heads, tokens, width = query.shape
         out = torch.empty(tokens, heads, width, dtype=query.dtype)
         lse = torch.empty(heads, tokens)
-        work = self._work(inputs, out, lse, starts, scale, probability, seed)
+        work = self._work(inputs, out, lse, starts, settings)
         self._run(self._library.fasttune_attention_forward, work)
         return out, lse
 
@@ -109,14 +119,12 @@ class Library:
         out: torch.Tensor,
         lse: torch.Tensor,
         starts: torch.Tensor,
-        scale: float,
-        probability: float,
-        seed: int,
+        settings: Settings,
     ) -> Gradients:
         """grad [T, H, d] of `out` -> gradients [T, H, d] of query, key and value; the rest as in the forward call."""
         inputs = [_rows(tensor) for tensor in (query, key, value)]
         grad = grad.contiguous()
-        work = self._work(inputs, out, lse, starts, scale, probability, seed)
+        work = self._work(inputs, out, lse, starts, settings)
         grads = (torch.empty_like(out), torch.empty_like(out), torch.empty_like(out))
         work.grad = grad.data_ptr()
         work.grad_query, work.grad_key, work.grad_value = (tensor.data_ptr() for tensor in grads)
@@ -129,9 +137,7 @@ class Library:
         out: torch.Tensor,
         lse: torch.Tensor,
         starts: torch.Tensor,
-        scale: float,
-        probability: float,
-        seed: int,
+        settings: Settings,
     ) -> _Attention:
         width = out.shape[2]
         assert width in HEAD_WIDTHS and all(tensor.dtype == torch.bfloat16 for tensor in (*inputs, out))
@@ -143,8 +149,9 @@ class Library:
             len(starts) - 1,
             out.shape[1],
             width,
-            scale,
-            self._make_dropout(probability, seed),
+            settings.window,
+            settings.scale,
+            self._make_dropout(settings.dropout, settings.seed),
         )
 
     def _run(self, function: ctypes._NamedFuncPointer, work: _Attention) -> None:

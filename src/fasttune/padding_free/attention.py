@@ -38,12 +38,14 @@ def attention(
     attention_mask: Boundaries | torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """The function that transformers calls in every layer.
 
     The hooks of `unpad` put `Boundaries` where the mask stands. Without them (a model that merely carries our name in
-    its config) it is the plain 2-D mask, and stock attention gives the padded result.
+    its config) it is the plain 2-D mask, and stock attention gives the padded result. With `sliding_window` a token
+    sees those less than so many places away, as transformers counts for flash attention.
     """
     if not isinstance(attention_mask, Boundaries):
         mask = attention_mask
@@ -51,12 +53,15 @@ def attention(
             mask = mask[:, None, None, :].bool()
         return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    longest = max(attention_mask.lengths)
+    window = longest if sliding_window is None else min(sliding_window, longest)
     library = compiled_for(query.device.type, query.dtype, query.shape[-1]).library
-    if library is not None and max(attention_mask.lengths) <= MAX_COMPILED_LENGTH:
-        return Compiled.apply(query, key, value, attention_mask.starts_tensor, scale, dropout, library), None
-    if dropout == 0.0 and max(attention_mask.lengths) <= MAX_DENSE_LENGTH.get(query.dtype, 0):
+    if library is not None and longest <= MAX_COMPILED_LENGTH:
+        starts = attention_mask.starts_tensor
+        return Compiled.apply(query, key, value, starts, scale, window, dropout, library), None
+    if dropout == 0.0 and longest <= MAX_DENSE_LENGTH.get(query.dtype, 0) and window == longest:
         return DenseBlocks.apply(query, key, value, attention_mask.buckets, scale), None
-    return per_sequence(query, key, value, attention_mask, dropout, scale), None
+    return per_sequence(query, key, value, attention_mask, dropout, scale, window), None
 
 
 def compiled_for(device: str, dtype: torch.dtype, width: int) -> native.Found:
@@ -77,11 +82,24 @@ AttentionMaskInterface.register(NAME, keep_two_dimensional)
 
 
 def per_sequence(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, boundaries: Boundaries, dropout: float, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    boundaries: Boundaries,
+    dropout: float,
+    scale: float,
+    window: int,
 ) -> torch.Tensor:
+    places = torch.arange(max(boundaries.lengths), device=query.device)
+    near = (places[:, None] - places).abs() < window if window < len(places) else None
     parts = [
         F.scaled_dot_product_attention(
-            query[:, :, start:stop], key[:, :, start:stop], value[:, :, start:stop], dropout_p=dropout, scale=scale
+            query[:, :, start:stop],
+            key[:, :, start:stop],
+            value[:, :, start:stop],
+            attn_mask=None if near is None else near[: stop - start, : stop - start],
+            dropout_p=dropout,
+            scale=scale,
         )
         for start, stop in pairwise(boundaries.starts)
     ]
@@ -92,17 +110,17 @@ class Compiled(torch.autograd.Function):
     """The kernel of native/kernels.c; dropout masks are a function of one seed, so the backward draws them again."""
 
     @staticmethod
-    def forward(ctx, query, key, value, starts, scale, dropout, library):
+    def forward(ctx, query, key, value, starts, scale, window, dropout, library):
         seed = native.draw_seed() if dropout > 0 else 0
-        out, lse = library.attention_forward(query, key, value, starts, scale, dropout, seed)
+        ctx.settings, ctx.library = native.Settings(scale, window, dropout, seed), library
+        out, lse = library.attention_forward(query, key, value, starts, ctx.settings)
         ctx.save_for_backward(query, key, value, out, lse, starts)
-        ctx.settings, ctx.library = (scale, dropout, seed), library
         return out[None]
 
     @staticmethod
     def backward(ctx, grad):
-        grads = ctx.library.attention_backward(grad[0], *ctx.saved_tensors, *ctx.settings)
-        return *(tensor[None].transpose(1, 2) for tensor in grads), None, None, None, None
+        grads = ctx.library.attention_backward(grad[0], *ctx.saved_tensors, ctx.settings)
+        return *(tensor[None].transpose(1, 2) for tensor in grads), None, None, None, None, None
 
 
 def to_block(packed: torch.Tensor, bucket: Bucket) -> torch.Tensor:

@@ -7,65 +7,20 @@ result back to [B, S, D], and the model's own head runs unchanged. Nothing of th
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from transformers import PreTrainedModel
 
 from fasttune.errors import EnvironmentProblem, Problem
-from fasttune.padding_free import attention
-from fasttune.padding_free.boundaries import Boundaries
 from fasttune.padding_free.canary import sing
+from fasttune.padding_free.exceptions import EXCEPTIONS
+from fasttune.padding_free.hooks import ENCODER_STACK, Unpadding
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
-# model_type of config.json -> attribute of the base model that holds the stack of layers.
-ENCODER_STACK = {
-    "bert": "encoder",
-    "roberta": "encoder",
-    "xlm-roberta": "encoder",
-    "camembert": "encoder",
-    "electra": "encoder",
-    "ernie": "encoder",
-    "distilbert": "transformer",
-}
-
-
-class Unpadding:
-    """The two hooks on one encoder stack, and what they must remember between them."""
-
-    def __init__(self, stack: torch.nn.Module, stock_attention: str):
-        self.stock_attention = stock_attention
-        self.boundaries: Boundaries | None = None
-        self.handles = [
-            stack.register_forward_pre_hook(self.gather, with_kwargs=True),
-            stack.register_forward_hook(self.scatter),
-        ]
-
-    def gather(self, stack: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        """Families pass hidden states and mask by position or by name; leave both by name."""
-        names = ("hidden_states", "attention_mask")
-        kwargs = {**kwargs, **dict(zip(names, args, strict=False))}
-        args = args[len(names) :]
-        hidden, mask = kwargs["hidden_states"], kwargs.get("attention_mask")
-        mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device) if mask is None else mask
-        boundaries = Boundaries.from_mask(mask)
-        self.boundaries = boundaries
-        return args, {**kwargs, "hidden_states": boundaries.gather(hidden), "attention_mask": boundaries}
-
-    def scatter(self, stack: torch.nn.Module, args: tuple, output: Any) -> Any:
-        boundaries, self.boundaries = self.boundaries, None
-        assert boundaries is not None, "the post-hook ran without the pre-hook"
-        if isinstance(output, torch.Tensor):
-            return boundaries.scatter(output)
-        output.last_hidden_state = boundaries.scatter(output.last_hidden_state)
-        return output
-
-    def remove(self) -> None:
-        for handle in self.handles:
-            handle.remove()
-
+FAMILIES = (*ENCODER_STACK, *(family for family in EXCEPTIONS if family not in ENCODER_STACK))
 
 _UNPADDED: WeakKeyDictionary[torch.nn.Module, Unpadding] = WeakKeyDictionary()
 
@@ -77,13 +32,11 @@ def is_padding_free(model: PreTrainedModel) -> bool:
 def why_not(model: PreTrainedModel) -> str | None:
     """The reason why this model cannot run without padding, or None."""
     family = model.config.model_type
-    if family not in ENCODER_STACK:
+    if family not in FAMILIES:
         return f"no padding-free path for the {family} family yet"
     if getattr(model.config, "is_decoder", False):
         return "the model is configured as a decoder"
-    if not model._supports_attention_backend:
-        return f"{type(model).__name__} does not use transformers' attention interface"
-    return None
+    return EXCEPTIONS.get(family, Unpadding).why_not(model)
 
 
 def padding_free(model: Model) -> Model:
@@ -100,11 +53,8 @@ def padding_free(model: Model) -> Model:
         return model
     reason = why_not(model)
     if reason is None:
-        stock_attention = model.config._attn_implementation
         expected = sing(model)
-        stack = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
-        model.set_attn_implementation(attention.NAME)
-        _UNPADDED[model] = Unpadding(stack, stock_attention)
+        _UNPADDED[model] = EXCEPTIONS.get(model.config.model_type, Unpadding)(model)
         reason = expected.compare(sing(model))
         if reason is not None:
             padded_again(model)
@@ -113,7 +63,7 @@ def padding_free(model: Model) -> Model:
             Problem(
                 where=f"model {model.config.name_or_path or type(model).__name__}",
                 found=reason,
-                expected=f"one of the families {', '.join(ENCODER_STACK)}, exact without padding",
+                expected=f"one of the families {', '.join(FAMILIES)}, exact without padding",
                 hint="train it padded: preprocessing.padding=longest",
                 code="E410",
             )
@@ -125,6 +75,5 @@ def padded_again(model: Model) -> Model:
     """Undo `padding_free`, in place: the model pads and attends as transformers made it."""
     unpadding = _UNPADDED.pop(model, None)
     if unpadding is not None:
-        unpadding.remove()
-        model.set_attn_implementation(unpadding.stock_attention)
+        unpadding.remove(model)
     return model

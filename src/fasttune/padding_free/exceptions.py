@@ -1,0 +1,190 @@
+"""Families whose code needs more than the two hooks round a stack of layers.
+
+MPNet and DeBERTa compute attention in modules of their own, with biases by distance. Their own code runs here on
+buckets of nearly equal length, padded to the longest, so that not a line of their mathematics is written twice; all
+other layers see real tokens only. ModernBERT has no module round its layers, rotary positions, and windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from fasttune.padding_free import attention
+from fasttune.padding_free.boundaries import Boundaries, Bucket
+from fasttune.padding_free.hooks import ENCODER_STACK, Unpadding
+
+
+class AttentionInBlocks(Unpadding):
+    """The family's own attention module, called once for each bucket; subclasses say which, and its arguments."""
+
+    attention_module: Callable[[torch.nn.Module], torch.nn.Module]
+
+    @classmethod
+    def why_not(cls, model: PreTrainedModel) -> str | None:
+        return None
+
+    def install(self, model: PreTrainedModel) -> None:
+        self.stack: Any = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
+        self.modules = [type(self).attention_module(layer) for layer in self.stack.layer]
+        for module in self.modules:
+            module.forward = self.in_blocks(module.forward)
+        self.handles += [
+            self.stack.register_forward_pre_hook(self.before_stack, with_kwargs=True),
+            self.stack.register_forward_hook(self.after_stack),
+        ]
+
+    def remove(self, model: PreTrainedModel) -> None:
+        super().remove(model)
+        for module in self.modules:
+            del module.forward  # the instance's; the class has its own
+
+    def in_blocks(self, stock: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+            boundaries = self.boundaries
+            if boundaries is None:  # called by hand, outside the model
+                return stock(hidden_states, *args, **kwargs)
+            parts = []
+            for bucket in boundaries.buckets:
+                block = to_block(hidden_states[0, bucket.start : bucket.stop], bucket)
+                parts.append(from_block(stock(block, **self.arguments(block, bucket, *args, **kwargs))[0], bucket))
+            return torch.cat(parts)[None], None
+
+        return forward
+
+    def arguments(self, block: torch.Tensor, bucket: Bucket, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What the stock module takes beside the hidden states [num_sequences, length, D] of this bucket."""
+        raise NotImplementedError
+
+
+def to_block(tokens: torch.Tensor, bucket: Bucket) -> torch.Tensor:
+    """(tokens of the bucket, D) -> [num_sequences, length, D], zeros at padding."""
+    shape = (bucket.num_sequences, bucket.length, tokens.shape[-1])
+    if bucket.real is None:
+        return tokens.reshape(shape)
+    return tokens.new_zeros(shape).flatten(0, 1).index_copy(0, bucket.real, tokens).view(shape)
+
+
+def from_block(block: torch.Tensor, bucket: Bucket) -> torch.Tensor:
+    """The inverse of `to_block`."""
+    tokens = block.flatten(0, 1)
+    return tokens if bucket.real is None else tokens.index_select(0, bucket.real)
+
+
+class MPNet(AttentionInBlocks):
+    """A bias by distance, computed once for all layers: for the longest sequence here instead of for all tokens."""
+
+    attention_module = staticmethod(lambda layer: layer.attention.attn)
+
+    def install(self, model: PreTrainedModel) -> None:
+        super().install(model)
+        stock: Any = type(self.stack).compute_position_bias
+
+        def longest(stack: torch.nn.Module, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            shorter = hidden if self.boundaries is None else hidden[:, : max(self.boundaries.lengths)]
+            return stock(stack, shorter, *args, **kwargs)
+
+        self.stack.compute_position_bias = MethodType(longest, self.stack)
+
+    def remove(self, model: PreTrainedModel) -> None:
+        super().remove(model)
+        del self.stack.compute_position_bias
+
+    def arguments(self, block: torch.Tensor, bucket: Bucket, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        _, position_bias = args  # mask and bias, by position
+        mask = None if bucket.bias is None else bucket.bias.to(block.dtype)
+        return {"attention_mask": mask, "position_bias": position_bias[:, :, : bucket.length, : bucket.length]}
+
+
+class Deberta(AttentionInBlocks):
+    """v1, v2 and v3: what attention adds for distances is looked up by `relative_pos` [1, length, length]."""
+
+    attention_module = staticmethod(lambda layer: layer.attention.self)
+
+    @classmethod
+    def why_not(cls, model: PreTrainedModel) -> str | None:
+        stack = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
+        if getattr(stack, "conv", None) is not None:
+            return "its convolution would reach across sequences"
+        if getattr(model.base_model, "z_steps", 0) > 1:
+            return "its last layer runs more than once, outside the stack"
+        return None
+
+    def before_stack(self, stack: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """The stack would make [T, T] masks and distances; it gets the distances of the longest sequence instead."""
+        args, kwargs = super().before_stack(stack, args, kwargs)
+        hidden, boundaries = kwargs["hidden_states"], kwargs["attention_mask"]
+        assert isinstance(boundaries, Boundaries)
+        kwargs["attention_mask"] = hidden.new_ones(1, 1, 1, 1)  # of four dimensions, so that it is left alone
+        get_rel_pos: Any = stack.get_rel_pos
+        kwargs["relative_pos"] = get_rel_pos(hidden[:, : max(boundaries.lengths)])
+        return args, kwargs
+
+    def after_stack(self, stack: torch.nn.Module, args: tuple, output: Any) -> Any:
+        """The model takes the last of all hidden states, not `last_hidden_state`."""
+        boundaries = self.take_boundaries()
+        if isinstance(output, tuple):  # return_dict=False: (last, all of them, ...)
+            last = boundaries.scatter(output[0])
+            return last, (*output[1][:-1], last), *output[2:]
+        output.last_hidden_state = boundaries.scatter(output.last_hidden_state)
+        output.hidden_states = (*output.hidden_states[:-1], output.last_hidden_state)
+        return output
+
+    def arguments(self, block: torch.Tensor, bucket: Bucket, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        distances = kwargs["relative_pos"]
+        if distances is not None:
+            distances = distances[:, : bucket.length, : bucket.length]
+        mask = torch.ones(1, 1, 1, 1, device=block.device) if bucket.bias is None else bucket.bias == 0
+        return {
+            "attention_mask": mask.expand(-1, -1, bucket.length, bucket.length),
+            "relative_pos": distances,
+            "rel_embeddings": kwargs["rel_embeddings"],
+        }
+
+
+class ModernBert(Unpadding):
+    """Each layer gets boundaries for its mask, and the rotary angles of the real tokens."""
+
+    def install(self, model: PreTrainedModel) -> None:
+        model.set_attn_implementation(attention.NAME)
+        base: Any = model.base_model
+        self.angles: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.handles += [
+            *(layer.register_forward_pre_hook(self.before_layer, with_kwargs=True) for layer in base.layers),
+            base.final_norm.register_forward_hook(self.after_norm),
+        ]
+
+    def before_layer(self, layer: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        (hidden,) = args
+        if self.boundaries is None:  # the first layer
+            hidden = self.find_boundaries(hidden, kwargs["attention_mask"]).gather(hidden)
+            self.angles.clear()
+        kwargs = {**kwargs, "attention_mask": self.boundaries, "position_embeddings": self.packed_angles(kwargs)}
+        return (hidden,), kwargs
+
+    def packed_angles(self, kwargs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [B or 1, S, d] -> [1, T, d]; once for each kind of layer."""
+        angles, boundaries = kwargs["position_embeddings"], self.boundaries
+        assert boundaries is not None
+        if id(angles) not in self.angles:
+            rows = len(boundaries.lengths)
+            cosines, sines = (boundaries.gather(tensor.expand(rows, -1, -1)) for tensor in angles)
+            self.angles[id(angles)] = (cosines, sines)
+        return self.angles[id(angles)]
+
+    def after_norm(self, norm: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+        self.angles.clear()
+        return self.take_boundaries().scatter(output)
+
+
+EXCEPTIONS: dict[str, type[Unpadding]] = {
+    "mpnet": MPNet,
+    "deberta": Deberta,
+    "deberta-v2": Deberta,
+    "modernbert": ModernBert,
+}
+OWN_ATTENTION = tuple(family for family, adapter in EXCEPTIONS.items() if issubclass(adapter, AttentionInBlocks))

@@ -1,0 +1,110 @@
+"""The hooks that take padding out before the layers of an encoder and put it back behind them.
+
+Most families need nothing else: their stack of layers is one module, and attention goes through transformers' attention
+interface. `exceptions` holds those that need more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from fasttune.errors import EnvironmentProblem, Problem
+from fasttune.padding_free import attention
+from fasttune.padding_free.boundaries import Boundaries
+
+# model_type of config.json -> attribute of the base model that holds the stack of layers.
+ENCODER_STACK = {
+    "bert": "encoder",
+    "roberta": "encoder",
+    "xlm-roberta": "encoder",
+    "camembert": "encoder",
+    "electra": "encoder",
+    "ernie": "encoder",
+    "albert": "encoder",
+    "distilbert": "transformer",
+    "mpnet": "encoder",
+    "deberta": "encoder",
+    "deberta-v2": "encoder",
+}
+
+
+class Unpadding:
+    """Hooks on one model, and what they must remember between them."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.stock_attention = model.config._attn_implementation
+        self.boundaries: Boundaries | None = None
+        self.pools_first = _pools_first(model)
+        self.handles: list[Any] = []
+        self.install(model)
+
+    @classmethod
+    def why_not(cls, model: PreTrainedModel) -> str | None:
+        """The reason why this model of the family cannot run without padding, or None."""
+        if not model._supports_attention_backend:
+            return f"{type(model).__name__} does not use transformers' attention interface"
+        return None
+
+    def install(self, model: PreTrainedModel) -> None:
+        model.set_attn_implementation(attention.NAME)
+        stack = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
+        self.handles += [
+            stack.register_forward_pre_hook(self.before_stack, with_kwargs=True),
+            stack.register_forward_hook(self.after_stack),
+        ]
+
+    def remove(self, model: PreTrainedModel) -> None:
+        for handle in self.handles:
+            handle.remove()
+        if model.config._attn_implementation != self.stock_attention:
+            model.set_attn_implementation(self.stock_attention)
+
+    def before_stack(self, stack: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """Families pass hidden states and mask by position or by name; leave both by name."""
+        names = ("hidden_states", "attention_mask")
+        kwargs = {**kwargs, **dict(zip(names, args, strict=False))}
+        boundaries = self.find_boundaries(kwargs["hidden_states"], kwargs.get("attention_mask"))
+        packed = boundaries.gather(kwargs["hidden_states"])
+        return args[len(names) :], {**kwargs, "hidden_states": packed, "attention_mask": boundaries}
+
+    def after_stack(self, stack: torch.nn.Module, args: tuple, output: Any) -> Any:
+        boundaries = self.take_boundaries()
+        if isinstance(output, torch.Tensor):
+            return boundaries.scatter(output)
+        if isinstance(output, tuple):
+            return boundaries.scatter(output[0]), *output[1:]
+        output.last_hidden_state = boundaries.scatter(output.last_hidden_state)
+        return output
+
+    def find_boundaries(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> Boundaries:
+        """Of a batch whose embeddings are `hidden` [B, S, D], kept for the layers and for `after_stack`."""
+        if mask is None:
+            mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        elif mask.dim() == 4:  # made for eager attention: 0 at real keys, the same for every query
+            mask = mask[:, 0, 0] == 0
+        if self.pools_first and not bool(mask[:, 0].all()):
+            raise EnvironmentProblem(
+                Problem(
+                    where="attention_mask",
+                    found="padding on the left",
+                    expected="padding on the right: this model's head reads the first position of each row",
+                    hint='tokenizer.padding_side = "right"',
+                    code="E411",
+                )
+            )
+        self.boundaries = Boundaries.from_mask(mask)
+        return self.boundaries
+
+    def take_boundaries(self) -> Boundaries:
+        boundaries, self.boundaries = self.boundaries, None
+        assert boundaries is not None, "a hook before the layers ran first"
+        return boundaries
+
+
+def _pools_first(model: PreTrainedModel) -> bool:
+    """Whether the head reads position 0; heads for tokens and spans read every position."""
+    is_classifier = type(model).__name__.endswith(("ForSequenceClassification", "ForMultipleChoice"))
+    return is_classifier and getattr(model.config, "classifier_pooling", "cls") != "mean"
