@@ -105,7 +105,7 @@ class Session:
             plan=Plan(
                 lengths=self.stores[TRAIN].lengths,
                 batch_size=recipe.training.batch_size,
-                tokens_per_microbatch=setup.tokens_per_microbatch,
+                tokens_per_microbatch=state.tokens_per_microbatch or setup.tokens_per_microbatch,
                 seed=recipe.training.seed,
                 padded=setup.padded,
                 num_ranks=setup.accelerator.num_processes,
@@ -184,7 +184,11 @@ class Session:
         """Metrics of one split by the weights of `step`, with transformers' names, and its predictions."""
         if self.scored.get(name, (None,))[0] != step:
             split = next(split for split in self.splits.all() if split.name == name)
+            budget = self.setup.tokens_per_microbatch
             self.scored[name] = (step, *score_split(self.setup, self.task, split, self.stores[name]))
+            if self.setup.tokens_per_microbatch < budget:
+                fits = self.setup.tokens_per_microbatch
+                self.say(f"out of memory in evaluation: going on with {fits:,} tokens a micro-batch")
         return self.scored[name][1:]
 
     def finish(self, step: int) -> dict[str, Any]:

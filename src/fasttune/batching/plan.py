@@ -28,11 +28,14 @@ def longest_first(indices: Indices, lengths: np.ndarray) -> Indices:
     return indices[np.argsort(-lengths[indices], kind="stable")]
 
 
-def cut(indices: Indices, lengths: np.ndarray, tokens_per_microbatch: int, padded: bool) -> list[Indices]:
-    """Cut examples, longest first, into micro-batches within the budget; one that exceeds it alone stands alone.
+def num_tokens(indices: Indices, lengths: np.ndarray, padded: bool) -> int:
+    """What a micro-batch costs of its budget: its real tokens, or with `padded` its sequences times the longest."""
+    chosen = lengths[indices]
+    return int(chosen.max() * len(chosen) if padded else chosen.sum())
 
-    With `padded` a micro-batch costs its number of sequences times the longest, otherwise its real tokens.
-    """
+
+def cut(indices: Indices, lengths: np.ndarray, tokens_per_microbatch: int, padded: bool) -> list[Indices]:
+    """Cut examples, longest first, into micro-batches within the budget; one that exceeds it alone stands alone."""
     microbatches = []
     first = 0
     real = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,17 +10,22 @@ import torch
 from accelerate import Accelerator
 
 from fasttune.batching.collate import collate
-from fasttune.batching.plan import evaluation_microbatches
+from fasttune.batching.plan import Indices, cut, evaluation_microbatches, num_tokens
 from fasttune.data.token_store import TokenStore
+from fasttune.engine.memory import TooLarge, halved, naming_out_of_memory
 from fasttune.tasks import Task
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """`results` (N, ...) what the task keeps of each example; `loss` the mean over the weight, None without targets."""
+    """`results` (N, ...) what the task keeps of each example; `loss` the mean over the weight, None without targets.
+
+    `tokens_per_microbatch`: as given, or what fitted where that did not.
+    """
 
     results: np.ndarray
     loss: float | None
+    tokens_per_microbatch: int
 
 
 @torch.no_grad()
@@ -34,20 +40,38 @@ def run_split(
     padded_length: int | None,
     padded: bool,
 ) -> Outputs:
-    """Memory grows with `results` alone. The model is left in evaluation mode."""
+    """Memory grows with `results` alone. The model is left in evaluation mode.
+
+    A micro-batch that does not fit into memory is done again in smaller ones, as are those that follow.
+    """
     model.eval()
     results: np.ndarray | None = None
     loss_sum, weight_sum = 0.0, 0.0
-    for examples in evaluation_microbatches(store.lengths, tokens_per_microbatch, padded):
+
+    def forward(examples: Indices) -> tuple[np.ndarray, float, float]:
         batch = collate(store, examples, pad_token_id, padded_length).to(accelerator.device)
         outputs = model(**batch.inputs)
-        if store.targets:
-            loss, weight = task.loss(outputs, batch, training=False)
-            loss_sum += loss.item()
-            weight_sum += weight
         part = task.result(outputs).float().cpu().numpy()
+        if not store.targets:
+            return part, 0.0, 0.0
+        loss, weight = task.loss(outputs, batch, training=False)
+        return part, loss.item(), weight
+
+    pending = deque(evaluation_microbatches(store.lengths, tokens_per_microbatch, padded))
+    while pending:
+        examples = pending.popleft()
+        try:
+            with naming_out_of_memory():
+                part, loss, weight = forward(examples)
+        except TooLarge as error:
+            tokens = num_tokens(examples, store.lengths, padded)
+            tokens_per_microbatch = halved(tokens_per_microbatch, tokens, len(examples), str(error))
+            left = np.concatenate([examples, *pending])
+            pending = deque(cut(left, store.lengths, tokens_per_microbatch, padded))
+            continue
         if results is None:
             results = np.zeros((len(store), *part.shape[1:]), dtype=np.float32)
         results[examples] = part
+        loss_sum, weight_sum = loss_sum + loss, weight_sum + weight
     assert results is not None, "an empty split was refused when it was read"
-    return Outputs(results, loss_sum / weight_sum if store.targets else None)
+    return Outputs(results, loss_sum / weight_sum if store.targets else None, tokens_per_microbatch)

@@ -43,6 +43,15 @@ class StepDone(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutOfMemory(Event):
+    """A micro-batch did not fit: the step is done again with this many tokens in each."""
+
+    name: ClassVar[str] = "out_of_memory"
+    tokens_per_microbatch: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
     """`metrics` carry transformers' names: eval_loss, eval_accuracy ..."""
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from fasttune.batching.collate import collate
-from fasttune.batching.plan import Plan
+from fasttune.batching.plan import Indices, Plan, num_tokens
 from fasttune.data.token_store import TokenStore
-from fasttune.engine.events import Evaluated, Event, Finished, SaveDue, Started, StepDone
+from fasttune.engine.events import Evaluated, Event, Finished, OutOfMemory, SaveDue, Started, StepDone
+from fasttune.engine.memory import TooLarge, halved
 from fasttune.engine.optimizer import Schedule, set_learning_rate
 from fasttune.engine.step import run_step
 from fasttune.errors import DivergedError, Problem
@@ -31,6 +32,7 @@ class TrainState:
     num_tokens: int = 0  # real tokens trained on
     seconds: float = 0.0  # from the first batch to the last step, evaluations and saves included
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    tokens_per_microbatch: int | None = None  # what fitted, where the budget of the start did not
 
     def best(self, metric: str) -> dict[str, Any] | None:
         """The evaluation with the greatest `metric` (least for eval_loss); the earliest of equals."""
@@ -86,7 +88,7 @@ class Loop:
         begin = time.perf_counter() - state.seconds
         saved_at = state.step
         while state.step < self.num_steps and self.stop_reason is None:
-            yield self._step(schedule(state.step))
+            yield from self._step(schedule(state.step))
             is_best = False
             if self._is_due(self.recipe.evaluation.eval_strategy, self.recipe.evaluation.eval_steps):
                 evaluated = self._evaluate()
@@ -106,26 +108,33 @@ class Loop:
     def _now(self) -> dict[str, Any]:
         return {"step": self.state.step, "epoch": round(self.epoch, 6)}
 
-    def _step(self, learning_rate: float) -> StepDone:
+    def _step(self, learning_rate: float) -> Iterator[OutOfMemory | StepDone]:
+        """One update; a step that does not fit into memory is done again in smaller micro-batches."""
         state = self.state
         rank = self.accelerator.process_index
         set_learning_rate(self.optimizer, learning_rate)
-        cuts = self.plan.microbatches(state.step, rank)
-        result = run_step(
-            model=self.model,
-            optimizer=self.optimizer,
-            task=self.task,
-            microbatches=[collate(self.store, cut, self.pad_token_id, self.padded_length) for cut in cuts],
-            accelerator=self.accelerator,
-            max_grad_norm=self.recipe.training.max_grad_norm,
-            seed=(self.recipe.training.seed, state.step, rank),
-        )
+        while True:
+            cuts = self.plan.microbatches(state.step, rank)
+            try:
+                result = run_step(
+                    model=self.model,
+                    optimizer=self.optimizer,
+                    task=self.task,
+                    microbatches=[collate(self.store, cut, self.pad_token_id, self.padded_length) for cut in cuts],
+                    accelerator=self.accelerator,
+                    max_grad_norm=self.recipe.training.max_grad_norm,
+                    seed=(self.recipe.training.seed, state.step, rank),
+                )
+                break
+            except TooLarge as error:
+                reason = str(error)
+            yield self._halve(cuts, reason)
         if not math.isfinite(result.loss) or (self.accelerator.scaler is None and not result.is_finite):
             raise self._diverged(result.loss, result.grad_norm)
         state.step += 1
         state.loss_sum += result.loss
         state.num_tokens += result.num_tokens
-        return StepDone(
+        yield StepDone(
             **self._now(),
             loss=result.loss,
             learning_rate=learning_rate,
@@ -134,6 +143,18 @@ class Loop:
             num_microbatches=len(cuts),
             seconds=round(result.seconds, 4),
         )
+
+    def _halve(self, cuts: list[Indices], reason: str) -> OutOfMemory:
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.accelerator.num_processes > 1:  # the other ranks wait for gradients that will not come
+            raise RuntimeError(f"out of memory on rank {self.accelerator.process_index}: {reason}")
+        lengths, padded = self.plan.lengths, self.plan.padded
+        largest = max(cuts, key=lambda cut: num_tokens(cut, lengths, padded))
+        tokens = num_tokens(largest, lengths, padded)
+        budget = halved(self.plan.tokens_per_microbatch, tokens, len(largest), reason)
+        self.plan = replace(self.plan, tokens_per_microbatch=budget)
+        self.state.tokens_per_microbatch = budget
+        return OutOfMemory(**self._now(), tokens_per_microbatch=budget, reason=reason)
 
     def _diverged(self, loss: float, grad_norm: float) -> DivergedError:
         rows = sorted(int(self.store.rows[example]) for example in self.plan.examples(self.state.step))

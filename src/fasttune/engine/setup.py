@@ -47,8 +47,8 @@ class Setup:
         return self.tokenizer.pad_token_id or 0
 
     def run(self, task: Task, store: TokenStore) -> Outputs:
-        """A whole split without gradients, results in input order."""
-        return run_split(
+        """A whole split without gradients, results in input order; what fitted into memory is remembered."""
+        outputs = run_split(
             model=self.prepared,
             task=task,
             store=store,
@@ -58,6 +58,8 @@ class Setup:
             padded_length=self.padded_length,
             padded=self.padded,
         )
+        self.tokens_per_microbatch = outputs.tokens_per_microbatch
+        return outputs
 
 
 def choose_max_length(recipe: Recipe, name: str, tokenizer: PreTrainedTokenizerBase) -> Choice:

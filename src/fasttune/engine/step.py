@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 from fasttune.batching.collate import MicroBatch
 from fasttune.batching.plan import microbatch_seed
+from fasttune.engine.memory import naming_out_of_memory
 from fasttune.tasks import Task
 
 
@@ -47,6 +48,8 @@ def run_step(
 ) -> StepResult:
     """Forward and backward of all micro-batches, then one update, unless loss or gradients are not finite.
 
+    TooLarge when a micro-batch does not fit into memory: nothing was updated, and the step can be done again in parts.
+
     `seed` (run seed, step, rank) makes the dropout masks of each micro-batch a function of the place in the run.
     """
     begin = time.perf_counter()
@@ -61,7 +64,7 @@ def run_step(
         torch.manual_seed(microbatch_seed([*seed, index]))
         is_last = index == len(microbatches) - 1
         # Gradients of the ranks are added once, with the last micro-batch.
-        with nullcontext() if is_last else accelerator.no_sync(model):
+        with naming_out_of_memory(), nullcontext() if is_last else accelerator.no_sync(model):
             batch = batch.to(accelerator.device)
             loss, _ = task.loss(model(**batch.inputs), batch, training=True)
             accelerator.backward(loss * (accelerator.num_processes / weight))

@@ -11,7 +11,7 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from fasttune.engine.events import Evaluated, Event, Finished, Started, StepDone
+from fasttune.engine.events import Evaluated, Event, Finished, OutOfMemory, Started, StepDone
 
 WINDOW = 50  # steps over which speed is averaged
 
@@ -47,6 +47,10 @@ class ConsoleLog:
             self.start(event)
         elif isinstance(event, StepDone):
             self.step(event)
+        elif isinstance(event, OutOfMemory):
+            self.say(
+                f"out of memory: going on with {event.tokens_per_microbatch:,} tokens a micro-batch ({event.reason})"
+            )
         elif isinstance(event, Evaluated):
             self.say(" | ".join(evaluation_words(event)))
         elif isinstance(event, Finished):
