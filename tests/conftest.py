@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import make_rows, save_tiny_model, write_csv
 
+CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 ROOT = Path(__file__).parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="replace the stored losses by those of this run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No test reads or fills the user's cache folder."""
+    config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="fasttune-tests-")
+    os.environ["XDG_CACHE_HOME"] = config.stash[CACHE].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[CACHE].cleanup()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -63,7 +63,9 @@ def rows_in_use(model: PreTrainedModel, token_ids: np.ndarray) -> np.ndarray | N
     if type(table) is not nn.Embedding or not table.weight.requires_grad:
         return None
     owners = [parameter for _, parameter in model.named_parameters(remove_duplicate=False) if parameter is table.weight]
-    used = np.unique(token_ids)
+    is_used = np.zeros(table.num_embeddings, dtype=bool)
+    is_used[token_ids] = True
+    used = np.flatnonzero(is_used)
     is_tied = len(owners) > 1  # an output layer that shares the table moves every row
     return None if is_tied or len(used) > LARGEST_SHARE * table.num_embeddings else used
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from fasttune.cache import cache_folder
 from fasttune.native.library import HEAD_WIDTHS, Library, Settings
 
 # Without -fopenmp at the link: torch has loaded an OpenMP runtime, and a second one would fight it for the cores.
@@ -71,10 +72,6 @@ def loaded(compiler: str) -> Library:
         return Library(compiled(compiler))
 
 
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasttune" / "native"
-
-
 def compiled(compiler: str) -> Path:
     """The shared library for this source, compiler and processor; OSError or SubprocessError when it cannot be made."""
     source = importlib.resources.files("fasttune.native").joinpath("kernels.c").read_bytes()
@@ -82,7 +79,7 @@ def compiled(compiler: str) -> Path:
     capabilities = sorted(name for name, has in torch.cpu.get_capabilities().items() if has)
     made_of = repr((source, version, COMPILE, LINK, platform.machine(), capabilities))
     name = f"kernels-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
-    folder = cache_folder()
+    folder = cache_folder("native")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # no home, or not ours: this process compiles for itself

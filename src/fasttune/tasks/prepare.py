@@ -14,6 +14,7 @@ import numpy as np
 from fasttune.data.columns import resolve
 from fasttune.data.sources import Source, from_rows, load_source
 from fasttune.data.splits import holdout, sample
+from fasttune.data.token_cache import cached, key_of
 from fasttune.data.token_store import TokenStore
 from fasttune.errors import DataError, Problem, UsageError
 from fasttune.recipe import Recipe
@@ -151,8 +152,10 @@ def _taken(split: Split, indices: Any, name: str) -> Split:
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenStore:
-    """Tokenise a split; DataError when the tokenizer does not know the language."""
-    store = task.encode(split.rows, tokenizer, max_length, split.where)
+    """Tokenise a split, or map what was tokenised before; DataError when the tokenizer does not know the language."""
+    # A task is a dataclass: its repr holds all that encoding depends on (one that is not would never be found again).
+    key = key_of(split.rows.values, tokenizer, {"task": repr(task), "max_length": max_length})
+    store = cached(key, lambda: task.encode(split.rows, tokenizer, max_length, split.where))
     unknown = tokenizer.unk_token_id
     share = float(np.mean(store.input_ids == unknown)) if unknown is not None and store.num_tokens else 0.0
     if share > MAX_UNKNOWN_SHARE:

@@ -1,0 +1,11 @@
+"""Where fasttune keeps what it can make again: compiled kernels and tokenised data. Deleting it loses only time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder(kind: str) -> Path:
+    """The user's cache folder for `kind` (native | tokens); respects XDG_CACHE_HOME. It need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasttune" / kind

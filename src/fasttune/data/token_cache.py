@@ -1,0 +1,109 @@
+"""Token stores on disk, by content: what was tokenised once is mapped into memory the next time.
+
+A store is a folder of .npy files under the user's cache, named after a hash of everything that goes into it. Runs,
+seeds and processes of one machine share the pages. It is staged and renamed, and read back only if its arrays hash to
+what was written; anything else is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fasttune.cache import cache_folder
+from fasttune.data.token_store import TokenStore
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 1
+FINGERPRINT = "fingerprint.json"
+TARGET = "target."  # before the name of a target's array
+LARGEST_CACHE = 20 * 10**9  # bytes; the stores that were used longest ago go first
+
+
+def key_of(values: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> str:
+    """sha256 of rows, tokenizer and `settings` (maximum length, the task and what it knows of labels)."""
+    digest = hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True, default=str).encode())
+    # Truncation and padding are those of the last call; what they are for this store stands in the settings.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    digest.update(type(tokenizer).__name__.encode())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    for role, column in sorted(values.items()):
+        digest.update(json.dumps([role, len(column)]).encode())
+        for value in column:
+            encoded = (value if isinstance(value, str) else json.dumps(value, sort_keys=True)).encode()
+            digest.update(len(encoded).to_bytes(8, "little"))
+            digest.update(encoded)
+    return digest.hexdigest()
+
+
+def cached(key: str, make: Callable[[], TokenStore]) -> TokenStore:
+    """The store that `make` makes, from the cache where it is there and whole, or made and kept if it can be."""
+    folder = cache_folder("tokens") / key[:32]
+    store = _read(folder)
+    if store is None:
+        store = make()
+        try:
+            _write(folder, store)
+        except OSError:  # full, read-only, no home: the cache saves time, and a run needs none of it
+            return store
+    return store
+
+
+def _arrays(store: TokenStore) -> dict[str, np.ndarray]:
+    own = {name: getattr(store, name) for name in ("input_ids", "starts", "rows", "num_tokens_cut")}
+    return own | {f"{TARGET}{name}": array for name, array in store.targets.items()}
+
+
+def _write(folder: Path, store: TokenStore) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as staged:
+        place = Path(staged) / "store"
+        place.mkdir()
+        for name, array in _arrays(store).items():
+            np.save(place / f"{name}.npy", array, allow_pickle=False)
+        (place / FINGERPRINT).write_text(json.dumps(fingerprint_of(store)), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        place.replace(folder)
+    _make_room(folder.parent, keep=folder)
+
+
+def _read(folder: Path) -> TokenStore | None:
+    """None where there is no store, or one that is not whole."""
+    try:
+        expected = json.loads((folder / FINGERPRINT).read_text(encoding="utf-8"))
+        arrays = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
+        targets = {name.removeprefix(TARGET): arrays.pop(name) for name in list(arrays) if name.startswith(TARGET)}
+        store = TokenStore(**arrays, targets=targets)
+        if fingerprint_of(store) != expected:
+            return None
+        (folder / FINGERPRINT).touch()  # when it was used last
+        return store
+    except (OSError, ValueError, TypeError, EOFError):
+        return None
+
+
+def fingerprint_of(store: TokenStore) -> str:
+    """sha256 of all arrays; the store's own leaves out what training does not see."""
+    rest = hashlib.sha256(np.ascontiguousarray(store.rows).data)
+    rest.update(np.ascontiguousarray(store.num_tokens_cut).data)
+    return store.fingerprint + rest.hexdigest()
+
+
+def _make_room(folder: Path, keep: Path) -> None:
+    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in folder.iterdir() if path.is_dir()}
+    oldest_first = sorted(sizes, key=lambda path: (path / FINGERPRINT).stat().st_mtime if sizes[path] else 0.0)
+    total = sum(sizes.values())
+    for path in oldest_first:
+        if total > LARGEST_CACHE and path != keep:
+            shutil.rmtree(path, ignore_errors=True)
+            total -= sizes[path]
