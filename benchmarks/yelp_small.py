@@ -1,6 +1,7 @@
 """The tutorial's small run on real reviews: fasttune beside transformers' Trainer, same rows, model, seeds and machine.
 
-    python benchmarks/yelp_small.py --data FOLDER            all of it, about 75 minutes on two cores
+    python benchmarks/yelp_small.py --data FOLDER            all of it, two to three hours on two cores
+    python benchmarks/yelp_small.py --sides trainer --shared     accuracy only, while other work goes on
 
 A run that was stopped goes on: what stands in the day's file of results is not measured again.
 
@@ -10,6 +11,7 @@ learning rate 5e-5, 3 epochs. Sides:
   fasttune           as shipped (recipes/yelp.yaml)
   trainer-best       group_by_length, bf16, fused AdamW, attention dropout 0: the best a stock Trainer can be made to do
   trainer            dynamic padding, bf16, fused AdamW, attention dropout as the model has it
+  trainer-timed      the same, timed on 128 rows, for where its long runs shared the machine
   trainer-default    dynamic padding, fp32; timed on 128 rows
   tutorial           padding to 512, fp32; timed on 64 rows
 Each run is a process of its own, so that no side profits from what another left behind. Nothing else may run meanwhile.
@@ -33,11 +35,19 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 DEFAULT_DATA = Path(os.environ.get("FASTTUNE_REAL_DATA", ROOT / "../shared/data")) / "yelp_review_full"
 SEEDS = (1, 2, 3)
-ROWS = {"fasttune": 1000, "trainer-best": 1000, "trainer": 1000, "trainer-default": 128, "tutorial": 64}
+ROWS = {
+    "fasttune": 1000,
+    "trainer-best": 1000,
+    "trainer": 1000,
+    "trainer-timed": 128,
+    "trainer-default": 128,
+    "tutorial": 64,
+}
 # In turn, so that a slow hour of the machine meets both sides; the slowest last.
 ORDER = [
     ("tutorial", 1),
     ("trainer-default", 1),
+    ("trainer-timed", 1),
     *((side, seed) for seed in SEEDS for side in ("fasttune", "trainer-best")),
     *(("trainer", seed) for seed in SEEDS),
 ]
@@ -106,7 +116,7 @@ def run_trainer(side: str, data: Path, seed: int) -> dict[str, Any]:
         ]
 
     train, validation = examples(splits.train.rows), examples(splits.validation.rows)
-    timed_only = side in ("tutorial", "trainer-default")
+    timed_only = ROWS[side] < 1000
     with tempfile.TemporaryDirectory() as folder:
         trainer = transformers.Trainer(
             model=model,
@@ -116,7 +126,7 @@ def run_trainer(side: str, data: Path, seed: int) -> dict[str, Any]:
                 per_device_eval_batch_size=16,
                 learning_rate=5e-5,
                 num_train_epochs=1 if timed_only else 3,
-                bf16=not timed_only,
+                bf16=side not in ("tutorial", "trainer-default"),
                 train_sampling_strategy="group_by_length" if is_best else "random",
                 optim="adamw_torch_fused",
                 eval_strategy="no" if timed_only else "epoch",
@@ -161,25 +171,28 @@ def summary(runs: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     def of(side: str, key: str) -> list[Any]:
         return [run[key] for run in runs if run["side"] == side]
 
-    ours = statistics.median(of("fasttune", "tokens_per_second") or [0.0])
+    def speed(side: str) -> float | None:
+        alone = [run["tokens_per_second"] for run in runs if run["side"] == side and not run.get("shared")]
+        return statistics.median(alone) if alone else None
+
+    ours = speed("fasttune")
     lines = [
         "# Yelp, 1,000 rows, the embedded model: fasttune beside the Trainer",
         "",
-        f"{facts['date']}, {facts['platform']}, {facts['cpu']['cores']} cores, {facts['cpu']['capability']}; "
+        f"{facts['date']}, {facts['platform']}, {facts['cpu']['name']}, {facts['cpu']['cores']} cores, "
+        f"bf16 products at {facts['bf16_gflops']:.0f} GFLOPS; "
         + ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
         "",
         "| side | rows | runs | real tokens/s, median | fasttune / side | accuracy after 3 epochs, by seed | mean |",
         "|---|---|---|---|---|---|---|",
     ]
     for side in (side for side in ROWS if of(side, "side")):
-        speed = statistics.median(of(side, "tokens_per_second"))
         last = [accuracy[-1] for accuracy in of(side, "accuracy") if accuracy]
         mean = f"{statistics.mean(last):.4f}" if last else ""
         by_seed = ", ".join(f"{accuracy:.3f}" for accuracy in last)
-        ratio = f"{ours / speed:.1f}"
-        lines.append(
-            f"| {side} | {ROWS[side]} | {len(of(side, 'side'))} | {speed:,.0f} | {ratio} | {by_seed} | {mean} |"
-        )
+        tokens = speed(side)
+        timing = f"{tokens:,.0f} | {ours / tokens:.1f}" if tokens and ours else "not alone |"
+        lines.append(f"| {side} | {ROWS[side]} | {len(of(side, 'side'))} | {timing} | {by_seed} | {mean} |")
     return "\n".join(lines) + "\n"
 
 
@@ -188,21 +201,27 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--side", choices=ROWS, help="one run in this process; prints its figures as JSON")
     parser.add_argument("--seed", type=int, default=SEEDS[0])
+    parser.add_argument("--sides", nargs="+", choices=ROWS, default=list(ROWS), help="only these")
+    parser.add_argument("--shared", action="store_true", help="other work goes on: accuracy counts, speed does not")
     arguments = parser.parse_args()
     if arguments.side:
         is_ours = arguments.side == "fasttune"
         side = run_fasttune if is_ours else partial(run_trainer, arguments.side)
         print(json.dumps(side(arguments.data, arguments.seed)))
         return
+    import torch
+
+    from fasttune.engine.flops import measured_peak
     from fasttune.environment import describe
 
     facts = {"date": date.today().isoformat(), **describe()}
+    facts["bf16_gflops"] = measured_peak(torch.device("cpu"), "bf16") / 1e9
     path = ROOT / "benchmarks" / "results" / f"{facts['date']}-yelp-small"
     known = path.with_suffix(".json")
     runs = json.loads(known.read_text())["runs"] if known.exists() else []
     for side, seed in ORDER:
-        if not any((run["side"], run["seed"]) == (side, seed) for run in runs):
-            runs.append(run_in_process(side, arguments.data, seed))
+        if side in arguments.sides and not any((run["side"], run["seed"]) == (side, seed) for run in runs):
+            runs.append(run_in_process(side, arguments.data, seed) | ({"shared": True} if arguments.shared else {}))
         known.write_text(json.dumps({"facts": facts, "runs": runs}, indent=1) + "\n")
         path.with_suffix(".md").write_text(summary(runs, facts))
     print(summary(runs, facts))

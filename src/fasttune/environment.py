@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +38,16 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def cpu_name() -> str:
+    """As the kernel names it; virtual machines hide the name, so family and model stand beside it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return f"{facts.get('model name', '?')} family {facts.get('cpu family', '?')} model {facts.get('model', '?')}"
+
+
 def describe() -> dict[str, Any]:
     """Everything a bug report needs, and no secret: only the presence of variables that may hold one."""
     import psutil
@@ -51,7 +62,7 @@ def describe() -> dict[str, Any]:
     return {
         "versions": versions(PACKAGES + OPTIONAL_PACKAGES),
         "platform": platform.platform(),
-        "cpu": {"cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability()},
+        "cpu": {"name": cpu_name(), "cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability()},
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "cuda_devices": devices,
