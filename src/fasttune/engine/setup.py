@@ -16,7 +16,7 @@ from fasttune.engine.memory import choose_tokens_per_microbatch, keep_freed_memo
 from fasttune.engine.precision import Choice, choose_device, choose_precision, dtype_of
 from fasttune.engine.pretrained import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
-from fasttune.padding_free import padding_free, why_not
+from fasttune.padding_free import cuda, padding_free, why_not
 from fasttune.padding_free.attention import compiled_for
 from fasttune.padding_free.exceptions import OWN_ATTENTION
 from fasttune.recipe import Recipe
@@ -85,12 +85,16 @@ def choose_attention(recipe: Recipe, name: str, device: str, precision: str) -> 
     """What computes attention without padding on this device, and the dropout in it."""
     asked, config = recipe.training.attention_dropout, load_config(name)
     own = own_attention_dropout(config)
+    width = config.hidden_size // config.num_attention_heads
     kernel = Choice("torch", f"its fused kernels on {device}")
     dropout = Choice(str(own), "the model's own")
     if config.model_type in OWN_ATTENTION and recipe.preprocessing.padding == "none":
         kernel = Choice("the model's own", "on buckets of nearly equal length")
+    elif device == "cuda" and recipe.preprocessing.padding == "none":
+        chosen, reason = cuda.choose(torch.device(device), dtype_of(precision), width)
+        kernel = Choice("torch" if chosen is None else chosen.__name__, reason)
     elif device == "cpu" and recipe.preprocessing.padding == "none":
-        found = compiled_for(device, dtype_of(precision), config.hidden_size // config.num_attention_heads)
+        found = compiled_for(device, dtype_of(precision), width)
         kernel = Choice("compiled" if found.library else "torch", found.reason)
         if own > 0 and found.library is None:
             why = f"the fast attention of torch on a CPU has none; the model's own is {own}, config.json keeps it"

@@ -1,6 +1,8 @@
 """Attention in which each sequence sees only itself, over tokens laid end to end: the one place that knows kernels.
 
 All kernels take query, key, value [1, H, T, d] and return [1, T, H, d], and all are exact:
+- torch's own kernels for CUDA (`cuda.py`);
+- torch's own kernels for CUDA (`cuda.py`);
 - `Compiled`: our kernel in C for bf16 on CPUs that have it, with dropout (docs/decisions/0010);
 - `DenseBlocks`: batched matrix products over buckets of nearly equal length, with its own backward (0004);
 - `per_sequence`: one call of torch's fused attention for each sequence, which never holds a [length, length] matrix.
@@ -18,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
 from fasttune import native
+from fasttune.padding_free import cuda
 from fasttune.padding_free.boundaries import Boundaries, Bucket
 
 NAME = "fasttune_padding_free"
@@ -51,10 +54,18 @@ def attention(
         mask = attention_mask
         if mask is not None and mask.dim() == 2:
             mask = mask[:, None, None, :].bool()
+        if sliding_window is not None:
+            near = nearer_than(sliding_window, query.shape[2], query.device)
+            mask = near if mask is None else mask & near
         return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     longest = max(attention_mask.lengths)
     window = longest if sliding_window is None else min(sliding_window, longest)
+    if query.is_cuda:
+        kernel, _ = cuda.choose(query.device, query.dtype, query.shape[-1])
+        if kernel is not None and (window == longest or kernel is cuda.flash):
+            packed = cuda.Packed(attention_mask.starts_on_device, longest, window)
+            return kernel(query, key, value, packed, dropout, scale), None
     library = compiled_for(query.device.type, query.dtype, query.shape[-1]).library
     if library is not None and longest <= MAX_COMPILED_LENGTH:
         starts = attention_mask.starts_tensor
@@ -81,6 +92,12 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, keep_two_dimensional)
 
 
+def nearer_than(window: int, length: int, device: torch.device) -> torch.Tensor:
+    """[length, length] bool: true where two places are less than `window` apart."""
+    places = torch.arange(length, device=device)
+    return (places[:, None] - places).abs() < window
+
+
 def per_sequence(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -90,8 +107,8 @@ def per_sequence(
     scale: float,
     window: int,
 ) -> torch.Tensor:
-    places = torch.arange(max(boundaries.lengths), device=query.device)
-    near = (places[:, None] - places).abs() < window if window < len(places) else None
+    longest = max(boundaries.lengths)
+    near = nearer_than(window, longest, query.device) if window < longest else None
     parts = [
         F.scaled_dot_product_attention(
             query[:, :, start:stop],

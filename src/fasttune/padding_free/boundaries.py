@@ -61,6 +61,11 @@ class Boundaries:
         return torch.tensor(self.starts)
 
     @cached_property
+    def starts_on_device(self) -> torch.Tensor:
+        """`starts` as int32 on the model's device, the form of the kernels for GPUs."""
+        return torch.tensor(self.starts, dtype=torch.int32, device=self.index.device)
+
+    @cached_property
     def buckets(self) -> list[Bucket]:
         """The sequences in their order, grouped while lengths are near; computed once for all layers."""
         return [self._bucket(first, last) for first, last in group_by_length(self.lengths, MAX_BUCKET_PADDING)]
