@@ -258,6 +258,16 @@ def test_changed_training_rows_are_refused(
     )
 
 
+def test_another_kernel_is_said(place: Path, copy: Path, capsys: pytest.CaptureFixture) -> None:
+    environment = json.loads((copy / "environment.json").read_text())
+    environment["attention"]["value"] = "compiled"
+    (copy / "environment.json").write_text(json.dumps(environment))
+    assert cli.run(["train", str(place / "recipe.yaml"), "--output", str(copy), "--resume"]) == 0
+    assert (
+        "attention: torch now, compiled before; the run goes on, though not to the last bit" in capsys.readouterr().err
+    )
+
+
 def test_how_often_is_logged_may_change(
     place: Path, undisturbed: Path, copy: Path, capsys: pytest.CaptureFixture
 ) -> None:

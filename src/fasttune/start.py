@@ -27,6 +27,8 @@ from fasttune.tasks.prepare import TRAIN, Split, Splits, encode, read_splits, re
 
 # What may change between a start and its resume without changing what is learned.
 MAY_CHANGE = ("output.save_total_limit", "training.logging_steps", "tracking.report_to", "output.dir")
+# Choices that change no number but its rounding.
+ROUNDING = ("device", "kernel", "attention")
 # What `resolved` fills in: left open by the recipe of a resume, it stays as it was decided at the start.
 FILLED_IN = (
     "data.columns.text",
@@ -199,7 +201,14 @@ def _go_on(session: Session) -> None:
     """Take run id, state and checkpoint from the folder; refuse when the training examples are not the same."""
     folder = session.folder
     write_text(folder.recipe, dump(session.recipe))  # what may change has changed from here on
-    session.run_id = read_json(folder.environment)["run_id"]
+    environment = read_json(folder.environment)
+    session.run_id = environment["run_id"]
+    for name in ROUNDING:
+        before, now = environment.get(name, {}).get("value"), session.setup.choices[name].value
+        if before not in (None, now):
+            session.say(
+                f"{name}: {now} now, {before} before; the run goes on, though not to the last bit as it would have"
+            )
     if read_json(folder.data_report)["training_examples"] != session.stores[TRAIN].fingerprint:
         raise DataError(
             Problem(
