@@ -1,0 +1,225 @@
+"""The sides of a comparison: fasttune, and transformers' Trainer in the ways people run it, on the same rows and model.
+
+Rows, labels and tokens are those that fasttune reads, so that all sides train on the same. Run as a program this file
+is one side in a process of its own, so that no side profits from what another left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+YELP = Path(os.environ.get("FASTTUNE_REAL_DATA", ROOT / "../shared/data")) / "yelp_review_full"
+EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 16, 5e-5
+SKIPPED_STEPS = 2  # the first steps compile and allocate, on every side
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to run the Trainer; `None` for attention dropout keeps the model's own."""
+
+    what: str
+    padding: str = "longest"  # longest | max_length
+    bf16: bool = True
+    group_by_length: bool = False
+    attention_dropout: float | None = None
+    padding_free: bool = False
+
+
+SIDES = {
+    "tutorial": Side("padding to 512, fp32", padding="max_length", bf16=False),
+    "trainer-default": Side("dynamic padding, fp32", bf16=False),
+    "trainer": Side("dynamic padding, bf16, fused AdamW"),
+    "trainer-best": Side("group_by_length, bf16, fused AdamW", group_by_length=True),
+    "trainer-best-0": Side(
+        "group_by_length, bf16, fused AdamW, attention dropout 0", group_by_length=True, attention_dropout=0.0
+    ),
+    "trainer-default-free": Side("dynamic padding, fp32, fasttune.padding_free", bf16=False, padding_free=True),
+    "trainer-free": Side("dynamic padding, bf16, fused AdamW, fasttune.padding_free", padding_free=True),
+}
+
+
+def recipe_of(data: Path, seed: int, num_rows: int, num_eval_rows: int | None, epochs: int) -> dict[str, Any]:
+    return {
+        "data": {
+            "train": str(data / "train.jsonl"),
+            "validation": str(data / "validation.jsonl"),
+            "max_train_samples": num_rows,
+            "max_eval_samples": num_eval_rows,
+            "label_names": ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"],
+        },
+        "training": {
+            "seed": seed,
+            "batch_size": BATCH_SIZE,
+            "learning_rate": LEARNING_RATE,
+            "num_train_epochs": epochs,
+            "logging_steps": 30,
+        },
+        "tracking": {"report_to": "none"},
+    }
+
+
+def peak_memory_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def run_fasttune(recipe: dict[str, Any]) -> dict[str, Any]:
+    import fasttune
+    from fasttune.engine.events import StepDone
+
+    steps: list[StepDone] = []
+
+    def observer(event: object) -> None:
+        if isinstance(event, StepDone):
+            steps.append(event)
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = fasttune.fit(recipe, output=Path(folder) / "run", progress=False, observers=[observer])
+        lines = (run.folder / "events.jsonl").read_text().splitlines()
+    evaluations = [line for line in map(json.loads, lines) if line["event"] == "evaluation"]
+    timed = steps[SKIPPED_STEPS:]
+    return {
+        "accuracy": [line["eval_accuracy"] for line in evaluations],
+        "losses": [round(step.loss, 4) for step in steps],
+        "tokens_per_second": sum(step.num_tokens for step in timed) / sum(step.seconds for step in timed),
+        "eval_rows_per_second": statistics.median(line["eval_samples_per_second"] for line in evaluations),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    import transformers
+    from sklearn.metrics import accuracy_score
+
+    import fasttune
+    from fasttune import recipe as recipes
+    from fasttune.starter.model import embedded_model_path
+    from fasttune.tasks.prepare import read_splits
+
+    side, seed = SIDES[name], recipe["training"]["seed"]
+    splits = read_splits(recipes.load(recipe))
+    transformers.set_seed(seed)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(embedded_model_path(), model_max_length=512)
+    dropout = {} if side.attention_dropout is None else {"attention_probs_dropout_prob": side.attention_dropout}
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        embedded_model_path(), num_labels=5, dtype=torch.float32, **dropout
+    )
+    if side.padding_free:
+        fasttune.padding_free(model)
+
+    def examples(rows: Any) -> list[dict[str, Any]]:
+        padding: Any = "max_length" if side.padding == "max_length" else False
+        encoded = tokenizer(list(rows.values["text"]), truncation=True, max_length=512, padding=padding)
+        labels = [splits.task.vocabulary.index[label] for label in rows.values["label"]]
+        return [
+            {"input_ids": ids, "attention_mask": mask, "labels": label}
+            for ids, mask, label in zip(encoded["input_ids"], encoded["attention_mask"], labels, strict=True)
+        ]
+
+    steps: list[tuple[float, int]] = []  # seconds, real tokens
+
+    class Collator(transformers.DataCollatorWithPadding):
+        """Counts the real tokens of each training batch, in the order in which they are trained."""
+
+        def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+            batch = super().__call__(features)
+            counts.append(int(batch["attention_mask"].sum()))
+            return batch
+
+    class Clock(transformers.TrainerCallback):
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            counts.clear()
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.begin = time.perf_counter()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            steps.append((time.perf_counter() - self.begin, counts.pop(0)))
+
+        def on_evaluate(self, *args: Any, **kwargs: Any) -> None:
+            counts.clear()
+
+    counts: list[int] = []
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = transformers.Trainer(
+            model=model,
+            args=transformers.TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=BATCH_SIZE,
+                per_device_eval_batch_size=BATCH_SIZE,
+                learning_rate=LEARNING_RATE,
+                num_train_epochs=recipe["training"]["num_train_epochs"],
+                bf16=side.bf16,
+                train_sampling_strategy="group_by_length" if side.group_by_length else "random",
+                optim="adamw_torch_fused",
+                eval_strategy="epoch",
+                save_strategy="no",
+                logging_strategy="steps",
+                logging_steps=1,
+                seed=seed,
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=not torch.cuda.is_available(),
+            ),
+            train_dataset=examples(splits.train.rows),
+            eval_dataset=examples(splits.validation.rows),
+            data_collator=Collator(tokenizer),
+            callbacks=[Clock()],
+            compute_metrics=lambda result: {
+                "accuracy": accuracy_score(result.label_ids, result.predictions.argmax(-1))
+            },
+        )
+        trainer.train()
+    evaluations = [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
+    timed = steps[SKIPPED_STEPS:]
+    return {
+        "accuracy": [entry["eval_accuracy"] for entry in evaluations],
+        "losses": [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry],
+        "tokens_per_second": sum(count for _, count in timed) / sum(seconds for seconds, _ in timed),
+        "eval_rows_per_second": statistics.median(entry["eval_samples_per_second"] for entry in evaluations),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def in_process(side: str, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Run one side in a new process, and say what it measured."""
+    command = [sys.executable, __file__, side, json.dumps(recipe)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    shown = {key: value for key, value in result.items() if key != "losses"}
+    print(side, recipe["training"]["seed"], json.dumps(shown), file=sys.stderr, flush=True)
+    return {"side": side, "seed": recipe["training"]["seed"], **result}
+
+
+def machine() -> dict[str, Any]:
+    """Date, machine and versions, and what the machine can do at best."""
+    import torch
+
+    from fasttune.engine.flops import measured_peak
+    from fasttune.environment import describe
+
+    peaks = {f"{name}_gflops": measured_peak(torch.device("cpu"), name) / 1e9 for name in ("bf16", "fp32")}
+    return {"date": date.today().isoformat(), **describe(), **peaks}
+
+
+def heading(facts: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    peaks = f"bf16 products at {facts['bf16_gflops']:.0f} GFLOPS, fp32 at {facts['fp32_gflops']:.0f}"
+    return f"{facts['date']}, {facts['cpu']['name']}, {facts['cpu']['cores']} cores, {peaks}; {versions}"
+
+
+if __name__ == "__main__":
+    name, recipe = sys.argv[1], json.loads(sys.argv[2])
+    print(json.dumps(run_fasttune(recipe) if name == "fasttune" else run_trainer(name, recipe)))

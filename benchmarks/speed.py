@@ -1,0 +1,91 @@
+"""Speed of training and evaluation beside transformers' Trainer: same rows, model and machine, in turn.
+
+    python benchmarks/speed.py --data FOLDER [--rounds 3]        about forty minutes on two cores
+
+FOLDER as in yelp_small.py. Every side trains one epoch of the same 192 rows and evaluates 96; a round runs all sides
+one after the other, each in a process of its own; medians over the rounds. Nothing else may run meanwhile.
+Real tokens a second leave padding out, and evaluations, start-up and each run's first two steps too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from sides import ROOT, SIDES, YELP, heading, in_process, machine, recipe_of
+
+NUM_ROWS, NUM_EVAL_ROWS = 192, 96
+ORDER = ("fasttune", *SIDES)
+
+
+def flops_per_token(recipe: dict[str, Any]) -> float:
+    from fasttune import recipe as recipes
+    from fasttune.engine.flops import training_flops
+    from fasttune.engine.pretrained import load_model, load_tokenizer
+    from fasttune.tasks.prepare import encode, read_splits
+
+    loaded = recipes.load(recipe)
+    splits = read_splits(loaded)
+    store = encode(splits.train, splits.task, load_tokenizer(loaded.model), 512)
+    model = load_model(loaded.model, splits.task.auto_class, splits.task.state(), seed=1).model
+    return training_flops(model, store.lengths) / store.num_tokens
+
+
+def summary(runs: list[dict[str, Any]], facts: dict[str, Any], flops: float) -> str:
+    """A markdown page of medians and ratios to fasttune."""
+
+    def median(side: str, key: str) -> float:
+        return statistics.median(run[key] for run in runs if run["side"] == side)
+
+    lines = [
+        f"# Speed on {NUM_ROWS} Yelp rows, the embedded model, batch 16",
+        "",
+        heading(facts),
+        "",
+        "| side | | real tokens/s, median (least to most) | fasttune / side | share of the peak | evaluation, rows/s "
+        "| fasttune / side | peak memory, GB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for side in (side for side in ORDER if any(run["side"] == side for run in runs)):
+        speeds = [run["tokens_per_second"] for run in runs if run["side"] == side]
+        tokens, rows = median(side, "tokens_per_second"), median(side, "eval_rows_per_second")
+        is_fp32 = side in SIDES and not SIDES[side].bf16
+        share = tokens * flops / 1e9 / facts["fp32_gflops" if is_fp32 else "bf16_gflops"]
+        lines.append(
+            f"| {side} | {SIDES[side].what if side in SIDES else 'as shipped'} "
+            f"| {tokens:,.0f} ({min(speeds):,.0f} to {max(speeds):,.0f}) "
+            f"| {median('fasttune', 'tokens_per_second') / tokens:.1f} | {share:.0%} | {rows:,.0f} "
+            f"| {median('fasttune', 'eval_rows_per_second') / rows:.1f} "
+            f"| {median(side, 'peak_memory_bytes') / 1e9:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=YELP)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sides", nargs="+", default=list(ORDER), choices=ORDER)
+    arguments = parser.parse_args()
+    facts = machine()
+    path = ROOT / "benchmarks" / "results" / f"{facts['date']}-speed"
+    known = path.with_suffix(".json")
+    runs = json.loads(known.read_text())["runs"] if known.exists() else []
+    flops = flops_per_token(recipe_of(arguments.data, 1, NUM_ROWS, NUM_EVAL_ROWS, 1))
+    for seed in range(1, arguments.rounds + 1):
+        for side in arguments.sides:
+            if any((run["side"], run["seed"]) == (side, seed) for run in runs):
+                continue
+            # The rows are drawn with data.seed, so every round trains on the same; training.seed shuffles them.
+            runs.append(in_process(side, recipe_of(arguments.data, seed, NUM_ROWS, NUM_EVAL_ROWS, 1)))
+            known.write_text(json.dumps({"facts": facts, "runs": runs}, indent=1) + "\n")
+            if any(run["side"] == "fasttune" for run in runs):
+                path.with_suffix(".md").write_text(summary(runs, facts, flops))
+    print(path.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main()
