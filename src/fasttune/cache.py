@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 
 def cache_folder(kind: str) -> Path:
     """The user's cache folder for `kind` (native | tokens); respects XDG_CACHE_HOME. It need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasttune" / kind
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as in some containers
+        caches = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+    return caches / "fasttune" / kind

@@ -26,7 +26,7 @@ from fasttune.engine.optimizer import load_optimizer_tensors, make_optimizer, op
 from fasttune.engine.pretrained import save_model
 from fasttune.engine.setup import Setup
 from fasttune.environment import peak_memory_bytes, versions
-from fasttune.errors import DivergedError
+from fasttune.errors import CheckpointError, DivergedError, Problem
 from fasttune.observers import Observer
 from fasttune.observers.files import EventLog, TensorBoard, has_tensorboard
 from fasttune.observers.stopping import EarlyStopping, StopOnSignal
@@ -160,7 +160,18 @@ class Session:
     def _restore(self, optimizer: torch.optim.Optimizer) -> None:
         assert self.checkpoint is not None
         self.setup.model.load_state_dict(self.checkpoint.tensors("model"))
-        load_optimizer_tensors(self.setup.model, optimizer, self.checkpoint.tensors("optimizer"))
+        try:
+            load_optimizer_tensors(self.setup.model, optimizer, self.checkpoint.tensors("optimizer"))
+        except KeyError as error:
+            raise CheckpointError(
+                Problem(
+                    where=f"checkpoint {self.checkpoint.path}",
+                    found=f"moments of {error.args[0]}, which is not trained here",
+                    expected="the parameters of the start (fasttune's version and the number of processes decide them)",
+                    hint="resume as the run was started, or start a new run with another --output",
+                    code="E521",
+                )
+            ) from None
         scaler = self.checkpoint.state()["scaler"]
         if scaler and self.setup.accelerator.scaler:
             self.setup.accelerator.scaler.load_state_dict(scaler)

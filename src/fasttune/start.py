@@ -75,7 +75,7 @@ def choose_trained_rows(recipe: Recipe, setup: Setup, store: TokenStore) -> np.n
     """
     if recipe.training.weight_decay > 0 or setup.accelerator.num_processes > 1:
         return None
-    used = rows_in_use(setup.model, np.append(store.input_ids, setup.pad_token_id))
+    used = rows_in_use(setup.model, store.input_ids, setup.pad_token_id)
     if used is not None:
         reason = "the others occur in no training text, so no gradient ever reaches them"
         setup.choices["word_embeddings"] = Choice(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def test_everything_that_goes_in_is_in_the_key() -> None:
         key_of(VALUES, tokenizer, {**SETTINGS, "max_length": 21}),
         key_of(VALUES, tokenizer, {**SETTINGS, "task": "other"}),
     ]
+    tokenizer.truncation_side = "left"
+    keys.append(key_of(VALUES, tokenizer, SETTINGS))
     tokenizer.add_tokens(["wonderful"])
     keys.append(key_of(VALUES, tokenizer, SETTINGS))
     assert len(set(keys)) == len(keys)
@@ -109,10 +112,13 @@ def test_without_a_place_to_write_it_works_all_the_same(monkeypatch: pytest.Monk
 
 def test_what_was_used_longest_ago_makes_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = Maker()
-    for key in "abc":
+    for age, key in enumerate("cba"):
         cached(key * 40, make)
-    cached("a" * 40, make)  # used again
-    size = sum(path.stat().st_size for path in folder.glob("a*/*"))
+        os.utime(next(folder.glob(f"{key}*/fingerprint.json")), (1000 + age, 1000 + age))
+    (folder / "tmpkilled" / "store").mkdir(parents=True)  # of a writer that was killed
+    os.utime(folder / "tmpkilled", (900, 900))
+    cached("c" * 40, make)  # used again
+    size = sum(path.stat().st_size for path in folder.glob("c*/*"))
     monkeypatch.setattr(token_cache, "LARGEST_CACHE", 2 * size)
     cached("d" * 40, make)
-    assert {path.name[0] for path in folder.iterdir()} == {"a", "d"}
+    assert {path.name[0] for path in folder.iterdir()} == {"c", "d"}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fasttune import native
 from fasttune.engine.dropout import CpuDropout
 from fasttune.native import build
-from fasttune.padding_free.attention import MAX_COMPILED_LENGTH, attention
+from fasttune.padding_free.attention import MAX_COMPILED_LENGTH, attention, compiled_for
 from fasttune.padding_free.boundaries import Boundaries
 
 FOUND = native.find()
@@ -171,12 +171,21 @@ def test_a_number_that_is_none_stays_none() -> None:
 @pytest.mark.parametrize("num", [1, 15, 17, 8192, 8193, 100_003])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_dropout_touches_every_number_and_none_beyond(num: int, dtype: torch.dtype) -> None:
-    room = torch.full((num + 32,), 3.0, dtype=dtype)
     library = FOUND.library
     assert library is not None
-    out = library.dropout(room[:num], 0.5, 3)
-    assert out.shape == (num,) and set(out.unique().tolist()) <= {0.0, 6.0}
+    source, room = torch.full((num + 64,), 3.0, dtype=dtype), torch.full((num + 64,), 7.0, dtype=dtype)
+    out = room[32 : num + 32]
+    drop = library._make_dropout(0.5, 3)
+    library._drop[dtype](source.data_ptr(), out.data_ptr(), num, drop)
+    assert set(out.unique().tolist()) <= {0.0, 6.0}
+    assert (room[:32] == 7).all() and (room[num + 32 :] == 7).all()
+    assert torch.equal(library.dropout(source[:num], 0.5, 3), out)
     assert torch.equal(library.dropout(out, 0.5, 3), out * 2), "the same seed keeps the same numbers"
+
+
+def forget() -> None:
+    build.find.cache_clear()
+    compiled_for.cache_clear()
 
 
 @pytest.fixture
@@ -184,10 +193,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """An empty cache folder; what this process found is forgotten before and after."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("FASTTUNE_NATIVE", raising=False)
-    build.find.cache_clear()
+    forget()
     yield tmp_path / "fasttune" / "native"
     monkeypatch.undo()
-    build.find.cache_clear()
+    forget()
 
 
 @needs_kernels
@@ -210,9 +219,24 @@ def test_a_damaged_file_in_the_cache_is_made_anew(fresh: Path) -> None:
 
 
 @needs_kernels
+def test_they_are_proved_in_any_mode(fresh: Path) -> None:
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert compiled_for("cpu", torch.bfloat16, 32).library is not None
+
+
+@needs_kernels
+def test_second_derivatives_are_refused_and_not_wrong() -> None:
+    tensors = make_tensors(20, 32)
+    weight = torch.ones(1, 20, HEADS, 32, requires_grad=True)
+    (grad,) = torch.autograd.grad((run(tensors, [20], 0.2) * weight).sum(), tensors[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+@needs_kernels
 def test_kernels_that_compute_something_else_are_not_used(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "TOLERANCE", 1e-6)
-    found = native.find()
+    monkeypatch.setattr("fasttune.padding_free.attention.TOLERANCE", 1e-6)
+    found = compiled_for("cpu", torch.bfloat16, 32)
     assert found.library is None and "differ from torch by" in found.reason
 
 

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from fasttune.padding_free import cuda
-from fasttune.padding_free.attention import attention
+from fasttune.padding_free.attention import attention, per_sequence
 from fasttune.padding_free.boundaries import Boundaries
+from fasttune.padding_free.proof import TOLERANCE, worst_difference
 
 
 def test_a_kernel_that_cannot_run_is_not_chosen() -> None:
@@ -19,18 +20,14 @@ def test_a_kernel_that_cannot_run_is_not_chosen() -> None:
 
 
 def test_the_proof_finds_a_kernel_that_ignores_boundaries() -> None:
-    def leaks(query, key, value, packed, dropout, scale):
+    def leaks(query, key, value, boundaries, scale):
         return F.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2)
 
-    def right(query, key, value, packed, dropout, scale):
-        parts = [
-            F.scaled_dot_product_attention(*(tensor[:, :, first:last] for tensor in (query, key, value)), scale=scale)
-            for first, last in pairwise(packed.starts.tolist())
-        ]
-        return torch.cat(parts, dim=2).transpose(1, 2)
+    def right(query, key, value, boundaries, scale):
+        return per_sequence(query, key, value, boundaries, 0.0, scale, window=100)
 
     place = (torch.device("cpu"), torch.bfloat16, 32)
-    assert cuda.prove(right, *place) <= cuda.TOLERANCE < cuda.prove(leaks, *place)
+    assert worst_difference(right, *place) <= TOLERANCE < worst_difference(leaks, *place)
 
 
 @pytest.mark.gpu
@@ -56,4 +53,4 @@ def test_parity_on_a_gpu(dtype: torch.dtype, width: int) -> None:
         found = [out, *torch.autograd.grad(out, tensors, weight.to(dtype))]
         wanted = [expected, *torch.autograd.grad(expected, copies, weight)]
         for one, other in zip(found, wanted, strict=True):
-            assert ((one.float() - other).abs().max() / other.abs().max()).item() < cuda.TOLERANCE
+            assert ((one.float() - other).abs().max() / other.abs().max()).item() < TOLERANCE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 import transformers as T
@@ -150,6 +152,52 @@ def test_a_saved_model_carries_nothing_of_it(tmp_path) -> None:
     assert "fasttune" not in (tmp_path / "config.json").read_text()
     loaded = T.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     assert torch.equal(loaded(**make_batch(0)).logits, padded(**make_batch(0)).logits)
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet", "deberta", "modernbert"])
+def test_a_deep_copy_is_a_model_of_its_own(family: str) -> None:
+    padded, free = make_pair(family, "classification")
+    copy = deepcopy(free)
+    with torch.no_grad():
+        for parameter in free.parameters():
+            parameter.mul_(1.5)
+    batch = make_batch(0)
+    torch.testing.assert_close(copy(**batch).logits, padded(**batch).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_forward_that_was_cut_short_leaves_nothing_behind(family: str) -> None:
+    padded, free = make_pair(family, "classification")
+    stop = next(module for module in free.modules() if "GELU" in type(module).__name__)
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    handle = stop.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        free(**make_batch(0))
+    handle.remove()
+    batch = {name: tensor[:3, :24] for name, tensor in make_batch(0).items()}
+    torch.testing.assert_close(free(**batch).logits, padded(**batch).logits, rtol=0, atol=1e-5)
+
+
+def test_gradient_checkpointing() -> None:
+    padded, free = make_pair("bert", "classification")
+    batch = make_batch(0)
+    for model in (padded, free):
+        model.train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        model.activation_checkpointing_enable()
+        model(**batch).logits.square().sum().backward()
+    for expected, found in zip(padded.parameters(), free.parameters(), strict=True):
+        if expected.grad is not None:
+            torch.testing.assert_close(found.grad, expected.grad, rtol=0, atol=1e-5)
+    other = T.AutoModelForSequenceClassification.from_config(T.DebertaV2Config(**SIZES, **DISTANCES))
+    other.activation_checkpointing_enable()
+    with pytest.raises(fasttune.Error, match="gradient checkpointing"):
+        fasttune.padding_free(other)
 
 
 def test_attention_dropout_is_honoured_where_it_is_set() -> None:

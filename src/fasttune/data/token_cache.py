@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,15 @@ LARGEST_CACHE = 20 * 10**9  # bytes; the stores that were used longest ago go fi
 
 def key_of(values: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> str:
     """sha256 of rows, tokenizer and `settings` (maximum length, the task and what it knows of labels)."""
+    import tokenizers
+    import transformers
+
     digest = hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True, default=str).encode())
     # Truncation and padding are those of the last call; what they are for this store stands in the settings.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    digest.update(type(tokenizer).__name__.encode())
+    about = (type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.split_special_tokens)
+    digest.update(repr((about, tokenizers.__version__, transformers.__version__)).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     for role, column in sorted(values.items()):
         digest.update(json.dumps([role, len(column)]).encode())
@@ -52,10 +57,8 @@ def cached(key: str, make: Callable[[], TokenStore]) -> TokenStore:
     store = _read(folder)
     if store is None:
         store = make()
-        try:
+        with suppress(OSError):  # full or read-only: the cache saves time, and a run needs none of it
             _write(folder, store)
-        except OSError:  # full, read-only, no home: the cache saves time, and a run needs none of it
-            return store
     return store
 
 
@@ -86,10 +89,11 @@ def _read(folder: Path) -> TokenStore | None:
         store = TokenStore(**arrays, targets=targets)
         if fingerprint_of(store) != expected:
             return None
-        (folder / FINGERPRINT).touch()  # when it was used last
-        return store
     except (OSError, ValueError, TypeError, EOFError):
         return None
+    with suppress(OSError):  # read-only
+        (folder / FINGERPRINT).touch()  # when it was used last
+    return store
 
 
 def fingerprint_of(store: TokenStore) -> str:
@@ -99,9 +103,15 @@ def fingerprint_of(store: TokenStore) -> str:
     return store.fingerprint + rest.hexdigest()
 
 
+def _last_used(path: Path) -> float:
+    """What has no fingerprint is being written, or was when it was killed."""
+    fingerprint = path / FINGERPRINT
+    return (fingerprint if fingerprint.exists() else path).stat().st_mtime
+
+
 def _make_room(folder: Path, keep: Path) -> None:
-    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in folder.iterdir() if path.is_dir()}
-    oldest_first = sorted(sizes, key=lambda path: (path / FINGERPRINT).stat().st_mtime if sizes[path] else 0.0)
+    sizes = {path: sum(file.stat().st_size for file in path.rglob("*")) for path in folder.iterdir() if path.is_dir()}
+    oldest_first = sorted(sizes, key=_last_used)
     total = sum(sizes.values())
     for path in oldest_first:
         if total > LARGEST_CACHE and path != keep:

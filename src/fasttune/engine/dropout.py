@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from fasttune import native
 
@@ -23,6 +24,7 @@ class _CompiledDrop(torch.autograd.Function):
         return library.dropout(hidden, *ctx.settings)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         return ctx.library.dropout(grad, *ctx.settings), None, None
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 # Above this share of the vocabulary the second table costs more than it saves.
 LARGEST_SHARE = 0.5
+CHUNK = 2**20
 
 
 class TrainedRows(nn.Embedding):
@@ -31,12 +32,12 @@ class TrainedRows(nn.Embedding):
     rows: nn.Parameter
     used: torch.Tensor  # (num_used,) int64, the row of `weight` that each of `rows` is
     place: torch.Tensor  # (V,) int64, the inverse of `used`
+    padding_place: int | None  # of padding_idx, where that is used
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(input)
-        padding = None if self.padding_idx is None else int(self.place[self.padding_idx])
-        return F.embedding(self.place[input], self.rows, padding)
+        return F.embedding(self.place[input], self.rows, self.padding_place)
 
     def train(self, mode: bool = True) -> TrainedRows:
         if not mode:
@@ -57,14 +58,19 @@ class TrainedRows(nn.Embedding):
             self.rows.copy_(self.weight[self.used])
 
 
-def rows_in_use(model: PreTrainedModel, token_ids: np.ndarray) -> np.ndarray | None:
-    """(num_used,) the ids among `token_ids`, sorted; None where all rows have to be trained, or it would not pay."""
+def rows_in_use(model: PreTrainedModel, token_ids: np.ndarray, pad_token_id: int) -> np.ndarray | None:
+    """(num_used,) the ids among `token_ids` and the padding's, sorted.
+
+    None where all rows have to be trained, or where it would not pay.
+    """
     table = model.get_input_embeddings()
     if type(table) is not nn.Embedding or not table.weight.requires_grad:
         return None
     owners = [parameter for _, parameter in model.named_parameters(remove_duplicate=False) if parameter is table.weight]
     is_used = np.zeros(table.num_embeddings, dtype=bool)
-    is_used[token_ids] = True
+    is_used[pad_token_id] = True
+    for first in range(0, len(token_ids), CHUNK):  # numpy makes eight bytes of each index
+        is_used[token_ids[first : first + CHUNK]] = True
     used = np.flatnonzero(is_used)
     is_tied = len(owners) > 1  # an output layer that shares the table moves every row
     return None if is_tied or len(used) > LARGEST_SHARE * table.num_embeddings else used
@@ -73,7 +79,7 @@ def rows_in_use(model: PreTrainedModel, token_ids: np.ndarray) -> np.ndarray | N
 @contextmanager
 def trained_rows(model: PreTrainedModel, used: np.ndarray) -> Iterator[None]:
     """Inside, the word embeddings of `model` train the rows `used` alone; afterwards they are a plain nn.Embedding."""
-    module = model.get_input_embeddings()
+    module: nn.Module = model.get_input_embeddings()
     assert isinstance(module, nn.Embedding), "rows_in_use said None"
     weight = module.weight
     place = torch.full((len(weight),), -1, dtype=torch.int64)
@@ -81,13 +87,15 @@ def trained_rows(model: PreTrainedModel, used: np.ndarray) -> Iterator[None]:
     module.register_buffer("used", torch.from_numpy(used).to(weight.device, torch.int64), persistent=False)
     module.register_buffer("place", place.to(weight.device), persistent=False)
     module.register_parameter("rows", nn.Parameter(weight.detach()[used]))
+    padding = None if module.padding_idx is None else int(place[module.padding_idx])
     weight.requires_grad_(False)
+    vars(module)["padding_place"] = padding if padding is not None and padding >= 0 else None
     module.__class__ = TrainedRows
     try:
         yield
     finally:
         module.eval()  # writes back what was learned
         module.__class__ = nn.Embedding
-        for name in ("rows", "used", "place"):
+        for name in ("rows", "used", "place", "padding_place"):
             delattr(module, name)
         weight.requires_grad_(True)

@@ -64,14 +64,16 @@ def run_split(
             with naming_out_of_memory():
                 part, loss, weight = forward(examples)
         except TooLarge as error:
-            tokens = num_tokens(examples, store.lengths, padded)
-            tokens_per_microbatch = halved(tokens_per_microbatch, tokens, len(examples), str(error))
-            left = np.concatenate([examples, *pending])
-            pending = deque(cut(left, store.lengths, tokens_per_microbatch, padded))
+            reason = str(error)  # what the exception holds of the device goes with it
+        else:
+            if results is None:
+                results = np.zeros((len(store), *part.shape[1:]), dtype=np.float32)
+            results[examples] = part
+            loss_sum, weight_sum = loss_sum + loss, weight_sum + weight
             continue
-        if results is None:
-            results = np.zeros((len(store), *part.shape[1:]), dtype=np.float32)
-        results[examples] = part
-        loss_sum, weight_sum = loss_sum + loss, weight_sum + weight
+        tokens = num_tokens(examples, store.lengths, padded)
+        tokens_per_microbatch = halved(tokens_per_microbatch, tokens, len(examples), reason)
+        left = np.concatenate([examples, *pending])
+        pending = deque(cut(left, store.lengths, tokens_per_microbatch, padded))
     assert results is not None, "an empty split was refused when it was read"
     return Outputs(results, loss_sum / weight_sum if store.targets else None, tokens_per_microbatch)

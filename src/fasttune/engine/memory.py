@@ -29,8 +29,8 @@ def choose_tokens_per_microbatch(asked: int | str, device: str) -> Choice:
     return Choice(str(TOKENS_PER_MICROBATCH[device]), f"a good size for {device}")
 
 
-# What oneDNN makes of an allocation that failed, on a CPU.
-ONEDNN_SAYS = "could not create a primitive"
+# What libraries under torch make of an allocation that failed: oneDNN on a CPU, cuBLAS.
+OTHER_WORDS = ("could not create a primitive", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class TooLarge(Exception):
@@ -43,7 +43,8 @@ def naming_out_of_memory() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error) or ONEDNN_SAYS in str(error)):
+        is_known = isinstance(error, MemoryError) or should_reduce_batch_size(error)
+        if not is_known and not any(words in str(error) for words in OTHER_WORDS):
             raise
         said = str(error).strip().splitlines() or [type(error).__name__]
         error.__traceback__ = None  # its frames hold the tensors that have to go

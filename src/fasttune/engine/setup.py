@@ -17,8 +17,9 @@ from fasttune.engine.precision import Choice, choose_device, choose_precision, d
 from fasttune.engine.pretrained import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
 from fasttune.padding_free import cuda, padding_free, why_not
-from fasttune.padding_free.attention import compiled_for
+from fasttune.padding_free.attention import MAX_COMPILED_LENGTH, compiled_for
 from fasttune.padding_free.exceptions import OWN_ATTENTION
+from fasttune.padding_free.unpad import FAMILIES
 from fasttune.recipe import Recipe
 from fasttune.starter.model import EMBEDDED_MODEL, EMBEDDED_MODEL_DESCRIPTION
 from fasttune.tasks import Task
@@ -85,20 +86,22 @@ def choose_attention(recipe: Recipe, name: str, device: str, precision: str) -> 
     """What computes attention without padding on this device, and the dropout in it."""
     asked, config = recipe.training.attention_dropout, load_config(name)
     own = own_attention_dropout(config)
-    width = config.hidden_size // config.num_attention_heads
     kernel = Choice("torch", f"its fused kernels on {device}")
     dropout = Choice(str(own), "the model's own")
-    if config.model_type in OWN_ATTENTION and recipe.preprocessing.padding == "none":
-        kernel = Choice("the model's own", "on buckets of nearly equal length")
-    elif device == "cuda" and recipe.preprocessing.padding == "none":
-        chosen, reason = cuda.choose(torch.device(device), dtype_of(precision), width)
-        kernel = Choice("torch" if chosen is None else chosen.__name__, reason)
-    elif device == "cpu" and recipe.preprocessing.padding == "none":
-        found = compiled_for(device, dtype_of(precision), width)
-        kernel = Choice("compiled" if found.library else "torch", found.reason)
-        if own > 0 and found.library is None:
-            why = f"the fast attention of torch on a CPU has none; the model's own is {own}, config.json keeps it"
-            dropout = Choice("0.0", why)
+    if recipe.preprocessing.padding == "none" and config.model_type in FAMILIES:
+        width = config.hidden_size // config.num_attention_heads
+        if config.model_type in OWN_ATTENTION:
+            kernel = Choice("the model's own", "on buckets of nearly equal length")
+        elif device == "cuda":
+            chosen, reason = cuda.choose(torch.device(device), dtype_of(precision), width)
+            kernel = Choice("torch" if chosen is None else chosen.__name__, reason)
+        elif device == "cpu":
+            found = compiled_for(device, dtype_of(precision), width)
+            limit = f"; torch for sequences above {MAX_COMPILED_LENGTH:,} tokens" if found.library else ""
+            kernel = Choice("compiled" if found.library else "torch", found.reason + limit)
+            if own > 0 and found.library is None:
+                why = f"the fast attention of torch on a CPU has none; the model's own is {own}, config.json keeps it"
+                dropout = Choice("0.0", why)
     return kernel, dropout if asked == "auto" else Choice(str(asked), "asked for")
 
 
@@ -115,6 +118,8 @@ def set_up(recipe: Recipe, name: str, task: Task) -> Setup:
     budget = choose_tokens_per_microbatch(training.tokens_per_microbatch, device.value)
     loaded = load_model(name, task.auto_class, task.state(), training.seed, float(dropout.value))
     kernel = choose_kernel(recipe, loaded.model)
+    if kernel.value != "padding-free":
+        attention = Choice("transformers", f"{loaded.model.config._attn_implementation}, as for any padded batch")
     if device.value == "cpu":
         use_cpu_dropout(loaded.model)
     accelerator = make_accelerator(device.value, precision.value)

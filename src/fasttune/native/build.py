@@ -1,4 +1,4 @@
-"""Compile kernels.c for this very processor, once, and prove it before it is used.
+"""Compile kernels.c for this very processor, once.
 
 The wheel holds C text and no binary. The result is kept in the user's cache folder under a name made of source,
 compiler and processor; another machine that shares the folder compiles its own. FASTTUNE_NATIVE=0 switches it off.
@@ -15,21 +15,17 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from fasttune.cache import cache_folder
-from fasttune.native.library import HEAD_WIDTHS, Library, Settings
+from fasttune.native.library import Library
 
 # Without -fopenmp at the link: torch has loaded an OpenMP runtime, and a second one would fight it for the cores.
 COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-c")
 LINK = ("-shared",)
 SECONDS_TO_COMPILE = 120
-# The largest difference, as a share of the largest number, that rounding to bfloat16 explains (measured: 0.006).
-TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Found:
 
 @functools.lru_cache(maxsize=1)
 def find() -> Found:
-    """Compile or take from the cache, prove, load; never raises: without it torch does the work."""
+    """Compile or take from the cache, and load; never raises: without it torch does the work."""
     if os.environ.get("FASTTUNE_NATIVE") == "0":
         return Found(None, "switched off by FASTTUNE_NATIVE=0")
     if platform.system() != "Linux" or not torch.cpu.get_capabilities().get("avx512_bf16"):
@@ -57,9 +53,6 @@ def find() -> Found:
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         return Found(None, f"{Path(compiler).name} failed: {said.strip().splitlines()[0][:200]}")
-    difference = max(worst_difference(library, width) for width in HEAD_WIDTHS)
-    if not difference <= TOLERANCE:
-        return Found(None, f"the compiled kernels differ from torch by {difference:.1e}")
     return Found(library, f"compiled here by {Path(compiler).name} for AVX512_BF16")
 
 
@@ -80,12 +73,14 @@ def compiled(compiler: str) -> Path:
     made_of = repr((source, version, COMPILE, LINK, platform.machine(), capabilities))
     name = f"kernels-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     folder = cache_folder("native")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # no home, or not ours: this process compiles for itself
-        folder = Path(tempfile.mkdtemp(prefix="fasttune-"))
     path = folder / name
     if not path.exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError:  # read-only, or not ours: this process compiles for itself
+            folder = Path(tempfile.mkdtemp(prefix="fasttune-"))
+            path = folder / name
         with tempfile.TemporaryDirectory(dir=folder) as staged:
             (Path(staged) / "kernels.c").write_bytes(source)
             for command in ([*COMPILE, "kernels.c", "-o", "kernels.o"], [*LINK, "kernels.o", "-lm", "-o", name]):
@@ -99,29 +94,3 @@ def compiled(compiler: str) -> Path:
                 )
             (Path(staged) / name).replace(path)
     return path
-
-
-def worst_difference(library: Library, width: int) -> float:
-    """The worst difference of outputs and gradients from torch in fp32, as a share of the largest number of each."""
-    generator = torch.Generator().manual_seed(0)
-    starts = [0, *accumulate((1, 40, 7, 65))]
-    shape = (3, 1, starts[-1], 2, width)
-    packed = torch.randn(shape, generator=generator).bfloat16().transpose(2, 3)
-    grad = torch.randn(shape[2:], generator=generator).bfloat16()
-    with torch.enable_grad():
-        inputs = [tensor.float().requires_grad_() for tensor in packed]
-        parts = [
-            F.scaled_dot_product_attention(*(tensor[:, :, first:last] for tensor in inputs))
-            for first, last in pairwise(starts)
-        ]
-        out = torch.cat(parts, dim=2)[0].transpose(0, 1)
-        gradients = torch.autograd.grad(out, inputs, grad.float())
-    expected = [out.detach(), *(gradient[0].transpose(0, 1) for gradient in gradients)]
-    query, key, value = packed
-    settings = (torch.tensor(starts), Settings(width**-0.5, window=starts[-1]))
-    out, lse = library.attention_forward(query, key, value, *settings)
-    found = [out, *library.attention_backward(grad, query, key, value, out, lse, *settings)]
-    return max(
-        ((tensor.float() - reference).abs().max() / reference.abs().max()).item()
-        for tensor, reference in zip(found, expected, strict=True)
-    )

@@ -2,19 +2,21 @@
 
 All kernels take query, key, value [1, H, T, d] and return [1, T, H, d], and all are exact:
 - torch's own kernels for CUDA (`cuda.py`);
-- torch's own kernels for CUDA (`cuda.py`);
 - `Compiled`: our kernel in C for bf16 on CPUs that have it, with dropout (docs/decisions/0010);
 - `DenseBlocks`: batched matrix products over buckets of nearly equal length, with its own backward (0004);
-- `per_sequence`: one call of torch's fused attention for each sequence, which never holds a [length, length] matrix.
+- `per_sequence`: one call of torch's fused attention for each sequence, which holds no [length, length] matrix but a
+  window's.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
@@ -22,6 +24,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from fasttune import native
 from fasttune.padding_free import cuda
 from fasttune.padding_free.boundaries import Boundaries, Bucket
+from fasttune.padding_free.proof import TOLERANCE, worst_difference
 
 NAME = "fasttune_padding_free"
 
@@ -75,12 +78,26 @@ def attention(
     return per_sequence(query, key, value, attention_mask, dropout, scale, window), None
 
 
+@lru_cache(maxsize=16)
 def compiled_for(device: str, dtype: torch.dtype, width: int) -> native.Found:
-    """The compiled kernels where they serve heads of this `width`; otherwise no library and the reason."""
+    """The compiled kernels where they serve heads of this `width` and prove right, or no library and the reason."""
     if device != "cpu" or dtype != torch.bfloat16 or width not in native.HEAD_WIDTHS:
         widths = " or ".join(map(str, native.HEAD_WIDTHS))
         return native.Found(None, f"the kernels in C are for bf16 on a CPU and heads of {widths} numbers")
-    return native.find()
+    found = native.find()
+    if found.library is None:
+        return found
+
+    def plain(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, boundaries: Boundaries, scale: float
+    ) -> torch.Tensor:
+        window = max(boundaries.lengths)
+        return Compiled.apply(query, key, value, boundaries.starts_tensor, scale, window, 0.0, found.library)
+
+    difference = worst_difference(plain, torch.device(device), dtype, width)
+    if not difference <= TOLERANCE:
+        return native.Found(None, f"the compiled kernels differ from torch by {difference:.1e}")
+    return found
 
 
 def keep_two_dimensional(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
@@ -94,8 +111,7 @@ AttentionMaskInterface.register(NAME, keep_two_dimensional)
 
 def nearer_than(window: int, length: int, device: torch.device) -> torch.Tensor:
     """[length, length] bool: true where two places are less than `window` apart."""
-    places = torch.arange(length, device=device)
-    return (places[:, None] - places).abs() < window
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril_(window - 1).triu_(1 - window)
 
 
 def per_sequence(
@@ -135,6 +151,7 @@ class Compiled(torch.autograd.Function):
         return out[None]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         grads = ctx.library.attention_backward(grad[0], *ctx.saved_tensors, ctx.settings)
         return *(tensor[None].transpose(1, 2) for tensor in grads), None, None, None, None, None

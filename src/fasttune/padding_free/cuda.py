@@ -2,22 +2,20 @@
 
 Both take the boundaries as cumulative lengths and have dropout and a backward pass of their own (torch 2.13,
 derivatives of aten): flash attention (sm80 and later, half precision, windows) and the memory-efficient one (sm50 and
-later, T4 and V100 included). We have not run them on a GPU yet, and nothing here is trusted before `prove` compared it.
+later, T4 and V100 included). We have not run them on a GPU yet; each is compared with torch's plain attention (without
+windows and dropout) before it is used.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from functools import lru_cache, partial
 
 import torch
-import torch.nn.functional as F
 
-# As far as rounding to half precision goes, as a share of the largest number.
-TOLERANCE = 0.02
-PROBE_LENGTHS = (1, 40, 7, 65)
+from fasttune.padding_free.boundaries import Boundaries
+from fasttune.padding_free.proof import TOLERANCE, worst_difference
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,22 @@ def efficient(
     return out[0]
 
 
-@functools.lru_cache(maxsize=16)
+def _plain(
+    kernel: Kernel, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, boundaries: Boundaries, scale: float
+) -> torch.Tensor:
+    longest = max(boundaries.lengths)
+    return kernel(query, key, value, Packed(boundaries.starts_on_device, longest, longest), 0.0, scale)
+
+
+@lru_cache(maxsize=16)
 def choose(device: torch.device, dtype: torch.dtype, width: int) -> tuple[Kernel | None, str]:
     """The first kernel that gives what torch's attention gives one sequence at a time, and its name or the reason."""
     reasons = []
     for kernel in (flash, efficient):
         try:
-            difference = prove(kernel, device, dtype, width)
+            difference = worst_difference(partial(_plain, kernel), device, dtype, width)
+        except torch.OutOfMemoryError:
+            raise  # says nothing of the kernel, and must not be remembered
         except (RuntimeError, NotImplementedError) as error:
             reasons.append(f"{kernel.__name__}: {str(error).splitlines()[0][:100]}")
             continue
@@ -70,27 +77,3 @@ def choose(device: torch.device, dtype: torch.dtype, width: int) -> tuple[Kernel
             return kernel, f"torch's {kernel.__name__} kernel, compared with its plain one"
         reasons.append(f"{kernel.__name__} differs by {difference:.1e}")
     return None, "; ".join(reasons)
-
-
-def prove(kernel: Kernel, device: torch.device, dtype: torch.dtype, width: int) -> float:
-    """The worst difference of outputs and gradients from fp32, as a share of the largest number of each."""
-    starts = [0, *accumulate(PROBE_LENGTHS)]
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(3, 1, 2, starts[-1], width, generator=generator).to(device, dtype)
-    weight = torch.randn(1, starts[-1], 2, width, generator=generator).to(device, dtype)
-    packed = Packed(torch.tensor(starts, dtype=torch.int32, device=device), max(PROBE_LENGTHS), max(PROBE_LENGTHS))
-    with torch.enable_grad():
-        ours = [tensor.clone().requires_grad_() for tensor in inputs]
-        theirs = [tensor.float().requires_grad_() for tensor in inputs]
-        query, key, value = ours
-        out = kernel(query, key, value, packed, 0.0, width**-0.5)
-        parts = [
-            F.scaled_dot_product_attention(*(tensor[:, :, first:last] for tensor in theirs))
-            for first, last in pairwise(starts)
-        ]
-        expected = torch.cat(parts, dim=2).transpose(1, 2)
-        found = [out, *torch.autograd.grad(out, ours, weight)]
-        wanted = [expected, *torch.autograd.grad(expected, theirs, weight.float())]
-    return max(
-        ((one.float() - other).abs().max() / other.abs().max()).item() for one, other in zip(found, wanted, strict=True)
-    )

@@ -26,13 +26,16 @@ class AttentionInBlocks(Unpadding):
 
     @classmethod
     def why_not(cls, model: PreTrainedModel) -> str | None:
+        if model.is_activation_checkpointing:
+            return "its attention cannot be computed a second time, as gradient checkpointing does"
         return None
 
     def install(self, model: PreTrainedModel) -> None:
         self.stack: Any = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
-        self.modules = [type(self).attention_module(layer) for layer in self.stack.layer]
+        self.modules: list[Any] = [type(self).attention_module(layer) for layer in self.stack.layer]
         for module in self.modules:
-            module.forward = self.in_blocks(module.forward)
+            module.unpadding = self
+            module.forward = MethodType(in_blocks, module)  # bound, so that a deep copy of the model has its own
         self.handles += [
             self.stack.register_forward_pre_hook(self.before_stack, with_kwargs=True),
             self.stack.register_forward_hook(self.after_stack),
@@ -41,24 +44,24 @@ class AttentionInBlocks(Unpadding):
     def remove(self, model: PreTrainedModel) -> None:
         super().remove(model)
         for module in self.modules:
-            del module.forward  # the instance's; the class has its own
-
-    def in_blocks(self, stock: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
-            boundaries = self.boundaries
-            if boundaries is None:  # called by hand, outside the model
-                return stock(hidden_states, *args, **kwargs)
-            parts = []
-            for bucket in boundaries.buckets:
-                block = to_block(hidden_states[0, bucket.start : bucket.stop], bucket)
-                parts.append(from_block(stock(block, **self.arguments(block, bucket, *args, **kwargs))[0], bucket))
-            return torch.cat(parts)[None], None
-
-        return forward
+            del module.forward, module.unpadding  # the instance's; the class has a forward of its own
 
     def arguments(self, block: torch.Tensor, bucket: Bucket, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What the stock module takes beside the hidden states [num_sequences, length, D] of this bucket."""
         raise NotImplementedError
+
+
+def in_blocks(module: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+    """The forward of an attention module while its model runs without padding: [1, T, D] -> [1, T, D]."""
+    stock, unpadding = type(module).forward, module.unpadding
+    if unpadding.boundaries is None:  # called by hand, outside the model
+        return stock(module, hidden_states, *args, **kwargs)
+    parts = []
+    for bucket in unpadding.boundaries.buckets:
+        block = to_block(hidden_states[0, bucket.start : bucket.stop], bucket)
+        out = stock(module, block, **unpadding.arguments(block, bucket, *args, **kwargs))[0]
+        parts.append(from_block(out, bucket))
+    return torch.cat(parts)[None], None
 
 
 def to_block(tokens: torch.Tensor, bucket: Bucket) -> torch.Tensor:
@@ -112,7 +115,7 @@ class Deberta(AttentionInBlocks):
             return "its convolution would reach across sequences"
         if getattr(model.base_model, "z_steps", 0) > 1:
             return "its last layer runs more than once, outside the stack"
-        return None
+        return super().why_not(model)
 
     def before_stack(self, stack: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """The stack would make [T, T] masks and distances; it gets the distances of the longest sequence instead."""
@@ -154,15 +157,20 @@ class ModernBert(Unpadding):
         base: Any = model.base_model
         self.angles: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.handles += [
+            base.register_forward_pre_hook(self.forget),
             *(layer.register_forward_pre_hook(self.before_layer, with_kwargs=True) for layer in base.layers),
             base.final_norm.register_forward_hook(self.after_norm),
         ]
+
+    def forget(self, base: torch.nn.Module, args: tuple) -> None:
+        """A forward that was cut short by an exception leaves its boundaries behind."""
+        self.boundaries = None
+        self.angles.clear()
 
     def before_layer(self, layer: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         (hidden,) = args
         if self.boundaries is None:  # the first layer
             hidden = self.find_boundaries(hidden, kwargs["attention_mask"]).gather(hidden)
-            self.angles.clear()
         kwargs = {**kwargs, "attention_mask": self.boundaries, "position_embeddings": self.packed_angles(kwargs)}
         return (hidden,), kwargs
 

@@ -55,7 +55,11 @@ def padding_free(model: Model) -> Model:
     if reason is None:
         expected = sing(model)
         _UNPADDED[model] = EXCEPTIONS.get(model.config.model_type, Unpadding)(model)
-        reason = expected.compare(sing(model))
+        try:
+            reason = expected.compare(sing(model))
+        except BaseException:
+            padded_again(model)
+            raise
         if reason is not None:
             padded_again(model)
     if reason is not None:

@@ -83,6 +83,10 @@ class Task(ABC):
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str) -> TokenStore:
         """Rows to examples, with targets where the rows have them."""
 
+    def encoding(self) -> str:
+        """What `encode` depends on beside rows, tokenizer and length; examples of equal `encoding` are read again."""
+        return repr(self)
+
     @abstractmethod
     def weight(self, targets: Mapping[str, Any]) -> float:
         """How much a micro-batch counts in its step, from its targets alone: weights are added before any forward."""

@@ -153,8 +153,8 @@ def _taken(split: Split, indices: Any, name: str) -> Split:
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenStore:
     """Tokenise a split, or map what was tokenised before; DataError when the tokenizer does not know the language."""
-    # A task is a dataclass: its repr holds all that encoding depends on (one that is not would never be found again).
-    key = key_of(split.rows.values, tokenizer, {"task": repr(task), "max_length": max_length})
+    settings = {"task": task.name, "encoding": task.encoding(), "max_length": max_length}
+    key = key_of(split.rows.values, tokenizer, settings)
     store = cached(key, lambda: task.encode(split.rows, tokenizer, max_length, split.where))
     unknown = tokenizer.unk_token_id
     share = float(np.mean(store.input_ids == unknown)) if unknown is not None and store.num_tokens else 0.0

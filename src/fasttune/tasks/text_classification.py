@@ -112,6 +112,9 @@ class TextClassification(Task):
         labels = np.array(encode_labels(rows.values["label"], self.vocabulary, where), dtype=np.int64)
         return replace(store, targets={"labels": labels})
 
+    def encoding(self) -> str:
+        return repr(self.vocabulary)
+
     def weight(self, targets: Mapping[str, Any]) -> float:
         return float(len(targets["labels"]))
 
