@@ -220,9 +220,10 @@ def test_any_table_of_strings_that_csv_writes_is_read_back_identical(tmp_path_fa
 @settings(max_examples=100, deadline=None)
 @given(rows=tables())
 def test_any_table_that_csv_writes_with_tabs_is_read_back_identical(tmp_path_factory, rows):
-    # Quoted cells whose lines also split into the right number of fields look like a file without quoting: see
+    # Quoted rows whose lines also split into the right number of fields look like a file without quoting: see
     # test_unbalanced_quotes_in_a_tsv_file_are_text_and_said.
-    assume(not any("\t" in cell and ("\n" in cell or "\r" in cell) for row in rows for cell in row))
+    in_rows = ["".join(row) for row in rows]
+    assume(not any("\t" in cells and ("\n" in cells or "\r" in cells) for cells in in_rows))
     path = tmp_path_factory.mktemp("table") / "data.tsv"
     names = ["text", *(f"c{number}" for number in range(1, len(rows[0])))]
     with path.open("w", newline="", encoding="utf-8") as file:
