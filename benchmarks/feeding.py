@@ -72,8 +72,9 @@ def first_step() -> float:
 
     start.set_up = timed_set_up
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"output": {"save_strategy": "no"}, "evaluation": {"eval_strategy": "no"}}
-        fasttune.fit("quickstart", settings, output=Path(folder) / "run", progress=False, observers=[observer])
+        overrides = ["output.save_strategy=no", "evaluation.eval_strategy=no"]
+        output = Path(folder) / "run"
+        fasttune.fit("quickstart", overrides=overrides, output=output, progress=False, observers=[observer])
     return times["step"] - times["loaded"]
 
 
