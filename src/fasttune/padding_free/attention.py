@@ -159,22 +159,12 @@ class Compiled(torch.autograd.Function):
 
 def to_block(packed: torch.Tensor, bucket: Bucket) -> torch.Tensor:
     """[H, T, d] -> [num_sequences * H, length, d]: one bucket of it, padded with zeros."""
-    heads, _, width = packed.shape
-    tokens = packed[:, bucket.start : bucket.stop].transpose(0, 1)  # (tokens of the bucket, H, d)
-    if bucket.real is not None:
-        padded = tokens.new_zeros(bucket.num_sequences * bucket.length, heads, width)
-        padded[bucket.real] = tokens
-        tokens = padded
-    block = tokens.reshape(bucket.num_sequences, bucket.length, heads, width).transpose(1, 2)
-    return block.reshape(bucket.num_sequences * heads, bucket.length, width)
+    return bucket.pad(packed[:, bucket.start : bucket.stop].transpose(0, 1)).transpose(1, 2).flatten(0, 1)
 
 
 def from_block(block: torch.Tensor, bucket: Bucket, heads: int) -> torch.Tensor:
     """[num_sequences * H, length, d] -> (tokens of the bucket, H, d): the inverse of `to_block`."""
-    width = block.shape[-1]
-    tokens = block.view(bucket.num_sequences, heads, bucket.length, width).transpose(1, 2)
-    tokens = tokens.reshape(bucket.num_sequences * bucket.length, heads, width)
-    return tokens if bucket.real is None else tokens[bucket.real]
+    return bucket.unpad(block.unflatten(0, (bucket.num_sequences, heads)).transpose(1, 2))
 
 
 class DenseBlocks(torch.autograd.Function):

@@ -32,6 +32,18 @@ class Bucket:
     real: torch.Tensor | None
     bias: torch.Tensor | None
 
+    def pad(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(tokens of the bucket, ...) -> [num_sequences, length, ...], zeros at padding."""
+        shape = (self.num_sequences, self.length, *tokens.shape[1:])
+        if self.real is None:
+            return tokens.reshape(shape)
+        return tokens.new_zeros(shape).flatten(0, 1).index_copy(0, self.real, tokens).view(shape)
+
+    def unpad(self, block: torch.Tensor) -> torch.Tensor:
+        """The inverse of `pad`."""
+        tokens = block.flatten(0, 1)
+        return tokens if self.real is None else tokens.index_select(0, self.real)
+
 
 @dataclass(frozen=True)
 class Boundaries:

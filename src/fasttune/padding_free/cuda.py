@@ -46,8 +46,7 @@ def flash(
 def efficient(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packed: Packed, dropout: float, scale: float
 ) -> torch.Tensor:
-    if packed.window < packed.longest:
-        raise NotImplementedError("a window to both sides")
+    assert packed.window >= packed.longest, "`attention` asks only flash for windows"
     q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
     lengths = (packed.starts, packed.starts, packed.longest, packed.longest)
     out = torch.ops.aten._efficient_attention_forward(q, k, v, None, *lengths, dropout, 0, True, scale=scale)

@@ -7,6 +7,7 @@ other layers see real tokens only. ModernBERT has no module round its layers, ro
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -19,7 +20,7 @@ from fasttune.padding_free.boundaries import Boundaries, Bucket
 from fasttune.padding_free.hooks import ENCODER_STACK, Unpadding
 
 
-class AttentionInBlocks(Unpadding):
+class AttentionInBlocks(Unpadding, ABC):
     """The family's own attention module, called once for each bucket; subclasses say which, and its arguments."""
 
     attention_module: Callable[[torch.nn.Module], torch.nn.Module]
@@ -31,24 +32,21 @@ class AttentionInBlocks(Unpadding):
         return None
 
     def install(self, model: PreTrainedModel) -> None:
-        self.stack: Any = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
-        self.modules: list[Any] = [type(self).attention_module(layer) for layer in self.stack.layer]
+        stack: Any = self.hook_stack(model)
+        self.stack = stack
+        self.modules: list[Any] = [type(self).attention_module(layer) for layer in stack.layer]
         for module in self.modules:
             module.unpadding = self
             module.forward = MethodType(in_blocks, module)  # bound, so that a deep copy of the model has its own
-        self.handles += [
-            self.stack.register_forward_pre_hook(self.before_stack, with_kwargs=True),
-            self.stack.register_forward_hook(self.after_stack),
-        ]
 
     def remove(self, model: PreTrainedModel) -> None:
         super().remove(model)
         for module in self.modules:
             del module.forward, module.unpadding  # the instance's; the class has a forward of its own
 
+    @abstractmethod
     def arguments(self, block: torch.Tensor, bucket: Bucket, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What the stock module takes beside the hidden states [num_sequences, length, D] of this bucket."""
-        raise NotImplementedError
 
 
 def in_blocks(module: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
@@ -58,24 +56,10 @@ def in_blocks(module: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: An
         return stock(module, hidden_states, *args, **kwargs)
     parts = []
     for bucket in unpadding.boundaries.buckets:
-        block = to_block(hidden_states[0, bucket.start : bucket.stop], bucket)
+        block = bucket.pad(hidden_states[0, bucket.start : bucket.stop])
         out = stock(module, block, **unpadding.arguments(block, bucket, *args, **kwargs))[0]
-        parts.append(from_block(out, bucket))
+        parts.append(bucket.unpad(out))
     return torch.cat(parts)[None], None
-
-
-def to_block(tokens: torch.Tensor, bucket: Bucket) -> torch.Tensor:
-    """(tokens of the bucket, D) -> [num_sequences, length, D], zeros at padding."""
-    shape = (bucket.num_sequences, bucket.length, tokens.shape[-1])
-    if bucket.real is None:
-        return tokens.reshape(shape)
-    return tokens.new_zeros(shape).flatten(0, 1).index_copy(0, bucket.real, tokens).view(shape)
-
-
-def from_block(block: torch.Tensor, bucket: Bucket) -> torch.Tensor:
-    """The inverse of `to_block`."""
-    tokens = block.flatten(0, 1)
-    return tokens if bucket.real is None else tokens.index_select(0, bucket.real)
 
 
 class MPNet(AttentionInBlocks):
@@ -85,22 +69,23 @@ class MPNet(AttentionInBlocks):
 
     def install(self, model: PreTrainedModel) -> None:
         super().install(model)
-        stock: Any = type(self.stack).compute_position_bias
-
-        def longest(stack: torch.nn.Module, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-            shorter = hidden if self.boundaries is None else hidden[:, : max(self.boundaries.lengths)]
-            return stock(stack, shorter, *args, **kwargs)
-
-        self.stack.compute_position_bias = MethodType(longest, self.stack)
+        self.stack.unpadding = self
+        self.stack.compute_position_bias = MethodType(bias_of_the_longest, self.stack)
 
     def remove(self, model: PreTrainedModel) -> None:
         super().remove(model)
-        del self.stack.compute_position_bias
+        del self.stack.compute_position_bias, self.stack.unpadding
 
     def arguments(self, block: torch.Tensor, bucket: Bucket, *args: Any, **kwargs: Any) -> dict[str, Any]:
         _, position_bias = args  # mask and bias, by position
         mask = None if bucket.bias is None else bucket.bias.to(block.dtype)
         return {"attention_mask": mask, "position_bias": position_bias[:, :, : bucket.length, : bucket.length]}
+
+
+def bias_of_the_longest(stack: Any, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    boundaries = stack.unpadding.boundaries
+    shorter = hidden if boundaries is None else hidden[:, : max(boundaries.lengths)]
+    return type(stack).compute_position_bias(stack, shorter, *args, **kwargs)
 
 
 class Deberta(AttentionInBlocks):

@@ -50,11 +50,15 @@ class Unpadding:
 
     def install(self, model: PreTrainedModel) -> None:
         model.set_attn_implementation(attention.NAME)
+        self.hook_stack(model)
+
+    def hook_stack(self, model: PreTrainedModel) -> torch.nn.Module:
         stack = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
         self.handles += [
             stack.register_forward_pre_hook(self.before_stack, with_kwargs=True),
             stack.register_forward_hook(self.after_stack),
         ]
+        return stack
 
     def remove(self, model: PreTrainedModel) -> None:
         for handle in self.handles:
