@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -124,14 +125,15 @@ limit = []
 def observer(event):
     if event.name == "start":
         used = psutil.Process().memory_info().vms
-        resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (used + 850 * 2**20,) * 2)
 run = fasttune.fit(
     {{"model": {str(model)!r}, "data": {{"train": {str(rows)!r}}},
      "training": {{"batch_size": 128, "max_steps": 3, "precision": "fp32", "tokens_per_microbatch": 100000}},
      "evaluation": {{"eval_strategy": "no"}}, "tracking": {{"report_to": "none"}}}},
     output={str(tmp_path / "run")!r}, progress=False, observers=[observer])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # each thread would reserve memory of its own
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, env=alone)
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert done.returncode == 0, done.stderr[-2000:]
     assert [event["event"] for event in events].count("step") == 3
