@@ -1,10 +1,10 @@
 """Data on its way to the model: collation, the second run of a recipe, and the memory of evaluation.
 
-    python benchmarks/feeding.py            about four minutes on two cores; nothing else may run meanwhile
+    python benchmarks/feeding.py            about twenty minutes on two cores; nothing else may run meanwhile
 
 1. Real tokens a second that one process collates from a mapped token store (generated reviews, batch 16).
 2. Seconds from the loaded model to the end of the first step, in the first run of a recipe and in the second.
-3. Peak memory of predicting 1,000 and 50,000 rows of about ten tokens, each in a process of its own.
+3. Peak memory of `fasttune evaluate` and `predict` on files of 1,000 and 50,000 reviews, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -78,14 +78,29 @@ def first_step() -> float:
     return times["step"] - times["loaded"]
 
 
-def evaluation(num_rows: int, run: str) -> int:
-    """Peak memory in bytes."""
-    import fasttune
+def write_reviews(path: Path, num_rows: int) -> None:
     from fasttune.starter.reviews import generate
 
-    texts = [row["text"] for row in generate()["train"]]
-    predictor = fasttune.load(run)
-    predictor.predict([texts[index % len(texts)][:40] + f" {index}" for index in range(num_rows)])
+    rows = generate()["train"]
+    with path.open("w") as file:
+        for index in range(num_rows):
+            row = rows[index % len(rows)]
+            file.write(json.dumps({"text": f"{row['text']} {index}", "label": row["label"]}) + "\n")
+
+
+def evaluation(run: str, data: str) -> int:
+    """Peak memory in bytes."""
+    import fasttune
+
+    fasttune.evaluate(run, data=data)
+    return peak_memory_bytes()
+
+
+def prediction(run: str, data: str) -> int:
+    """Peak memory in bytes."""
+    from fasttune import cli
+
+    assert cli.run(["predict", run, "--data", data, "--output", f"{data}.predictions"]) == 0
     return peak_memory_bytes()
 
 
@@ -105,7 +120,12 @@ def main() -> None:
         run = str(Path(cache) / "run")
         command = [sys.executable, "-m", "fasttune", "train", "quickstart", "training.max_steps=2", "--output", run]
         subprocess.run([*command, "evaluation.eval_strategy=no"], check=True, capture_output=True)
-        few, many = (in_process("evaluation", str(number), run, cache=cache) for number in (1_000, 50_000))
+        memory = {}
+        for num_rows in (1_000, 50_000):
+            data = str(Path(cache) / f"{num_rows}.jsonl")
+            write_reviews(Path(data), num_rows)
+            for what in ("evaluation", "prediction"):
+                memory[what, num_rows] = in_process(what, run, data, cache=cache)
     lines = [
         "# Data on its way to the model",
         "",
@@ -116,9 +136,11 @@ def main() -> None:
         f"| collation in one process | {tokens / 1e6:.1f} million real tokens/s |",
         f"| from the loaded model to the end of the first step, first run | {first:.2f} s |",
         f"| the same, second run of the recipe | {second:.2f} s |",
-        f"| peak memory of predicting 1,000 rows | {few / 1e6:,.0f} MB |",
-        f"| of 50,000 rows | {many / 1e6:,.0f} MB ({many / few - 1:+.1%}) |",
     ]
+    for what in ("evaluation", "prediction"):
+        few, many = memory[what, 1_000], memory[what, 50_000]
+        lines.append(f"| peak memory of {what} of 1,000 rows | {few / 1e6:,.0f} MB |")
+        lines.append(f"| of 50,000 rows | {many / 1e6:,.0f} MB ({many / few - 1:+.1%}) |")
     path = ROOT / "benchmarks" / "results" / f"{facts['date']}-feeding.md"
     path.write_text("\n".join(lines) + "\n")
     print(path.read_text())
@@ -127,7 +149,6 @@ def main() -> None:
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         main()
-    elif sys.argv[1] == "evaluation":
-        print(json.dumps(evaluation(int(sys.argv[2]), sys.argv[3])))
     else:
-        print(json.dumps({"collation": collation, "first_step": first_step}[sys.argv[1]]()))
+        parts = (collation, first_step, evaluation, prediction)
+        print(json.dumps({part.__name__: part for part in parts}[sys.argv[1]](*sys.argv[2:])))

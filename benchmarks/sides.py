@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-YELP = Path(os.environ.get("FASTTUNE_REAL_DATA", ROOT / "../shared/data")) / "yelp_review_full"
+REAL_DATA = Path(os.environ.get("FASTTUNE_REAL_DATA", ROOT / "../shared/data"))
+YELP = REAL_DATA / "yelp_review_full"
+FILES = {  # data set -> training rows, validation rows, settings of its own
+    "yelp_review_full": (
+        "train.jsonl",
+        "validation.jsonl",
+        {"label_names": ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]},
+    ),
+    "mrpc": ("train.tsv", "dev.tsv", {}),
+}
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 16, 5e-5
 SKIPPED_STEPS = 2  # the first steps compile and allocate, on every side
 
@@ -51,13 +60,15 @@ SIDES = {
 
 
 def recipe_of(data: Path, seed: int, num_rows: int, num_eval_rows: int | None, epochs: int) -> dict[str, Any]:
+    """`data`: a folder of FILES, with its published files."""
+    train, validation, own = FILES[data.name]
     return {
         "data": {
-            "train": str(data / "train.jsonl"),
-            "validation": str(data / "validation.jsonl"),
+            "train": str(data / train),
+            "validation": str(data / validation),
             "max_train_samples": num_rows,
             "max_eval_samples": num_eval_rows,
-            "label_names": ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"],
+            **own,
         },
         "training": {
             "seed": seed,
@@ -68,6 +79,21 @@ def recipe_of(data: Path, seed: int, num_rows: int, num_eval_rows: int | None, e
         },
         "tracking": {"report_to": "none"},
     }
+
+
+def save_distilbert_sized(folder: Path) -> str:
+    """A DistilBERT with random weights (6 layers of 768) and the embedded model's tokenizer: for speed, not for scores."""
+    import torch
+    import transformers
+
+    from fasttune.starter.model import embedded_model_path
+
+    torch.manual_seed(0)
+    transformers.DistilBertModel(transformers.DistilBertConfig()).save_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(embedded_model_path(), model_max_length=512)
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def peak_memory_bytes() -> int:
@@ -111,22 +137,21 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
     side, seed = SIDES[name], recipe["training"]["seed"]
     splits = read_splits(recipes.load(recipe))
     transformers.set_seed(seed)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(embedded_model_path(), model_max_length=512)
+    folder = recipe.get("model", embedded_model_path())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=512)
     dropout = {} if side.attention_dropout is None else {"attention_probs_dropout_prob": side.attention_dropout}
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        embedded_model_path(), num_labels=5, dtype=torch.float32, **dropout
+        folder, num_labels=len(splits.task.vocabulary.names), dtype=torch.float32, **dropout
     )
     if side.padding_free:
         fasttune.padding_free(model)
 
     def examples(rows: Any) -> list[dict[str, Any]]:
         padding: Any = "max_length" if side.padding == "max_length" else False
-        encoded = tokenizer(list(rows.values["text"]), truncation=True, max_length=512, padding=padding)
+        texts = [list(rows.values[role]) for role in ("text", "text_pair") if role in rows.values]
+        encoded = tokenizer(*texts, truncation=True, max_length=512, padding=padding)
         labels = [splits.task.vocabulary.index[label] for label in rows.values["label"]]
-        return [
-            {"input_ids": ids, "attention_mask": mask, "labels": label}
-            for ids, mask, label in zip(encoded["input_ids"], encoded["attention_mask"], labels, strict=True)
-        ]
+        return [{**{name: encoded[name][row] for name in encoded}, "labels": labels[row]} for row in range(len(rows))]
 
     steps: list[tuple[float, int]] = []  # seconds, real tokens
 

@@ -1,10 +1,12 @@
 """Speed of training and evaluation beside transformers' Trainer: same rows, model and machine, in turn.
 
-    python benchmarks/speed.py --data FOLDER [--rounds 3]        about forty minutes on two cores
+    python benchmarks/speed.py --data FOLDER [--rounds 3] [--model distilbert-sized] [--sides ...]
 
-FOLDER as in yelp_small.py. Every side trains one epoch of the same 192 rows and evaluates 96; a round runs all sides
-one after the other, each in a process of its own; medians over the rounds. Nothing else may run meanwhile.
-Real tokens a second leave padding out, and evaluations, start-up and each run's first two steps too.
+FOLDER: yelp_review_full (about forty minutes on two cores) or mrpc, with the published files (see sides.py). Every side
+trains one epoch of the same rows and evaluates others; a round runs all sides one after the other, each in a process of
+its own; medians over the rounds. Nothing else may run meanwhile. Real tokens a second leave padding out, and
+evaluations, start-up and each run's first two steps too. The share of the peak is that of the fastest matrix product
+measured here, for the forward and backward of the layers alone (fasttune.engine.flops).
 """
 
 from __future__ import annotations
@@ -12,12 +14,23 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from sides import ROOT, SIDES, YELP, heading, in_process, machine, recipe_of
+from sides import (
+    BATCH_SIZE,
+    ROOT,
+    SIDES,
+    YELP,
+    heading,
+    in_process,
+    machine,
+    recipe_of,
+    save_distilbert_sized,
+)
 
-NUM_ROWS, NUM_EVAL_ROWS = 192, 96
+NUM_ROWS = {"yelp_review_full": (192, 96), "mrpc": (640, 320)}  # trained, evaluated
 ORDER = ("fasttune", *SIDES)
 
 
@@ -34,14 +47,14 @@ def flops_per_token(recipe: dict[str, Any]) -> float:
     return training_flops(model, store.lengths) / store.num_tokens
 
 
-def summary(runs: list[dict[str, Any]], facts: dict[str, Any], flops: float) -> str:
+def summary(title: str, runs: list[dict[str, Any]], facts: dict[str, Any], flops: float) -> str:
     """A markdown page of medians and ratios to fasttune."""
 
     def median(side: str, key: str) -> float:
         return statistics.median(run[key] for run in runs if run["side"] == side)
 
     lines = [
-        f"# Speed on {NUM_ROWS} Yelp rows, the embedded model, batch 16",
+        f"# {title}",
         "",
         heading(facts),
         "",
@@ -68,22 +81,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=YELP)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", choices=("embedded", "distilbert-sized"), default="embedded")
     parser.add_argument("--sides", nargs="+", default=list(ORDER), choices=ORDER)
     arguments = parser.parse_args()
     facts = machine()
-    path = ROOT / "benchmarks" / "results" / f"{facts['date']}-speed"
+    with tempfile.TemporaryDirectory() as folder:
+        run_all(arguments, facts, Path(folder))
+
+
+def run_all(arguments: argparse.Namespace, facts: dict[str, Any], folder: Path) -> None:
+    """Runs that a file of this day holds already are not repeated."""
+    data, model = arguments.data, arguments.model
+    path = ROOT / "benchmarks" / "results" / f"{facts['date']}-speed-{data.name}-{model}"
     known = path.with_suffix(".json")
     runs = json.loads(known.read_text())["runs"] if known.exists() else []
-    flops = flops_per_token(recipe_of(arguments.data, 1, NUM_ROWS, NUM_EVAL_ROWS, 1))
-    for seed in range(1, arguments.rounds + 1):
+    num_rows, num_eval_rows = NUM_ROWS[data.name]
+    title = f"Speed on {num_rows} rows of {data.name}, model {model}, batch {BATCH_SIZE}"
+    own = {} if model == "embedded" else {"model": save_distilbert_sized(folder)}
+    # The rows are drawn with data.seed, so every round trains on the same; training.seed shuffles them.
+    recipes = {
+        seed: {**recipe_of(data, seed, num_rows, num_eval_rows, 1), **own} for seed in range(1, arguments.rounds + 1)
+    }
+    flops = flops_per_token(recipes[1])
+    for seed, recipe in recipes.items():
         for side in arguments.sides:
             if any((run["side"], run["seed"]) == (side, seed) for run in runs):
                 continue
-            # The rows are drawn with data.seed, so every round trains on the same; training.seed shuffles them.
-            runs.append(in_process(side, recipe_of(arguments.data, seed, NUM_ROWS, NUM_EVAL_ROWS, 1)))
+            runs.append(in_process(side, recipe))
             known.write_text(json.dumps({"facts": facts, "runs": runs}, indent=1) + "\n")
             if any(run["side"] == "fasttune" for run in runs):
-                path.with_suffix(".md").write_text(summary(runs, facts, flops))
+                path.with_suffix(".md").write_text(summary(title, runs, facts, flops))
     print(path.with_suffix(".md").read_text())
 
 

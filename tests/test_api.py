@@ -305,3 +305,36 @@ def test_a_run_killed_between_the_last_evaluation_and_the_stop_stops_when_it_goe
     started = Started(step=2, epoch=2.0, num_steps=9, num_examples=8, batch_size=8, num_processes=1)
     assert EarlyStopping("eval_accuracy", 1, state)(started) == "eval_accuracy has not improved for 1 evaluations"
     assert EarlyStopping("eval_accuracy", 2, state)(started) is None
+
+
+def test_pairs_from_file_to_the_same_answers_as_the_plain_model(tiny_model: Path, tmp_path: Path) -> None:
+    texts = [row["text"] for row in make_rows(120, seed=4)]
+    rows = [
+        {"sentence1": texts[2 * number], "sentence2": texts[2 * number + 1], "label": ["no", "yes"][number % 2]}
+        for number in range(60)
+    ]
+    recipe = {
+        "model": str(tiny_model),
+        "data": {"train": str(write_csv(tmp_path / "pairs.csv", rows)), "test": str(tmp_path / "pairs.csv")},
+        "training": {"num_train_epochs": 1, "precision": "fp32", "device": "cpu", "learning_rate": 1e-3},
+        "tracking": {"report_to": "none"},
+    }
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    pairs = [(row["sentence1"], row["sentence2"]) for row in rows[:8]]
+    found = fasttune.load(run.folder).predict(pairs)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(run.folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run.folder)
+    with torch.no_grad():
+        logits = model(**tokenizer([list(pair) for pair in pairs], padding=True, return_tensors="pt")).logits
+    for prediction, expected in zip(found, logits.softmax(1).tolist(), strict=True):
+        assert list(prediction["probabilities"].values()) == pytest.approx(expected, abs=1e-5)
+    flipped = fasttune.load(run.folder).predict([pair[::-1] for pair in pairs])
+    assert [one["score"] for one in flipped] != [one["score"] for one in found], "which text comes first matters"
+    assert fasttune.predict(run.folder, data=str(tmp_path / "pairs.csv"))[:8] == [
+        {
+            **one,
+            "score": pytest.approx(one["score"], abs=1e-5),
+            "probabilities": pytest.approx(one["probabilities"], abs=1e-5),
+        }
+        for one in found
+    ]

@@ -151,6 +151,15 @@ def test_predict_shows_label_score_and_text(here: Path, capsys: pytest.CaptureFi
     assert line.count("#") + line.count(".") - 1 == 20, "the bar, and the point of the score"
 
 
+def test_predict_takes_as_many_second_texts_as_texts_and_only_of_a_run_of_pairs(
+    here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.run(["predict", "run", "good food", "bad food", "--text-pair", "fine"]) == 2
+    assert "found 2 texts and 1 second texts, expected one for each text" in capsys.readouterr().err
+    assert cli.run(["predict", "run", "good food", "--text-pair", "fine"]) == 4
+    assert "text 1: found" in capsys.readouterr().err
+
+
 def test_predict_reads_lines_of_stdin(
     here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,13 +263,13 @@ REFUSED = {
     "a missing recipe": (
         ["train", "two_error.yaml"],
         3,
-        "E311 two_error.yaml: found no such file, expected a recipe file, or one of quickstart, yelp, yelp-full\n"
+        "E311 two_error.yaml: found no such file, expected a recipe file, or one of mrpc, quickstart, yelp, yelp-full\n"
         "  hint: did you mean two_errors.yaml?",
     ),
     "a shipped recipe that there is not": (
         ["recipes", "quikstart"],
         3,
-        "E311 quikstart: found no such file, expected a recipe file, or one of quickstart, yelp, yelp-full\n"
+        "E311 quikstart: found no such file, expected a recipe file, or one of mrpc, quickstart, yelp, yelp-full\n"
         "  hint: did you mean quickstart?",
     ),
     "a typo in an override": (

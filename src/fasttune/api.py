@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from fasttune.start import start
 from fasttune.tasks import Prediction
 from fasttune.tasks.prepare import TEST, VALIDATION, open_source, read_labelled, read_splits, read_unlabelled
 
-__all__ = ["Predictor", "Preview", "Run", "evaluate", "fit", "load", "predict", "recipe_of", "show"]
+__all__ = ["Predictor", "Preview", "Run", "evaluate", "fit", "iter_predictions", "load", "predict", "recipe_of", "show"]
 
 RECIPE_SUFFIXES = (".yaml", ".yml")  # never data: a file that is missing is a missing recipe
 RecipeSource = str | Path | Mapping[str, Any] | Recipe
@@ -144,25 +144,39 @@ def evaluate(
         raise UsageError(problem)
     predictor = load(run, overrides)
     if data is not None:
-        return predictor.score(read_labelled(predictor.recipe, data, "data"))[0]
+        return predictor.score(read_labelled(predictor.recipe, data, "data"))
     splits = {part.name: part for part in read_splits(predictor.recipe).all()}
     name = split or (TEST if TEST in splits else VALIDATION)
     if name not in splits:
         expected = f"one of {', '.join(splits)}"
         raise UsageError(Problem(where="--split", found=repr(name), expected=expected, hint="--data FILE"))
-    metrics, _ = predictor.score(splits[name])
+    metrics = predictor.score(splits[name])
     return {key.replace("eval_", f"{RESULT_PREFIX[name]}_", 1): value for key, value in metrics.items()}
 
 
 def predict(
     run: str | Path,
-    texts: str | Sequence[str] | None = None,
+    texts: Any = None,
     *,
     data: str | list[str] | None = None,
     output: str | Path | None = None,
     overrides: Overrides = (),
 ) -> list[Prediction]:
-    """Predict texts or the rows of `data`, in order; with `output` also written as JSON lines."""
+    """Predict texts (or pairs of texts) or the rows of `data`, in order; with `output` also written as JSON lines."""
+    found = list(iter_predictions(run, texts, data=data, overrides=overrides))
+    if output is not None:
+        write_json_lines(Path(output), found)
+    return found
+
+
+def iter_predictions(
+    run: str | Path,
+    texts: Any = None,
+    *,
+    data: str | list[str] | None = None,
+    overrides: Overrides = (),
+) -> Iterator[Prediction]:
+    """As `predict`, each prediction made when it is asked for, so that memory does not grow with their number."""
     if (texts is None) == (data is None):
         raise UsageError(
             Problem(
@@ -175,13 +189,9 @@ def predict(
     predictor = load(run, overrides)
     if data is not None:
         split = read_unlabelled(predictor.recipe, data)
-        predictions = predictor.predict_rows(split.rows, split.where)
-    else:
-        assert texts is not None
-        predictions = predictor.predict(texts)
-    if output is not None:
-        write_json_lines(Path(output), predictions)
-    return predictions
+        return predictor.predict_rows(split.rows, split.where)
+    assert texts is not None
+    return iter(predictor.predict(texts))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from typing import Annotated, Any
 import typer
 
 from fasttune import __version__, display
-from fasttune.errors import EnvironmentProblem, Error, Problem
+from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
+from fasttune.run_folder import write_json_lines
 
 SETTING = re.compile(r"(training|data)\.[a-z_.]+=")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -110,6 +111,9 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; '-' reads lines of stdin.")
     ] = None,
+    pairs: Annotated[
+        list[str] | None, typer.Option("--text-pair", help="The second text of a pair; once for each text.")
+    ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Rows to predict: a file, glob or hub id.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write JSON lines to this file.")] = None,
     as_json: Json = False,
@@ -117,6 +121,8 @@ def predict(
     """Predict the labels of texts, or of the rows of a file.
 
     fasttune predict runs/quickstart "the room was not bad at all"
+
+    fasttune predict runs/mrpc "It rains." --text-pair "Rain falls."
 
     An argument such as training.precision=fp32 is a setting, not a text.
     """
@@ -127,14 +133,15 @@ def predict(
     texts = [text for text in texts or () if not SETTING.match(text)]
     if texts == ["-"]:
         texts = [line.rstrip("\n") for line in sys.stdin]
-    predictions = api.predict(run, texts or None, data=data, output=output, overrides=settings)
-    if as_json:
+    inputs = paired(texts, pairs) if pairs else texts
+    predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings)
+    if output is not None:
+        typer.echo(f"{write_json_lines(output, predictions):,} predictions written to {output}", err=True)
+    elif as_json:
         for prediction in predictions:
             _print_json(prediction, indent=None)
-    elif output is None:
-        display.print_predictions(predictions, texts)
-    if output is not None:
-        typer.echo(f"{len(predictions):,} predictions written to {output}", err=True)
+    else:
+        display.print_predictions(predictions, inputs)
 
 
 @app.command()
@@ -179,6 +186,13 @@ def env(as_json: Json = False) -> None:
         _print_json(facts)
     else:
         display.print_facts(facts)
+
+
+def paired(texts: list[str], pairs: list[str]) -> list[tuple[str, str]]:
+    if len(texts) != len(pairs):
+        found = f"{len(texts)} texts and {len(pairs)} second texts"
+        raise UsageError(Problem(where="--text-pair", found=found, expected="one for each text"))
+    return list(zip(texts, pairs, strict=True))
 
 
 def _stay_calm() -> None:

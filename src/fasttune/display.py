@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,10 +94,14 @@ def tree_lines(folder: Path) -> list[str]:
     return lines
 
 
-def print_predictions(predictions: Sequence[Mapping[str, Any]], texts: Sequence[str] | None) -> None:
+def print_predictions(
+    predictions: Iterable[Mapping[str, Any]], inputs: Sequence[str] | Sequence[tuple[str, str]]
+) -> None:
+    """`inputs`: the texts, or pairs of texts, where they were given and not read from a file."""
     out = stdout()
     for position, prediction in enumerate(predictions):
-        shown = f"  {printable(texts[position])}" if texts else f"  row {printable(prediction['id'])}"
+        given = inputs[position] if inputs else f"row {prediction['id']}"
+        shown = "  " + printable(given if isinstance(given, str) else " | ".join(given))
         label = Text(printable(prediction["label"]), style="bold")
         filled = round(prediction["score"] * BAR_WIDTH)
         out.print(label, f" {prediction['score']:.3f} {'#' * filled}{'.' * (BAR_WIDTH - filled)}", Text(shown), sep="")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fasttune.engine.setup import Setup, set_up
-from fasttune.errors import DataError, Problem, UsageError, shown
+from fasttune.errors import Problem, UsageError
 from fasttune.recipe import Recipe, differences
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RunFolder, opened, read_json
@@ -24,6 +24,7 @@ MAY_OVERRIDE = (
     "training.device",
     "training.tokens_per_microbatch",
     "data.columns.text",
+    "data.columns.text_pair",
     "data.columns.label",
 )
 
@@ -56,40 +57,26 @@ class Predictor:
         task = TASKS[recipe.task].from_state(read_json(folder.config), recipe)
         return cls(folder, recipe, task, set_up(recipe, str(folder.path), task))
 
-    def predict(self, texts: str | Sequence[str]) -> list[Prediction]:
-        """One prediction a text, in order: {"id", "label", "score", "probabilities"}; ids count from 0.
+    def predict(self, inputs: Any) -> list[Prediction]:
+        """One prediction for each text, or pair of texts, in order: {"id", "label", "score", "probabilities"}.
+
+        Ids count from 0.
 
         >>> fasttune.load("runs/quickstart").predict(["great food"])[0]["label"]  # doctest: +SKIP
         '5 stars'
+        >>> fasttune.load("runs/mrpc").predict([("It rains.", "Rain falls.")])[0]["label"]  # doctest: +SKIP
+        '1'
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        problems = [
-            Problem(where=f"text {number}", found=shown(text), expected="text, in UTF-8")
-            for number, text in enumerate(texts, start=1)
-            if not _is_text(text)
-        ]
-        if problems:
-            raise DataError(*problems)
-        return self.predict_rows(Rows([str(number) for number in range(len(texts))], {"text": texts}), "texts")
+        return list(self.predict_rows(self.task.rows_of(inputs), "texts"))
 
-    def predict_rows(self, rows: Rows, where: str) -> list[Prediction]:
+    def predict_rows(self, rows: Rows, where: str) -> Iterator[Prediction]:
+        """One prediction a row, in order, each made when it is asked for."""
         if not len(rows):
-            return []
+            return iter(())
         store = self.task.encode(rows, self.setup.tokenizer, self.setup.max_length, where)
         return self.task.decode(self.setup.run(self.task, store).results, store, rows)
 
-    def score(self, split: Split) -> tuple[dict[str, float], list[Prediction]]:
-        """Metrics named eval_... of a labelled split, and its predictions."""
+    def score(self, split: Split) -> dict[str, float]:
+        """Metrics named eval_... of a labelled split."""
         store = encode(split, self.task, self.setup.tokenizer, self.setup.max_length)
-        return score_split(self.setup, self.task, split, store)
-
-
-def _is_text(value: object) -> bool:
-    """Bytes of a command line or of stdin that are not UTF-8 arrive as lone surrogates, which no tokenizer takes."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return score_split(self.setup, self.task, split, store).metrics

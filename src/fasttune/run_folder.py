@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fasttune.errors import EnvironmentProblem, Problem, UsageError
 
@@ -88,15 +89,24 @@ class RunFolder:
         write_json(self.all_results, {key: value for metrics in results.values() for key, value in metrics.items()})
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text so that `path` holds either what it held before or all of `text`."""
+@contextmanager
+def staged(path: Path) -> Iterator[TextIO]:
+    """A file for UTF-8 text: when the block ends `path` holds all of it, or what it held before if that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.staged")
-    with staged.open("w", encoding="utf-8") as file:
+    beside = path.with_name(f".{path.name}.staged")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with staged(path) as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -107,8 +117,14 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def write_json_lines(path: Path, rows: Iterable[Any]) -> int:
+    """Write rows as they come; returns how many there were."""
+    count = 0
+    with staged(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
 
 
 def numbered(stem: str, parent: Path) -> Iterator[Path]:

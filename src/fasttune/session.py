@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fasttune.batching.feed import Feed
 from fasttune.batching.plan import Plan
 from fasttune.checkpoint import Checkpoint, prune
 from fasttune.checkpoint import write as write_checkpoint
@@ -22,6 +23,7 @@ from fasttune.engine.embedding import trained_rows
 from fasttune.engine.events import Event, Finished, SaveDue
 from fasttune.engine.flops import measured_peak, training_flops
 from fasttune.engine.loop import Loop, TrainState
+from fasttune.engine.memory import keeping_freed_memory
 from fasttune.engine.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
 from fasttune.engine.pretrained import save_model
 from fasttune.engine.setup import Setup
@@ -33,7 +35,7 @@ from fasttune.observers.stopping import EarlyStopping, StopOnSignal
 from fasttune.recipe import Recipe
 from fasttune.report.card import card
 from fasttune.run_folder import RESULT_PREFIX, RunFolder, read_json, write_json_lines, write_text
-from fasttune.tasks import Prediction, Task
+from fasttune.tasks import Task
 from fasttune.tasks.prepare import TRAIN, VALIDATION, Split, Splits
 
 Say = Callable[[str], None]
@@ -55,7 +57,7 @@ class Session:
     used_rows: np.ndarray | None = None  # of the word embeddings, where only these are trained
     signal: int | None = None
     # The last scores of each split and the step of the weights they belong to, so that none is computed twice.
-    scored: dict[str, tuple[int, dict[str, float], list[Prediction]]] = field(default_factory=dict)
+    scored: dict[str, tuple[int, Scored]] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -75,6 +77,8 @@ class Session:
     def train(self, observers: Iterable[Observer]) -> Finished:
         """Run the loop to its end, to a reason to stop, or to a DivergedError; checkpoints are written on the way."""
         with ExitStack() as stack:
+            if self.setup.accelerator.device.type == "cpu":
+                stack.enter_context(keeping_freed_memory())
             if self.used_rows is not None:
                 stack.enter_context(trained_rows(self.setup.model, self.used_rows))
             # Dropout masks are drawn from seeds of their own; the caller's random numbers stay as they were.
@@ -83,25 +87,33 @@ class Session:
             log = EventLog(self.folder.events, self.state.step if self.checkpoint else None)
             stack.callback(log.close)
             try:
-                finished = self._run([log, *self._own_observers(stack), *observers, signals])
+                finished = self._run(stack, [log, *self._own_observers(stack), *observers, signals])
             except DivergedError as error:
                 log.write({"event": "error", "step": self.state.step, "error": str(error)})
                 raise
         self.signal = signals.number
         return finished
 
-    def _run(self, observers: list[Observer]) -> Finished:
+    def _run(self, stack: ExitStack, observers: list[Observer]) -> Finished:
         setup, recipe, state = self.setup, self.recipe, self.state
         optimizer = make_optimizer(setup.model, recipe.training.learning_rate, recipe.training.weight_decay)
         optimizer = setup.accelerator.prepare_optimizer(optimizer)
         if self.checkpoint is not None:
             self._restore(optimizer)
+        feed = Feed(
+            self.stores[TRAIN],
+            setup.pad_token_id,
+            setup.padded_length,
+            setup.accelerator.process_index,
+            pinned=setup.accelerator.device.type == "cuda",
+        )
+        stack.callback(feed.close)
         loop = Loop(
             recipe=recipe,
             task=self.task,
             model=setup.prepared,
             optimizer=optimizer,
-            store=self.stores[TRAIN],
+            feed=feed,
             plan=Plan(
                 lengths=self.stores[TRAIN].lengths,
                 batch_size=recipe.training.batch_size,
@@ -111,11 +123,9 @@ class Session:
                 num_ranks=setup.accelerator.num_processes,
             ),
             accelerator=setup.accelerator,
-            pad_token_id=setup.pad_token_id,
-            padded_length=setup.padded_length,
             metric=self.metric,
             state=state,
-            evaluate=lambda: self.score(VALIDATION, state.step)[0],
+            evaluate=lambda: self.score(VALIDATION, state.step).metrics,
         )
         for event in loop:
             if isinstance(event, SaveDue):
@@ -191,25 +201,28 @@ class Session:
         save_model(self.folder.path, self.setup.model, self.setup.tokenizer)
         return step
 
-    def score(self, name: str, step: int) -> tuple[dict[str, float], list[Prediction]]:
-        """Metrics of one split by the weights of `step`, with transformers' names, and its predictions."""
+    def score(self, name: str, step: int) -> Scored:
+        """One split by the weights of `step`; metrics with transformers' names."""
         if self.scored.get(name, (None,))[0] != step:
             split = next(split for split in self.splits.all() if split.name == name)
             budget = self.setup.tokens_per_microbatch
-            self.scored[name] = (step, *score_split(self.setup, self.task, split, self.stores[name]))
+            self.scored[name] = (step, score_split(self.setup, self.task, split, self.stores[name]))
             if self.setup.tokens_per_microbatch < budget:
                 fits = self.setup.tokens_per_microbatch
                 self.say(f"out of memory in evaluation: going on with {fits:,} tokens a micro-batch")
-        return self.scored[name][1:]
+        return self.scored[name][1]
 
     def finish(self, step: int) -> dict[str, Any]:
         """Score the published weights, those of `step`, on the held-out splits; write results, predictions, card."""
         results = {"train": self.train_results()}
         for split in self.splits.all():
             if split.name != TRAIN:
-                metrics, predictions = self.score(split.name, step)
+                scored = self.score(split.name, step)
                 prefix = RESULT_PREFIX[split.name]
-                results[prefix] = {key.replace("eval_", f"{prefix}_", 1): value for key, value in metrics.items()}
+                results[prefix] = {
+                    key.replace("eval_", f"{prefix}_", 1): value for key, value in scored.metrics.items()
+                }
+                predictions = self.task.decode(scored.results, self.stores[split.name], split.rows)
                 write_json_lines(self.folder.predictions(split.name), predictions)
         everything = {key: value for metrics in results.values() for key, value in metrics.items()}
         write_text(
@@ -254,12 +267,21 @@ class Session:
             torch.cuda.empty_cache()
 
 
-def score_split(setup: Setup, task: Task, split: Split, store: TokenStore) -> tuple[dict[str, float], list[Prediction]]:
+@dataclass(frozen=True)
+class Scored:
+    """A labelled split by one state of the weights: metrics named eval_..., and what its predictions are made from."""
+
+    metrics: dict[str, float]
+    results: np.ndarray
+
+
+def score_split(setup: Setup, task: Task, split: Split, store: TokenStore) -> Scored:
+    import sklearn.metrics  # noqa: F401  # takes half a second, once, which is not evaluation
+
     begin = time.perf_counter()
     outputs = setup.run(task, store)
-    predictions = task.decode(outputs.results, store, split.rows)
-    metrics = {f"eval_{name}": value for name, value in task.score(predictions, split.rows).items()}
+    metrics = {f"eval_{name}": value for name, value in task.score(outputs.results, store, split.rows).items()}
     runtime = time.perf_counter() - begin
     assert outputs.loss is not None, "a split that is scored has labels"
     timing = {"eval_runtime": runtime, "eval_samples_per_second": len(split.rows) / runtime}
-    return {"eval_loss": outputs.loss, **metrics, **timing}, predictions
+    return Scored({"eval_loss": outputs.loss, **metrics, **timing}, outputs.results)

@@ -16,6 +16,7 @@ from fasttune.data.token_store import TokenStore
 from fasttune.engine.embedding import rows_in_use
 from fasttune.engine.loop import TrainState, num_training_steps
 from fasttune.engine.precision import Choice
+from fasttune.engine.probe import probe
 from fasttune.engine.setup import Setup, set_up
 from fasttune.environment import versions
 from fasttune.errors import DataError, Problem, RecipeError
@@ -32,6 +33,7 @@ ROUNDING = ("device", "kernel", "attention")
 # What `resolved` fills in: left open by the recipe of a resume, it stays as it was decided at the start.
 FILLED_IN = (
     "data.columns.text",
+    "data.columns.text_pair",
     "data.columns.label",
     "preprocessing.max_length",
     "training.precision",
@@ -49,9 +51,14 @@ def start(recipe: Recipe, folder: RunFolder, say: Say) -> Session:
         recipe = reconciled(saved, recipe, folder)
     splits = read_splits(recipe)
     setup = set_up(recipe, recipe.model, splits.task)
-    recipe = resolved(recipe, splits, setup, folder)
     stores = {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
     used_rows = choose_trained_rows(recipe, setup, stores[TRAIN])
+    if setup.accelerator.device.type == "cuda" and recipe.training.tokens_per_microbatch == "auto":
+        probed = probe(setup, splits.task, stores[TRAIN])
+        if probed is not None:
+            setup.choices["tokens_per_microbatch"] = probed
+            setup.tokens_per_microbatch = int(probed.value)
+    recipe = resolved(recipe, splits, setup, folder)
     for split in splits.all():
         say(described(split, stores[split.name]))
     for note in splits.notes:
@@ -75,7 +82,7 @@ def choose_trained_rows(recipe: Recipe, setup: Setup, store: TokenStore) -> np.n
     """
     if recipe.training.weight_decay > 0 or setup.accelerator.num_processes > 1:
         return None
-    used = rows_in_use(setup.model, store.input_ids, setup.pad_token_id)
+    used = rows_in_use(setup.model, store.inputs["input_ids"], setup.pad_token_id)
     if used is not None:
         reason = "the others occur in no training text, so no gradient ever reaches them"
         setup.choices["word_embeddings"] = Choice(

@@ -17,7 +17,7 @@ def store_of(sequences: list[list[int]]) -> TokenStore:
     labels = np.arange(len(sequences), dtype=np.int64) * 10
     flat = np.array([token for sequence in sequences for token in sequence], dtype=np.int32)
     rows = np.arange(len(sequences))
-    return TokenStore(flat, starts, rows, np.zeros(len(sequences), dtype=np.int64), {"labels": labels})
+    return TokenStore({"input_ids": flat}, starts, rows, np.zeros(len(sequences), dtype=np.int64), {"labels": labels})
 
 
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=7), st.data())
@@ -26,8 +26,8 @@ def test_padded_on_the_right_to_the_longest(sequences: list[list[int]], data: st
     batch = collate(store_of(sequences), np.array(examples), pad_token_id=0)
     longest = max(len(sequences[example]) for example in examples)
     expected = [sequences[example] + [0] * (longest - len(sequences[example])) for example in examples]
-    assert batch.input_ids.tolist() == expected
-    assert batch.attention_mask.tolist() == [[int(token > 0) for token in row] for row in expected]
+    assert batch.inputs["input_ids"].tolist() == expected
+    assert batch.inputs["attention_mask"].tolist() == [[int(token > 0) for token in row] for row in expected]
     assert batch.targets["labels"].tolist() == [example * 10 for example in examples]
     assert batch.num_tokens == sum(len(sequences[example]) for example in examples)
 
@@ -36,6 +36,6 @@ def test_padded_on_the_right_to_the_longest(sequences: list[list[int]], data: st
 def test_the_tutorial_s_batch_of_pairs(padded_length: int | None, width: int) -> None:
     lengths = [50, 59, 47, 67, 59, 50, 62, 32]
     batch = collate(store_of([[5] * length for length in lengths]), np.arange(8), 0, padded_length)
-    assert batch.input_ids.shape == (8, width)
-    assert batch.attention_mask.sum(1).tolist() == lengths
-    assert batch.input_ids.dtype == batch.attention_mask.dtype == torch.int64
+    assert batch.inputs["input_ids"].shape == (8, width)
+    assert batch.inputs["attention_mask"].sum(1).tolist() == lengths
+    assert batch.inputs["input_ids"].dtype == batch.inputs["attention_mask"].dtype == torch.int64

@@ -7,7 +7,7 @@ from fasttune.data.columns import Column, label_values, resolve, text_values
 from fasttune.errors import DataError
 
 TEXT = Column("text", "what is classified", True, ("text", "sentence", "review", "content"))
-PAIR = Column("text_pair", "the second text of a pair", False, ("text_pair", "sentence2"))
+PAIR = Column("text_pair", "the second text of a pair", False, ("text_pair", "sentence2"), follows="text")
 LABEL = Column("label", "the class", True, ("label", "labels", "class"))
 COLUMNS = (TEXT, PAIR, LABEL)
 
@@ -38,6 +38,21 @@ def test_usual_names_are_guessed_and_said():
     assert resolved.names == {"text": "Review", "text_pair": "sentence2", "label": " LABEL "}
     assert resolved.notes[0] == "data.csv: column 'Review' is taken as the text"
     assert len(resolved.notes) == 3
+
+
+def test_the_second_text_is_guessed_only_with_the_first():
+    available = ["sentence", "sentence2", "y"]
+    assert names({"label": "y"}, available) == {"label": "y", "text": "sentence", "text_pair": "sentence2"}
+    assert names({"label": "y", "text": "sentence"}, available) == {"label": "y", "text": "sentence"}
+    assert names({"text_pair": "y"}, ["sentence", "sentence2", "y", "label"])["text_pair"] == "y"
+
+
+def test_texts_are_a_sequence_without_being_a_list():
+    values = [f"text {number}" for number in range(2500)]
+    texts = text_values(dataset(values), "label", "data.csv")
+    assert list(texts) == values and texts == values and texts != values[:-1]
+    assert (texts[0], texts[-1], texts[1000]) == (values[0], values[-1], values[1000])
+    assert texts[998:2003:2] == values[998:2003:2] and texts[7:3] == [] and texts[2490:] == values[2490:]
 
 
 def test_of_two_columns_the_other_one_is_left():

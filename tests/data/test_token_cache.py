@@ -39,8 +39,10 @@ class Maker:
 
 
 def assert_equal(found: TokenStore, expected: TokenStore) -> None:
-    for name in ("input_ids", "starts", "rows", "num_tokens_cut"):
+    for name in ("starts", "rows", "num_tokens_cut"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    assert found.inputs.keys() == expected.inputs.keys()
+    assert np.array_equal(found.inputs["input_ids"], expected.inputs["input_ids"])
     assert found.targets.keys() == expected.targets.keys()
     assert np.array_equal(found.targets["labels"], expected.targets["labels"])
     assert found.fingerprint == expected.fingerprint
@@ -51,7 +53,7 @@ def test_the_second_time_nothing_is_tokenised() -> None:
     first, second = (cached("k" * 40, make) for _ in range(2))
     assert make.times == 1
     assert_equal(second, first)
-    assert isinstance(second.input_ids, np.memmap), "mapped, so that processes share it"
+    assert isinstance(second.inputs["input_ids"], np.memmap), "mapped, so that processes share it"
 
 
 def test_everything_that_goes_in_is_in_the_key() -> None:
@@ -85,7 +87,7 @@ def test_what_is_damaged_is_made_again(folder: Path, damage: str) -> None:
     make = Maker()
     expected = make()
     cached("k" * 40, make)
-    tokens, fingerprint = (next(folder.glob(f"*/{name}")) for name in ("input_ids.npy", "fingerprint.json"))
+    tokens, fingerprint = (next(folder.glob(f"*/{name}")) for name in ("inputs.input_ids.npy", "fingerprint.json"))
     content = tokens.read_bytes()
     if damage == "flipped":
         tokens.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])

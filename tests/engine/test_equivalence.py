@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fasttune import recipe as recipes
+from fasttune.batching.feed import Feed
 from fasttune.batching.plan import Plan
 from fasttune.data.token_store import TokenStore
 from fasttune.engine.events import StepDone
@@ -28,7 +29,7 @@ def make_store(ragged: bool) -> TokenStore:
     starts = np.concatenate([[0], np.cumsum(lengths)])
     ids = rng.integers(5, 79, size=starts[-1]).astype(np.int32)
     labels = (ids[starts[:-1]] % 2).astype(np.int64)
-    return TokenStore(ids, starts, np.arange(160), np.zeros(160, dtype=np.int64), {"labels": labels})
+    return TokenStore({"input_ids": ids}, starts, np.arange(160), np.zeros(160, dtype=np.int64), {"labels": labels})
 
 
 def train(model: Path, store: TokenStore, tokens_per_microbatch: int, **training: object) -> tuple[list, dict, list]:
@@ -52,11 +53,9 @@ def train(model: Path, store: TokenStore, tokens_per_microbatch: int, **training
         task=task,
         model=setup.prepared,
         optimizer=optimizer,
-        store=store,
+        feed=Feed(store, 0, None),
         plan=Plan(store.lengths, 16, tokens_per_microbatch, seed=1, padded=setup.padded),
         accelerator=setup.accelerator,
-        pad_token_id=0,
-        padded_length=None,
         metric="eval_accuracy",
         state=TrainState(),
         evaluate=dict,

@@ -30,6 +30,14 @@ def load(folder: Path, seed: int = 1, attention_dropout: float | None = None):
     return load_model(str(folder), AUTO_CLASS, STATE, seed, attention_dropout)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at the process as Linux shows it")
+def test_a_loaded_model_does_not_depend_on_its_file_any_more(tmp_path: Path) -> None:
+    transformers.BertModel(tiny_config()).save_pretrained(tmp_path)
+    model = load(tmp_path).model
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    assert next(model.parameters()).isfinite().all()
+
+
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
 def test_weights_are_loaded_in_fp32_however_they_are_stored(tmp_path: Path, stored: torch.dtype) -> None:
     saved = transformers.BertModel(tiny_config()).to(stored)

@@ -19,6 +19,7 @@ FIELDS_AND_DEFAULTS = {
     "data.validation": None,
     "data.test": None,
     "data.columns.text": None,
+    "data.columns.text_pair": None,
     "data.columns.label": None,
     "data.label_names": None,
     "data.validation_fraction": 0.1,

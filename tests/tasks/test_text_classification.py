@@ -84,7 +84,7 @@ def test_the_loss_is_computed_in_fp32() -> None:
 
 def test_predictions_come_in_the_order_of_the_rows() -> None:
     task, rows = make_task(), rows_of(LABELS)
-    found = task.decode(LOGITS.numpy(), encoded(task), rows)
+    found = list(task.decode(LOGITS.numpy(), encoded(task), rows))
     assert [prediction["id"] for prediction in found] == list(rows.ids)
     assert [prediction["label"] for prediction in found] == [NAMES[index] for index in LOGITS.argmax(1).tolist()]
     for prediction, expected in zip(found, LOGITS.double().softmax(1).tolist(), strict=True):
@@ -95,9 +95,8 @@ def test_predictions_come_in_the_order_of_the_rows() -> None:
 
 def test_scores_are_scikit_learn_s_on_the_names() -> None:
     task, rows = make_task(), rows_of(LABELS)
-    predictions = task.decode(LOGITS.numpy(), encoded(task), rows)
-    predicted = [prediction["label"] for prediction in predictions]
-    assert task.score(predictions, rows) == {
+    predicted = [prediction["label"] for prediction in task.decode(LOGITS.numpy(), encoded(task), rows)]
+    assert task.score(LOGITS.numpy(), encoded(task), rows) == {
         "accuracy": pytest.approx(accuracy_score(LABELS, predicted)),
         "f1_macro": pytest.approx(f1_score(LABELS, predicted, average="macro", labels=NAMES, zero_division=0.0)),
     }
@@ -146,3 +145,49 @@ def test_what_decides_is_computed_also_where_it_is_not_listed() -> None:
     assert TextClassification.from_rows(rows_of(NAMES), recipe, "rows").metrics == ("f1_macro", "accuracy")
     changes = {"evaluation": {"metrics": ["f1_macro"], "metric_for_best_model": "loss"}}
     assert TextClassification.from_rows(rows_of(NAMES), recipes.load(recipe, changes), "rows").metrics == ("f1_macro",)
+
+
+PAIRS = [("good food", "great food"), ("bad room", "the room was not very good at all"), ("slow", "never again")]
+
+
+def pair_task() -> TextClassification:
+    rows = Rows(list("012"), {"text": ["a"] * 3, "text_pair": ["b"] * 3, "label": NAMES})
+    return TextClassification.from_rows(rows, recipes.load({"data": {"train": "pairs.csv"}}), "rows")
+
+
+@pytest.mark.parametrize("max_length", [64, 8])
+def test_pairs_become_the_tokenizer_s_own_inputs(max_length: int) -> None:
+    task, tokenizer = pair_task(), tiny_tokenizer()
+    store = task.encode(task.rows_of(PAIRS), tokenizer, max_length, "rows")
+    expected = tokenizer([list(pair) for pair in PAIRS], truncation=True, max_length=max_length)
+    for name in ("input_ids", "token_type_ids"):
+        flat = [token for example in expected[name] for token in example]
+        assert store.inputs[name].tolist() == flat, name
+    whole = tokenizer([list(pair) for pair in PAIRS])["input_ids"]
+    assert store.num_tokens_cut.tolist() == [max(len(ids) - max_length, 0) for ids in whole]
+
+
+def test_a_tokenizer_without_segments_gives_none() -> None:
+    task, tokenizer = pair_task(), tiny_tokenizer()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    assert list(task.encode(task.rows_of(PAIRS), tokenizer, 64, "rows").inputs) == ["input_ids"]
+
+
+def test_single_texts_need_no_segments() -> None:
+    assert list(encoded(make_task()).inputs) == ["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "inputs", "message"),
+    [
+        (False, ["fine", ("one", "two")], r"text 2: found \(.*\), expected text"),
+        (False, ["fine", 3], r"text 2: found 3, expected text"),
+        (False, ["\udc80"], r"text 1: found .* expected text, in UTF-8"),
+        (True, ["one"], r"text 1: found 'one', expected two texts"),
+        (True, [("one", "two"), ("one", "two", "three")], r"text 2: .* expected two texts"),
+        (True, [("one", None)], r"text 1: .* expected two texts"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(pairs: bool, inputs: list, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        (pair_task() if pairs else make_task()).rows_of(inputs)

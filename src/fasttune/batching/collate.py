@@ -5,6 +5,7 @@ Letters: B sequences, S padded length, T real tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,28 +18,25 @@ from fasttune.data.token_store import TokenStore
 class MicroBatch:
     """One forward on one rank.
 
-    `input_ids` and `attention_mask` [B, S] int64; `targets`: tensors whose first axis is B; `examples` (B,) their
-    positions in the store; `num_tokens` T.
+    `inputs`: keyword arguments of the model's forward, [B, S] int64: `input_ids`, `attention_mask` and, for pairs of
+    models that have them, `token_type_ids`; `targets`: tensors whose first axis is B; `examples` (B,) their positions
+    in the store; `num_tokens` T.
     """
 
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
+    inputs: dict[str, torch.Tensor]
     targets: dict[str, torch.Tensor]
     examples: np.ndarray
     num_tokens: int
 
-    @property
-    def inputs(self) -> dict[str, torch.Tensor]:
-        """Keyword arguments of the model's forward."""
-        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
-
     def to(self, device: torch.device) -> MicroBatch:
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            attention_mask=self.attention_mask.to(device, non_blocking=True),
-            targets={name: target.to(device, non_blocking=True) for name, target in self.targets.items()},
-        )
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> MicroBatch:
+        return self._with(torch.Tensor.pin_memory)
+
+    def _with(self, function: Callable[[torch.Tensor], torch.Tensor]) -> MicroBatch:
+        changed = [{name: function(tensor) for name, tensor in part.items()} for part in (self.inputs, self.targets)]
+        return replace(self, inputs=changed[0], targets=changed[1])
 
 
 def collate(store: TokenStore, examples: np.ndarray, pad_token_id: int, padded_length: int | None = None) -> MicroBatch:
@@ -47,11 +45,17 @@ def collate(store: TokenStore, examples: np.ndarray, pad_token_id: int, padded_l
     lengths = store.starts[examples + 1] - starts
     columns = np.arange(padded_length or int(lengths.max()))
     is_real = columns < lengths[:, None]
-    input_ids = np.full(is_real.shape, pad_token_id, dtype=np.int64)
-    input_ids[is_real] = store.input_ids[(starts[:, None] + columns)[is_real]]
+    positions = (starts[:, None] + columns)[is_real]
+
+    def padded(values: np.ndarray, padding: int) -> torch.Tensor:
+        filled = np.full(is_real.shape, padding, dtype=np.int64)
+        filled[is_real] = values[positions]
+        return torch.from_numpy(filled)
+
+    paddings = {"input_ids": pad_token_id}
+    inputs = {name: padded(values, paddings.get(name, 0)) for name, values in store.inputs.items()}
     return MicroBatch(
-        input_ids=torch.from_numpy(input_ids),
-        attention_mask=torch.from_numpy(is_real.astype(np.int64)),
+        inputs={**inputs, "attention_mask": torch.from_numpy(is_real.astype(np.int64))},
         targets={
             name: torch.from_numpy(np.ascontiguousarray(target[examples])) for name, target in store.targets.items()
         },

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,12 @@ from fasttune.errors import DataError, Problem, nearest, shown
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 __all__ = [
     "Column",
     "Resolved",
+    "Texts",
     "Vocabulary",
     "encode_labels",
     "label_values",
@@ -38,17 +40,24 @@ PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ .-]*(?<! )")
 NOT_PLAIN = frozenset(("true", "false", "yes", "no", "on", "off", "null", "y", "n"))
 NO_LABEL = -1  # what hub data sets hold in a ClassLabel column of a test split without labels
 
+TEXTS_AT_ONCE = 1000
+
 Place = Callable[[int], str]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a task needs. `guesses` are the names it is commonly known by."""
+    """A column that a task reads. `guesses` are the names it is commonly known by.
+
+    One that `follows` another role is guessed only where that is guessed too: who names the text alone means that there
+    is no second one.
+    """
 
     role: str
     description: str
     required: bool
     guesses: tuple[str, ...] = ()
+    follows: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,8 @@ def resolve(
     names = _given_names(columns, given, available, where, problems)
     wrong = {role for role, name in given.items() if name is not None and role not in names}
     notes: list[str] = []
-    open_columns = [column for column in columns if column.role not in names and column.role not in wrong]
+    settled = {*names, *wrong}
+    open_columns = [column for column in columns if column.role not in settled and column.follows not in settled]
     for column in open_columns:
         guess = _guess(column, [name for name in available if name not in names.values()])
         if guess is not None:
@@ -154,10 +164,34 @@ def _override(role: str, name: str) -> str:
     return shlex.quote(f"data.columns.{role}={value}")
 
 
-def _cells(dataset: datasets.Dataset, column: str) -> list[Any]:
+class Texts(Sequence[str]):
+    """A column of texts as Arrow holds it, a fraction of what as many Python strings would take."""
+
+    def __init__(self, column: pa.ChunkedArray):
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            first, last, step = index.indices(len(self))
+            return self._column.slice(first, max(last - first, 0)).to_pylist()[::step]
+        return self._column[int(index)].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for first in range(0, len(self), TEXTS_AT_ONCE):
+            yield from self[first : first + TEXTS_AT_ONCE]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _cells(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
     """The values as Arrow holds them: a ClassLabel as its number, nothing decoded."""
-    table = dataset.select_columns([column]).with_format("arrow")[:]
-    return table.column(column).to_pylist()
+    return dataset.select_columns([column]).with_format("arrow")[:].column(column)
 
 
 def _names_of(feature: Any) -> list[str] | None:
@@ -165,7 +199,9 @@ def _names_of(feature: Any) -> list[str] | None:
     return list(feature.names) if type(feature).__name__ == "ClassLabel" else None
 
 
-def text_values(dataset: datasets.Dataset, column: str, where: str, place: Place = row_name) -> list[str]:
+def text_values(
+    dataset: datasets.Dataset, column: str, where: str, place: Place = row_name, role: str = "text"
+) -> Texts:
     """The texts as they stand. `place` names a row in a message (`Source.place` knows the line of the file)."""
     feature = dataset.features[column]
     kind = getattr(feature, "dtype", type(feature).__name__)
@@ -173,9 +209,9 @@ def text_values(dataset: datasets.Dataset, column: str, where: str, place: Place
     if kind not in ("string", "large_string", "string_view", "null") or _names_of(feature) is not None:
         texts = [name for name in dataset.column_names if getattr(dataset.features[name], "dtype", "") == "string"]
         found = f"values of type {'ClassLabel' if _names_of(feature) is not None else kind}"
-        hint = _override("text", texts[0]) if texts else ""
+        hint = _override(role, texts[0]) if texts else ""
         raise DataError(Problem(code="E204", where=at, found=found, expected="text", hint=hint))
-    values = _cells(dataset, column)
+    values = Texts(_cells(dataset, column))
     empty = [place(index) for index, value in enumerate(values) if value is None or not value.strip()]
     if empty:
         raise DataError(_empty_problem("E210", at, empty, "text"))
@@ -192,12 +228,23 @@ def _empty_problem(code: str, where: str, places: list[str], what: str) -> Probl
     )
 
 
+def is_text(value: object) -> bool:
+    """Bytes of a command line or of stdin that are not UTF-8 arrive as lone surrogates, which no tokenizer takes."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def label_values(dataset: datasets.Dataset, column: str, where: str, place: Place = row_name) -> list[str]:
     """The labels as texts: strings as they stand, numbers and truth values written out, a ClassLabel by its names."""
     feature = dataset.features[column]
     names = _names_of(feature)
     at = f"{where}, column {shown(column)}"
-    values = _cells(dataset, column)
+    values = _cells(dataset, column).to_pylist()
     empty = [index for index, value in enumerate(values) if _is_no_label(value, names)]
     problems = Problems(where)
     if empty:

@@ -24,9 +24,9 @@ from fasttune.data.token_store import TokenStore
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 1
+FORMAT = 2
 FINGERPRINT = "fingerprint.json"
-TARGET = "target."  # before the name of a target's array
+GROUPS = ("inputs", "targets")  # the store's dictionaries of arrays; a file is named GROUP.NAME.npy
 LARGEST_CACHE = 20 * 10**9  # bytes; the stores that were used longest ago go first
 
 
@@ -39,7 +39,8 @@ def key_of(values: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBa
     # Truncation and padding are those of the last call; what they are for this store stands in the settings.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    about = (type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.split_special_tokens)
+    about = [type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.split_special_tokens]
+    about += [name in tokenizer.model_input_names for name in ("token_type_ids",)]
     digest.update(repr((about, tokenizers.__version__, transformers.__version__)).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     for role, column in sorted(values.items()):
@@ -63,8 +64,9 @@ def cached(key: str, make: Callable[[], TokenStore]) -> TokenStore:
 
 
 def _arrays(store: TokenStore) -> dict[str, np.ndarray]:
-    own = {name: getattr(store, name) for name in ("input_ids", "starts", "rows", "num_tokens_cut")}
-    return own | {f"{TARGET}{name}": array for name, array in store.targets.items()}
+    own = {name: getattr(store, name) for name in ("starts", "rows", "num_tokens_cut")}
+    groups = {group: getattr(store, group) for group in GROUPS}
+    return own | {f"{group}.{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
 
 
 def _write(folder: Path, store: TokenStore) -> None:
@@ -85,11 +87,14 @@ def _read(folder: Path) -> TokenStore | None:
     try:
         expected = json.loads((folder / FINGERPRINT).read_text(encoding="utf-8"))
         arrays = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
-        targets = {name.removeprefix(TARGET): arrays.pop(name) for name in list(arrays) if name.startswith(TARGET)}
-        store = TokenStore(**arrays, targets=targets)
+        groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in GROUPS}
+        for full in [name for name in arrays if "." in name]:
+            group, _, name = full.partition(".")
+            groups[group][name] = arrays.pop(full)
+        store = TokenStore(inputs=groups["inputs"], targets=groups["targets"], **arrays)
         if fingerprint_of(store) != expected:
             return None
-    except (OSError, ValueError, TypeError, EOFError):
+    except (OSError, ValueError, TypeError, KeyError, EOFError):
         return None
     with suppress(OSError):  # read-only
         (folder / FINGERPRINT).touch()  # when it was used last

@@ -1,15 +1,16 @@
 """Examples as flat arrays: all tokens end to end, and where each example begins.
 
-One array instead of N lists makes collation index arithmetic and keeps a split's memory at four bytes a token.
+One array instead of N lists makes collation index arithmetic and keeps a split's memory at a few bytes a token.
 Letters: N examples, T tokens of all of them.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,12 +24,13 @@ TOKENIZER_BATCH = 1000  # texts; bounds the memory that the tokenizer's own resu
 class TokenStore:
     """N tokenised examples.
 
-    `input_ids` (T,) int32; `starts` (N + 1,) int64, from 0 to T; `rows` (N,) int64, the row each example was made from;
-    `targets`: arrays whose first axis is N, such as `labels` (N,) int64; `num_tokens_cut` (N,) int64, tokens lost to
-    truncation.
+    `inputs`: what the model is given of each token, (T,) arrays: `input_ids` int32 and, where the model tells the
+    segments of a pair apart, `token_type_ids` int8; `starts` (N + 1,) int64, from 0 to T; `rows` (N,) int64, the row
+    each example was made from; `num_tokens_cut` (N,) int64, tokens lost to truncation.
+    `targets`: what is to be learned of each example, arrays whose first axis is N, such as `labels` (N,) int64.
     """
 
-    input_ids: np.ndarray
+    inputs: dict[str, np.ndarray]
     starts: np.ndarray
     rows: np.ndarray
     num_tokens_cut: np.ndarray
@@ -50,30 +52,61 @@ class TokenStore:
     def fingerprint(self) -> str:
         """sha256 of everything training sees; equal exactly when tokens, order and targets are."""
         digest = hashlib.sha256()
-        arrays = {"input_ids": self.input_ids, "starts": self.starts, **self.targets}
-        for name, array in sorted(arrays.items()):
+        for name, array in sorted({**self.inputs, "starts": self.starts, **self.targets}.items()):
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
-def tokenize(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenStore:
-    """One example for each text, special tokens included, cut to `max_length` tokens."""
-    ids: list[np.ndarray] = []
-    cut: list[int] = []
+def tokenize(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    pairs: Sequence[str] | None = None,
+) -> TokenStore:
+    """One example for each text, or text and pair, special tokens included, cut to `max_length` tokens.
+
+    Of a pair the longer text is cut first, as transformers' `truncation=True` does.
+    """
+    has_types = "token_type_ids" in tokenizer.model_input_names
+    names = ("input_ids", "token_type_ids") if has_types else ("input_ids",)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    lengths: list[int] = []
+    num_cut: list[int] = []
     for first in range(0, len(texts), TOKENIZER_BATCH):
-        batch = tokenizer(
-            texts[first : first + TOKENIZER_BATCH],
+        chosen = slice(first, first + TOKENIZER_BATCH)
+        encodings = tokenizer(
+            list(texts[chosen]),
+            None if pairs is None else list(pairs[chosen]),
             truncation=True,
             max_length=max_length,
             padding=False,
-            return_token_type_ids=False,
             return_attention_mask=False,
-        )
-        for encoding in batch.encodings:
-            ids.append(np.array(encoding.ids, dtype=np.int32))
-            cut.append(sum(len(part.ids) - sum(part.special_tokens_mask) for part in encoding.overflowing))
-    starts = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([len(example) for example in ids], out=starts[1:])
-    flat = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
-    return TokenStore(flat, starts, np.arange(len(ids)), np.array(cut, dtype=np.int64))
+        ).encodings
+        parts["input_ids"].append(_flat(encodings, "ids", np.int32))
+        if has_types:
+            parts["token_type_ids"].append(_flat(encodings, "type_ids", np.int8))
+        lengths += map(len, encodings)
+        long = [first + index for index, encoding in enumerate(encodings) if encoding.overflowing]
+        whole = _whole_lengths(tokenizer, [(texts[row], pairs[row] if pairs else None) for row in long])
+        cut = {row: length - lengths[row] for row, length in zip(long, whole, strict=True)}
+        num_cut += [cut.get(first + index, 0) for index in range(len(encodings))]
+    inputs = {name: np.concatenate(arrays) if arrays else np.zeros(0, np.int32) for name, arrays in parts.items()}
+    if has_types and not inputs["token_type_ids"].any():
+        del inputs["token_type_ids"]  # all of the first segment, which is what a model takes for granted
+    starts = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return TokenStore(inputs, starts, np.arange(len(lengths)), np.array(num_cut, dtype=np.int64))
+
+
+def _flat(encodings: Sequence[Any], name: str, dtype: type[np.generic]) -> np.ndarray:
+    return np.concatenate([np.array(getattr(encoding, name), dtype=dtype) for encoding in encodings])
+
+
+def _whole_lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str | None]]) -> list[int]:
+    """Tokens of each text, special ones included, if nothing were cut."""
+    if not texts:
+        return []
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    return [len(backend.encode(text, pair)) for text, pair in texts]

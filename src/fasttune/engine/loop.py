@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from fasttune.batching.collate import collate
+from fasttune.batching.feed import Feed
 from fasttune.batching.plan import Indices, Plan, num_tokens
-from fasttune.data.token_store import TokenStore
 from fasttune.engine.events import Evaluated, Event, Finished, OutOfMemory, SaveDue, Started, StepDone
 from fasttune.engine.memory import TooLarge, halved
 from fasttune.engine.optimizer import Schedule, set_learning_rate
@@ -57,11 +56,9 @@ class Loop:
     task: Task
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
-    store: TokenStore
+    feed: Feed
     plan: Plan
     accelerator: Accelerator
-    pad_token_id: int
-    padded_length: int | None
     metric: str
     state: TrainState
     evaluate: Callable[[], dict[str, float]]
@@ -81,7 +78,7 @@ class Loop:
         yield Started(
             **self._now(),
             num_steps=self.num_steps,
-            num_examples=len(self.store),
+            num_examples=len(self.feed.store),
             batch_size=training.batch_size,
             num_processes=self.accelerator.num_processes,
         )
@@ -114,13 +111,13 @@ class Loop:
         rank = self.accelerator.process_index
         set_learning_rate(self.optimizer, learning_rate)
         while True:
-            cuts = self.plan.microbatches(state.step, rank)
+            microbatches = self.feed.microbatches(self.plan, state.step)
             try:
                 result = run_step(
                     model=self.model,
                     optimizer=self.optimizer,
                     task=self.task,
-                    microbatches=[collate(self.store, cut, self.pad_token_id, self.padded_length) for cut in cuts],
+                    microbatches=microbatches,
                     accelerator=self.accelerator,
                     max_grad_norm=self.recipe.training.max_grad_norm,
                     seed=(self.recipe.training.seed, state.step, rank),
@@ -128,7 +125,7 @@ class Loop:
                 break
             except TooLarge as error:
                 reason = str(error)
-            yield self._halve(cuts, reason)
+            yield self._halve([batch.examples for batch in microbatches], reason)
         if not math.isfinite(result.loss) or (self.accelerator.scaler is None and not result.is_finite):
             raise self._diverged(result.loss, result.grad_norm)
         state.step += 1
@@ -140,7 +137,7 @@ class Loop:
             learning_rate=learning_rate,
             grad_norm=result.grad_norm,
             num_tokens=result.num_tokens,
-            num_microbatches=len(cuts),
+            num_microbatches=len(microbatches),
             seconds=round(result.seconds, 4),
         )
 
@@ -157,7 +154,7 @@ class Loop:
         return OutOfMemory(**self._now(), tokens_per_microbatch=budget, reason=reason)
 
     def _diverged(self, loss: float, grad_norm: float) -> DivergedError:
-        rows = sorted(int(self.store.rows[example]) for example in self.plan.examples(self.state.step))
+        rows = sorted(int(self.feed.store.rows[example]) for example in self.plan.examples(self.state.step))
         return DivergedError(
             Problem(
                 where=f"step {self.state.step + 1}, training rows {', '.join(map(str, rows[:16]))}",

@@ -169,6 +169,9 @@ def load_model(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+    # from_pretrained maps the file: whoever wrote to it later would change, or kill, what runs here.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
     for field, value in own.items():
         setattr(model.config, field, value)
     # The code that it names is not run and does not travel with what we save.

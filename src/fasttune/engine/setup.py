@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from accelerate import Accelerator
@@ -12,7 +13,7 @@ from fasttune.data.token_store import TokenStore
 from fasttune.distributed import make_accelerator
 from fasttune.engine.dropout import use_cpu_dropout
 from fasttune.engine.evaluation import Outputs, run_split
-from fasttune.engine.memory import choose_tokens_per_microbatch, keep_freed_memory
+from fasttune.engine.memory import CPU_EVALUATION_TOKENS, choose_tokens_per_microbatch
 from fasttune.engine.precision import Choice, choose_device, choose_precision, dtype_of
 from fasttune.engine.pretrained import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
@@ -49,17 +50,20 @@ class Setup:
 
     def run(self, task: Task, store: TokenStore) -> Outputs:
         """A whole split without gradients, results in input order; what fitted into memory is remembered."""
+        on_cpu = self.accelerator.device.type == "cpu"
+        budget = min(self.tokens_per_microbatch, CPU_EVALUATION_TOKENS) if on_cpu else self.tokens_per_microbatch
         outputs = run_split(
             model=self.prepared,
             task=task,
             store=store,
             accelerator=self.accelerator,
             pad_token_id=self.pad_token_id,
-            tokens_per_microbatch=self.tokens_per_microbatch,
+            tokens_per_microbatch=budget,
             padded_length=self.padded_length,
             padded=self.padded,
         )
-        self.tokens_per_microbatch = outputs.tokens_per_microbatch
+        if outputs.tokens_per_microbatch < budget:
+            self.tokens_per_microbatch = outputs.tokens_per_microbatch
         return outputs
 
 
@@ -110,16 +114,17 @@ def set_up(recipe: Recipe, name: str, task: Task) -> Setup:
     training = recipe.training
     device = choose_device(training.device)
     precision = choose_precision(training.precision, device.value)
-    if device.value == "cpu":
-        keep_freed_memory()
     tokenizer = load_tokenizer(name)
     max_length = choose_max_length(recipe, name, tokenizer)
     attention, dropout = choose_attention(recipe, name, device.value, precision.value)
-    budget = choose_tokens_per_microbatch(training.tokens_per_microbatch, device.value)
     loaded = load_model(name, task.auto_class, task.state(), training.seed, float(dropout.value))
+    asked = training.tokens_per_microbatch
+    budget = choose_tokens_per_microbatch(asked, device.value, precision.value, loaded.model.config)
     kernel = choose_kernel(recipe, loaded.model)
     if kernel.value != "padding-free":
         attention = Choice("transformers", f"{loaded.model.config._attn_implementation}, as for any padded batch")
+    takes = signature(loaded.model.forward).parameters  # a BERT tokenizer may come with a model that has no segments
+    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in takes]
     if device.value == "cpu":
         use_cpu_dropout(loaded.model)
     accelerator = make_accelerator(device.value, precision.value)

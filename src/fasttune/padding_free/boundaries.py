@@ -6,7 +6,7 @@ Letters used in this room: B sequences, S padded length, T real tokens, H heads,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -49,18 +49,27 @@ class Bucket:
 class Boundaries:
     """The lengths of B sequences laid end to end as T real tokens, and where those tokens stand in the padded [B, S].
 
-    `index` (T,) int64 on the model's device: places of the real tokens in the flattened padded batch.
+    `index` (T,) int64 on the model's device: places of the real tokens in the flattened padded batch. Behind the real
+    sequences `num_fillers` others may stand, copies of one token that nothing reads (see `filled`).
     """
 
     lengths: tuple[int, ...]
     index: torch.Tensor
     padded_length: int
+    num_fillers: int = 0
 
     @classmethod
     def from_mask(cls, mask: torch.Tensor) -> Boundaries:
         """`mask` [B, S]: true or 1 at real tokens, wherever in the row they stand (left or right padding)."""
         real = mask.bool()
         return cls(tuple(real.sum(1).tolist()), real.flatten().nonzero().squeeze(1), mask.shape[1])
+
+    def filled(self) -> Boundaries:
+        """The same with fillers, none longer than the longest sequence, up to one of few round numbers of tokens."""
+        longest, num_tokens = max(self.lengths), len(self.index)
+        missing = -num_tokens % granularity(num_tokens)
+        fillers = [longest] * (missing // longest) + [missing % longest] * (missing % longest > 0)
+        return replace(self, lengths=(*self.lengths, *fillers), num_fillers=len(fillers))
 
     @cached_property
     def starts(self) -> list[int]:
@@ -93,15 +102,26 @@ class Boundaries:
         bias = torch.zeros(is_real.shape, device=device).masked_fill_(~is_real, float("-inf"))
         return Bucket(*block, real=is_real.flatten().nonzero().squeeze(1), bias=bias[:, None, None, :])
 
+    @cached_property
+    def _gathered(self) -> torch.Tensor:
+        """`index`, and for each token of the fillers the place of the last real one."""
+        missing = self.starts[-1] - len(self.index)
+        return torch.cat([self.index, self.index[-1:].expand(missing)]) if missing else self.index
+
     def gather(self, padded: torch.Tensor) -> torch.Tensor:
-        """[B, S, D] -> [1, T, D]: only the real tokens."""
-        return padded.flatten(0, 1).index_select(0, self.index)[None]
+        """[B, S, D] -> [1, T, D]: only the real tokens, then the fillers."""
+        return padded.flatten(0, 1).index_select(0, self._gathered)[None]
 
     def scatter(self, packed: torch.Tensor) -> torch.Tensor:
-        """[1, T, D] -> [B, S, D], zeros at padding."""
-        batch = len(self.lengths)
+        """[1, T, D] -> [B, S, D], zeros at padding; fillers are dropped, and no gradient flows into them."""
+        batch = len(self.lengths) - self.num_fillers
         padded = packed.new_zeros(batch * self.padded_length, packed.shape[-1])
-        return padded.index_copy(0, self.index, packed[0]).view(batch, self.padded_length, -1)
+        return padded.index_copy(0, self.index, packed[0, : len(self.index)]).view(batch, self.padded_length, -1)
+
+
+def granularity(num_tokens: int) -> int:
+    """The power of two of which `num_tokens` holds 32 to 64: rounding up to a multiple adds 1 % on average."""
+    return 1 << max(num_tokens.bit_length() - 6, 0)
 
 
 def group_by_length(lengths: Sequence[int], max_padding: float) -> list[tuple[int, int]]:

@@ -164,7 +164,7 @@ class ModernBert(Unpadding):
         angles, boundaries = kwargs["position_embeddings"], self.boundaries
         assert boundaries is not None
         if id(angles) not in self.angles:
-            rows = len(boundaries.lengths)
+            rows = len(boundaries.lengths) - boundaries.num_fillers
             cosines, sines = (boundaries.gather(tensor.expand(rows, -1, -1)) for tensor in angles)
             self.angles[id(angles)] = (cosines, sines)
         return self.angles[id(angles)]

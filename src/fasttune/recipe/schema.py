@@ -51,6 +51,12 @@ class Columns(Section):
         "The column that holds the text. Left out: guessed from the names of the columns, and said.",
         allowed="the name of a column, or nothing (guessed)",
     )
+    text_pair: Text | None = setting(
+        None,
+        "The column that holds the second text of a sentence pair. Left out: guessed where `text` is left out too (such "
+        "as sentence1 and sentence2), and said; otherwise there is none.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
     label: Text | None = setting(
         None,
         "The column that holds the label. Left out: guessed from the names of the columns, and said.",

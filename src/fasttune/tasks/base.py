@@ -7,7 +7,7 @@ never moves tensors between devices, and never reads files (`data` does).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -61,6 +61,10 @@ class Task(ABC):
     def read(cls, source: Source, columns: Mapping[str, str]) -> Rows:
         """Take the columns (role -> name) out of a source, checked; DataError names every bad row."""
 
+    @abstractmethod
+    def rows_of(self, inputs: Any) -> Rows:
+        """What a program asks to predict, one or several, checked, with ids from 0; DataError names every bad one."""
+
     @classmethod
     @abstractmethod
     def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> Task:
@@ -96,13 +100,16 @@ class Task(ABC):
         """(sum of losses, sum of weights) of one micro-batch; never a mean."""
 
     @abstractmethod
-    def result(self, outputs: ModelOutput) -> torch.Tensor:
-        """[B, ...] what `decode` needs of each example, as small as it can be on the device."""
+    def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
+        """[B, ...] what `decode` and `score` need of each example, as small as it can be made on the device."""
 
     @abstractmethod
-    def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> list[Prediction]:
-        """`results` (N, ...) of all examples to one prediction a row, in the order of the rows."""
+    def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
+        """`results` (N, ...) of all examples to one prediction a row, in the order of the rows.
+
+        One at a time: a file of a million predictions must not need the memory of them all.
+        """
 
     @abstractmethod
-    def score(self, predictions: Sequence[Prediction], rows: Rows) -> dict[str, float]:
+    def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         """The recipe's metrics; each greater is better."""

@@ -157,7 +157,7 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_len
     key = key_of(split.rows.values, tokenizer, settings)
     store = cached(key, lambda: task.encode(split.rows, tokenizer, max_length, split.where))
     unknown = tokenizer.unk_token_id
-    share = float(np.mean(store.input_ids == unknown)) if unknown is not None and store.num_tokens else 0.0
+    share = float(np.mean(store.inputs["input_ids"] == unknown)) if unknown is not None and store.num_tokens else 0.0
     if share > MAX_UNKNOWN_SHARE:
         raise DataError(
             Problem(

@@ -1,0 +1,49 @@
+"""What the feed hands out is what the plan says, also where the plan changes or a step is done again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fasttune.batching.collate import collate
+from fasttune.batching.feed import Feed
+from fasttune.batching.plan import Plan
+from fasttune.data.token_store import TokenStore
+
+LENGTHS = np.random.default_rng(0).integers(2, 30, size=50)
+STARTS = np.concatenate([[0], np.cumsum(LENGTHS)])
+STORE = TokenStore(
+    {"input_ids": np.arange(STARTS[-1], dtype=np.int32)},
+    STARTS,
+    np.arange(50),
+    np.zeros(50, dtype=np.int64),
+    {"labels": np.arange(50) % 3},
+)
+PLAN = Plan(LENGTHS, batch_size=8, tokens_per_microbatch=60, seed=3, num_ranks=2)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_step_is_the_plan_s_whatever_was_asked_before(rank: int) -> None:
+    feed = Feed(STORE, 0, None, rank)
+    smaller = replace(PLAN, tokens_per_microbatch=30)
+    for plan, step in [(PLAN, 0), (PLAN, 1), (PLAN, 1), (smaller, 1), (smaller, 2), (PLAN, 40), (PLAN, 41), (PLAN, 3)]:
+        found = feed.microbatches(plan, step)
+        expected = [collate(STORE, cut, 0) for cut in plan.microbatches(step, rank)]
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert np.array_equal(one.examples, other.examples) and one.num_tokens == other.num_tokens
+            assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in other.inputs)
+            assert torch.equal(one.targets["labels"], other.targets["labels"])
+    feed.close()
+
+
+def test_a_fault_in_the_background_is_raised_where_the_step_is_asked_for() -> None:
+    broken = replace(STORE, starts=STARTS[:40])  # as a damaged store might be
+    feed = Feed(broken, 0, None)
+    with pytest.raises(IndexError):
+        for step in range(PLAN.steps_per_epoch):
+            feed.microbatches(PLAN, step)
+    feed.close()
