@@ -2,8 +2,8 @@
 
     python benchmarks/operations.py [--data FOLDER]        about a minute on two cores; nothing else may run meanwhile
 
-Profiled on one thread of control: self time of each operation of torch on the CPU, over some steps of the embedded model
-on the rows of speed.py. The profiler itself slows small operations a little.
+Self time of each operation of torch on the CPU, over some steps of the embedded model on the rows of speed.py. The
+profiler itself slows small operations a little.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def summary(seconds: dict[str, float], whole: float, flops: float, facts: dict[s
         "",
         heading(facts),
         "",
-        f"{STEPS} steps of 16 Yelp rows, the embedded model: {whole * 1e3:.0f} ms a step; at the peak of the machine the "
-        f"arithmetic of its real tokens takes {bound * 1e3:.0f} ms ({bound / whole:.0%}).",
+        f"{STEPS} steps of 16 Yelp rows, the embedded model: {whole * 1e3:.0f} ms a step; at the peak of the machine "
+        f"the arithmetic of its real tokens takes {bound * 1e3:.0f} ms ({bound / whole:.0%}).",
         "",
         "| operation | ms a step | share |",
         "|---|---|---|",

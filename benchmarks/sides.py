@@ -82,7 +82,7 @@ def recipe_of(data: Path, seed: int, num_rows: int, num_eval_rows: int | None, e
 
 
 def save_distilbert_sized(folder: Path) -> str:
-    """A DistilBERT with random weights (6 layers of 768) and the embedded model's tokenizer: for speed, not for scores."""
+    """A DistilBERT with random weights (6 layers of 768) and the embedded model's tokenizer, to measure speed with."""
     import torch
     import transformers
 
@@ -141,7 +141,7 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=512)
     dropout = {} if side.attention_dropout is None else {"attention_probs_dropout_prob": side.attention_dropout}
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=len(splits.task.vocabulary.names), dtype=torch.float32, **dropout
+        folder, num_labels=len(splits.task.target.vocabulary.names), dtype=torch.float32, **dropout
     )
     if side.padding_free:
         fasttune.padding_free(model)
@@ -150,7 +150,7 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
         padding: Any = "max_length" if side.padding == "max_length" else False
         texts = [list(rows.values[role]) for role in ("text", "text_pair") if role in rows.values]
         encoded = tokenizer(*texts, truncation=True, max_length=512, padding=padding)
-        labels = [splits.task.vocabulary.index[label] for label in rows.values["label"]]
+        labels = [splits.task.target.vocabulary.index[label] for label in rows.values["label"]]
         return [{**{name: encoded[name][row] for name in encoded}, "labels": labels[row]} for row in range(len(rows))]
 
     steps: list[tuple[float, int]] = []  # seconds, real tokens

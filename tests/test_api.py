@@ -338,3 +338,37 @@ def test_pairs_from_file_to_the_same_answers_as_the_plain_model(tiny_model: Path
         }
         for one in found
     ]
+
+
+@pytest.mark.parametrize("problem", ["multi-label", "regression"])
+def test_labels_and_numbers_from_file_to_prediction(problem: str, tiny_model: Path, tmp_path: Path) -> None:
+    rows = []
+    for row in make_rows(160, seed=5):
+        has = {"good": "good" in row["text"], "bad": "bad" in row["text"], "not": "not" in row["text"].split()}
+        labels = [name for name, there in has.items() if there]
+        rows.append({"text": row["text"], "label": labels if problem == "multi-label" else 0.5 + 2 * has["good"]})
+    recipe = {
+        "model": str(tiny_model),
+        "data": {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows))},
+        "training": {"num_train_epochs": 12, "precision": "fp32", "device": "cpu", "learning_rate": 3e-3},
+        "tracking": {"report_to": "none"},
+    }
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    assert yaml.safe_load((run.folder / "recipe.yaml").read_text())["problem"] == problem
+    notes = json.loads((run.folder / "data_report.json").read_text())["notes"]
+    assert any(problem in note for note in notes), "what was inferred is said"
+    deciding = {"multi-label": "eval_f1_micro", "regression": "eval_pearson"}[problem]
+    assert run.metrics[deciding] > 0.9
+    again = fasttune.evaluate(run.folder)
+    assert again[deciding] == pytest.approx(run.metrics[deciding]), "thresholds travel with the model"
+    found = fasttune.load(run.folder).predict([row["text"] for row in rows[:20]])
+    if problem == "multi-label":
+        thresholds = json.loads((run.folder / "config.json").read_text())["thresholds"]
+        for prediction in found:
+            expected = [name for name, share in prediction["probabilities"].items() if share >= thresholds[name]]
+            assert prediction["labels"] == expected
+    else:
+        wanted = [row["label"] for row in rows[:20]]
+        assert np.corrcoef([prediction["score"] for prediction in found], wanted)[0, 1] > 0.9
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(run.folder)
+    assert plain.config.problem_type == {"multi-label": "multi_label_classification"}.get(problem, problem)

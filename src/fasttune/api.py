@@ -42,7 +42,9 @@ class Run:
 
     def __repr__(self) -> str:
         scores = {
-            key: round(value, 4) for key, value in self.metrics.items() if key.endswith(("accuracy", "f1", "_macro"))
+            key: round(value, 4)
+            for key, value in self.metrics.items()
+            if key.endswith(("accuracy", "f1", "_macro", "_micro", "pearson", "spearman"))
         }
         return f"Run({str(self.folder)!r}, {scores}, {self.reason!r})"
 

@@ -102,9 +102,22 @@ def print_predictions(
     for position, prediction in enumerate(predictions):
         given = inputs[position] if inputs else f"row {prediction['id']}"
         shown = "  " + printable(given if isinstance(given, str) else " | ".join(given))
-        label = Text(printable(prediction["label"]), style="bold")
-        filled = round(prediction["score"] * BAR_WIDTH)
-        out.print(label, f" {prediction['score']:.3f} {'#' * filled}{'.' * (BAR_WIDTH - filled)}", Text(shown), sep="")
+        out.print(Text(printable(answer(prediction)), style="bold"), bar(prediction), Text(shown), sep="")
+
+
+def answer(prediction: Mapping[str, Any]) -> str:
+    """The label, the labels with their probabilities, or the number."""
+    if "labels" in prediction:
+        given = (f"{label} {prediction['probabilities'][label]:.3f}" for label in prediction["labels"])
+        return ", ".join(given) or "(none)"
+    return prediction["label"] if "label" in prediction else f"{prediction['score']:.4f}"
+
+
+def bar(prediction: Mapping[str, Any]) -> str:
+    if "label" not in prediction:
+        return ""
+    filled = round(prediction["score"] * BAR_WIDTH)
+    return f" {prediction['score']:.3f} {'#' * filled}{'.' * (BAR_WIDTH - filled)}"
 
 
 def print_rows(preview: Preview) -> None:

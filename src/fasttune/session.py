@@ -20,6 +20,7 @@ from fasttune.checkpoint.resume import open_checkpoint
 from fasttune.checkpoint.write import path_of
 from fasttune.data.token_store import TokenStore
 from fasttune.engine.embedding import trained_rows
+from fasttune.engine.evaluation import Outputs
 from fasttune.engine.events import Event, Finished, SaveDue
 from fasttune.engine.flops import measured_peak, training_flops
 from fasttune.engine.loop import Loop, TrainState
@@ -59,9 +60,10 @@ class Session:
     # The last scores of each split and the step of the weights they belong to, so that none is computed twice.
     scored: dict[str, tuple[int, Scored]] = field(default_factory=dict)
 
-    @property
-    def task(self) -> Task:
-        return self.splits.task
+    task: Task = field(init=False)  # as the last validation tuned it
+
+    def __post_init__(self) -> None:
+        self.task = self.splits.task
 
     @property
     def metric(self) -> str:
@@ -198,6 +200,10 @@ class Session:
                 step = best["step"]
                 chosen = open_checkpoint(path_of(self.folder.checkpoints, step), self.run_id)
                 self.setup.model.load_state_dict(chosen.tensors("model"))
+        if self.signal is None:
+            self.score(VALIDATION, step)  # tunes the task by these weights
+        for name, value in self.task.state().items():
+            setattr(self.setup.model.config, name, value)
         save_model(self.folder.path, self.setup.model, self.setup.tokenizer)
         return step
 
@@ -206,7 +212,10 @@ class Session:
         if self.scored.get(name, (None,))[0] != step:
             split = next(split for split in self.splits.all() if split.name == name)
             budget = self.setup.tokens_per_microbatch
-            self.scored[name] = (step, score_split(self.setup, self.task, split, self.stores[name]))
+            outputs, runtime = run_and_time(self.setup, self.task, self.stores[name])
+            if name == VALIDATION:
+                self.task = self.task.tuned(outputs.results, self.stores[name])
+            self.scored[name] = (step, scored(outputs, runtime, self.task, split, self.stores[name]))
             if self.setup.tokens_per_microbatch < budget:
                 fits = self.setup.tokens_per_microbatch
                 self.say(f"out of memory in evaluation: going on with {fits:,} tokens a micro-batch")
@@ -276,12 +285,22 @@ class Scored:
 
 
 def score_split(setup: Setup, task: Task, split: Split, store: TokenStore) -> Scored:
-    import sklearn.metrics  # noqa: F401  # takes half a second, once, which is not evaluation
+    return scored(*run_and_time(setup, task, store), task, split, store)
 
+
+def run_and_time(setup: Setup, task: Task, store: TokenStore) -> tuple[Outputs, float]:
     begin = time.perf_counter()
     outputs = setup.run(task, store)
+    return outputs, time.perf_counter() - begin
+
+
+def scored(outputs: Outputs, runtime: float, task: Task, split: Split, store: TokenStore) -> Scored:
+    """`runtime`: seconds of the model; those of the scores are added, without the half second of a first import."""
+    import sklearn.metrics  # noqa: F401
+
+    begin = time.perf_counter()
     metrics = {f"eval_{name}": value for name, value in task.score(outputs.results, store, split.rows).items()}
-    runtime = time.perf_counter() - begin
+    runtime += time.perf_counter() - begin
     assert outputs.loss is not None, "a split that is scored has labels"
     timing = {"eval_runtime": runtime, "eval_samples_per_second": len(split.rows) / runtime}
     return Scored({"eval_loss": outputs.loss, **metrics, **timing}, outputs.results)

@@ -32,6 +32,9 @@ MAY_CHANGE = ("output.save_total_limit", "training.logging_steps", "tracking.rep
 ROUNDING = ("device", "kernel", "attention")
 # What `resolved` fills in: left open by the recipe of a resume, it stays as it was decided at the start.
 FILLED_IN = (
+    "problem",
+    "data.label_separator",
+    "training.class_weights",
     "data.columns.text",
     "data.columns.text_pair",
     "data.columns.label",
@@ -126,8 +129,9 @@ def described(split: Split, store: TokenStore) -> str:
 def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) -> Recipe:
     """The recipe with every field filled that was left to the machine."""
     choices = setup.choices
+    filled = load_recipe(recipe, splits.task.settings())
     return load_recipe(
-        recipe,
+        filled,
         {
             "data": {"columns": splits.columns},
             "preprocessing": {"max_length": setup.max_length},
@@ -151,7 +155,7 @@ def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder) -> Recipe:
     for path, (old, new) in differences(saved, asked).items():
         if path in MAY_CHANGE:
             changes[path] = new
-        elif not (path in FILLED_IN and new in ("auto", None)):
+        elif not (path in FILLED_IN and new in ("auto", "balanced", None)):
             problems.append(
                 Problem(
                     where=f"resume of {folder.path}: {path}",
@@ -193,7 +197,7 @@ def _write_start(session: Session) -> None:
             **{name: asdict(choice) for name, choice in setup.choices.items()},
         },
     )
-    parts = {split.name: report(split, session.stores[split.name]) for split in session.splits.all()}
+    parts = {split.name: report(split, session.stores[split.name], session.task) for split in session.splits.all()}
     content = {
         "columns": session.splits.columns,
         "notes": session.splits.notes,

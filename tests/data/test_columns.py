@@ -161,6 +161,9 @@ def test_a_text_column_without_texts_names_one_with_texts():
         ([True, False], None, ["true", "false"]),
         ([1.0, 4.0], None, ["1", "4"]),
         ([1, 0], datasets.ClassLabel(names=["neg", "pos"]), ["pos", "neg"]),
+        ([1.0, 2.5], None, ["1", "2.5"]),
+        ([["a"], ["a", "b"], []], None, [("a",), ("a", "b"), ()]),
+        ([[1, 0], []], datasets.List(datasets.ClassLabel(names=["neg", "pos"])), [("pos", "neg"), ()]),
     ],
 )
 def test_labels_are_written_out(values, feature, expected):
@@ -182,7 +185,7 @@ def test_empty_labels(values, feature, found):
     assert [(problem.code, problem.found) for problem in caught.value.problems] == [("E211", found)]
 
 
-@pytest.mark.parametrize(("values", "code"), [([1.0, 2.5], "E217"), ([float("inf")], "E217"), ([["a"], ["b"]], "E205")])
+@pytest.mark.parametrize(("values", "code"), [([float("inf")], "E205"), ([{"a": 1}], "E205")])
 def test_labels_that_are_no_classes(values, code):
     with pytest.raises(DataError) as caught:
         label_values(dataset(values), "label", "data.csv")

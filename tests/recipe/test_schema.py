@@ -14,6 +14,7 @@ DATA = {"data": {"train": "reviews.csv"}}
 FIELDS_AND_DEFAULTS = {
     "format": 1,
     "task": "text-classification",
+    "problem": "auto",
     "model": "embedded",
     "data.train": "reviews.csv",
     "data.validation": None,
@@ -22,6 +23,7 @@ FIELDS_AND_DEFAULTS = {
     "data.columns.text_pair": None,
     "data.columns.label": None,
     "data.label_names": None,
+    "data.label_separator": None,
     "data.validation_fraction": 0.1,
     "data.max_train_samples": None,
     "data.max_eval_samples": None,
@@ -37,6 +39,7 @@ FIELDS_AND_DEFAULTS = {
     "training.lr_scheduler_type": "linear",
     "training.max_grad_norm": 1.0,
     "training.label_smoothing_factor": 0.0,
+    "training.class_weights": None,
     "training.attention_dropout": "auto",
     "training.precision": "auto",
     "training.device": "auto",

@@ -135,16 +135,17 @@ def test_the_task_of_a_saved_run_knows_the_labels_of_the_data_and_their_names(
     started = TextClassification.from_rows(rows_of(values), recipe, "rows")
     saved = {"id2label": {str(key): name for key, name in started.state()["id2label"].items()}}  # as JSON keeps it
     loaded = TextClassification.from_state(saved, recipe)
-    assert loaded.vocabulary.names == started.vocabulary.names == tuple(expected)
+    assert loaded.target.vocabulary.names == started.target.vocabulary.names == tuple(expected)
     for labels in (values, expected):
         assert loaded.strata(rows_of(labels), "rows") == [0, 1]
 
 
 def test_what_decides_is_computed_also_where_it_is_not_listed() -> None:
     recipe = recipes.load({"data": {"train": "starter"}, "evaluation": {"metrics": ["f1_macro"]}})
-    assert TextClassification.from_rows(rows_of(NAMES), recipe, "rows").metrics == ("f1_macro", "accuracy")
+    assert TextClassification.from_rows(rows_of(NAMES), recipe, "rows").target.metrics == ("f1_macro", "accuracy")
     changes = {"evaluation": {"metrics": ["f1_macro"], "metric_for_best_model": "loss"}}
-    assert TextClassification.from_rows(rows_of(NAMES), recipes.load(recipe, changes), "rows").metrics == ("f1_macro",)
+    task = TextClassification.from_rows(rows_of(NAMES), recipes.load(recipe, changes), "rows")
+    assert task.target.metrics == ("f1_macro",)
 
 
 PAIRS = [("good food", "great food"), ("bad room", "the room was not very good at all"), ("slow", "never again")]

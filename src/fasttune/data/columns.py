@@ -38,6 +38,7 @@ __all__ = [
 # Names that YAML reads as a text without quotes; of the words that it does not, these are the usual ones.
 PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ .-]*(?<! )")
 NOT_PLAIN = frozenset(("true", "false", "yes", "no", "on", "off", "null", "y", "n"))
+INFINITE = (math.inf, -math.inf)
 NO_LABEL = -1  # what hub data sets hold in a ClassLabel column of a test split without labels
 
 TEXTS_AT_ONCE = 1000
@@ -239,44 +240,38 @@ def is_text(value: object) -> bool:
     return True
 
 
-def label_values(dataset: datasets.Dataset, column: str, where: str, place: Place = row_name) -> list[str]:
-    """The labels as texts: strings as they stand, numbers and truth values written out, a ClassLabel by its names."""
+def label_values(
+    dataset: datasets.Dataset, column: str, where: str, place: Place = row_name
+) -> list[str] | list[str | tuple[str, ...]]:
+    """The labels as texts: strings as they stand, numbers and truth values written out, a ClassLabel by its names.
+
+    A list of labels becomes a tuple of texts; an empty one is a row without labels.
+    """
     feature = dataset.features[column]
-    names = _names_of(feature)
+    inner = getattr(feature, "feature", feature)
+    names = _names_of(inner)
     at = f"{where}, column {shown(column)}"
     values = _cells(dataset, column).to_pylist()
-    empty = [index for index, value in enumerate(values) if _is_no_label(value, names)]
     problems = Problems(where)
+    parts = [value if isinstance(value, list) else [value] for value in values]
+    empty = [index for index, cell in enumerate(parts) if any(_is_no_label(value, names) for value in cell)]
     if empty:
         problems.add(_empty_problem("E211", at, [place(index) for index in empty], "label"))
-    no_label = set(empty)
-    fractions = [
-        index
-        for index, value in enumerate(values)
-        if isinstance(value, float) and index not in no_label and not value.is_integer()
-    ]
-    if fractions:
-        first = fractions[0]
-        problems.add(
-            Problem(
-                code="E217",
-                where=at,
-                found=f"{len(fractions):,} fractions, such as {values[first]} ({place(first)})",
-                expected="classes",
-                hint="scores need a regression task; for classes write names or whole numbers",
-            )
-        )
     others = [
-        index for index, value in enumerate(values) if value is not None and not isinstance(value, str | int | float)
+        index
+        for index, cell in enumerate(parts)
+        if any(value is not None and (not isinstance(value, str | int | float) or value in INFINITE) for value in cell)
     ]
     if others:
         first = others[0]
         found = f"{shown(values[first])} ({place(first)})"
-        problems.add(Problem(code="E205", where=at, found=found, expected="one label a row: a text or a number"))
+        problems.add(Problem(code="E205", where=at, found=found, expected="a text, a number, or a list of them"))
     problems.raise_if_any()
-    if names is not None:
-        return [names[value] for value in values]
-    return [_written(value) for value in values]
+
+    def written(value: Any) -> str:
+        return names[value] if names is not None else _written(value)
+
+    return [tuple(map(written, value)) if isinstance(value, list) else written(value) for value in values]
 
 
 def _is_no_label(value: Any, names: list[str] | None) -> bool:
@@ -290,4 +285,4 @@ def _is_no_label(value: Any, names: list[str] | None) -> bool:
 def _written(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(int(value)) if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

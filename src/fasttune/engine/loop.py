@@ -19,6 +19,7 @@ from fasttune.engine.optimizer import Schedule, set_learning_rate
 from fasttune.engine.step import run_step
 from fasttune.errors import DivergedError, Problem
 from fasttune.recipe import Recipe
+from fasttune.recipe.values import LESS_IS_BETTER
 from fasttune.tasks import Task
 
 
@@ -34,8 +35,8 @@ class TrainState:
     tokens_per_microbatch: int | None = None  # what fitted, where the budget of the start did not
 
     def best(self, metric: str) -> dict[str, Any] | None:
-        """The evaluation with the greatest `metric` (least for eval_loss); the earliest of equals."""
-        sign = -1.0 if metric == "eval_loss" else 1.0
+        """The evaluation with the greatest `metric` (least of a loss or error); the earliest of equals."""
+        sign = -1.0 if metric.removeprefix("eval_") in LESS_IS_BETTER else 1.0
         return max(self.evaluations, key=lambda evaluation: sign * evaluation[metric], default=None)
 
 

@@ -27,6 +27,7 @@ from fasttune.recipe.values import (
     Strategy,
     Text,
     Texts,
+    WeightTable,
     Whole,
     check_steps,
     check_warmup,
@@ -53,8 +54,8 @@ class Columns(Section):
     )
     text_pair: Text | None = setting(
         None,
-        "The column that holds the second text of a sentence pair. Left out: guessed where `text` is left out too (such "
-        "as sentence1 and sentence2), and said; otherwise there is none.",
+        "The column that holds the second text of a sentence pair. Left out: guessed where `text` is left out too, and "
+        "said; otherwise there is none.",
         allowed="the name of a column, or nothing (guessed)",
     )
     label: Text | None = setting(
@@ -91,6 +92,12 @@ class Data(Section):
         "sorted.",
         allowed="a list of two or more different names, or a table from the value in the data to the name "
         "(a name that looks like a number goes in quotes)",
+    )
+    label_separator: Text | None = setting(
+        None,
+        "What stands between the labels of one cell, where rows have several and the file holds texts (`2,25`). Left "
+        "out: a comma, semicolon or bar where every part is also the label of other rows, and said.",
+        allowed="a text such as ',' or ';', or nothing (found by itself)",
     )
     validation_fraction: Number = setting(
         0.1,
@@ -194,6 +201,12 @@ class Training(Section):
         ge=0,
         lt=1,
     )
+    class_weights: Literal["balanced"] | WeightTable | None = setting(
+        None,
+        "How much a row of each class counts in loss and gradient; single-label only. `balanced`: each class as much "
+        "as any other, by its number of training rows. A table: from label name to weight, 1 for those it leaves out.",
+        allowed="'balanced', a table from label name to a number above 0, or nothing (all rows alike)",
+    )
     attention_dropout: Literal["auto"] | Annotated[Number, Field(ge=0, lt=1)] = setting(
         "auto",
         "Dropout on attention weights. `auto`: the model's own, or 0 where the attention kernel of the device has "
@@ -243,15 +256,16 @@ class Evaluation(Section):
     )
     metrics: Metrics | None = setting(
         None,
-        "What to compute besides the loss; values from 0 to 1 (matthews_correlation from -1). Left out: the "
-        "task's own.",
+        "What to compute besides the loss; values from 0 to 1 (correlations from -1, errors in the unit of the labels). "
+        "Left out: the task's own.",
         allowed="a list of " + ", ".join(METRICS),
         code="E304",
     )
     metric_for_best_model: Metric | Literal["loss"] | None = setting(
         None,
-        "Chooses the weights that are kept and decides on early stopping; greater is better, except for `loss`. One of "
-        "`evaluation.metrics` where that is given. Left out: the task's primary metric, which is computed in any case.",
+        "Chooses the weights that are kept and decides on early stopping; greater is better, except for `loss`, `rmse` "
+        "and `mae`. One of `evaluation.metrics` where that is given. Left out: the task's primary metric, which is "
+        "computed in any case.",
         allowed="one of " + ", ".join(METRICS) + ", loss",
         code="E304",
     )
@@ -304,6 +318,12 @@ class Recipe(Section):
         "text-classification",
         "What is learned, by the hub's name.",
         allowed="'text-classification'",
+    )
+    problem: Literal["auto", "single-label", "multi-label", "regression"] = setting(
+        "auto",
+        "What a label is: one class of each text, several labels, or a number. `auto`: inferred from the labels, and "
+        "said; the saved recipe holds it.",
+        allowed="'auto', 'single-label', 'multi-label' or 'regression'",
     )
     model: Text = setting(
         "embedded",

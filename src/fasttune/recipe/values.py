@@ -27,8 +27,13 @@ Metric = Literal[
     "precision_macro",
     "recall_macro",
     "matthews_correlation",
+    "pearson",
+    "spearman",
+    "rmse",
+    "mae",
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
+LESS_IS_BETTER = ("loss", "rmse", "mae")
 
 
 def _to_number(value: object) -> object:
@@ -107,6 +112,11 @@ Text = Annotated[str, BeforeValidator(_to_text), Strict(), Field(min_length=1)]
 Texts = Annotated[list[Text], BeforeValidator(_to_list), Field(min_length=1)]
 Strategy = Annotated[Literal["no", "steps", "epoch"], BeforeValidator(_to_strategy)]
 NameList = Annotated[list[Text], BeforeValidator(_to_list), Field(min_length=2), AfterValidator(_check_names)]
+WeightTable = Annotated[
+    dict[Text, Annotated[Number, Field(gt=0, allow_inf_nan=False)]],
+    BeforeValidator(_to_name_table),
+    Field(min_length=1),
+]
 NameTable = Annotated[dict[Text, Text], BeforeValidator(_to_name_table), Field(min_length=2)]
 Metrics = Annotated[list[Metric], BeforeValidator(_to_list), Field(min_length=1)]
 ReportTo = Annotated[

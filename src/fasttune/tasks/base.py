@@ -53,8 +53,8 @@ class Task(ABC):
     """What a data set must offer; drives the checks, the error texts and the documentation."""
     auto_class: ClassVar[str]
     """Name of the transformers auto class that builds encoder and head."""
-    primary_metric: ClassVar[str]
-    """Decides which model is best unless the recipe says otherwise; greater is better."""
+    notes: tuple[str, ...] = ()
+    """What was inferred from the training rows, in words."""
 
     @classmethod
     @abstractmethod
@@ -75,6 +75,15 @@ class Task(ABC):
     def from_state(cls, state: Mapping[str, Any], recipe: Recipe) -> Task:
         """The task of a saved run; `state` is its config.json."""
 
+    @property
+    @abstractmethod
+    def primary_metric(self) -> str:
+        """Decides which model is best unless the recipe says otherwise."""
+
+    def settings(self) -> dict[str, Any]:
+        """What was inferred from the training rows, as fields of the recipe that is saved."""
+        return {}
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """What must travel with the weights, as fields of config.json."""
@@ -82,6 +91,10 @@ class Task(ABC):
     @abstractmethod
     def strata(self, rows: Rows, where: str) -> Sequence[int]:
         """One number a row; a held-out split gets the same share of rows of each."""
+
+    @abstractmethod
+    def describe(self, store: TokenStore) -> dict[str, Any]:
+        """What data_report.json says of the labels of a split."""
 
     @abstractmethod
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str) -> TokenStore:
@@ -103,6 +116,10 @@ class Task(ABC):
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
         """[B, ...] what `decode` and `score` need of each example, as small as it can be made on the device."""
 
+    def tuned(self, results: np.ndarray, store: TokenStore) -> Task:
+        """The task with what is set after training on the validation split, such as thresholds; kept by `state`."""
+        return self
+
     @abstractmethod
     def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
         """`results` (N, ...) of all examples to one prediction a row, in the order of the rows.
@@ -112,4 +129,4 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
-        """The recipe's metrics; each greater is better."""
+        """The recipe's metrics; of those that recipe/values.py does not list as LESS_IS_BETTER, more is better."""

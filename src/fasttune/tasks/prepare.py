@@ -5,7 +5,6 @@ The test split is never used to choose anything: where no validation is given, i
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +97,7 @@ def read_splits(recipe: Recipe) -> Splits:
     data = recipe.data
     train, source = reader.rows(data.train, TRAIN)
     task = reader.task_class.from_rows(train.rows, recipe, train.where)
+    reader.notes += task.notes
     own = (VALIDATION, TEST) if data.train == STARTER else source.split_names
     specs = {VALIDATION: data.validation, TEST: data.test}
     others: dict[str, Split | None] = {VALIDATION: None, TEST: None}
@@ -171,7 +171,7 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_len
     return store
 
 
-def report(split: Split, store: TokenStore) -> dict[str, Any]:
+def report(split: Split, store: TokenStore, task: Task) -> dict[str, Any]:
     """What data_report.json says of one split: rows, labels, lengths in tokens, truncation."""
     lengths = store.lengths
     cut = store.num_tokens_cut
@@ -181,7 +181,7 @@ def report(split: Split, store: TokenStore) -> dict[str, Any]:
         "num_rows": len(split.rows),
         "num_examples": len(store),
         "num_tokens": store.num_tokens,
-        "labels": dict(sorted(Counter(map(str, split.rows.values.get("label", ()))).items())),
+        "labels": task.describe(store),
         "tokens_per_example": {
             "mean": round(float(lengths.mean()), 1),
             "median": float(np.median(lengths)),

@@ -1,4 +1,4 @@
-"""One label for each text or pair of texts. Letters: N rows, K classes, B sequences of a micro-batch."""
+"""A class, labels or a number for each text or pair of texts. Letters: N rows, K outputs, B sequences."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fasttune.data.columns import Column, is_text, label_values, text_values
-from fasttune.data.labels import Vocabulary, encode_labels, label_vocabulary
+from fasttune.data.label_kinds import REGRESSION, SINGLE, kind_of, parts_of
+from fasttune.data.labels import Vocabulary, label_vocabulary
 from fasttune.data.sources import Source
 from fasttune.data.token_store import TokenStore, tokenize
-from fasttune.errors import DataError, Problem, RecipeError, shown
-from fasttune.metrics import classification
+from fasttune.errors import DataError, Problem, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Rows, Task
+from fasttune.tasks.targets import MultiLabel, SingleLabel, Target, make_target
 
 if TYPE_CHECKING:
     import torch
@@ -30,16 +31,14 @@ TEXTS = ("text", "text_pair")
 
 @dataclass(frozen=True)
 class TextClassification(Task):
-    """`vocabulary` maps labels as they stand in the data to 0..K-1 and to names; `pairs`: each row has two texts."""
+    """`target`: what is learned of each row; `pairs`: each row has two texts."""
 
-    vocabulary: Vocabulary
-    metrics: tuple[str, ...]
-    label_smoothing_factor: float = 0.0
+    target: Target
     pairs: bool = False
+    notes: tuple[str, ...] = ()
 
     name: ClassVar[str] = "text-classification"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    primary_metric: ClassVar[str] = "accuracy"
     columns: ClassVar[tuple[Column, ...]] = (
         Column(
             role="text",
@@ -59,7 +58,7 @@ class TextClassification(Task):
         ),
         Column(
             role="label",
-            description="its label, a name or a number",
+            description="its label: a name or a number, or several of them",
             required=True,
             guesses=(
                 "label",
@@ -105,8 +104,16 @@ class TextClassification(Task):
 
     @classmethod
     def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> TextClassification:
-        vocabulary = label_vocabulary(rows.values["label"], recipe.data.label_names, where)
-        return cls._with(vocabulary, recipe, "text_pair" in rows.values)
+        cells, asked = rows.values["label"], recipe.data
+        kind = kind_of(cells, recipe.problem, asked.label_separator, asked.label_names is not None, where)
+        vocabulary = None
+        if kind.problem != REGRESSION:
+            labels = [label for cell in cells for label in parts_of(cell, kind.separator)]
+            vocabulary = label_vocabulary(labels, asked.label_names, where)
+        target = make_target(kind.problem, vocabulary, recipe, separator=kind.separator)
+        if isinstance(target, SingleLabel) and recipe.training.class_weights is not None:
+            target = target.weighted(recipe.training.class_weights, target.encode(cells, where))
+        return cls(target, "text_pair" in rows.values, (kind.note,) if kind.note else ())
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], recipe: Recipe) -> TextClassification:
@@ -118,71 +125,61 @@ class TextClassification(Task):
             index |= {value: names.index(name) for value, name in given.items()}
         elif given is not None:
             index |= {str(number): number for number in range(len(names))}
-        return cls._with(Vocabulary(names, index), recipe, recipe.data.columns.text_pair is not None)
+        problem = recipe.problem if recipe.problem != "auto" else SINGLE
+        vocabulary = Vocabulary(names, index)
+        target = make_target(problem, vocabulary, recipe, recipe.data.label_separator, state.get("thresholds"))
+        if isinstance(target, SingleLabel) and isinstance(recipe.training.class_weights, Mapping):
+            target = target.weighted(recipe.training.class_weights)
+        return cls(target, recipe.data.columns.text_pair is not None)
 
-    @classmethod
-    def _with(cls, vocabulary: Vocabulary, recipe: Recipe, pairs: bool) -> TextClassification:
-        """What decides which model is best is computed whether or not the recipe lists it."""
-        wanted = recipe.evaluation.metrics or classification.default_metrics(len(vocabulary.names))
-        deciding = recipe.evaluation.metric_for_best_model or cls.primary_metric
-        metrics = [*wanted, *(name for name in (deciding,) if name not in wanted and name != "loss")]
-        if "f1" in metrics and len(vocabulary.names) > 2:
-            raise RecipeError(
-                Problem(
-                    code="E304",
-                    where="evaluation.metrics",
-                    found=f"f1, which is that of one class of two, with {len(vocabulary.names)} classes",
-                    expected="f1_macro, f1_micro or f1_weighted",
-                    hint="evaluation.metrics=[accuracy, f1_macro]",
-                )
-            )
-        return cls(vocabulary, tuple(metrics), recipe.training.label_smoothing_factor, pairs)
+    @property
+    def primary_metric(self) -> str:
+        return self.target.primary_metric
+
+    def settings(self) -> dict[str, Any]:
+        target = self.target
+        found: dict[str, Any] = {"problem": target.problem}
+        if isinstance(target, MultiLabel) and target.separator is not None:
+            found["data"] = {"label_separator": target.separator}
+        if isinstance(target, SingleLabel) and target.class_weights is not None:
+            weights = dict(zip(target.vocabulary.names, target.class_weights, strict=True))
+            found["training"] = {"class_weights": weights}
+        return found
 
     def state(self) -> dict[str, Any]:
-        return {
-            "id2label": dict(enumerate(self.vocabulary.names)),
-            "label2id": {name: position for position, name in enumerate(self.vocabulary.names)},
-            "problem_type": "single_label_classification",
-        }
+        return self.target.state()
 
     def strata(self, rows: Rows, where: str) -> Sequence[int]:
-        return encode_labels(rows.values["label"], self.vocabulary, where)
+        return self.target.strata(self.target.encode(rows.values["label"], where)).tolist()
+
+    def describe(self, store: TokenStore) -> dict[str, Any]:
+        return self.target.describe(store.targets["labels"])
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str) -> TokenStore:
         store = tokenize(rows.values["text"], tokenizer, max_length, rows.values.get("text_pair"))
         if "label" not in rows.values:
             return store
-        labels = np.array(encode_labels(rows.values["label"], self.vocabulary, where), dtype=np.int64)
-        return replace(store, targets={"labels": labels})
+        return replace(store, targets={"labels": self.target.encode(rows.values["label"], where)})
 
     def encoding(self) -> str:
-        return repr(self.vocabulary)
+        return repr([self.target.problem, getattr(self.target, "vocabulary", None), self.settings().get("data")])
 
     def weight(self, targets: Mapping[str, Any]) -> float:
-        return float(len(targets["labels"]))
+        return self.target.weight(targets["labels"])
 
     def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
-        from torch.nn.functional import cross_entropy
-
-        smoothing = self.label_smoothing_factor if training else 0.0
         labels = batch.targets["labels"]
-        total = cross_entropy(outputs["logits"].float(), labels, reduction="sum", label_smoothing=smoothing)
-        return total, self.weight(batch.targets)
+        return self.target.loss(outputs["logits"].float(), labels, training), self.target.weight(labels)
 
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
         return outputs["logits"]
 
+    def tuned(self, results: np.ndarray, store: TokenStore) -> TextClassification:
+        return replace(self, target=self.target.tuned(results, store.targets["labels"]))
+
     def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
-        names = self.vocabulary.names
-        for row_id, row in zip(rows.ids, classification.softmax(results), strict=True):
-            yield {
-                "id": row_id,
-                "label": names[int(row.argmax())],
-                "score": float(row.max()),
-                "probabilities": dict(zip(names, map(float, row), strict=True)),
-            }
+        for row_id, answer in zip(rows.ids, self.target.answers(results), strict=True):
+            yield {"id": row_id, **answer}
 
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
-        return classification.score(
-            store.targets["labels"], results.argmax(axis=1), len(self.vocabulary.names), self.metrics
-        )
+        return self.target.score(results, store.targets["labels"])

@@ -1,0 +1,283 @@
+"""What a classifier of texts learns of each row: one class, several labels, or a number.
+
+Each kind turns labels into arrays, logits into losses, predictions and scores. Letters: N rows, B sequences of a
+micro-batch, K outputs of the model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fasttune.data.label_kinds import (
+    MULTI,
+    REGRESSION,
+    SINGLE,
+    check_table,
+    encode_label_sets,
+    encode_numbers,
+    parts_of,
+)
+from fasttune.data.labels import Vocabulary, encode_labels
+from fasttune.errors import Problem, RecipeError
+from fasttune.metrics import classification, multilabel, regression
+from fasttune.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+Answer = dict[str, Any]  # a prediction without its id
+
+
+class Target(ABC):
+    """`metrics`: what `score` computes."""
+
+    problem: ClassVar[str]
+    """As the recipe names it."""
+    primary_metric: ClassVar[str]
+    metrics: tuple[str, ...]
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Fields of config.json."""
+
+    @abstractmethod
+    def encode(self, labels: Sequence[Any], where: str) -> np.ndarray:
+        """(N,) or (N, K): labels as they stand in the data -> what the loss takes; DataError for unknown ones."""
+
+    @abstractmethod
+    def strata(self, encoded: np.ndarray) -> np.ndarray:
+        """(N,) int64: a held-out split gets the same share of rows of each."""
+
+    @abstractmethod
+    def describe(self, encoded: np.ndarray) -> dict[str, Any]:
+        """What data_report.json says of the labels."""
+
+    def weight(self, encoded: Any) -> float:
+        """Of rows with these labels, as an array or tensor: how much they count in their step."""
+        return float(len(encoded))
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
+        """The sum over rows; `logits` [B, K] fp32."""
+
+    @abstractmethod
+    def answers(self, logits: np.ndarray) -> Iterator[Answer]:
+        """One for each of (N, K) `logits`."""
+
+    @abstractmethod
+    def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
+        """The metrics of (N, K) `logits`."""
+
+    def tuned(self, logits: np.ndarray, encoded: np.ndarray) -> Target:
+        """The same with what has to be set after training, on validation rows."""
+        return self
+
+
+@dataclass(frozen=True)
+class SingleLabel(Target):
+    """One of K classes. `class_weights` (K of them): how much a row of each class counts; none: all alike."""
+
+    vocabulary: Vocabulary
+    metrics: tuple[str, ...]
+    smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+
+    problem: ClassVar[str] = SINGLE
+    primary_metric: ClassVar[str] = "accuracy"
+
+    def state(self) -> dict[str, Any]:
+        return {**names_of(self.vocabulary), "problem_type": "single_label_classification"}
+
+    def encode(self, labels: Sequence[Any], where: str) -> np.ndarray:
+        return np.array(encode_labels(labels, self.vocabulary, where), dtype=np.int64)
+
+    def strata(self, encoded: np.ndarray) -> np.ndarray:
+        return encoded
+
+    def describe(self, encoded: np.ndarray) -> dict[str, Any]:
+        counts = np.bincount(encoded, minlength=len(self.vocabulary.names))
+        return dict(zip(self.vocabulary.names, counts.tolist(), strict=True))
+
+    def weighted(self, asked: str | Mapping[str, float], encoded: np.ndarray | None = None) -> SingleLabel:
+        """`asked`: weights by name, 1 for those left out, or `balanced` over the training labels `encoded` (N,).
+
+        Balanced as scikit-learn has it, N / (K * rows of the class): every class counts as much as any other.
+        """
+        names = self.vocabulary.names
+        if isinstance(asked, str):
+            assert encoded is not None, "a saved run holds the numbers"
+            counts = np.bincount(encoded, minlength=len(names))
+            return replace(self, class_weights=tuple((len(encoded) / (len(names) * np.maximum(counts, 1))).tolist()))
+        check_table(asked, names, "training.class_weights")
+        return replace(self, class_weights=tuple(float(asked.get(name, 1.0)) for name in names))
+
+    def weight(self, encoded: Any) -> float:
+        if self.class_weights is None:
+            return float(len(encoded))
+        return float(sum(self.class_weights[int(number)] for number in encoded))
+
+    def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        smoothing = self.smoothing if training else 0.0
+        return cross_entropy(logits, encoded, weights, reduction="sum", label_smoothing=smoothing)
+
+    def answers(self, logits: np.ndarray) -> Iterator[Answer]:
+        names = self.vocabulary.names
+        for row in classification.softmax(logits):
+            probabilities = dict(zip(names, map(float, row), strict=True))
+            yield {"label": names[int(row.argmax())], "score": float(row.max()), "probabilities": probabilities}
+
+    def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
+        return classification.score(encoded, logits.argmax(axis=1), len(self.vocabulary.names), self.metrics)
+
+
+@dataclass(frozen=True)
+class MultiLabel(Target):
+    """Any number of K labels. `thresholds` (K of them): a label is given where its probability reaches its own.
+
+    `separator` stands between the labels of one cell, where they come as texts and not as lists.
+    """
+
+    vocabulary: Vocabulary
+    metrics: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    smoothing: float = 0.0
+    separator: str | None = None
+
+    problem: ClassVar[str] = MULTI
+    primary_metric: ClassVar[str] = "f1_micro"
+
+    def state(self) -> dict[str, Any]:
+        thresholds = dict(zip(self.vocabulary.names, self.thresholds, strict=True))
+        return {**names_of(self.vocabulary), "problem_type": "multi_label_classification", "thresholds": thresholds}
+
+    def encode(self, labels: Sequence[Any], where: str) -> np.ndarray:
+        return encode_label_sets([parts_of(cell, self.separator) for cell in labels], self.vocabulary, where)
+
+    def strata(self, encoded: np.ndarray) -> np.ndarray:
+        """By the rarest label of each row, so that rare ones are held out too; rows without labels are a stratum."""
+        frequency = encoded.sum(axis=0)
+        rarest = np.where(encoded > 0, frequency, np.inf).argmin(axis=1)
+        return np.where(encoded.any(axis=1), rarest, encoded.shape[1])
+
+    def describe(self, encoded: np.ndarray) -> dict[str, Any]:
+        counts = encoded.sum(axis=0).astype(int).tolist()
+        return {**dict(zip(self.vocabulary.names, counts, strict=True)), "(none)": int((~encoded.any(axis=1)).sum())}
+
+    def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
+        """The mean over labels, as transformers has it, summed over rows."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        wanted = encoded.float()
+        if training and self.smoothing:
+            wanted = wanted * (1 - self.smoothing) + self.smoothing / 2
+        return binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / logits.shape[1]
+
+    def answers(self, logits: np.ndarray) -> Iterator[Answer]:
+        names = self.vocabulary.names
+        for row in multilabel.sigmoid(logits):
+            given = [name for name, share, limit in zip(names, row, self.thresholds, strict=True) if share >= limit]
+            yield {"labels": given, "probabilities": dict(zip(names, map(float, row), strict=True))}
+
+    def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
+        predicted = multilabel.sigmoid(logits) >= np.array(self.thresholds)
+        return multilabel.score(encoded, predicted, self.metrics)
+
+    def tuned(self, logits: np.ndarray, encoded: np.ndarray) -> MultiLabel:
+        thresholds = multilabel.best_thresholds(multilabel.sigmoid(logits), encoded > 0)
+        return replace(self, thresholds=tuple(map(float, thresholds)))
+
+
+@dataclass(frozen=True)
+class Regression(Target):
+    """A number."""
+
+    metrics: tuple[str, ...]
+
+    problem: ClassVar[str] = REGRESSION
+    primary_metric: ClassVar[str] = "pearson"
+
+    def state(self) -> dict[str, Any]:
+        return {"id2label": {0: "score"}, "label2id": {"score": 0}, "problem_type": "regression"}
+
+    def encode(self, labels: Sequence[Any], where: str) -> np.ndarray:
+        return encode_numbers(labels, where)
+
+    def strata(self, encoded: np.ndarray) -> np.ndarray:
+        """Tenths of the rows by their number."""
+        edges = np.quantile(encoded, np.linspace(0, 1, 11)[1:-1])
+        return np.searchsorted(edges, encoded)
+
+    def describe(self, encoded: np.ndarray) -> dict[str, Any]:
+        parts = {"min": encoded.min(), "mean": encoded.mean(), "max": encoded.max(), "std": encoded.std()}
+        return {name: round(float(value), 4) for name, value in parts.items()}
+
+    def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
+        return (logits.squeeze(1) - encoded.float()).square().sum()
+
+    def answers(self, logits: np.ndarray) -> Iterator[Answer]:
+        for value in logits[:, 0]:
+            yield {"score": float(value)}
+
+    def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
+        return regression.score(encoded, logits[:, 0].astype(np.float64), self.metrics)
+
+
+def names_of(vocabulary: Vocabulary) -> dict[str, Any]:
+    return {
+        "id2label": dict(enumerate(vocabulary.names)),
+        "label2id": {name: position for position, name in enumerate(vocabulary.names)},
+    }
+
+
+def make_target(
+    problem: str,
+    vocabulary: Vocabulary | None,
+    recipe: Recipe,
+    separator: str | None = None,
+    thresholds: Mapping[str, float] | None = None,
+) -> Target:
+    """Of a new run or, with the `thresholds` of its config.json, of a saved one."""
+    smoothing = recipe.training.label_smoothing_factor
+    if recipe.training.class_weights is not None and problem != SINGLE:
+        raise _unfit("training.class_weights", f"with {problem}", "single-label", "training.class_weights=null")
+    if problem == REGRESSION or vocabulary is None:
+        if smoothing:
+            where = "training.label_smoothing_factor"
+            raise _unfit(where, "with a regression", "0, there are no labels to smooth", f"{where}=0")
+        return Regression(_metrics(recipe, Regression.primary_metric, regression.METRICS, regression.DEFAULT))
+    if problem == MULTI:
+        metrics = _metrics(recipe, MultiLabel.primary_metric, multilabel.METRICS, multilabel.DEFAULT)
+        known = thresholds or {}
+        limits = tuple(known.get(name, multilabel.DEFAULT_THRESHOLD) for name in vocabulary.names)
+        return MultiLabel(vocabulary, metrics, limits, smoothing, separator)
+    num_classes = len(vocabulary.names)
+    possible = [name for name in classification.METRICS if name != "f1" or num_classes == 2]
+    default = classification.default_metrics(num_classes)
+    return SingleLabel(vocabulary, _metrics(recipe, SingleLabel.primary_metric, possible, default), smoothing)
+
+
+def _metrics(recipe: Recipe, primary: str, possible: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
+    """What decides which model is best is computed whether or not the recipe lists it."""
+    wanted = list(recipe.evaluation.metrics or default)
+    deciding = recipe.evaluation.metric_for_best_model or primary
+    if deciding not in (*wanted, "loss"):
+        wanted.append(deciding)
+    for name in wanted:
+        if name not in possible:
+            hint = f"evaluation.metrics=[{', '.join(default)}]"
+            raise _unfit(
+                "evaluation.metrics", f"{name}, which these labels do not have", ", ".join(possible), hint, "E304"
+            )
+    return tuple(wanted)
+
+
+def _unfit(where: str, found: str, expected: str, hint: str, code: str = "E313") -> RecipeError:
+    return RecipeError(Problem(code=code, where=where, found=found, expected=expected, hint=hint))
