@@ -133,7 +133,8 @@ def test_the_saved_recipe_makes_the_same_run(overfitted: fasttune.Run, tmp_path:
     saved = yaml.safe_load((overfitted.folder / "recipe.yaml").read_text())
     assert saved["training"]["attention_dropout"] == 0.0
     assert saved["training"]["tokens_per_microbatch"] > 0
-    assert saved["data"]["columns"] == {"text": "text", "label": "label"}
+    assert saved["data"]["columns"] == {"text": "text", "text_pair": None, "label": "label"}
+    assert saved["problem"] == "single-label"
     again = fasttune.fit(overfitted.folder / "recipe.yaml", output=tmp_path / "again", progress=False)
     weights = [(run.folder / "model.safetensors").read_bytes() for run in (overfitted, again)]
     assert weights[0] == weights[1]
@@ -295,7 +296,7 @@ def test_f1_of_one_class_is_refused_where_there_are_three(recipe: dict, tmp_path
     rows = [{"text": f"good w{number}", "label": str(number % 3)} for number in range(30)]
     recipe["data"] = {"train": str(write_csv(tmp_path / "three.csv", rows))}
     recipe["evaluation"] = {"metrics": ["f1"]}
-    with pytest.raises(fasttune.Error, match="f1, which is that of one class of two, with 3 classes") as raised:
+    with pytest.raises(fasttune.Error, match="f1, which these labels do not have") as raised:
         fasttune.fit(recipe, output=tmp_path / "run", progress=False)
     assert raised.value.exit_code == 3
 

@@ -263,13 +263,15 @@ REFUSED = {
     "a missing recipe": (
         ["train", "two_error.yaml"],
         3,
-        "E311 two_error.yaml: found no such file, expected a recipe file, or one of goemotions, mrpc, quickstart, stsb, yelp, yelp-full\n"
+        "E311 two_error.yaml: found no such file, expected a recipe file, or one of "
+        "goemotions, mrpc, quickstart, stsb, yelp, yelp-full\n"
         "  hint: did you mean two_errors.yaml?",
     ),
     "a shipped recipe that there is not": (
         ["recipes", "quikstart"],
         3,
-        "E311 quikstart: found no such file, expected a recipe file, or one of goemotions, mrpc, quickstart, stsb, yelp, yelp-full\n"
+        "E311 quikstart: found no such file, expected a recipe file, or one of "
+        "goemotions, mrpc, quickstart, stsb, yelp, yelp-full\n"
         "  hint: did you mean quickstart?",
     ),
     "a typo in an override": (
@@ -335,7 +337,8 @@ REFUSED = {
         ["predict", "run", "training.learning_rate=1", "good"],
         2,
         "training.learning_rate: found a setting that a finished run cannot change, expected one of "
-        "training.precision, training.device, training.tokens_per_microbatch, data.columns.text, data.columns.label\n"
+        "training.precision, training.device, training.tokens_per_microbatch, data.columns.text, "
+        "data.columns.text_pair, data.columns.label\n"
         "  hint: training.precision=fp32",
     ),
     "nothing to predict": (

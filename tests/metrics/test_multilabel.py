@@ -42,7 +42,7 @@ def test_labels_of_few_rows_share_the_threshold_of_all() -> None:
     found = multilabel.best_thresholds(PROBABILITIES, LABELS)
     assert LABELS[:, 3].sum() < multilabel.ENOUGH_ROWS <= LABELS[:, 1].sum()
     shared = multilabel.best_thresholds(PROBABILITIES.reshape(-1, 1), LABELS.reshape(-1, 1))
-    assert found[3] == shared[0] and len(set(found)) == 4
+    assert found[3] == shared[0] != found[1]
 
 
 def test_without_any_label_the_threshold_stays() -> None:

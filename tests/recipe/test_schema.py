@@ -87,6 +87,10 @@ def test_metrics_are_frozen():
         "precision_macro",
         "recall_macro",
         "matthews_correlation",
+        "pearson",
+        "spearman",
+        "rmse",
+        "mae",
     )
 
 

@@ -256,7 +256,7 @@ class Evaluation(Section):
     )
     metrics: Metrics | None = setting(
         None,
-        "What to compute besides the loss; values from 0 to 1 (correlations from -1, errors in the unit of the labels). "
+        "What to compute besides the loss; values from 0 to 1, correlations from -1, errors in the unit of the labels. "
         "Left out: the task's own.",
         allowed="a list of " + ", ".join(METRICS),
         code="E304",
