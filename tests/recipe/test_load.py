@@ -159,7 +159,7 @@ def test_a_dump_holds_every_field():
 def test_shipped_recipes_load(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     purposes = shipped()
-    assert list(purposes) == ["goemotions", "mrpc", "quickstart", "stsb", "yelp", "yelp-full"]
+    assert list(purposes) == ["mrpc", "quickstart", "stsb", "yelp", "yelp-full"]
     for name, purpose in purposes.items():
         text = shipped_text(name)
         assert text.startswith(f"# {purpose}\n") and len(purpose) > 30
