@@ -71,6 +71,7 @@ class TextClassification(Task):
                 "target",
                 "topic",
                 "quality",
+                "score",
             ),
         ),
     )
