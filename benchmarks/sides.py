@@ -22,15 +22,16 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("FASTTUNE_REAL_DATA", ROOT / "../shared/data"))
 YELP = REAL_DATA / "yelp_review_full"
-FILES = {  # data set -> training rows, validation rows, settings of its own
+FILES = {  # data set -> training rows, validation rows, settings of its own, batch size
     "yelp_review_full": (
         "train.jsonl",
         "validation.jsonl",
         {"label_names": ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]},
+        16,
     ),
-    "mrpc": ("train.tsv", "dev.tsv", {}),
+    "mrpc": ("train.tsv", "dev.tsv", {}, 8),
 }
-EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 16, 5e-5
+EPOCHS, LEARNING_RATE = 3, 5e-5
 SKIPPED_STEPS = 2  # the first steps compile and allocate, on every side
 
 
@@ -59,9 +60,9 @@ SIDES = {
 }
 
 
-def recipe_of(data: Path, seed: int, num_rows: int, num_eval_rows: int | None, epochs: int) -> dict[str, Any]:
-    """`data`: a folder of FILES, with its published files."""
-    train, validation, own = FILES[data.name]
+def recipe_of(data: Path, seed: int, num_rows: int | None, num_eval_rows: int | None, epochs: int) -> dict[str, Any]:
+    """`data`: a folder of FILES, with its published files; no number of rows: all of them."""
+    train, validation, own, batch_size = FILES[data.name]
     return {
         "data": {
             "train": str(data / train),
@@ -72,7 +73,7 @@ def recipe_of(data: Path, seed: int, num_rows: int, num_eval_rows: int | None, e
         },
         "training": {
             "seed": seed,
-            "batch_size": BATCH_SIZE,
+            "batch_size": batch_size,
             "learning_rate": LEARNING_RATE,
             "num_train_epochs": epochs,
             "logging_steps": 30,
@@ -96,6 +97,13 @@ def save_distilbert_sized(folder: Path) -> str:
     return str(folder)
 
 
+def scores_of(evaluations: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Metric -> its value after each epoch."""
+    other = ("eval_loss", "eval_runtime")
+    names = [name for name in evaluations[0] if name.startswith("eval_") and name not in other and "_per_" not in name]
+    return {name.removeprefix("eval_"): [evaluation[name] for evaluation in evaluations] for name in names}
+
+
 def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -116,8 +124,9 @@ def run_fasttune(recipe: dict[str, Any]) -> dict[str, Any]:
     evaluations = [line for line in map(json.loads, lines) if line["event"] == "evaluation"]
     timed = steps[SKIPPED_STEPS:]
     return {
-        "accuracy": [line["eval_accuracy"] for line in evaluations],
+        "scores": scores_of(evaluations),
         "losses": [round(step.loss, 4) for step in steps],
+        "train_seconds": run.metrics["train_runtime"],
         "tokens_per_second": sum(step.num_tokens for step in timed) / sum(step.seconds for step in timed),
         "eval_rows_per_second": statistics.median(line["eval_samples_per_second"] for line in evaluations),
         "peak_memory_bytes": peak_memory_bytes(),
@@ -127,21 +136,23 @@ def run_fasttune(recipe: dict[str, Any]) -> dict[str, Any]:
 def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
     import torch
     import transformers
-    from sklearn.metrics import accuracy_score
 
     import fasttune
     from fasttune import recipe as recipes
+    from fasttune.metrics import classification
     from fasttune.starter.model import embedded_model_path
     from fasttune.tasks.prepare import read_splits
 
-    side, seed = SIDES[name], recipe["training"]["seed"]
+    side, training = SIDES[name], recipe["training"]
+    seed = training["seed"]
     splits = read_splits(recipes.load(recipe))
     transformers.set_seed(seed)
     folder = recipe.get("model", embedded_model_path())
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=512)
     dropout = {} if side.attention_dropout is None else {"attention_probs_dropout_prob": side.attention_dropout}
+    num_labels = len(splits.task.target.vocabulary.names)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=len(splits.task.target.vocabulary.names), dtype=torch.float32, **dropout
+        folder, num_labels=num_labels, dtype=torch.float32, **dropout
     )
     if side.padding_free:
         fasttune.padding_free(model)
@@ -182,10 +193,10 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
             model=model,
             args=transformers.TrainingArguments(
                 output_dir=folder,
-                per_device_train_batch_size=BATCH_SIZE,
-                per_device_eval_batch_size=BATCH_SIZE,
-                learning_rate=LEARNING_RATE,
-                num_train_epochs=recipe["training"]["num_train_epochs"],
+                per_device_train_batch_size=training["batch_size"],
+                per_device_eval_batch_size=training["batch_size"],
+                learning_rate=training["learning_rate"],
+                num_train_epochs=training["num_train_epochs"],
                 bf16=side.bf16,
                 train_sampling_strategy="group_by_length" if side.group_by_length else "random",
                 optim="adamw_torch_fused",
@@ -202,16 +213,17 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
             eval_dataset=examples(splits.validation.rows),
             data_collator=Collator(tokenizer),
             callbacks=[Clock()],
-            compute_metrics=lambda result: {
-                "accuracy": accuracy_score(result.label_ids, result.predictions.argmax(-1))
-            },
+            compute_metrics=lambda result: classification.score(
+                result.label_ids, result.predictions.argmax(-1), num_labels, classification.default_metrics(num_labels)
+            ),
         )
-        trainer.train()
+        output = trainer.train()
     evaluations = [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
     timed = steps[SKIPPED_STEPS:]
     return {
-        "accuracy": [entry["eval_accuracy"] for entry in evaluations],
+        "scores": scores_of(evaluations),
         "losses": [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry],
+        "train_seconds": output.metrics["train_runtime"],
         "tokens_per_second": sum(count for _, count in timed) / sum(seconds for seconds, _ in timed),
         "eval_rows_per_second": statistics.median(entry["eval_samples_per_second"] for entry in evaluations),
         "peak_memory_bytes": peak_memory_bytes(),

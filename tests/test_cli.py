@@ -341,6 +341,14 @@ REFUSED = {
         "data.columns.text_pair, data.columns.label\n"
         "  hint: training.precision=fp32",
     ),
+    "a second column of texts for a run of single texts": (
+        ["predict", "run", "--data", "reviews.csv", "data.columns.text_pair=label"],
+        2,
+        "data.columns.text_pair: found a setting that a finished run cannot change, expected one of "
+        "training.precision, training.device, training.tokens_per_microbatch, data.columns.text, "
+        "data.columns.text_pair, data.columns.label\n"
+        "  hint: training.precision=fp32",
+    ),
     "nothing to predict": (
         ["predict", "run"],
         2,

@@ -116,9 +116,10 @@ def test_a_documented_command_is_accepted(page: str, line: str) -> None:
     if name == "train":
         source = params["recipe"]
         start = source if source in recipe.shipped() else {"data": {"train": "reviews.csv"}}
-        recipe.load(start, params["overrides"] or ())
-    elif settings(line):
-        recipe.load({"data": {"train": "reviews.csv"}}, settings(line))
+        loaded = recipe.load(start, params["overrides"] or ())
+    else:
+        loaded = recipe.load({"data": {"train": "reviews.csv"}}, settings(line))
+    assert isinstance(loaded, recipe.Recipe)
 
 
 @pytest.mark.parametrize("line", ["fasttune train reviews.csv --epochs 3", "fasttune tarin quickstart"])
@@ -136,7 +137,7 @@ def test_a_documented_recipe_is_accepted(page: str, text: str) -> None:
 
 @pytest.mark.parametrize(("page", "text"), blocks("python"))
 def test_documented_python_compiles(page: str, text: str) -> None:
-    compile(text, page, "exec")
+    assert compile(text, page, "exec").co_filename == page
 
 
 def test_both_readmes_show_the_same_commands_and_quickstart() -> None:

@@ -124,8 +124,6 @@ def _run(session: Session, observers: list[Observer]) -> Run:
         session.say(f"the model at {path} has the weights of step {step}; the run can go on")
         metrics = state.evaluations[-1] if state.evaluations else {}
         return Run(path, {**session.train_results(), **metrics}, finished.reason, False, session.signal)
-    best = f", the best by {session.metric.removeprefix('eval_')}" if session.keeps_best else ""
-    session.say(f"scoring the weights of step {step}{best}")
     return Run(path, session.finish(step), finished.reason)
 
 

@@ -93,3 +93,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     by_lower = {name.lower(): name for name in known}
     matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[matches[0]] if matches else None
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The hint of a misspelt word, or none."""
+    near = nearest(word, known)
+    return f"did you mean {near}?" if near is not None else ""

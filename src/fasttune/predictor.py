@@ -44,7 +44,10 @@ class Predictor:
         folder = opened(path)
         saved = load_recipe(folder.recipe)
         recipe = load_recipe(saved, overrides)
-        fixed = [name for name in differences(saved, recipe) if name not in MAY_OVERRIDE]
+        # A run of single texts cannot be given a second one, nor one of pairs lose it.
+        fixed = [
+            name for name, values in differences(saved, recipe).items() if name not in MAY_OVERRIDE or None in values
+        ]
         if fixed:
             raise UsageError(
                 Problem(

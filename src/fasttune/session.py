@@ -20,7 +20,6 @@ from fasttune.checkpoint.resume import open_checkpoint
 from fasttune.checkpoint.write import path_of
 from fasttune.data.token_store import TokenStore
 from fasttune.engine.embedding import trained_rows
-from fasttune.engine.evaluation import Outputs
 from fasttune.engine.events import Event, Finished, SaveDue
 from fasttune.engine.flops import measured_peak, training_flops
 from fasttune.engine.loop import Loop, TrainState
@@ -201,6 +200,8 @@ class Session:
                 chosen = open_checkpoint(path_of(self.folder.checkpoints, step), self.run_id)
                 self.setup.model.load_state_dict(chosen.tensors("model"))
         if self.signal is None:
+            why = f", the best by {self.metric.removeprefix('eval_')}" if self.keeps_best else ""
+            self.say(f"scoring the weights of step {step}{why}")
             self.score(VALIDATION, step)  # tunes the task by these weights
         for name, value in self.task.state().items():
             setattr(self.setup.model.config, name, value)
@@ -212,10 +213,9 @@ class Session:
         if self.scored.get(name, (None,))[0] != step:
             split = next(split for split in self.splits.all() if split.name == name)
             budget = self.setup.tokens_per_microbatch
-            outputs, runtime = run_and_time(self.setup, self.task, self.stores[name])
-            if name == VALIDATION:
-                self.task = self.task.tuned(outputs.results, self.stores[name])
-            self.scored[name] = (step, scored(outputs, runtime, self.task, split, self.stores[name]))
+            found = score_split(self.setup, self.task, split, self.stores[name], tune=name == VALIDATION)
+            self.task = found.task
+            self.scored[name] = (step, found)
             if self.setup.tokens_per_microbatch < budget:
                 fits = self.setup.tokens_per_microbatch
                 self.say(f"out of memory in evaluation: going on with {fits:,} tokens a micro-batch")
@@ -278,29 +278,25 @@ class Session:
 
 @dataclass(frozen=True)
 class Scored:
-    """A labelled split by one state of the weights: metrics named eval_..., and what its predictions are made from."""
+    """A labelled split by one state of the weights: metrics named eval_..., and what its predictions are made from.
+
+    `task`: as it scored, tuned by this split where that was asked for.
+    """
 
     metrics: dict[str, float]
     results: np.ndarray
+    task: Task
 
 
-def score_split(setup: Setup, task: Task, split: Split, store: TokenStore) -> Scored:
-    return scored(*run_and_time(setup, task, store), task, split, store)
+def score_split(setup: Setup, task: Task, split: Split, store: TokenStore, tune: bool = False) -> Scored:
+    import sklearn.metrics  # noqa: F401  half a second that is not the model's
 
-
-def run_and_time(setup: Setup, task: Task, store: TokenStore) -> tuple[Outputs, float]:
     begin = time.perf_counter()
     outputs = setup.run(task, store)
-    return outputs, time.perf_counter() - begin
-
-
-def scored(outputs: Outputs, runtime: float, task: Task, split: Split, store: TokenStore) -> Scored:
-    """`runtime`: seconds of the model; those of the scores are added, without the half second of a first import."""
-    import sklearn.metrics  # noqa: F401
-
-    begin = time.perf_counter()
-    metrics = {f"eval_{name}": value for name, value in task.score(outputs.results, store, split.rows).items()}
-    runtime += time.perf_counter() - begin
     assert outputs.loss is not None, "a split that is scored has labels"
+    if tune:
+        task = task.tuned(outputs.results, store)
+    metrics = {f"eval_{name}": value for name, value in task.score(outputs.results, store, split.rows).items()}
+    runtime = time.perf_counter() - begin
     timing = {"eval_runtime": runtime, "eval_samples_per_second": len(split.rows) / runtime}
-    return Scored({"eval_loss": outputs.loss, **metrics, **timing}, outputs.results)
+    return Scored({"eval_loss": outputs.loss, **metrics, **timing}, outputs.results, task)

@@ -19,6 +19,7 @@ VOCABULARY = Vocabulary(("a", "b", "c"), {"a": 0, "b": 1, "c": 2})
         (["0", "1", "2"], {}, ("single-label", None)),
         (["1.0", "2.0"], {}, ("single-label", None)),
         (["0.5", "3", "2.75"], {}, ("regression", None)),
+        ([".5", "1e-05", "2."], {}, ("regression", None)),
         (["0.5", "3", "2.75"], {"has_names": True}, ("single-label", None)),
         (["0", "1", "4"], {"problem": "regression"}, ("regression", None)),
         (["0.5", "1.5"], {"problem": "single-label"}, ("single-label", None)),
@@ -55,13 +56,14 @@ def test_parts_of_a_cell() -> None:
 def test_label_sets_become_ones_and_zeros() -> None:
     found = encode_label_sets([("a", "c"), (), ("b", "b")], VOCABULARY, "rows")
     assert found.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
-    with pytest.raises(DataError, match=r"label 'd' in 2 rows \(first: row 2\), never in training") as caught:
+    with pytest.raises(DataError, match=r"label 'd' in 2 rows \(first: row 2\), never in the training data") as caught:
         encode_label_sets([("a",), ("d",), ("d", "b")], VOCABULARY, "rows")
     assert caught.value.problems[0].code == "E214"
 
 
 def test_numbers_are_read_and_anything_else_refused() -> None:
-    assert np.array_equal(encode_numbers(["1", "-2.5", "5.000"], "rows"), [1.0, -2.5, 5.0])
+    found = encode_numbers(["1", "-2.5", "5.000", "1e-05", ".5", " 7 "], "rows")
+    assert np.array_equal(found, [1.0, -2.5, 5.0, 1e-05, 0.5, 7.0])
     with pytest.raises(DataError, match=r"found 'many' \(row 2.*expected a number in every row") as caught:
         encode_numbers(["1", "many", "3"], "rows")
     assert caught.value.problems[0].code == "E218"

@@ -94,10 +94,21 @@ def test_free_text_or_ids_as_labels():
     assert len(label_vocabulary(many, many).names) == 600
 
 
-def test_scores_are_not_classes_unless_listed():
-    assert [problem.code for problem in refused(["0.5", "1.0", "0.5", "3"])] == ["E217"]
-    assert label_vocabulary(["1.0", "2.0"]).names == ("1.0", "2.0")
-    assert label_vocabulary(["0.5", "1.0"], ["0.5", "1.0"]).names == ("0.5", "1.0")
+def test_numbers_with_fractions_are_ordered_by_value():
+    assert label_vocabulary(["10.5", ".5", "1e0", "3"] * 2).names == (".5", "1e0", "3", "10.5")
+
+
+def test_many_different_numbers_may_be_scores():
+    assert "problem=regression" in refused([str(number / 7) for number in range(6000)])[0].hint
+    assert "regression" not in refused([f"id {number}" for number in range(6000)])[0].hint
+
+
+def test_lists_are_no_classes():
+    with pytest.raises(
+        DataError, match=r"test.csv: found \['pos', 'neg'\] \(row 2\), expected one label a row"
+    ) as caught:
+        encode_labels(["pos", ("pos", "neg")], Vocabulary(("neg", "pos"), {"neg": 0, "pos": 1}), "test.csv")
+    assert caught.value.problems[0].code == "E205"
 
 
 def test_unseen_labels_are_counted_with_the_first_row():

@@ -107,6 +107,12 @@ def test_weighted_losses_are_torch_s_weighted_mean() -> None:
     ("problem", "settings", "error", "message"),
     [
         ("single-label", {"training": {"class_weights": {"god": 2}}}, DataError, r"label 'god'.*\n.*did you mean good"),
+        (
+            "single-label",
+            {"training": {"class_weights": {"x": 2, "y": 2}}},
+            DataError,
+            r"2 problems(.|\n)*'x'(.|\n)*'y'",
+        ),
         ("multi-label", {"training": {"class_weights": "balanced"}}, RecipeError, "expected single-label"),
         ("regression", {"training": {"label_smoothing_factor": 0.1}}, RecipeError, "no labels to smooth"),
         ("regression", {"evaluation": {"metrics": ["accuracy"]}}, RecipeError, "expected pearson, spearman"),

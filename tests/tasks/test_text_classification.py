@@ -131,7 +131,7 @@ def test_a_label_that_training_never_saw_is_refused() -> None:
 def test_the_task_of_a_saved_run_knows_the_labels_of_the_data_and_their_names(
     label_names: object, values: list[str], expected: list[str]
 ) -> None:
-    recipe = recipes.load({"data": {"train": "starter", "label_names": label_names}})
+    recipe = recipes.load({"problem": "single-label", "data": {"train": "starter", "label_names": label_names}})
     started = TextClassification.from_rows(rows_of(values), recipe, "rows")
     saved = {"id2label": {str(key): name for key, name in started.state()["id2label"].items()}}  # as JSON keeps it
     loaded = TextClassification.from_state(saved, recipe)

@@ -184,11 +184,6 @@ class Texts(Sequence[str]):
         for first in range(0, len(self), TEXTS_AT_ONCE):
             yield from self[first : first + TEXTS_AT_ONCE]
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
 
 def _cells(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
     """The values as Arrow holds them: a ClassLabel as its number, nothing decoded."""

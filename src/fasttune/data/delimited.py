@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from fasttune.data.labels import is_number
 from fasttune.data.text_file import FileRows, Problems, read_text
 from fasttune.errors import DataError, Problem, shown
 
@@ -25,7 +26,6 @@ RECORDS_FOR_DETECTION = 50
 ENOUGH_AGREE = 0.9  # of these records have as many fields as the header, or the delimiter is not believed
 MAX_FIELD_CHARACTERS = 2**31 - 1  # csv's own limit of 131,072 characters would refuse long documents
 RECORDS_PER_CHUNK = 50_000
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 # A first row with one of these names is a header, whatever else speaks against it.
 USUAL_NAMES = frozenset(
@@ -250,7 +250,7 @@ def _looks_like_data(scan: Scan) -> tuple[int, str]:
         values = [record[position] for record in scan.records[:1000]]
         if name.strip() and values.count(name) >= 2:
             return position, f"{shown(name)} is also a value further down"
-        if values and NUMBER.fullmatch(name) and all(NUMBER.fullmatch(value) for value in values):
+        if values and is_number(name) and all(map(is_number, values)):
             return position, f"{shown(name)} is a number like those below it"
     return 0, ""
 

@@ -16,11 +16,11 @@ from decimal import Decimal
 from typing import Any
 
 from fasttune.data.text_file import Problems, row_name, some_of
-from fasttune.errors import Problem, nearest, shown
+from fasttune.errors import DataError, Problem, shown, suggestion
 
 MAX_CLASSES = 500
 ALWAYS_FINE = 5  # classes: so few are never taken for texts or ids, however few rows there are
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 MAPPING_EXAMPLE = "'data.label_names={1: bad, 2: good}'"
 
 LabelNames = Sequence[Any] | Mapping[Any, Any]
@@ -45,7 +45,7 @@ def label_vocabulary(values: Sequence[str], label_names: LabelNames | None = Non
         vocabulary = _named(counts, label_names, where, problems)
     else:
         problems.add(*_doubts(counts, len(values), where))
-        ordered = sorted(counts, key=_order) if all(map(_is_number, counts)) else sorted(counts)
+        ordered = sorted(counts, key=_order) if all(map(is_number, counts)) else sorted(counts)
         vocabulary = Vocabulary(tuple(ordered), {name: number for number, name in enumerate(ordered)})
     problems.raise_if_any()
     return vocabulary
@@ -54,26 +54,46 @@ def label_vocabulary(values: Sequence[str], label_names: LabelNames | None = Non
 def encode_labels(
     values: Sequence[str], vocabulary: Vocabulary, where: str, place: Callable[[int], str] = row_name
 ) -> list[int]:
-    """Labels -> class numbers. A label that training never saw is an error, since no prediction could be right."""
+    """One label a row -> class numbers."""
+    check_one_each(values, where, place)
+    return [numbers[0] for numbers in encode_all([(value,) for value in values], vocabulary, where, place)]
+
+
+def check_one_each(cells: Sequence[Any], where: str, place: Callable[[int], str] = row_name) -> None:
+    several = [row for row, cell in enumerate(cells) if not isinstance(cell, str)]
+    if several:
+        found = f"{shown(list(cells[several[0]]))} ({some_of([place(row) for row in several])})"
+        expected = "one label a row: a text or a number"
+        hint = "lists of labels are for problem=multi-label"
+        raise DataError(Problem(code="E205", where=where, found=found, expected=expected, hint=hint))
+
+
+def encode_all(
+    cells: Sequence[Sequence[str]], vocabulary: Vocabulary, where: str, place: Callable[[int], str] = row_name
+) -> list[list[int]]:
+    """The labels of each row -> class numbers.
+
+    A label that training never saw is an error, since no prediction could be right.
+    """
     unseen: dict[str, list[int]] = {}
-    for row, value in enumerate(values):
-        if value not in vocabulary.index:
-            unseen.setdefault(value, []).append(row)
+    for row, labels in enumerate(cells):
+        for label in labels:
+            if label not in vocabulary.index:
+                unseen.setdefault(label, []).append(row)
     problems = Problems(where)
     for value, rows in unseen.items():
         seen_in = f"{_rows(len(rows))} (first: {place(rows[0])})"
-        near = nearest(value, vocabulary.index)
         problems.add(
             Problem(
                 code="E214",
                 where=where,
                 found=f"label {shown(value)} in {seen_in}, never in the training data",
                 expected=f"one of {_listed(list(vocabulary.index))}",
-                hint=f"did you mean {near}?" if near is not None else "",
+                hint=suggestion(value, vocabulary.index),
             )
         )
     problems.raise_if_any()
-    return [vocabulary.index[value] for value in values]
+    return [[vocabulary.index[label] for label in labels] for labels in cells]
 
 
 def _rows(count: int) -> str:
@@ -84,8 +104,8 @@ def _listed(names: list[str]) -> str:
     return some_of([shown(name) for name in names])
 
 
-def _is_number(value: str) -> bool:
-    return bool(NUMBER.fullmatch(value))
+def is_number(value: str) -> bool:
+    return bool(NUMBER.fullmatch(value.strip()))
 
 
 def _order(value: str) -> tuple[Decimal, str]:
@@ -102,20 +122,10 @@ def _doubts(counts: Counter[str], num_rows: int, where: str) -> list[Problem]:
                 where=where,
                 found=f"{len(counts):,} different labels in {num_rows:,} rows, such as {_listed(list(counts))}",
                 expected=f"at most {MAX_CLASSES} classes, each of several rows: these look like texts or ids",
-                hint="name the column of the labels: data.columns.label=...",
+                hint="name the column of the labels: data.columns.label=..."
+                + (", or learn the numbers themselves: problem=regression" if all(map(is_number, counts)) else ""),
             )
         ]
-    if all(map(_is_number, counts)) and any(Decimal(value) % 1 for value in counts):
-        example = next(value for value in counts if Decimal(value) % 1)
-        problems.append(
-            Problem(
-                code="E217",
-                where=where,
-                found=f"{len(counts):,} different numbers with fractions, such as {shown(example)}",
-                expected="classes",
-                hint="scores need a regression task; for classes list them all in data.label_names",
-            )
-        )
     alike: dict[object, list[str]] = {}
     for value in counts:
         alike.setdefault(_look(value), []).append(value)
@@ -137,7 +147,7 @@ def _doubts(counts: Counter[str], num_rows: int, where: str) -> list[Problem]:
 def _look(value: str) -> object:
     """What a reader takes in at a glance: no case, no outer or double spaces, no compatibility forms, 01 = 1 = 1.0."""
     text = " ".join(unicodedata.normalize("NFKC", value).casefold().split())
-    return Decimal(text).normalize() if _is_number(text) else text
+    return Decimal(text).normalize() if is_number(text) else text
 
 
 def _text(value: object) -> str:
@@ -164,18 +174,17 @@ def _named(counts: Counter[str], label_names: LabelNames, where: str, problems: 
         # A list of the labels themselves gives their order, also where they are numbers.
         by_number = not set(counts) <= set(names) and set(counts) <= set(numbers)
         index = numbers if by_number else {name: number for number, name in enumerate(names)}
-        numeric = all(map(_is_number, counts))
+        numeric = all(map(is_number, counts))
         hint = f"say which label has which name: {MAPPING_EXAMPLE}" if numeric else ""
     for value, count in counts.items():
         if value not in index:
-            near = nearest(value, index)
             problems.add(
                 Problem(
                     code="E220",
                     where=where,
                     found=f"label {shown(value)} in {_rows(count)}, which data.label_names lacks",
                     expected=f"one of {_listed(list(index))}",
-                    hint=f"did you mean {near}?" if near is not None and not hint else hint,
+                    hint=hint or suggestion(value, index),
                 )
             )
     return Vocabulary(names, index)

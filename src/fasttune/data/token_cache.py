@@ -39,8 +39,8 @@ def key_of(values: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBa
     # Truncation and padding are those of the last call; what they are for this store stands in the settings.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    about = [type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.split_special_tokens]
-    about += [name in tokenizer.model_input_names for name in ("token_type_ids",)]
+    has_types = "token_type_ids" in tokenizer.model_input_names
+    about = [type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.split_special_tokens, has_types]
     digest.update(repr((about, tokenizers.__version__, transformers.__version__)).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     for role, column in sorted(values.items()):

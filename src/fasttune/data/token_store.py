@@ -88,7 +88,7 @@ def tokenize(
             parts["token_type_ids"].append(_flat(encodings, "type_ids", np.int8))
         lengths += map(len, encodings)
         long = [first + index for index, encoding in enumerate(encodings) if encoding.overflowing]
-        whole = _whole_lengths(tokenizer, [(texts[row], pairs[row] if pairs else None) for row in long])
+        whole = _whole_lengths(tokenizer, [(texts[row], None if pairs is None else pairs[row]) for row in long])
         cut = {row: length - lengths[row] for row, length in zip(long, whole, strict=True)}
         num_cut += [cut.get(first + index, 0) for index in range(len(encodings))]
     inputs = {name: np.concatenate(arrays) if arrays else np.zeros(0, np.int32) for name, arrays in parts.items()}

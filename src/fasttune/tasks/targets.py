@@ -7,6 +7,7 @@ micro-batch, K outputs of the model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -44,6 +45,14 @@ class Target(ABC):
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """Fields of config.json."""
+
+    def settings(self) -> dict[str, Any]:
+        """What was inferred from the training labels, as fields of the recipe."""
+        return {"problem": self.problem}
+
+    def encoding(self) -> Any:
+        """What `encode` depends on beside the labels."""
+        return self.problem
 
     @abstractmethod
     def encode(self, labels: Sequence[Any], where: str) -> np.ndarray:
@@ -93,6 +102,15 @@ class SingleLabel(Target):
     def state(self) -> dict[str, Any]:
         return {**names_of(self.vocabulary), "problem_type": "single_label_classification"}
 
+    def settings(self) -> dict[str, Any]:
+        if self.class_weights is None:
+            return super().settings()
+        weights = dict(zip(self.vocabulary.names, self.class_weights, strict=True))
+        return {**super().settings(), "training": {"class_weights": weights}}
+
+    def encoding(self) -> Any:
+        return [self.problem, self.vocabulary]
+
     def encode(self, labels: Sequence[Any], where: str) -> np.ndarray:
         return np.array(encode_labels(labels, self.vocabulary, where), dtype=np.int64)
 
@@ -102,19 +120,6 @@ class SingleLabel(Target):
     def describe(self, encoded: np.ndarray) -> dict[str, Any]:
         counts = np.bincount(encoded, minlength=len(self.vocabulary.names))
         return dict(zip(self.vocabulary.names, counts.tolist(), strict=True))
-
-    def weighted(self, asked: str | Mapping[str, float], encoded: np.ndarray | None = None) -> SingleLabel:
-        """`asked`: weights by name, 1 for those left out, or `balanced` over the training labels `encoded` (N,).
-
-        Balanced as scikit-learn has it, N / (K * rows of the class): every class counts as much as any other.
-        """
-        names = self.vocabulary.names
-        if isinstance(asked, str):
-            assert encoded is not None, "a saved run holds the numbers"
-            counts = np.bincount(encoded, minlength=len(names))
-            return replace(self, class_weights=tuple((len(encoded) / (len(names) * np.maximum(counts, 1))).tolist()))
-        check_table(asked, names, "training.class_weights")
-        return replace(self, class_weights=tuple(float(asked.get(name, 1.0)) for name in names))
 
     def weight(self, encoded: Any) -> float:
         if self.class_weights is None:
@@ -157,6 +162,13 @@ class MultiLabel(Target):
     def state(self) -> dict[str, Any]:
         thresholds = dict(zip(self.vocabulary.names, self.thresholds, strict=True))
         return {**names_of(self.vocabulary), "problem_type": "multi_label_classification", "thresholds": thresholds}
+
+    def settings(self) -> dict[str, Any]:
+        found = super().settings()
+        return found if self.separator is None else {**found, "data": {"label_separator": self.separator}}
+
+    def encoding(self) -> Any:
+        return [self.problem, self.vocabulary, self.separator]
 
     def encode(self, labels: Sequence[Any], where: str) -> np.ndarray:
         return encode_label_sets([parts_of(cell, self.separator) for cell in labels], self.vocabulary, where)
@@ -237,14 +249,24 @@ def names_of(vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
+def balanced_weights(labels: Sequence[str], vocabulary: Vocabulary) -> dict[str, float]:
+    """By name, as scikit-learn has it, N / (K * rows of the class): every class counts as much as any other."""
+    counts = Counter(vocabulary.names[vocabulary.index[label]] for label in labels)
+    return {name: len(labels) / (len(vocabulary.names) * max(counts[name], 1)) for name in vocabulary.names}
+
+
 def make_target(
     problem: str,
     vocabulary: Vocabulary | None,
     recipe: Recipe,
+    balanced: Mapping[str, float] | None = None,
     separator: str | None = None,
     thresholds: Mapping[str, float] | None = None,
 ) -> Target:
-    """Of a new run or, with the `thresholds` of its config.json, of a saved one."""
+    """Of a new run or, with the `thresholds` of its config.json, of a saved one.
+
+    `balanced`: what the recipe's `class_weights: balanced` comes to.
+    """
     smoothing = recipe.training.label_smoothing_factor
     if recipe.training.class_weights is not None and problem != SINGLE:
         raise _unfit("training.class_weights", f"with {problem}", "single-label", "training.class_weights=null")
@@ -261,7 +283,12 @@ def make_target(
     num_classes = len(vocabulary.names)
     possible = [name for name in classification.METRICS if name != "f1" or num_classes == 2]
     default = classification.default_metrics(num_classes)
-    return SingleLabel(vocabulary, _metrics(recipe, SingleLabel.primary_metric, possible, default), smoothing)
+    asked, weights = recipe.training.class_weights, None
+    table = balanced if asked == "balanced" else asked
+    if isinstance(table, Mapping):
+        check_table(table, vocabulary.names, "training.class_weights")
+        weights = tuple(float(table.get(name, 1.0)) for name in vocabulary.names)
+    return SingleLabel(vocabulary, _metrics(recipe, SingleLabel.primary_metric, possible, default), smoothing, weights)
 
 
 def _metrics(recipe: Recipe, primary: str, possible: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:

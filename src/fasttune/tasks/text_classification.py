@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fasttune.data.columns import Column, is_text, label_values, text_values
-from fasttune.data.label_kinds import REGRESSION, SINGLE, kind_of, parts_of
+from fasttune.data.label_kinds import REGRESSION, kind_of, parts_of
 from fasttune.data.labels import Vocabulary, label_vocabulary
 from fasttune.data.sources import Source
 from fasttune.data.token_store import TokenStore, tokenize
 from fasttune.errors import DataError, Problem, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Rows, Task
-from fasttune.tasks.targets import MultiLabel, SingleLabel, Target, make_target
+from fasttune.tasks.targets import Target, balanced_weights, make_target
 
 if TYPE_CHECKING:
     import torch
@@ -107,13 +107,12 @@ class TextClassification(Task):
     def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> TextClassification:
         cells, asked = rows.values["label"], recipe.data
         kind = kind_of(cells, recipe.problem, asked.label_separator, asked.label_names is not None, where)
-        vocabulary = None
+        vocabulary, balanced = None, None
         if kind.problem != REGRESSION:
             labels = [label for cell in cells for label in parts_of(cell, kind.separator)]
             vocabulary = label_vocabulary(labels, asked.label_names, where)
-        target = make_target(kind.problem, vocabulary, recipe, separator=kind.separator)
-        if isinstance(target, SingleLabel) and recipe.training.class_weights is not None:
-            target = target.weighted(recipe.training.class_weights, target.encode(cells, where))
+            balanced = balanced_weights(labels, vocabulary)
+        target = make_target(kind.problem, vocabulary, recipe, balanced, kind.separator)
         return cls(target, "text_pair" in rows.values, (kind.note,) if kind.note else ())
 
     @classmethod
@@ -126,11 +125,13 @@ class TextClassification(Task):
             index |= {value: names.index(name) for value, name in given.items()}
         elif given is not None:
             index |= {str(number): number for number in range(len(names))}
-        problem = recipe.problem if recipe.problem != "auto" else SINGLE
-        vocabulary = Vocabulary(names, index)
-        target = make_target(problem, vocabulary, recipe, recipe.data.label_separator, state.get("thresholds"))
-        if isinstance(target, SingleLabel) and isinstance(recipe.training.class_weights, Mapping):
-            target = target.weighted(recipe.training.class_weights)
+        target = make_target(
+            recipe.problem,
+            Vocabulary(names, index),
+            recipe,
+            separator=recipe.data.label_separator,
+            thresholds=state.get("thresholds"),
+        )
         return cls(target, recipe.data.columns.text_pair is not None)
 
     @property
@@ -138,14 +139,7 @@ class TextClassification(Task):
         return self.target.primary_metric
 
     def settings(self) -> dict[str, Any]:
-        target = self.target
-        found: dict[str, Any] = {"problem": target.problem}
-        if isinstance(target, MultiLabel) and target.separator is not None:
-            found["data"] = {"label_separator": target.separator}
-        if isinstance(target, SingleLabel) and target.class_weights is not None:
-            weights = dict(zip(target.vocabulary.names, target.class_weights, strict=True))
-            found["training"] = {"class_weights": weights}
-        return found
+        return self.target.settings()
 
     def state(self) -> dict[str, Any]:
         return self.target.state()
@@ -163,7 +157,7 @@ class TextClassification(Task):
         return replace(store, targets={"labels": self.target.encode(rows.values["label"], where)})
 
     def encoding(self) -> str:
-        return repr([self.target.problem, getattr(self.target, "vocabulary", None), self.settings().get("data")])
+        return repr(self.target.encoding())
 
     def weight(self, targets: Mapping[str, Any]) -> float:
         return self.target.weight(targets["labels"])
