@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py --data FOLDER [--seeds 1 2 3 4 5] [--rows N] [--shared]
 
-FOLDER: one of FILES in sides.py, with the published files. A run that was stopped goes on: what stands in the day's
+FOLDER: one of DATA_SETS in sides.py, with the published files. A run that was stopped goes on: what stands in the day's
 file of results is not repeated. With --shared other work may go on meanwhile: scores count, times are left out.
 """
 
@@ -14,7 +14,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from sides import EPOCHS, FILES, ROOT, SIDES, heading, in_process, machine, recipe_of
+from sides import DATA_SETS, ROOT, SIDES, heading, in_process, machine, recipe_of
 
 DEFAULT_SIDES = ("fasttune", "trainer-best-0")
 
@@ -56,13 +56,15 @@ def main() -> None:
     path = ROOT / "benchmarks" / "results" / f"{facts['date']}-accuracy-{stem}"
     known = path.with_suffix(".json")
     runs = json.loads(known.read_text())["runs"] if known.exists() else []
-    title = f"{stem}, the embedded model, {EPOCHS} epochs, batch {FILES[data.name][-1]}: fasttune beside the Trainer"
+    own = DATA_SETS[data.name]
+    how = f"{own.epochs} epochs, batch {own.batch_size}, learning rate {own.learning_rate:g}"
+    title = f"{stem}, the embedded model, {how}: fasttune beside the Trainer"
     for seed in arguments.seeds:
         for side in arguments.sides:
             if any((run["side"], run["seed"]) == (side, seed) for run in runs):
                 continue
             shared = {"shared": True} if arguments.shared else {}
-            runs.append({**in_process(side, recipe_of(data, seed, arguments.rows, None, EPOCHS)), **shared})
+            runs.append({**in_process(side, recipe_of(data, seed, arguments.rows)), **shared})
             known.write_text(json.dumps({"facts": facts, "runs": runs}, indent=1) + "\n")
             path.with_suffix(".md").write_text(summary(title, runs, facts))
     print(path.with_suffix(".md").read_text())

@@ -19,19 +19,34 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import trainer_answers
+import trainer_labels
+
 ROOT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("FASTTUNE_REAL_DATA", ROOT / "../shared/data"))
 YELP = REAL_DATA / "yelp_review_full"
-FILES = {  # data set -> training rows, validation rows, settings of its own, batch size
-    "yelp_review_full": (
-        "train.jsonl",
-        "validation.jsonl",
-        {"label_names": ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]},
-        16,
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Files of a folder that bears its name, and how it is trained on."""
+
+    train: str
+    validation: str
+    task: str = "text-classification"
+    label_names: tuple[str, ...] | None = None
+    batch_size: int = 16
+    learning_rate: float = 5e-5
+    epochs: int = 3
+
+
+DATA_SETS = {
+    "yelp_review_full": DataSet(
+        "train.jsonl", "validation.jsonl", label_names=("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
     ),
-    "mrpc": ("train.tsv", "dev.tsv", {}, 8),
+    "mrpc": DataSet("train.tsv", "dev.tsv", batch_size=8),
+    "squad_v1": DataSet("train.json", "dev.json", "question-answering", learning_rate=1e-4, epochs=2),
 }
-EPOCHS, LEARNING_RATE = 3, 5e-5
 SKIPPED_STEPS = 2  # the first steps compile and allocate, on every side
 
 
@@ -60,22 +75,25 @@ SIDES = {
 }
 
 
-def recipe_of(data: Path, seed: int, num_rows: int | None, num_eval_rows: int | None, epochs: int) -> dict[str, Any]:
-    """`data`: a folder of FILES, with its published files; no number of rows: all of them."""
-    train, validation, own, batch_size = FILES[data.name]
+def recipe_of(
+    data: Path, seed: int, num_rows: int | None = None, num_eval_rows: int | None = None, epochs: int | None = None
+) -> dict[str, Any]:
+    """`data`: a folder of DATA_SETS, with its published files; no number of rows: all of them."""
+    own = DATA_SETS[data.name]
     return {
+        "task": own.task,
         "data": {
-            "train": str(data / train),
-            "validation": str(data / validation),
+            "train": str(data / own.train),
+            "validation": str(data / own.validation),
+            "label_names": None if own.label_names is None else list(own.label_names),
             "max_train_samples": num_rows,
             "max_eval_samples": num_eval_rows,
-            **own,
         },
         "training": {
             "seed": seed,
-            "batch_size": batch_size,
-            "learning_rate": LEARNING_RATE,
-            "num_train_epochs": epochs,
+            "batch_size": own.batch_size,
+            "learning_rate": own.learning_rate,
+            "num_train_epochs": epochs or own.epochs,
             "logging_steps": 30,
         },
         "tracking": {"report_to": "none"},
@@ -139,31 +157,21 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
 
     import fasttune
     from fasttune import recipe as recipes
-    from fasttune.metrics import classification
     from fasttune.starter.model import embedded_model_path
     from fasttune.tasks.prepare import read_splits
 
     side, training = SIDES[name], recipe["training"]
-    seed = training["seed"]
     splits = read_splits(recipes.load(recipe))
-    transformers.set_seed(seed)
+    transformers.set_seed(training["seed"])
     folder = recipe.get("model", embedded_model_path())
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=512)
+    work = (trainer_answers if recipe["task"] == "question-answering" else trainer_labels).Work(splits, tokenizer, side)
     dropout = {} if side.attention_dropout is None else {"attention_probs_dropout_prob": side.attention_dropout}
-    num_labels = len(splits.task.target.vocabulary.names)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=num_labels, dtype=torch.float32, **dropout
+    model = getattr(transformers, splits.task.auto_class).from_pretrained(
+        folder, dtype=torch.float32, **work.config, **dropout
     )
     if side.padding_free:
         fasttune.padding_free(model)
-
-    def examples(rows: Any) -> list[dict[str, Any]]:
-        padding: Any = "max_length" if side.padding == "max_length" else False
-        texts = [list(rows.values[role]) for role in ("text", "text_pair") if role in rows.values]
-        encoded = tokenizer(*texts, truncation=True, max_length=512, padding=padding)
-        labels = [splits.task.target.vocabulary.index[label] for label in rows.values["label"]]
-        return [{**{name: encoded[name][row] for name in encoded}, "labels": labels[row]} for row in range(len(rows))]
-
     steps: list[tuple[float, int]] = []  # seconds, real tokens
 
     class Collator(transformers.DataCollatorWithPadding):
@@ -204,28 +212,27 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
                 save_strategy="no",
                 logging_strategy="steps",
                 logging_steps=1,
-                seed=seed,
+                seed=training["seed"],
                 report_to="none",
                 disable_tqdm=True,
                 use_cpu=not torch.cuda.is_available(),
             ),
-            train_dataset=examples(splits.train.rows),
-            eval_dataset=examples(splits.validation.rows),
+            train_dataset=work.train,
+            eval_dataset=work.validation,
             data_collator=Collator(tokenizer),
             callbacks=[Clock()],
-            compute_metrics=lambda result: classification.score(
-                result.label_ids, result.predictions.argmax(-1), num_labels, classification.default_metrics(num_labels)
-            ),
+            compute_metrics=work.score,
         )
         output = trainer.train()
-    evaluations = [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
+    evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     timed = steps[SKIPPED_STEPS:]
+    rows = len(splits.validation.rows)
     return {
         "scores": scores_of(evaluations),
         "losses": [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry],
         "train_seconds": output.metrics["train_runtime"],
         "tokens_per_second": sum(count for _, count in timed) / sum(seconds for seconds, _ in timed),
-        "eval_rows_per_second": statistics.median(entry["eval_samples_per_second"] for entry in evaluations),
+        "eval_rows_per_second": statistics.median(rows / entry["eval_runtime"] for entry in evaluations),
         "peak_memory_bytes": peak_memory_bytes(),
     }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sides import (
-    FILES,
+    DATA_SETS,
     ROOT,
     SIDES,
     YELP,
@@ -30,7 +30,7 @@ from sides import (
     save_distilbert_sized,
 )
 
-NUM_ROWS = {"yelp_review_full": (192, 96), "mrpc": (640, 320)}  # trained, evaluated
+NUM_ROWS = {"yelp_review_full": (192, 96), "mrpc": (640, 320), "squad_v1": (384, 192)}  # trained, evaluated
 ORDER = ("fasttune", *SIDES)
 
 
@@ -96,7 +96,7 @@ def run_all(arguments: argparse.Namespace, facts: dict[str, Any], folder: Path) 
     known = path.with_suffix(".json")
     runs = json.loads(known.read_text())["runs"] if known.exists() else []
     num_rows, num_eval_rows = NUM_ROWS[data.name]
-    title = f"Speed on {num_rows} rows of {data.name}, model {model}, batch {FILES[data.name][-1]}"
+    title = f"Speed on {num_rows} rows of {data.name}, model {model}, batch {DATA_SETS[data.name].batch_size}"
     own = {} if model == "embedded" else {"model": save_distilbert_sized(folder)}
     # The rows are drawn with data.seed, so every round trains on the same; training.seed shuffles them.
     recipes = {

@@ -118,7 +118,8 @@ def test_a_documented_command_is_accepted(page: str, line: str) -> None:
         start = source if source in recipe.shipped() else {"data": {"train": "reviews.csv"}}
         loaded = recipe.load(start, params["overrides"] or ())
     else:
-        loaded = recipe.load({"data": {"train": "reviews.csv"}}, settings(line))
+        task = "question-answering" if page.endswith("questions.md") else "text-classification"
+        loaded = recipe.load({"task": task, "data": {"train": "reviews.csv"}}, settings(line))
     assert isinstance(loaded, recipe.Recipe)
 
 

@@ -39,12 +39,13 @@ class Run:
     reason: str
     is_complete: bool = True
     signal: int | None = None
+    example: str = field(default="", repr=False)  # what to type behind `fasttune predict RUN`
 
     def __repr__(self) -> str:
         scores = {
             key: round(value, 4)
             for key, value in self.metrics.items()
-            if key.endswith(("accuracy", "f1", "_macro", "_micro", "pearson", "spearman"))
+            if key.endswith(("accuracy", "f1", "_macro", "_micro", "pearson", "spearman", "exact_match"))
         }
         return f"Run({str(self.folder)!r}, {scores}, {self.reason!r})"
 
@@ -124,7 +125,7 @@ def _run(session: Session, observers: list[Observer]) -> Run:
         session.say(f"the model at {path} has the weights of step {step}; the run can go on")
         metrics = state.evaluations[-1] if state.evaluations else {}
         return Run(path, {**session.train_results(), **metrics}, finished.reason, False, session.signal)
-    return Run(path, session.finish(step), finished.reason)
+    return Run(path, session.finish(step), finished.reason, example=session.task.example)
 
 
 def load(run: str | Path, overrides: Overrides = ()) -> Predictor:
@@ -162,7 +163,10 @@ def predict(
     output: str | Path | None = None,
     overrides: Overrides = (),
 ) -> list[Prediction]:
-    """Predict texts (or pairs of texts) or the rows of `data`, in order; with `output` also written as JSON lines."""
+    """Predict texts (pairs of texts, questions with contexts) or the rows of `data`, in order.
+
+    With `output` they are also written as JSON lines.
+    """
     found = list(iter_predictions(run, texts, data=data, overrides=overrides))
     if output is not None:
         write_json_lines(Path(output), found)

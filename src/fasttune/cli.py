@@ -21,7 +21,7 @@ from fasttune import __version__, display
 from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
 from fasttune.run_folder import write_json_lines
 
-SETTING = re.compile(r"(training|data)\.[a-z_.]+=")
+SETTING = re.compile(r"(training|data|evaluation)\.[a-z_.]+=")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="fasttune",
@@ -79,7 +79,7 @@ def train(
     if as_json:
         _print_json({"run": str(run.folder), "reason": run.reason, **run.metrics})
     elif run.signal is None:
-        display.print_run(run.folder, run.metrics)
+        display.print_run(run.folder, run.metrics, run.example)
     if run.signal is not None:
         command = shlex.join(["fasttune", "train", recipe, *(overrides or ()), "--output", str(run.folder), "--resume"])
         typer.echo(f"{run.reason}. resume with: {command}", err=True)
@@ -114,15 +114,21 @@ def predict(
     pairs: Annotated[
         list[str] | None, typer.Option("--text-pair", help="The second text of a pair; once for each text.")
     ] = None,
+    questions: Annotated[list[str] | None, typer.Option("--question", help="What to ask; may be repeated.")] = None,
+    contexts: Annotated[
+        list[str] | None, typer.Option("--context", help="The text that holds the answer: one, or one a question.")
+    ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Rows to predict: a file, glob or hub id.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write JSON lines to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict the labels of texts, or of the rows of a file.
+    """Predict the labels of texts, the answers of questions, or the rows of a file.
 
     fasttune predict runs/quickstart "the room was not bad at all"
 
     fasttune predict runs/mrpc "It rains." --text-pair "Rain falls."
+
+    fasttune predict runs/squad --question "Who came?" --context "Ann came at noon."
 
     An argument such as training.precision=fp32 is a setting, not a text.
     """
@@ -133,7 +139,13 @@ def predict(
     texts = [text for text in texts or () if not SETTING.match(text)]
     if texts == ["-"]:
         texts = [line.rstrip("\n") for line in sys.stdin]
-    inputs = paired(texts, pairs) if pairs else texts
+    inputs: list[Any] = texts
+    if pairs:
+        inputs = paired("--text-pair", texts, pairs, "texts and {} second texts", "one for each text")
+    elif questions or contexts:
+        questions, contexts = questions or [], contexts or []
+        contexts *= max(len(questions), 1) if len(contexts) == 1 else 1
+        inputs = paired("--context", questions, contexts, "questions and {} contexts", "one, or one for each question")
     predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings)
     if output is not None:
         typer.echo(f"{write_json_lines(output, predictions):,} predictions written to {output}", err=True)
@@ -141,7 +153,7 @@ def predict(
         for prediction in predictions:
             _print_json(prediction, indent=None)
     else:
-        display.print_predictions(predictions, inputs)
+        display.print_predictions(predictions, questions or inputs)
 
 
 @app.command()
@@ -188,11 +200,11 @@ def env(as_json: Json = False) -> None:
         display.print_facts(facts)
 
 
-def paired(texts: list[str], pairs: list[str]) -> list[tuple[str, str]]:
-    if len(texts) != len(pairs):
-        found = f"{len(texts)} texts and {len(pairs)} second texts"
-        raise UsageError(Problem(where="--text-pair", found=found, expected="one for each text"))
-    return list(zip(texts, pairs, strict=True))
+def paired(option: str, first: list[str], second: list[str], found: str, expected: str) -> list[tuple[str, str]]:
+    if len(first) != len(second):
+        found = f"{len(first)} {found.format(len(second))}"
+        raise UsageError(Problem(where=option, found=found, expected=expected))
+    return list(zip(first, second, strict=True))
 
 
 def _stay_calm() -> None:

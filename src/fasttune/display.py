@@ -63,8 +63,8 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
         print(f"{name:<{width}}  {number(name, value)}")
 
 
-def print_run(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Scores, the tree of the folder, and what to type next."""
+def print_run(folder: Path, metrics: Mapping[str, Any], example: str) -> None:
+    """Scores, the tree of the folder, and what to type next; `example` is what to predict."""
     wanted = ("train_runtime", "train_tokens_per_second")
     scores = {
         name: value
@@ -76,7 +76,7 @@ def print_run(folder: Path, metrics: Mapping[str, Any]) -> None:
     for line in tree_lines(folder):
         print(f"  {line}")
     print("\nnext:")
-    print(f'  fasttune predict {folder} "a text of your own"')
+    print(f"  fasttune predict {folder} {example}")
     print(f"  fasttune evaluate {folder} --data more_rows.csv")
     print("  fasttune recipes yelp > my.yaml      # a recipe to change for your own data")
 
@@ -106,7 +106,9 @@ def print_predictions(
 
 
 def answer(prediction: Mapping[str, Any]) -> str:
-    """The label, the labels with their probabilities, or the number."""
+    """The label, the labels with their probabilities, the number, or the answer."""
+    if "answer" in prediction:
+        return prediction["answer"] or "(no answer)"
     if "labels" in prediction:
         given = (f"{label} {prediction['probabilities'][label]:.3f}" for label in prediction["labels"])
         return ", ".join(given) or "(none)"
@@ -114,7 +116,7 @@ def answer(prediction: Mapping[str, Any]) -> str:
 
 
 def bar(prediction: Mapping[str, Any]) -> str:
-    if "label" not in prediction:
+    if "label" not in prediction and "answer" not in prediction:
         return ""
     filled = round(prediction["score"] * BAR_WIDTH)
     return f" {prediction['score']:.3f} {'#' * filled}{'.' * (BAR_WIDTH - filled)}"

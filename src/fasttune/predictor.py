@@ -23,10 +23,17 @@ MAY_OVERRIDE = (
     "training.precision",
     "training.device",
     "training.tokens_per_microbatch",
-    "data.columns.text",
-    "data.columns.text_pair",
-    "data.columns.label",
+    "evaluation.n_best_size",
+    "evaluation.max_answer_length",
+    "evaluation.null_score_diff_threshold",
+    "data.columns.ROLE",
 )
+
+
+def _may_override(name: str, values: tuple[Any, Any]) -> bool:
+    if name == "data.columns.text_pair":
+        return None not in values  # single texts cannot be given a second one, nor pairs lose it
+    return name in MAY_OVERRIDE or name.startswith("data.columns.")
 
 
 @dataclass
@@ -44,10 +51,7 @@ class Predictor:
         folder = opened(path)
         saved = load_recipe(folder.recipe)
         recipe = load_recipe(saved, overrides)
-        # A run of single texts cannot be given a second one, nor one of pairs lose it.
-        fixed = [
-            name for name, values in differences(saved, recipe).items() if name not in MAY_OVERRIDE or None in values
-        ]
+        fixed = [name for name, values in differences(saved, recipe).items() if not _may_override(name, values)]
         if fixed:
             raise UsageError(
                 Problem(

@@ -73,6 +73,10 @@ class RunFolder:
     def predictions(self, split: str) -> Path:
         return self.path / "predictions" / f"{split}.jsonl"
 
+    def predictions_as(self, prefix: str, name: str) -> Path:
+        """The same in another form that is usual for the task, such as eval_nbest_predictions.json."""
+        return self.path / "predictions" / f"{prefix}_{name}.json"
+
     @property
     def is_run(self) -> bool:
         return self.recipe.exists()

@@ -34,7 +34,7 @@ from fasttune.observers.files import EventLog, TensorBoard, has_tensorboard
 from fasttune.observers.stopping import EarlyStopping, StopOnSignal
 from fasttune.recipe import Recipe
 from fasttune.report.card import card
-from fasttune.run_folder import RESULT_PREFIX, RunFolder, read_json, write_json_lines, write_text
+from fasttune.run_folder import RESULT_PREFIX, RunFolder, read_json, write_json, write_json_lines, write_text
 from fasttune.tasks import Task
 from fasttune.tasks.prepare import TRAIN, VALIDATION, Split, Splits
 
@@ -233,6 +233,8 @@ class Session:
                 }
                 predictions = self.task.decode(scored.results, self.stores[split.name], split.rows)
                 write_json_lines(self.folder.predictions(split.name), predictions)
+                for name, content in self.task.files(scored.results, self.stores[split.name], split.rows).items():
+                    write_json(self.folder.predictions_as(prefix, name), content)
         everything = {key: value for metrics in results.values() for key, value in metrics.items()}
         write_text(
             self.folder.card,
@@ -295,7 +297,7 @@ def score_split(setup: Setup, task: Task, split: Split, store: TokenStore, tune:
     outputs = setup.run(task, store)
     assert outputs.loss is not None, "a split that is scored has labels"
     if tune:
-        task = task.tuned(outputs.results, store)
+        task = task.tuned(outputs.results, store, split.rows)
     metrics = {f"eval_{name}": value for name, value in task.score(outputs.results, store, split.rows).items()}
     runtime = time.perf_counter() - begin
     timing = {"eval_runtime": runtime, "eval_samples_per_second": len(split.rows) / runtime}

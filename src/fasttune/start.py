@@ -20,7 +20,7 @@ from fasttune.engine.probe import probe
 from fasttune.engine.setup import Setup, set_up
 from fasttune.environment import versions
 from fasttune.errors import DataError, Problem, RecipeError
-from fasttune.recipe import Recipe, differences, dump
+from fasttune.recipe import Columns, Recipe, differences, dump
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RunFolder, read_json, write_json, write_text
 from fasttune.session import Say, Session
@@ -35,9 +35,7 @@ FILLED_IN = (
     "problem",
     "data.label_separator",
     "training.class_weights",
-    "data.columns.text",
-    "data.columns.text_pair",
-    "data.columns.label",
+    *(f"data.columns.{role}" for role in Columns.model_fields),
     "preprocessing.max_length",
     "training.precision",
     "training.attention_dropout",

@@ -60,7 +60,7 @@ def test_of_two_columns_the_other_one_is_left():
     assert names({"text": "x"}, ["x", "y"]) == {"text": "x", "label": "y"}
     assert refused({"text": "x"}, ["x", "sentence2", "y"])[0].code == "E201"  # of three columns none is the other one
     resolved = resolve(COLUMNS, {}, ["label", "Comment"], "data.csv")
-    assert resolved.notes[1] == "data.csv: column 'Comment' is taken as the text: the only other one"
+    assert resolved.notes[0] == "data.csv: column 'Comment' is taken as the text: the only other one"
 
 
 def test_a_column_named_as_the_role_goes_before_other_usual_names():

@@ -65,10 +65,9 @@ TEXTS = [
     ),
     (
         "reviews.json",
-        '{"data": [{"paragraphs": []}]}',
-        "E116 reviews.json: found articles with paragraphs and questions, the form of SQuAD, "
-        "expected flat rows with columns such as text and label\n"
-        "  hint: files of this form are data for task=question-answering",
+        '{"data": [{"paragraphs": [{"context": "Ann came.", "qas": [{"id": "q", "answers": []}]}]}]}',
+        "E116 reviews.json article 1, paragraph 1, question 1: found no question, "
+        "expected a text as SQuAD files have it",
     ),
     (
         "reviews.jsonl",

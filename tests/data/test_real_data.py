@@ -70,10 +70,3 @@ def test_a_file_without_a_header(name):
     with pytest.raises(DataError) as caught:
         load(name)
     assert [problem.code for problem in caught.value.problems] == ["E114"]
-
-
-@pytest.mark.parametrize("name", ["squad_v1/train.json", "squad_v2/sixteen_articles.json", "cmrc2018/dev.json"])
-def test_question_answering_files_are_recognised(name):
-    with pytest.raises(DataError) as caught:
-        load(name)
-    assert [problem.code for problem in caught.value.problems] == ["E116"]

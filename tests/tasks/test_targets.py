@@ -64,7 +64,8 @@ def test_losses_are_those_of_transformers(problem: str) -> None:
 def test_answers_of_several_labels_follow_the_thresholds() -> None:
     task = make_task("multi-label")
     logits = np.array([[2.0, -2.0, 0.1], [-1.0, -1.0, -1.0]])
-    tuned = task.tuned(np.tile(logits, (40, 1)), _store(np.tile([[1, 0, 0], [0, 1, 0]], (40, 1))))
+    store = _store(np.tile([[1, 0, 0], [0, 1, 0]], (40, 1)))
+    tuned = task.tuned(np.tile(logits, (40, 1)), store, Rows([], {}))
     first, second = task.target.answers(logits)
     assert first["labels"] == ["a", "c"] and second["labels"] == []
     assert first["probabilities"]["a"] == pytest.approx(1 / (1 + np.exp(-2.0)))

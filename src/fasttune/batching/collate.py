@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fasttune.data.token_store import TokenStore
+from fasttune.data.token_store import IGNORED, TokenStore
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class MicroBatch:
     """One forward on one rank.
 
     `inputs`: keyword arguments of the model's forward, [B, S] int64: `input_ids`, `attention_mask` and, for pairs of
-    models that have them, `token_type_ids`; `targets`: tensors whose first axis is B; `examples` (B,) their positions
-    in the store; `num_tokens` T.
+    models that have them, `token_type_ids`; `targets`: tensors whose first axis is B, those of tokens [B, S];
+    `features`: what the task's result needs, first axis B; `examples` (B,) their positions in the store; `num_tokens`
+    T.
     """
 
     inputs: dict[str, torch.Tensor]
     targets: dict[str, torch.Tensor]
+    features: dict[str, torch.Tensor]
     examples: np.ndarray
     num_tokens: int
 
@@ -35,8 +37,12 @@ class MicroBatch:
         return self._with(torch.Tensor.pin_memory)
 
     def _with(self, function: Callable[[torch.Tensor], torch.Tensor]) -> MicroBatch:
-        changed = [{name: function(tensor) for name, tensor in part.items()} for part in (self.inputs, self.targets)]
-        return replace(self, inputs=changed[0], targets=changed[1])
+        def changed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {name: function(tensor) for name, tensor in tensors.items()}
+
+        return replace(
+            self, inputs=changed(self.inputs), targets=changed(self.targets), features=changed(self.features)
+        )
 
 
 def collate(store: TokenStore, examples: np.ndarray, pad_token_id: int, padded_length: int | None = None) -> MicroBatch:
@@ -52,13 +58,15 @@ def collate(store: TokenStore, examples: np.ndarray, pad_token_id: int, padded_l
         filled[is_real] = values[positions]
         return torch.from_numpy(filled)
 
+    def chosen(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(np.ascontiguousarray(array[examples])) for name, array in arrays.items()}
+
     paddings = {"input_ids": pad_token_id}
     inputs = {name: padded(values, paddings.get(name, 0)) for name, values in store.inputs.items()}
     return MicroBatch(
         inputs={**inputs, "attention_mask": torch.from_numpy(is_real.astype(np.int64))},
-        targets={
-            name: torch.from_numpy(np.ascontiguousarray(target[examples])) for name, target in store.targets.items()
-        },
+        targets=chosen(store.targets) | {name: padded(values, IGNORED) for name, values in store.token_targets.items()},
+        features=chosen(store.features),
         examples=examples,
         num_tokens=int(lengths.sum()),
     )

@@ -50,8 +50,8 @@ Place = Callable[[int], str]
 class Column:
     """A column that a task reads. `guesses` are the names it is commonly known by.
 
-    One that `follows` another role is guessed only where that is guessed too: who names the text alone means that there
-    is no second one.
+    Predictions need all columns but those whose values are to be predicted (`is_target`). One that `follows` another
+    role is guessed only where that is guessed too: who names the text alone means that there is no second one.
     """
 
     role: str
@@ -59,6 +59,7 @@ class Column:
     required: bool
     guesses: tuple[str, ...] = ()
     follows: str | None = None
+    is_target: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def resolve(
         guess = _guess(column, [name for name in available if name not in names.values()])
         if guess is not None:
             names[column.role] = guess
+            if guess == column.role:
+                continue  # nothing to say
             notes.append(f"{where}: column {shown(guess)} is taken as the {column.role}")
     missing = [column for column in open_columns if column.required and column.role not in names]
     left = [name for name in available if name not in names.values()]
@@ -190,6 +193,11 @@ def _cells(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
     return dataset.select_columns([column]).with_format("arrow")[:].column(column)
 
 
+def cells_of(dataset: datasets.Dataset, column: str) -> list[Any]:
+    """The values of a column, whatever they are, as Python has them."""
+    return _cells(dataset, column).to_pylist()
+
+
 def _names_of(feature: Any) -> list[str] | None:
     """The class names of a ClassLabel column. Told by its attribute, so that `datasets` need not be imported."""
     return list(feature.names) if type(feature).__name__ == "ClassLabel" else None
@@ -246,7 +254,7 @@ def label_values(
     inner = getattr(feature, "feature", feature)
     names = _names_of(inner)
     at = f"{where}, column {shown(column)}"
-    values = _cells(dataset, column).to_pylist()
+    values = cells_of(dataset, column)
     problems = Problems(where)
     parts = [value if isinstance(value, list) else [value] for value in values]
     empty = [index for index, cell in enumerate(parts) if any(_is_no_label(value, names) for value in cell)]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fasttune.data.squad_json import flat_rows, is_squad
 from fasttune.data.text_file import FileRows, Problems, TextFile, read_text, row_name
 from fasttune.errors import DataError, Problem, shown
 
@@ -109,7 +110,8 @@ def _problem(error: Exception, where: str, text: str, first_line: int) -> Proble
 
 
 def _read_lines(text: str, where: str, problems: Problems) -> tuple[list[dict], list[int]]:
-    rows, row_numbers = [], []
+    rows: list[dict] = []
+    row_numbers: list[int] = []
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         if not line.strip():
             continue
@@ -120,8 +122,9 @@ def _read_lines(text: str, where: str, problems: Problems) -> tuple[list[dict], 
             continue
         if not isinstance(value, dict):
             problems.add(_not_an_object(value, f"{where} line {number}"))
-        elif _is_squad(value):
-            raise DataError(_squad_problem(where))
+        elif is_squad(value):
+            rows += flat_rows(value, f"{where} line {number}")
+            row_numbers += [number] * (len(rows) - len(row_numbers))
         else:
             rows.append(value)
             row_numbers.append(number)
@@ -143,9 +146,11 @@ def _read_document(text: str, where: str, problems: Problems) -> tuple[list[dict
     except (ValueError, RecursionError) as error:
         problems.add(_problem(error, where, text, 0))
         return [], None
-    if isinstance(value, dict) and not _is_squad(value) and not any(isinstance(x, list | dict) for x in value.values()):
+    if is_squad(value):
+        return flat_rows(value, where), None
+    if isinstance(value, dict) and not any(isinstance(x, list | dict) for x in value.values()):
         value = [value]
-    if isinstance(value, dict) and not _is_squad(value):
+    if isinstance(value, dict):
         keys = ", ".join(shown(key) for key in list(value)[:5])
         raise DataError(
             Problem(
@@ -157,35 +162,20 @@ def _read_document(text: str, where: str, problems: Problems) -> tuple[list[dict
             )
         )
     items = value if isinstance(value, list) else [value]
+    rows: list[dict] = []
     for number, item in enumerate(items, 1):
+        place = f"{where} item {number}"
         if not isinstance(item, dict):
-            problems.add(_not_an_object(item, f"{where} item {number}"))
-        elif _is_squad(item):
-            raise DataError(_squad_problem(where))
-    return items, None
+            problems.add(_not_an_object(item, place))
+        elif is_squad(item):
+            rows += flat_rows(item, place)
+        else:
+            rows.append(item)
+    return rows, None
 
 
 def _not_an_object(value: Any, where: str) -> Problem:
     return Problem(code="E126", where=where, found=shown(value), expected='an object {"column": value, ...}')
-
-
-def _is_squad(value: dict) -> bool:
-    if isinstance(value.get("paragraphs"), list):
-        return True
-    articles = value.get("data")
-    return (
-        isinstance(articles, list) and bool(articles) and isinstance(articles[0], dict) and "paragraphs" in articles[0]
-    )
-
-
-def _squad_problem(where: str) -> Problem:
-    return Problem(
-        code="E116",
-        where=where,
-        found="articles with paragraphs and questions, the form of SQuAD",
-        expected="flat rows with columns such as text and label",
-        hint="files of this form are data for task=question-answering",
-    )
 
 
 def rows_to_table(rows: list[dict[str, Any]], where: str, place: Callable[[int], str] = row_name):

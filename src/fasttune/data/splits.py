@@ -60,6 +60,38 @@ def holdout(
     return sorted(train.tolist()), sorted(validation.tolist())
 
 
+def grouped_holdout(
+    groups: Sequence[str], fraction: float, seed: int, where: str = "data.train"
+) -> tuple[list[int], list[int]]:
+    """Training rows and validation rows, ascending: whole groups, drawn until they hold `fraction` of the rows.
+
+    At least one group is on either side.
+    """
+    sizes = Counter(groups)
+    if len(sizes) < 2:
+        raise DataError(
+            Problem(
+                code="E255",
+                where=where,
+                found=f"{len(groups):,} rows that all share one text",
+                expected="two different texts or more, to hold the rows of one out for validation",
+                hint="give the validation rows yourself: data.validation=FILE",
+            )
+        )
+    names = sorted(sizes)
+    held_out: set[str] = set()
+    num_rows = 0
+    for index in np.random.default_rng(seed).permutation(len(names))[:-1]:
+        if num_rows >= fraction * len(groups):
+            break
+        held_out.add(names[index])
+        num_rows += sizes[names[index]]
+    sides: tuple[list[int], list[int]] = ([], [])
+    for row, group in enumerate(groups):
+        sides[group in held_out].append(row)
+    return sides
+
+
 def sample(num_rows: int, limit: int | None, seed: int) -> list[int]:
     """`limit` random rows of `num_rows`: those that `datasets.Dataset.shuffle(seed=seed).select(range(limit))` draws.
 

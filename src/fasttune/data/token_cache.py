@@ -19,14 +19,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fasttune.cache import cache_folder
-from fasttune.data.token_store import TokenStore
+from fasttune.data.token_store import TokenStore, digest_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 2
+FORMAT = 3
 FINGERPRINT = "fingerprint.json"
-GROUPS = ("inputs", "targets")  # the store's dictionaries of arrays; a file is named GROUP.NAME.npy
+GROUPS = (
+    "inputs",
+    "targets",
+    "token_targets",
+    "features",
+    "token_features",
+)  # the store's dictionaries of arrays; a file is named GROUP.NAME.npy
 LARGEST_CACHE = 20 * 10**9  # bytes; the stores that were used longest ago go first
 
 
@@ -40,7 +46,8 @@ def key_of(values: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBa
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     has_types = "token_type_ids" in tokenizer.model_input_names
-    about = [type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.split_special_tokens, has_types]
+    sides = (tokenizer.truncation_side, tokenizer.padding_side)
+    about = [type(tokenizer).__name__, sides, tokenizer.split_special_tokens, has_types]
     digest.update(repr((about, tokenizers.__version__, transformers.__version__)).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     for role, column in sorted(values.items()):
@@ -86,12 +93,14 @@ def _read(folder: Path) -> TokenStore | None:
     """None where there is no store, or one that is not whole."""
     try:
         expected = json.loads((folder / FINGERPRINT).read_text(encoding="utf-8"))
-        arrays = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
-        groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in GROUPS}
+        arrays: dict[str, Any] = {
+            path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")
+        }
+        groups: dict[str, Any] = {group: {} for group in GROUPS}
         for full in [name for name in arrays if "." in name]:
             group, _, name = full.partition(".")
             groups[group][name] = arrays.pop(full)
-        store = TokenStore(inputs=groups["inputs"], targets=groups["targets"], **arrays)
+        store = TokenStore(**arrays, **groups)
         if fingerprint_of(store) != expected:
             return None
     except (OSError, ValueError, TypeError, KeyError, EOFError):
@@ -103,9 +112,7 @@ def _read(folder: Path) -> TokenStore | None:
 
 def fingerprint_of(store: TokenStore) -> str:
     """sha256 of all arrays; the store's own leaves out what training does not see."""
-    rest = hashlib.sha256(np.ascontiguousarray(store.rows).data)
-    rest.update(np.ascontiguousarray(store.num_tokens_cut).data)
-    return store.fingerprint + rest.hexdigest()
+    return digest_of(_arrays(store))
 
 
 def _last_used(path: Path) -> float:

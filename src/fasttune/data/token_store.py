@@ -7,7 +7,7 @@ Letters: N examples, T tokens of all of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+IGNORED = -100  # a token target that does not count, as in torch and transformers
 TOKENIZER_BATCH = 1000  # texts; bounds the memory that the tokenizer's own results take
 
 
@@ -27,7 +28,10 @@ class TokenStore:
     `inputs`: what the model is given of each token, (T,) arrays: `input_ids` int32 and, where the model tells the
     segments of a pair apart, `token_type_ids` int8; `starts` (N + 1,) int64, from 0 to T; `rows` (N,) int64, the row
     each example was made from; `num_tokens_cut` (N,) int64, tokens lost to truncation.
-    `targets`: what is to be learned of each example, arrays whose first axis is N, such as `labels` (N,) int64.
+    `targets`: what is to be learned of each example, arrays whose first axis is N, such as `labels` (N,) int64;
+    `token_targets`: of each token, (T,) int64, IGNORED where there is nothing to learn.
+    `features` (first axis N) and `token_features` (first axis T): what is needed to make predictions of the model's
+    results, such as `offsets` (T, 2), the characters of each token.
     """
 
     inputs: dict[str, np.ndarray]
@@ -35,6 +39,9 @@ class TokenStore:
     rows: np.ndarray
     num_tokens_cut: np.ndarray
     targets: dict[str, np.ndarray] = field(default_factory=dict)
+    token_targets: dict[str, np.ndarray] = field(default_factory=dict)
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+    token_features: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -48,14 +55,23 @@ class TokenStore:
     def num_tokens(self) -> int:
         return int(self.starts[-1])
 
+    @property
+    def is_labelled(self) -> bool:
+        return bool(self.targets or self.token_targets)
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of everything training sees; equal exactly when tokens, order and targets are."""
-        digest = hashlib.sha256()
-        for name, array in sorted({**self.inputs, "starts": self.starts, **self.targets}.items()):
-            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return digest_of({**self.inputs, "starts": self.starts, **self.targets, **self.token_targets})
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """sha256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def tokenize(

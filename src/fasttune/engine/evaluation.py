@@ -55,7 +55,7 @@ def run_split(
         batch = collate(store, examples, pad_token_id, padded_length).to(accelerator.device)
         outputs = model(**batch.inputs)
         part = task.result(outputs, batch).float().cpu().numpy()
-        if not store.targets:
+        if not store.is_labelled:
             return part, 0.0, 0.0
         loss, weight = task.loss(outputs, batch, training=False)
         return part, loss.item(), weight
@@ -82,4 +82,4 @@ def run_split(
         left = np.concatenate([examples, *pending])
         pending = deque(cut(left, store.lengths, tokens_per_microbatch, padded))
     assert results is not None, "an empty split was refused when it was read"
-    return Outputs(results, loss_sum / weight_sum if store.targets else None, tokens_per_microbatch)
+    return Outputs(results, loss_sum / weight_sum if store.is_labelled else None, tokens_per_microbatch)

@@ -67,11 +67,13 @@ class Setup:
         return outputs
 
 
-def choose_max_length(recipe: Recipe, name: str, tokenizer: PreTrainedTokenizerBase) -> Choice:
-    """The recipe's, or what the model can take; RecipeError when the recipe wants more than that."""
+def choose_max_length(recipe: Recipe, name: str, tokenizer: PreTrainedTokenizerBase, default: int | None) -> Choice:
+    """The recipe's, or the task's `default`, or what the model can take; RecipeError where more than that is wanted."""
     limit = min(longest_input(load_config(name)), tokenizer.model_max_length)
     asked = recipe.preprocessing.max_length
     if asked is None:
+        if default is not None and default < limit:
+            return Choice(str(default), "usual for this task")
         return Choice(str(limit), "the most the model takes")
     if asked > limit:
         raise RecipeError(
@@ -115,7 +117,7 @@ def set_up(recipe: Recipe, name: str, task: Task) -> Setup:
     device = choose_device(training.device)
     precision = choose_precision(training.precision, device.value)
     tokenizer = load_tokenizer(name)
-    max_length = choose_max_length(recipe, name, tokenizer)
+    max_length = choose_max_length(recipe, name, tokenizer, task.default_max_length)
     attention, dropout = choose_attention(recipe, name, device.value, precision.value)
     loaded = load_model(name, task.auto_class, task.state(), training.seed, float(dropout.value))
     asked = training.tokens_per_microbatch

@@ -58,6 +58,7 @@ def run_step(
         dtype=torch.float64,
     )
     weight, num_tokens = _sum_over_ranks(accelerator, counts).tolist()
+    weight = weight or 1.0  # examples without anything to learn: their loss and gradients are 0
     model.train()
     loss_sum = torch.zeros((), device=accelerator.device, dtype=torch.float64)
     for index, batch in enumerate(microbatches):

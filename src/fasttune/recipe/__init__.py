@@ -3,10 +3,12 @@
 Nothing here imports torch, opens data or downloads anything.
 """
 
+from fasttune.recipe.data_sections import Columns
 from fasttune.recipe.load import differences, dump, is_recipe, load, shipped, shipped_text
 from fasttune.recipe.schema import METRICS, Recipe, Section, fields
 
 __all__ = [
+    "Columns",
     "Recipe",
     "Section",
     "METRICS",

@@ -8,10 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
-from fasttune.recipe.schema import Recipe
+from fasttune.recipe.schema import Recipe, fields
 
 Path = tuple[str, ...]
+TEXTS, QUESTIONS = "text-classification", "question-answering"
+# Settings that not every task has.
+TASKS_WITH: dict[Path, tuple[str, ...]] = {
+    ("problem",): (TEXTS,),
+    ("data", "label_names"): (TEXTS,),
+    ("data", "label_separator"): (TEXTS,),
+    ("data", "fix_spans"): (QUESTIONS,),
+    ("preprocessing", "doc_stride"): (QUESTIONS,),
+    ("training", "label_smoothing_factor"): (TEXTS,),
+    ("training", "class_weights"): (TEXTS,),
+    ("evaluation", "n_best_size"): (QUESTIONS,),
+    ("evaluation", "max_answer_length"): (QUESTIONS,),
+    ("evaluation", "null_score_diff_threshold"): (QUESTIONS,),
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,7 @@ def conflicts(recipe: Recipe) -> Iterator[Conflict]:
     )
     yield from _early_stopping(recipe)
     yield from _best_metric(recipe)
+    yield from _of_other_tasks(recipe)
 
 
 def _every_steps(
@@ -85,3 +101,17 @@ def _best_metric(recipe: Recipe) -> Iterator[Conflict]:
             "one of " + ", ".join([*metrics, "loss"]),
             (listed, [*metrics, best]),
         )
+
+
+def _of_other_tasks(recipe: Recipe) -> Iterator[Conflict]:
+    defaults = {path: field.default for path, field in fields()}
+    for path, tasks in TASKS_WITH.items():
+        value = reduce(getattr, path, recipe)
+        if recipe.task not in tasks and value != defaults[path]:
+            yield Conflict(
+                "E313",
+                (path, ("task",)),
+                f"{path[-1]} with task '{recipe.task}', which has none",
+                f"it with {' or '.join(tasks)} only",
+                (path, defaults[path]),
+            )

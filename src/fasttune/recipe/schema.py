@@ -8,136 +8,30 @@ and holds no field that does nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
+from fasttune.recipe.data_sections import Data, Preprocessing
+from fasttune.recipe.section import Section, setting
 from fasttune.recipe.values import (
     LARGEST_SEED,
     METRICS,
     Count,
     Metric,
     Metrics,
-    NameList,
-    NameTable,
     Number,
     ReportTo,
     Seed,
     Strategy,
     Text,
-    Texts,
     WeightTable,
     Whole,
     check_steps,
     check_warmup,
     to_whole,
 )
-
-PATHS = "a path, a glob such as 'data/*.csv', a hub id, or a list of them"
-
-
-def setting(default: Any, description: str, *, allowed: str, code: str = "E303", **limits: Any) -> Any:
-    """A field. `allowed` finishes the sentence "expected ..." in an error; `code` is that error's."""
-    return Field(default, description=description, json_schema_extra={"allowed": allowed, "code": code}, **limits)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class Columns(Section):
-    text: Text | None = setting(
-        None,
-        "The column that holds the text. Left out: guessed from the names of the columns, and said.",
-        allowed="the name of a column, or nothing (guessed)",
-    )
-    text_pair: Text | None = setting(
-        None,
-        "The column that holds the second text of a sentence pair. Left out: guessed where `text` is left out too, and "
-        "said; otherwise there is none.",
-        allowed="the name of a column, or nothing (guessed)",
-    )
-    label: Text | None = setting(
-        None,
-        "The column that holds the label. Left out: guessed from the names of the columns, and said.",
-        allowed="the name of a column, or nothing (guessed)",
-    )
-
-
-class Data(Section):
-    train: Text | Texts = setting(
-        ...,
-        "The rows to learn from: a path, a glob, a hub id, a list of them, or `starter` for the built-in generated "
-        "reviews. Relative paths count from the working directory, not from the recipe's folder, so that a recipe can "
-        "be shared and a shipped one used in place.",
-        allowed=PATHS + ", or 'starter'",
-    )
-    validation: Text | Texts | None = setting(
-        None,
-        "The rows that choose the best epoch and decide on early stopping. Left out: `data.validation_fraction` of the "
-        "training rows is set aside.",
-        allowed=PATHS,
-    )
-    test: Text | Texts | None = setting(
-        None,
-        "The rows that are scored once, after training, and influence nothing.",
-        allowed=PATHS,
-    )
-    columns: Columns = Field(default_factory=Columns, description="Which column holds what.")
-    label_names: NameList | NameTable | None = setting(
-        None,
-        "The names of the labels. A list: where the data holds numbers, the name of label 0, 1, 2 ...; where it holds "
-        "names, their order. A table: from the value in the data to the name. Left out: numbers in their order, names "
-        "sorted.",
-        allowed="a list of two or more different names, or a table from the value in the data to the name "
-        "(a name that looks like a number goes in quotes)",
-    )
-    label_separator: Text | None = setting(
-        None,
-        "What stands between the labels of one cell, where rows have several and the file holds texts (`2,25`). Left "
-        "out: a comma, semicolon or bar where every part is also the label of other rows, and said.",
-        allowed="a text such as ',' or ';', or nothing (found by itself)",
-    )
-    validation_fraction: Number = setting(
-        0.1,
-        "The share of the training rows that is set aside, stratified by label, where `data.validation` is left out.",
-        allowed="a share above 0 and below 1",
-        gt=0,
-        lt=1,
-    )
-    max_train_samples: Count | None = setting(
-        None,
-        "Train on this many rows, drawn at random with `data.seed`. Left out: all.",
-        allowed="a whole number above 0, or nothing (all rows)",
-    )
-    max_eval_samples: Count | None = setting(
-        None,
-        "Evaluate on this many rows of each of validation and test, drawn at random with `data.seed`. Left out: all.",
-        allowed="a whole number above 0, or nothing (all rows)",
-    )
-    seed: Seed = setting(
-        42,
-        "Draws the validation share and the samples. Apart from `training.seed`, so that runs with several training "
-        "seeds see the same rows.",
-        allowed=f"a whole number from 0 to {LARGEST_SEED}",
-    )
-
-
-class Preprocessing(Section):
-    max_length: Annotated[Whole, Field(ge=3)] | None = setting(
-        None,
-        "The most tokens of a text, the model's own two or more marks included; what is longer is cut at the end and "
-        "counted. Left out: what the model can take.",
-        allowed="a whole number of tokens, 3 or more and no more than the model takes, or nothing (the model's)",
-    )
-    padding: Literal["none", "longest", "max_length"] = setting(
-        "none",
-        "`none`: the layers see real tokens only, which is fastest. `longest`: pad to the longest text of a "
-        "micro-batch. `max_length`: pad to `preprocessing.max_length`, for devices that want fixed shapes. The result "
-        "is the same.",
-        allowed="'none', 'longest' or 'max_length'",
-    )
 
 
 class Training(Section):
@@ -256,7 +150,8 @@ class Evaluation(Section):
     )
     metrics: Metrics | None = setting(
         None,
-        "What to compute besides the loss; values from 0 to 1, correlations from -1, errors in the unit of the labels. "
+        "What to compute besides the loss; values from 0 to 1, correlations from -1, errors in the unit of the labels, "
+        "exact match and F1 of answers from 0 to 100. "
         "Left out: the task's own.",
         allowed="a list of " + ", ".join(METRICS),
         code="E304",
@@ -268,6 +163,23 @@ class Evaluation(Section):
         "computed in any case.",
         allowed="one of " + ", ".join(METRICS) + ", loss",
         code="E304",
+    )
+    n_best_size: Count = setting(
+        20,
+        "Question answering: how many spans of a context are kept with their probabilities.",
+        allowed="a whole number above 0",
+    )
+    max_answer_length: Count = setting(
+        30,
+        "Question answering: the most tokens of an answer.",
+        allowed="a whole number of tokens above 0",
+    )
+    null_score_diff_threshold: Annotated[Number, Field(allow_inf_nan=False)] | None = setting(
+        None,
+        "Question answering where some questions have no answer: none is given where it scores higher than the best "
+        "span by more than this (in logits). Left out: the value with the best F1 on the validation rows, kept in "
+        "config.json.",
+        allowed="a number, or nothing (set on the validation rows)",
     )
     early_stopping_patience: Count | None = setting(
         None,
@@ -314,10 +226,10 @@ class Recipe(Section):
     format: Annotated[Literal[1], BeforeValidator(to_whole)] = setting(
         1, "The version of this format.", allowed="1, the format of this release"
     )
-    task: Literal["text-classification"] = setting(
+    task: Literal["text-classification", "question-answering"] = setting(
         "text-classification",
         "What is learned, by the hub's name.",
-        allowed="'text-classification'",
+        allowed="'text-classification' or 'question-answering'",
     )
     problem: Literal["auto", "single-label", "multi-label", "regression"] = setting(
         "auto",

@@ -31,6 +31,7 @@ Metric = Literal[
     "spearman",
     "rmse",
     "mae",
+    "exact_match",
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
 LESS_IS_BETTER = ("loss", "rmse", "mae")

@@ -16,7 +16,7 @@ TEMPLATE = """---
 
 # {name}
 
-A {task} model, fine-tuned from `{model}` with fasttune. Labels: {labels}.
+A {task} model, fine-tuned from `{model}` with fasttune.{labels}
 
 | {split} metric | value |
 |---|---|
@@ -26,14 +26,7 @@ Rows: {sizes}.
 
 ## Use
 
-```python
-from transformers import pipeline
-
-classify = pipeline("text-classification", model="PATH OF THIS FOLDER")
-classify("...")
-```
-
-`fasttune predict PATH "..."` gives the probabilities of all labels.
+{use}
 
 ## Recipe
 
@@ -43,6 +36,27 @@ classify("...")
 
 Trained on {device} in {precision}; {versions}.
 """
+
+
+USE = {
+    "text-classification": """```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="PATH OF THIS FOLDER")
+classify("...")
+```
+
+`fasttune predict PATH "..."` gives the probabilities of all labels.""",
+    "question-answering": """```python
+import fasttune
+
+reader = fasttune.load("PATH OF THIS FOLDER")
+reader.predict([("Who came?", "Ann came at noon.")])
+```
+
+The same on the command line: `fasttune predict PATH --question "..." --context "..."`. The weights are plain ones for
+`AutoModelForQuestionAnswering.from_pretrained`.""",
+}
 
 
 def held_out_scores(results: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
@@ -91,7 +105,8 @@ def card(
         name=name,
         task=recipe.task,
         model=recipe.model,
-        labels=", ".join(f"`{label}`" for label in label_names),
+        labels=f" Labels: {', '.join(f'`{label}`' for label in label_names)}." if label_names else "",
+        use=USE[recipe.task],
         split=split,
         scores="\n".join(f"| {metric} | {value:.4f} |" for metric, value in scores.items()),
         sizes=", ".join(f"{part} {facts['num_rows']:,}" for part, facts in data_report["splits"].items()),

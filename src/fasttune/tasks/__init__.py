@@ -1,8 +1,9 @@
 """The tasks that fasttune can train, by the hub's names."""
 
 from fasttune.tasks.base import Prediction, Rows, Task
+from fasttune.tasks.question_answering import QuestionAnswering
 from fasttune.tasks.text_classification import TextClassification
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification,)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification, QuestionAnswering)}
 
-__all__ = ["TASKS", "Prediction", "Rows", "Task", "TextClassification"]
+__all__ = ["TASKS", "Prediction", "QuestionAnswering", "Rows", "Task", "TextClassification"]

@@ -16,6 +16,7 @@ import numpy as np
 from fasttune.data.columns import Column
 from fasttune.data.sources import Source
 from fasttune.data.token_store import TokenStore
+from fasttune.errors import Problem, RecipeError
 from fasttune.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -30,10 +31,14 @@ Prediction = dict[str, Any]  # one JSON object of predictions/SPLIT.jsonl and of
 
 @dataclass(frozen=True)
 class Rows:
-    """The user's records as a task reads them: `ids` and, for each role of the task's columns, one value a row."""
+    """The user's records as a task reads them: `ids` and, for each role of the task's columns, one value a row.
+
+    `notes`: what was changed or set aside while reading, in words.
+    """
 
     ids: Sequence[str]
     values: Mapping[str, Sequence[Any]]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,6 +50,29 @@ class Rows:
         return Rows([self.ids[index] for index in chosen], values)
 
 
+def ids_of(source: Source) -> list[str]:
+    """The column `id` where there is one, else numbers from 0."""
+    dataset = source.dataset
+    if "id" in dataset.column_names:
+        return [str(value) for value in dataset["id"]]
+    return [str(row) for row in range(len(dataset))]
+
+
+def chosen_metrics(recipe: Recipe, primary: str, possible: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
+    """What to compute; what decides which model is best is among it whether or not the recipe lists it."""
+    wanted = list(recipe.evaluation.metrics or default)
+    deciding = recipe.evaluation.metric_for_best_model or primary
+    if deciding not in (*wanted, "loss"):
+        wanted.append(deciding)
+    unknown = [name for name in wanted if name not in possible]
+    if unknown:
+        hint = f"evaluation.metrics=[{', '.join(default)}]"
+        found = f"{unknown[0]}, which these labels do not have"
+        problem = Problem(code="E304", where="evaluation.metrics", found=found, expected=", ".join(possible), hint=hint)
+        raise RecipeError(problem)
+    return tuple(wanted)
+
+
 class Task(ABC):
     """Encode rows, weigh and sum the loss, decode what the model says, score it, and keep what must travel."""
 
@@ -53,12 +81,14 @@ class Task(ABC):
     """What a data set must offer; drives the checks, the error texts and the documentation."""
     auto_class: ClassVar[str]
     """Name of the transformers auto class that builds encoder and head."""
+    default_max_length: ClassVar[int | None] = None
+    """Tokens of an example where the recipe leaves it open; None: what the model takes."""
     notes: tuple[str, ...] = ()
     """What was inferred from the training rows, in words."""
 
     @classmethod
     @abstractmethod
-    def read(cls, source: Source, columns: Mapping[str, str]) -> Rows:
+    def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
         """Take the columns (role -> name) out of a source, checked; DataError names every bad row."""
 
     @abstractmethod
@@ -77,6 +107,11 @@ class Task(ABC):
 
     @property
     @abstractmethod
+    def example(self) -> str:
+        """What a user types behind `fasttune predict RUN`."""
+
+    @property
+    @abstractmethod
     def primary_metric(self) -> str:
         """Decides which model is best unless the recipe says otherwise."""
 
@@ -88,9 +123,13 @@ class Task(ABC):
     def state(self) -> dict[str, Any]:
         """What must travel with the weights, as fields of config.json."""
 
-    @abstractmethod
     def strata(self, rows: Rows, where: str) -> Sequence[int]:
-        """One number a row; a held-out split gets the same share of rows of each."""
+        """One number a row; a held-out split gets the same share of rows of each. DataError for unknown targets."""
+        return [0] * len(rows)
+
+    def groups(self, rows: Rows) -> Sequence[str] | None:
+        """One name a row: rows of one name stay on one side of a split, which then is not stratified."""
+        return None
 
     @abstractmethod
     def describe(self, store: TokenStore) -> dict[str, Any]:
@@ -116,7 +155,7 @@ class Task(ABC):
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
         """[B, ...] what `decode` and `score` need of each example, as small as it can be made on the device."""
 
-    def tuned(self, results: np.ndarray, store: TokenStore) -> Task:
+    def tuned(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Task:
         """The task with what is set after training on the validation split, such as thresholds; kept by `state`."""
         return self
 
@@ -126,6 +165,10 @@ class Task(ABC):
 
         One at a time: a file of a million predictions must not need the memory of them all.
         """
+
+    def files(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, Any]:
+        """Predictions of a scored split in other forms that are usual for the task: name -> content of a JSON file."""
+        return {}
 
     @abstractmethod
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:

@@ -5,14 +5,14 @@ The test split is never used to choose anything: where no validation is given, i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fasttune.data.columns import resolve
 from fasttune.data.sources import Source, from_rows, load_source
-from fasttune.data.splits import holdout, sample
+from fasttune.data.splits import grouped_holdout, holdout, sample
 from fasttune.data.token_cache import cached, key_of
 from fasttune.data.token_store import TokenStore
 from fasttune.errors import DataError, Problem, UsageError
@@ -79,16 +79,30 @@ class Reader:
         self.notes += source.notes
         where = spec if isinstance(spec, str) else ", ".join(spec)
         columns = self.task_class.columns
+        given = self.recipe.data.columns.model_dump()
         if not need_labels:
-            columns = tuple(column for column in columns if column.role != "label")
-        roles = {column.role for column in columns}
-        given = {role: name for role, name in self.recipe.data.columns.model_dump().items() if role in roles}
-        resolved = resolve(columns, given, source.dataset.column_names, where)
+            targets = {column.role for column in columns if column.is_target}
+            columns = tuple(column for column in columns if column.role not in targets)
+            given = {role: name for role, name in given.items() if role not in targets}
+        try:
+            resolved = resolve(columns, given, source.dataset.column_names, where)
+        except DataError as error:
+            raise _with_other_task(error, self.task_class, source.dataset.column_names) from None
         if split == TRAIN:
             self.columns = dict(resolved.names)
             self.notes += resolved.notes
-        rows = self.task_class.read(source, resolved.names)
+        rows = self.task_class.read(source, resolved.names, self.recipe)
+        self.notes += rows.notes
         return Split(split, where, rows, source.fingerprint), source
+
+
+def _with_other_task(error: DataError, task_class: type[Task], available: list[str]) -> DataError:
+    """The same, with the task whose columns these are as the hint, where they have the very names of its roles."""
+    for task in TASKS.values():
+        required = {column.role for column in task.columns if column.required}
+        if task is not task_class and required <= {name.lower() for name in available}:
+            return DataError(*(replace(problem, hint=f"task={task.name}") for problem in error.problems))
+    return error
 
 
 def read_splits(recipe: Recipe) -> Splits:
@@ -132,10 +146,16 @@ def read_unlabelled(recipe: Recipe, spec: str | list[str]) -> Split:
 
 def _hold_out(train: Split, task: Task, recipe: Recipe, notes: list[str]) -> tuple[Split, Split]:
     data = recipe.data
-    kept, held_out = holdout(task.strata(train.rows, train.where), data.validation_fraction, data.seed)
+    groups = task.groups(train.rows)
+    if groups is None:
+        how = "stratified by label"
+        kept, held_out = holdout(task.strata(train.rows, train.where), data.validation_fraction, data.seed)
+    else:
+        how = "rows that share a text on one side"
+        kept, held_out = grouped_holdout(groups, data.validation_fraction, data.seed, train.where)
     notes.append(
-        f"validation: {len(held_out):,} rows ({data.validation_fraction:.0%}) held out of the training rows, "
-        f"stratified by label, data.seed {data.seed}"
+        f"validation: {len(held_out):,} rows ({len(held_out) / len(train.rows):.0%}) held out of the training rows, "
+        f"{how}, data.seed {data.seed}"
     )
     return _taken(train, kept, TRAIN), _taken(train, held_out, VALIDATION)
 

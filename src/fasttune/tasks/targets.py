@@ -27,6 +27,7 @@ from fasttune.data.labels import Vocabulary, encode_labels
 from fasttune.errors import Problem, RecipeError
 from fasttune.metrics import classification, multilabel, regression
 from fasttune.recipe import Recipe
+from fasttune.tasks.base import chosen_metrics
 
 if TYPE_CHECKING:
     import torch
@@ -274,9 +275,9 @@ def make_target(
         if smoothing:
             where = "training.label_smoothing_factor"
             raise _unfit(where, "with a regression", "0, there are no labels to smooth", f"{where}=0")
-        return Regression(_metrics(recipe, Regression.primary_metric, regression.METRICS, regression.DEFAULT))
+        return Regression(chosen_metrics(recipe, Regression.primary_metric, regression.METRICS, regression.DEFAULT))
     if problem == MULTI:
-        metrics = _metrics(recipe, MultiLabel.primary_metric, multilabel.METRICS, multilabel.DEFAULT)
+        metrics = chosen_metrics(recipe, MultiLabel.primary_metric, multilabel.METRICS, multilabel.DEFAULT)
         known = thresholds or {}
         limits = tuple(known.get(name, multilabel.DEFAULT_THRESHOLD) for name in vocabulary.names)
         return MultiLabel(vocabulary, metrics, limits, smoothing, separator)
@@ -288,23 +289,10 @@ def make_target(
     if isinstance(table, Mapping):
         check_table(table, vocabulary.names, "training.class_weights")
         weights = tuple(float(table.get(name, 1.0)) for name in vocabulary.names)
-    return SingleLabel(vocabulary, _metrics(recipe, SingleLabel.primary_metric, possible, default), smoothing, weights)
+    return SingleLabel(
+        vocabulary, chosen_metrics(recipe, SingleLabel.primary_metric, possible, default), smoothing, weights
+    )
 
 
-def _metrics(recipe: Recipe, primary: str, possible: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
-    """What decides which model is best is computed whether or not the recipe lists it."""
-    wanted = list(recipe.evaluation.metrics or default)
-    deciding = recipe.evaluation.metric_for_best_model or primary
-    if deciding not in (*wanted, "loss"):
-        wanted.append(deciding)
-    for name in wanted:
-        if name not in possible:
-            hint = f"evaluation.metrics=[{', '.join(default)}]"
-            raise _unfit(
-                "evaluation.metrics", f"{name}, which these labels do not have", ", ".join(possible), hint, "E304"
-            )
-    return tuple(wanted)
-
-
-def _unfit(where: str, found: str, expected: str, hint: str, code: str = "E313") -> RecipeError:
-    return RecipeError(Problem(code=code, where=where, found=found, expected=expected, hint=hint))
+def _unfit(where: str, found: str, expected: str, hint: str) -> RecipeError:
+    return RecipeError(Problem(code="E313", where=where, found=found, expected=expected, hint=hint))

@@ -15,7 +15,7 @@ from fasttune.data.sources import Source
 from fasttune.data.token_store import TokenStore, tokenize
 from fasttune.errors import DataError, Problem, shown
 from fasttune.recipe import Recipe
-from fasttune.tasks.base import Prediction, Rows, Task
+from fasttune.tasks.base import Prediction, Rows, Task, ids_of
 from fasttune.tasks.targets import Target, balanced_weights, make_target
 
 if TYPE_CHECKING:
@@ -73,20 +73,19 @@ class TextClassification(Task):
                 "quality",
                 "score",
             ),
+            is_target=True,
         ),
     )
 
     @classmethod
-    def read(cls, source: Source, columns: Mapping[str, str]) -> Rows:
+    def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
         dataset, where = source.dataset, source.description.partition(":")[0]
         values: dict[str, Sequence[Any]] = {
             role: text_values(dataset, columns[role], where, source.place, role) for role in TEXTS if role in columns
         }
         if "label" in columns:
             values["label"] = label_values(dataset, columns["label"], where, source.place)
-        has_ids = "id" in dataset.column_names
-        ids = [str(value) for value in dataset["id"]] if has_ids else [str(row) for row in range(len(dataset))]
-        return Rows(ids, values)
+        return Rows(ids_of(source), values)
 
     def rows_of(self, inputs: Any) -> Rows:
         """A text, or with `pairs` a tuple of two, or several of them."""
@@ -135,6 +134,10 @@ class TextClassification(Task):
         return cls(target, recipe.data.columns.text_pair is not None)
 
     @property
+    def example(self) -> str:
+        return '"a text of your own"' + (' --text-pair "and another"' if self.pairs else "")
+
+    @property
     def primary_metric(self) -> str:
         return self.target.primary_metric
 
@@ -169,7 +172,7 @@ class TextClassification(Task):
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
         return outputs["logits"]
 
-    def tuned(self, results: np.ndarray, store: TokenStore) -> TextClassification:
+    def tuned(self, results: np.ndarray, store: TokenStore, rows: Rows) -> TextClassification:
         return replace(self, target=self.target.tuned(results, store.targets["labels"]))
 
     def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:

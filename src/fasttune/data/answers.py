@@ -1,0 +1,148 @@
+"""The right answers of questions, in the forms people keep them, and whether they stand where they are said to.
+
+A cell holds them as the hub does ({"text": [...], "answer_start": [...]}), as SQuAD files do ([{"text": ...,
+"answer_start": ...}]), or as one text, with its start in a column of its own. No text means that there is no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any, NamedTuple
+
+from fasttune.data.text_file import Problems
+from fasttune.errors import Problem, shown
+
+NOWHERE = -1  # the start of an answer that does not stand in its context
+Place = Callable[[int], str]
+
+
+class Answer(NamedTuple):
+    """Characters [start, start + len(text)) of the context are `text`, unless `start` is NOWHERE."""
+
+    text: str
+    start: int
+
+
+@dataclass
+class Answers:
+    """The answers of each row; `num_moved` stood elsewhere, `num_nowhere` do not stand in their context at all."""
+
+    rows: list[tuple[Answer, ...]] = field(default_factory=list)
+    num_moved: int = 0
+    num_nowhere: int = 0
+
+    @property
+    def note(self) -> str:
+        if not self.num_moved and not self.num_nowhere:
+            return ""
+        lost = sum(bool(row) and all(answer.start == NOWHERE for answer in row) for row in self.rows)
+        return (
+            f"data.fix_spans: {self.num_moved:,} answers moved to the only place where they stand; "
+            f"{self.num_nowhere:,} stand nowhere and are for scoring only, which leaves {lost:,} questions without one "
+            "to learn from"
+        )
+
+
+def read_answers(
+    cells: Sequence[Any], starts: Sequence[Any] | None, contexts: Sequence[str], where: str, place: Place, fix: bool
+) -> Answers:
+    """All answers, checked; DataError names those that are not where they are said to be, unless `fix` moves them.
+
+    `starts`: a column of starts, for cells that are texts; without one the text must stand in its context just once.
+    """
+    problems = Problems(where)
+    found = Answers()
+    of_row = enumerate(zip(cells, starts if starts is not None else repeat(None), contexts, strict=False))
+    for row, (cell, start, context) in of_row:
+        answers = []
+        try:
+            pairs = _pairs(cell, start)
+        except (KeyError, TypeError, ValueError):
+            problems.add(_form_problem(f"{where} {place(row)}", cell))
+            continue
+        for text, said in pairs:
+            begin = _place(text, said, context)
+            if begin is None and fix and said is not None:
+                begin = context.find(text) if context.count(text) == 1 else NOWHERE
+                found.num_moved += begin != NOWHERE
+                found.num_nowhere += begin == NOWHERE
+            if begin is None:
+                problems.add(_problem(text, said, context, f"{where} {place(row)}"))
+            else:
+                answers.append(Answer(text, begin))
+        found.rows.append(tuple(answers))
+    problems.raise_if_any()
+    return found
+
+
+def _pairs(cell: Any, start: Any) -> list[tuple[str, int | None]]:
+    """Texts, and where they are said to begin; KeyError, TypeError or ValueError for any other form."""
+    if cell is None or cell == "":
+        return []
+    if isinstance(cell, str):
+        return [(cell, None if start in (None, "") else int(start))]
+    if isinstance(cell, dict):
+        pairs = list(zip(cell["text"], cell["answer_start"], strict=True))
+    else:
+        pairs = [(answer["text"], answer["answer_start"]) for answer in cell]
+    for text, begin in pairs:
+        if not isinstance(text, str) or not isinstance(begin, int) or isinstance(begin, bool):
+            raise TypeError
+    return [(text, begin) for text, begin in pairs if text]
+
+
+def _place(text: str, said: int | None, context: str) -> int | None:
+    """Where the answer begins; None where that is not so, or not clear."""
+    if said is None:
+        return context.find(text) if context.count(text) == 1 else None
+    return said if said >= 0 and context.startswith(text, said) else None
+
+
+def _form_problem(where: str, cell: Any) -> Problem:
+    return Problem(
+        code="E244",
+        where=where,
+        found=f"{shown(cell)} as answers",
+        expected="a text, or texts with their first characters",
+        hint='{"text": ["Paris"], "answer_start": [27]}, or a text with its start in a column of its own',
+    )
+
+
+def _problem(text: str, said: int | None, context: str, where: str) -> Problem:
+    """What is wrong with this answer, with the place where the text does stand."""
+    fix = "count in characters from 0; data.fix_spans=true moves those that stand once and sets the others aside"
+    count = context.count(text)
+    if count == 0:
+        expected = "a text that stands in the context letter by letter"
+        hint = fix if said is not None else ""
+        found = f"answer {shown(text)}, not in the context"
+        return Problem(code="E241", where=where, found=found, expected=expected, hint=hint)
+    if said is None:
+        return Problem(
+            code="E242",
+            where=where,
+            found=f"answer {shown(text)} at {count} places of the context, and no start",
+            expected="a column with its first character",
+            hint="data.columns.answer_start=...",
+        )
+    nearest = min(_places(text, context), key=lambda place: abs(place - said))
+    in_bytes = said != nearest and len(context[:nearest].encode()) == said
+    stands = shown(context[said : said + len(text)]) if 0 <= said < len(context) else "no character of the context"
+    note = " (counted in bytes)" if in_bytes else ""
+    return Problem(
+        code="E243",
+        where=where,
+        found=f"answer {shown(text)} at {said}{note}, where {stands} stands",
+        expected=f"answer_start {nearest}",
+        hint=fix,
+    )
+
+
+def _places(text: str, context: str) -> list[int]:
+    places, position = [], context.find(text)
+    while position >= 0:
+        places.append(position)
+        position = context.find(text, position + 1)
+    return places

@@ -1,0 +1,140 @@
+"""Questions and contexts -> overlapping windows, and where in them an answer stands.
+
+Letters: N windows, T tokens of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fasttune.data.text_file import row_name, some_of
+from fasttune.data.token_store import IGNORED, TokenStore
+from fasttune.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ROWS_AT_ONCE = 200  # bounds the memory that the tokenizer's own results take
+
+Span = tuple[int, int]  # characters [start, stop) of the context
+
+
+def windows(
+    questions: Sequence[str],
+    contexts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    doc_stride: int,
+    where: str,
+    place: Callable[[int], str] = row_name,
+) -> TokenStore:
+    """One example for each window: the whole question, and as much of the context as fits.
+
+    Neighbouring windows share `doc_stride` tokens of the context. With a tokenizer whose padding side is left the
+    context comes first. Features: `context` (N, 2), its first token and the one behind its last; `cls` (N,), the
+    position that stands for no answer; of each token `offsets` (T, 2), characters of the context, (0, 0) elsewhere.
+    """
+    check_room(questions, tokenizer, max_length, doc_stride, where, place)
+    question_first = tokenizer.padding_side == "right"
+    has_types = "token_type_ids" in tokenizer.model_input_names
+    ids, types, offsets, lengths, rows, spans, cls = [], [], [], [], [], [], []
+    for first in range(0, len(questions), ROWS_AT_ONCE):
+        chosen = slice(first, first + ROWS_AT_ONCE)
+        # Some data sets have a screen of spaces before a question; they say nothing and could fill the window.
+        parts = ([question.lstrip() for question in questions[chosen]], list(contexts[chosen]))
+        batch = tokenizer(
+            *(parts if question_first else parts[::-1]),
+            truncation="only_second" if question_first else "only_first",
+            max_length=max_length,
+            stride=doc_stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            padding=False,
+        )
+        rows += [first + row for row in batch["overflow_to_sample_mapping"]]
+        for encoding in batch.encodings:
+            of_context = np.array([part == int(question_first) for part in encoding.sequence_ids])
+            begin = int(of_context.argmax())
+            spans.append((begin, begin + int(of_context.sum())))
+            ids.append(np.array(encoding.ids, dtype=np.int32))
+            cls.append(encoding.ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in encoding.ids else 0)
+            types.append(np.array(encoding.type_ids, dtype=np.int8))
+            offsets.append(np.where(of_context[:, None], np.array(encoding.offsets, dtype=np.int32), 0))
+            lengths.append(len(encoding))
+    inputs = {"input_ids": np.concatenate(ids)} | ({"token_type_ids": np.concatenate(types)} if has_types else {})
+    return TokenStore(
+        inputs,
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        rows=np.array(rows, dtype=np.int64),
+        num_tokens_cut=np.zeros(len(lengths), dtype=np.int64),
+        features={"context": np.array(spans, dtype=np.int64), "cls": np.array(cls, dtype=np.int64)},
+        token_features={"offsets": np.concatenate(offsets).astype(np.int32)},
+    )
+
+
+def check_room(
+    questions: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    doc_stride: int,
+    where: str,
+    place: Callable[[int], str],
+) -> None:
+    """DataError for questions that leave no more than `doc_stride` tokens for the context: windows could not advance.
+
+    The tokenizer itself would panic, or never come back.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    room = max_length - special - doc_stride - 1
+    too_long, longest = [], 0
+    for first in range(0, len(questions), ROWS_AT_ONCE):
+        chosen = [question.lstrip() for question in questions[first : first + ROWS_AT_ONCE]]
+        encoded = tokenizer(chosen, add_special_tokens=False, verbose=False)
+        for row, ids in enumerate(encoded["input_ids"], start=first):
+            longest = max(longest, len(ids))
+            if len(ids) > room:
+                too_long.append(row)
+    if not too_long:
+        return
+    stride = max_length - special - longest - 1
+    hint = f"preprocessing.doc_stride={stride}" if stride >= 0 else "shorter questions, or a larger max_length"
+    names = some_of([place(row) for row in too_long])
+    raise DataError(
+        Problem(
+            code="E240",
+            where=where,
+            found=f"{len(too_long):,} questions that leave no room for the context, the longest of {longest} tokens "
+            f"({names})",
+            expected=f"at most {max(room, 0)} tokens: preprocessing.max_length {max_length}, less {special} marks, "
+            f"less preprocessing.doc_stride {doc_stride}, less one to go on",
+            hint=hint,
+        )
+    )
+
+
+def answer_positions(store: TokenStore, spans: Sequence[Span | None], known: Sequence[bool]) -> dict[str, np.ndarray]:
+    """`start_positions`, `end_positions` (N,) int64: first and last token of the answer in each window.
+
+    `spans`: of each row, None where it has no answer. A window without the whole of it points to its `cls`. IGNORED
+    where the answer of a row is not `known`.
+    """
+    cls, offsets = store.features["cls"], store.token_features["offsets"]
+    positions = np.stack([cls, cls], axis=1)
+    for window, row in enumerate(store.rows):
+        span = spans[row]
+        if not known[row]:
+            positions[window] = IGNORED
+        if span is None:
+            continue
+        begin, end = store.features["context"][window]
+        characters = offsets[store.starts[window] + begin : store.starts[window] + end]
+        if not len(characters) or span[0] < characters[0, 0] or span[1] > characters[-1, 1]:
+            continue
+        first = int(np.searchsorted(characters[:, 1], span[0], side="right"))
+        last = int(np.searchsorted(characters[:, 0], span[1], side="left")) - 1
+        if first <= last:
+            positions[window] = begin + first, begin + last
+    return {"start_positions": positions[:, 0].copy(), "end_positions": positions[:, 1].copy()}

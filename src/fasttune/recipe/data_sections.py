@@ -1,0 +1,139 @@
+"""The sections of a recipe about rows: where they come from, and how they become tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict
+
+from fasttune.recipe.section import Section, setting
+from fasttune.recipe.values import LARGEST_SEED, Count, NameList, NameTable, Number, Seed, Text, Texts, Whole
+
+PATHS = "a path, a glob such as 'data/*.csv', a hub id, or a list of them"
+
+
+class Columns(Section):
+    text: Text | None = setting(
+        None,
+        "The column that holds the text. Left out: guessed from the names of the columns, and said.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
+    text_pair: Text | None = setting(
+        None,
+        "The column that holds the second text of a sentence pair. Left out: guessed where `text` is left out too, and "
+        "said; otherwise there is none.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
+    label: Text | None = setting(
+        None,
+        "The column that holds the label. Left out: guessed from the names of the columns, and said.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
+    question: Text | None = setting(
+        None,
+        "The column that holds the question. Left out: guessed, and said.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
+    context: Text | None = setting(
+        None,
+        "The column that holds the text in which the answer stands. Left out: guessed, and said.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
+    answers: Text | None = setting(
+        None,
+        "The column that holds the right answers: texts with their first characters, as SQuAD and the hub have them, "
+        "or one plain text. Left out: guessed, and said.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
+    answer_start: Text | None = setting(
+        None,
+        "The column that holds the first character of a plain answer, counted from 0. Left out: guessed where "
+        "`answers` is left out too; without one an answer must stand in its context just once.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
+
+
+class Data(Section):
+    train: Text | Texts = setting(
+        ...,
+        "The rows to learn from: a path, a glob, a hub id, a list of them, or `starter` for the built-in generated "
+        "reviews. Relative paths count from the working directory, not from the recipe's folder, so that a recipe can "
+        "be shared and a shipped one used in place.",
+        allowed=PATHS + ", or 'starter'",
+    )
+    validation: Text | Texts | None = setting(
+        None,
+        "The rows that choose the best epoch and decide on early stopping. Left out: `data.validation_fraction` of the "
+        "training rows is set aside.",
+        allowed=PATHS,
+    )
+    test: Text | Texts | None = setting(
+        None,
+        "The rows that are scored once, after training, and influence nothing.",
+        allowed=PATHS,
+    )
+    columns: Columns = Field(default_factory=Columns, description="Which column holds what.")
+    label_names: NameList | NameTable | None = setting(
+        None,
+        "The names of the labels. A list: where the data holds numbers, the name of label 0, 1, 2 ...; where it holds "
+        "names, their order. A table: from the value in the data to the name. Left out: numbers in their order, names "
+        "sorted.",
+        allowed="a list of two or more different names, or a table from the value in the data to the name "
+        "(a name that looks like a number goes in quotes)",
+    )
+    label_separator: Text | None = setting(
+        None,
+        "What stands between the labels of one cell, where rows have several and the file holds texts (`2,25`). Left "
+        "out: a comma, semicolon or bar where every part is also the label of other rows, and said.",
+        allowed="a text such as ',' or ';', or nothing (found by itself)",
+    )
+    fix_spans: Annotated[bool, Strict()] = setting(
+        False,
+        "Question answering: move answers that do not stand where they are said to, if they stand at one other place "
+        "of the context; those that stand nowhere are scored with but not learned from. Both are counted and said.",
+        allowed="true or false",
+    )
+    validation_fraction: Number = setting(
+        0.1,
+        "The share of the training rows that is set aside, stratified by label, where `data.validation` is left out.",
+        allowed="a share above 0 and below 1",
+        gt=0,
+        lt=1,
+    )
+    max_train_samples: Count | None = setting(
+        None,
+        "Train on this many rows, drawn at random with `data.seed`. Left out: all.",
+        allowed="a whole number above 0, or nothing (all rows)",
+    )
+    max_eval_samples: Count | None = setting(
+        None,
+        "Evaluate on this many rows of each of validation and test, drawn at random with `data.seed`. Left out: all.",
+        allowed="a whole number above 0, or nothing (all rows)",
+    )
+    seed: Seed = setting(
+        42,
+        "Draws the validation share and the samples. Apart from `training.seed`, so that runs with several training "
+        "seeds see the same rows.",
+        allowed=f"a whole number from 0 to {LARGEST_SEED}",
+    )
+
+
+class Preprocessing(Section):
+    max_length: Annotated[Whole, Field(ge=3)] | None = setting(
+        None,
+        "The most tokens of a text, the model's own two or more marks included; what is longer is cut at the end and "
+        "counted, or for question answering read in windows. Left out: what the model can take; 384 for questions.",
+        allowed="a whole number of tokens, 3 or more and no more than the model takes, or nothing (the model's)",
+    )
+    doc_stride: Annotated[Whole, Field(ge=0)] = setting(
+        128,
+        "Question answering: how many tokens of a long context neighbouring windows share.",
+        allowed="a whole number of tokens from 0, less than a window leaves for the context",
+    )
+    padding: Literal["none", "longest", "max_length"] = setting(
+        "none",
+        "`none`: the layers see real tokens only, which is fastest. `longest`: pad to the longest text of a "
+        "micro-batch. `max_length`: pad to `preprocessing.max_length`, for devices that want fixed shapes. The result "
+        "is the same.",
+        allowed="'none', 'longest' or 'max_length'",
+    )

@@ -1,0 +1,299 @@
+"""Extractive question answering: the answer is a span of the context, or there is none.
+
+A row becomes one or more windows (data/windows.py). Letters: N windows, B of a micro-batch, S tokens of the longest,
+n spans kept of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from fasttune.data.answers import NOWHERE, read_answers
+from fasttune.data.columns import Column, cells_of, is_text, text_values
+from fasttune.data.sources import Source
+from fasttune.data.token_store import IGNORED, TokenStore
+from fasttune.data.windows import answer_positions, windows
+from fasttune.errors import DataError, Problem, shown
+from fasttune.metrics import squad
+from fasttune.recipe import Recipe
+from fasttune.tasks.base import Prediction, Rows, Task, chosen_metrics, ids_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+    from transformers.utils import ModelOutput
+
+    from fasttune.batching.collate import MicroBatch
+
+THRESHOLD = "null_score_diff_threshold"  # in config.json, named as the recipe and transformers' scripts have it
+ASKED = ("question", "context")
+
+
+class Candidate(NamedTuple):
+    """Characters [start, end) of the context; `score` is the sum of two logits."""
+
+    answer: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True)
+class QuestionAnswering(Task):
+    """`threshold`: how much better no answer must score than the best span to be given; None: every question has one.
+
+    `tunes`: whether it is set on the validation split, where the recipe does not set it.
+    """
+
+    doc_stride: int
+    n_best_size: int
+    max_answer_length: int
+    metrics: tuple[str, ...]
+    threshold: float | None = None
+    tunes: bool = False
+    notes: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "question-answering"
+    auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+    default_max_length: ClassVar[int | None] = 384
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(role="question", description="what is asked", required=True, guesses=("question", "query")),
+        Column(
+            role="context",
+            description="the text that holds the answer",
+            required=True,
+            guesses=("context", "passage", "paragraph", "document", "text"),
+        ),
+        Column(
+            role="answers",
+            description="the right answers: texts of the context, and where they begin",
+            required=True,
+            guesses=("answers", "answer", "answer_text"),
+            is_target=True,
+        ),
+        Column(
+            role="answer_start",
+            description="the first character of the answer, where answers are plain texts",
+            required=False,
+            guesses=("answer_start", "start"),
+            follows="answers",
+            is_target=True,
+        ),
+    )
+
+    @classmethod
+    def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
+        dataset, where = source.dataset, source.description.partition(":")[0]
+        values: dict[str, Sequence[Any]] = {
+            role: text_values(dataset, columns[role], where, source.place, role) for role in ASKED
+        }
+        notes = []
+        if "answers" in columns:
+            cells = cells_of(dataset, columns["answers"])
+            starts = cells_of(dataset, columns["answer_start"]) if "answer_start" in columns else None
+            found = read_answers(cells, starts, values["context"], where, source.place, recipe.data.fix_spans)
+            values["answers"] = found.rows
+            notes = [f"{where}: {found.note}"] if found.note else []
+        return Rows(ids_of(source), values, tuple(notes))
+
+    def rows_of(self, inputs: Any) -> Rows:
+        """A question and its context, as a tuple or a dict of the two, or several of them."""
+        inputs = [inputs] if isinstance(inputs, tuple | dict) else list(inputs)
+        asked, problems = [], []
+        for number, given in enumerate(inputs, start=1):
+            pair = tuple(given.get(role) for role in ASKED) if isinstance(given, dict) else given
+            if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_text, pair)) and all(pair)):
+                expected = "a question and its context, such as ('Who came?', 'Ann came.')"
+                problems.append(Problem(where=f"question {number}", found=shown(given), expected=expected))
+            else:
+                asked.append(pair)
+        if problems:
+            raise DataError(*problems)
+        values = {role: [pair[position] for pair in asked] for position, role in enumerate(ASKED)}
+        return Rows([str(number) for number in range(len(asked))], values)
+
+    @classmethod
+    def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> QuestionAnswering:
+        unanswered = sum(not answers for answers in rows.values["answers"])
+        task = cls._of(recipe)
+        if not unanswered:
+            return task
+        note = f"{where}: {unanswered:,} of {len(rows):,} questions have no answer; the model learns when to give none"
+        return replace(task, threshold=task.threshold or 0.0, tunes=task.threshold is None, notes=(note,))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], recipe: Recipe) -> QuestionAnswering:
+        task = cls._of(recipe)
+        return task if task.threshold is not None else replace(task, threshold=state[THRESHOLD])
+
+    @classmethod
+    def _of(cls, recipe: Recipe) -> QuestionAnswering:
+        evaluation = recipe.evaluation
+        metrics = chosen_metrics(recipe, "f1", squad.METRICS, squad.METRICS)
+        return cls(
+            recipe.preprocessing.doc_stride,
+            evaluation.n_best_size,
+            evaluation.max_answer_length,
+            metrics,
+            evaluation.null_score_diff_threshold,
+        )
+
+    @property
+    def example(self) -> str:
+        return '--question "Who came?" --context "Ann came at noon."'
+
+    @property
+    def primary_metric(self) -> str:
+        return "f1"
+
+    def state(self) -> dict[str, Any]:
+        return {THRESHOLD: self.threshold}
+
+    def groups(self, rows: Rows) -> Sequence[str]:
+        return rows.values["context"]
+
+    def describe(self, store: TokenStore) -> dict[str, Any]:
+        in_window = store.targets["start_positions"] != store.features["cls"]
+        in_window &= store.targets["start_positions"] != IGNORED
+        questions = len(np.unique(store.rows))
+        answered = len(np.unique(store.rows[in_window]))
+        return {
+            "questions with an answer": answered,
+            "questions without": questions - answered,
+            "windows with the answer": int(in_window.sum()),
+            "windows without": int((~in_window).sum()),
+        }
+
+    def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str) -> TokenStore:
+        store = windows(
+            rows.values["question"],
+            rows.values["context"],
+            tokenizer,
+            max_length,
+            self.doc_stride,
+            where,
+            lambda row: f"id {rows.ids[row]}",
+        )
+        if "answers" not in rows.values:
+            return store
+        placed = [[answer for answer in answers if answer.start != NOWHERE] for answers in rows.values["answers"]]
+        # Of several right answers the first one is learned, as the tutorials do.
+        spans = [(own[0].start, own[0].start + len(own[0].text)) if own else None for own in placed]
+        known = [bool(own) or not answers for own, answers in zip(placed, rows.values["answers"], strict=True)]
+        return replace(store, targets=answer_positions(store, spans, known))
+
+    def encoding(self) -> str:
+        return repr(self.doc_stride)
+
+    def weight(self, targets: Mapping[str, Any]) -> float:
+        return float((targets["start_positions"] != IGNORED).sum())
+
+    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
+        """The mean of the two ends, as transformers has it, but over real positions: padding is nothing to point to."""
+        from torch.nn.functional import cross_entropy
+
+        padding = batch.inputs["attention_mask"] == 0
+
+        def of(end: str) -> torch.Tensor:
+            logits = outputs[f"{end}_logits"].float().masked_fill(padding, float("-inf"))
+            return cross_entropy(logits, batch.targets[f"{end}_positions"], reduction="sum", ignore_index=IGNORED)
+
+        return (of("start") + of("end")) / 2, self.weight(batch.targets)
+
+    def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
+        """[B, 1 + 3n]: the score of no answer; then scores, starts and ends (tokens) of the best spans."""
+        import torch
+
+        from fasttune.tasks.spans import best_spans
+
+        start_logits, end_logits = outputs["start_logits"].float(), outputs["end_logits"].float()
+        places = torch.arange(start_logits.shape[1], device=start_logits.device)
+        first, last = batch.features["context"].T
+        allowed = (places >= first[:, None]) & (places < last[:, None])
+        spans = best_spans(start_logits, end_logits, allowed, self.max_answer_length, self.n_best_size)
+        cls = batch.features["cls"][:, None]
+        none = start_logits.gather(1, cls) + end_logits.gather(1, cls)
+        return torch.cat([none, spans.scores, spans.starts.float(), spans.ends.float()], dim=1)
+
+    def candidates(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[tuple[list[Candidate], float]]:
+        """Of each row its best spans over all windows, best first, and the score of no answer."""
+        none, scores, starts, ends = np.split(results, [1, *(1 + part * self.n_best_size for part in (1, 2))], axis=1)
+        starts, ends = (store.starts[:-1, None] + positions.astype(np.int64) for positions in (starts, ends))
+        offsets = store.token_features["offsets"]
+        bounds = np.searchsorted(store.rows, np.arange(len(rows) + 1))
+        for row, context in enumerate(rows.values["context"]):
+            own = slice(bounds[row], bounds[row + 1])
+            order = np.argsort(-scores[own], axis=None, kind="stable")
+            found: dict[tuple[int, int], Candidate] = {}
+            for place in order[np.isfinite(scores[own].flat[order])]:
+                start = int(offsets[starts[own].flat[place], 0])
+                end = int(offsets[ends[own].flat[place], 1])
+                # Some tokenizers count the space before a word to it.
+                text = context[start:end]
+                start += len(text) - len(text.lstrip())
+                text = text.strip()
+                # Windows overlap: the same span may come from two.
+                if text and (start, start + len(text)) not in found:
+                    score = float(scores[own].flat[place])
+                    found[start, start + len(text)] = Candidate(text, start, start + len(text), score)
+                if len(found) == self.n_best_size:
+                    break
+            yield list(found.values()), float(none[own].min())
+
+    def answers(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[str]:
+        """The answer of each row, empty where there is none."""
+        for found, none in self.candidates(results, store, rows):
+            yield found[0].answer if found and not self._is_silent(found, none) else ""
+
+    def _is_silent(self, found: Sequence[Candidate], none: float) -> bool:
+        return self.threshold is not None and none - found[0].score > self.threshold
+
+    def tuned(self, results: np.ndarray, store: TokenStore, rows: Rows) -> QuestionAnswering:
+        if not self.tunes:
+            return self
+        differences, f1 = [], []
+        for (found, none), right in zip(self.candidates(results, store, rows), rows.values["answers"], strict=True):
+            differences.append(none - found[0].score if found else np.inf)
+            f1.append(squad.f1(found[0].answer if found else "", [answer.text for answer in right]))
+        has_answer = np.array([bool(right) for right in rows.values["answers"]])
+        return replace(self, threshold=squad.best_threshold(np.array(differences), np.array(f1), has_answer))
+
+    def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
+        """Probabilities are a softmax over the spans kept and, where the model may give none, over no answer."""
+        for row_id, (found, none) in zip(rows.ids, self.candidates(results, store, rows), strict=True):
+            scores = np.array([candidate.score for candidate in found] + ([none] if self.threshold is not None else []))
+            shares = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum() if len(scores) else scores
+            silence = float(shares[-1]) if self.threshold is not None else 0.0
+            n_best = [
+                {"answer": text, "start": start, "end": end, "score": float(share)}
+                for (text, start, end, _), share in zip(found, shares, strict=False)
+            ]
+            best: dict[str, Any] = {"answer": "", "start": None, "end": None, "score": silence}
+            if found and not self._is_silent(found, none):
+                best = n_best[0]
+            yield {"id": row_id, **best, "no_answer_probability": silence, "n_best": n_best}
+
+    def files(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, Any]:
+        """Answers as the official scorer reads them, the n best, and how much better no answer scores."""
+        predictions = {found["id"]: found for found in self.decode(results, store, rows)}
+        content: dict[str, Any] = {
+            "predictions": {row_id: found["answer"] for row_id, found in predictions.items()},
+            "nbest_predictions": {
+                row_id: [{"text": one["answer"], "probability": one["score"]} for one in found["n_best"]]
+                for row_id, found in predictions.items()
+            },
+        }
+        if self.threshold is not None:
+            content["null_odds"] = {
+                row_id: none - best[0].score if best else None
+                for row_id, (best, none) in zip(rows.ids, self.candidates(results, store, rows), strict=True)
+            }
+        return content
+
+    def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
+        right = [[answer.text for answer in answers] for answers in rows.values["answers"]]
+        return squad.score(list(self.answers(results, store, rows)), right, self.metrics)

@@ -1,0 +1,119 @@
+"""Answers in all their forms, and what is said of those that are not where they should be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fasttune.data.answers import NOWHERE, Answer, Answers, read_answers
+from fasttune.errors import DataError, Problem
+
+CONTEXT = "Zoë saw Ann. Later Ann saw the café in Paris."
+
+
+def read(cell: Any, start: Any = None, fix: bool = False, with_starts: bool = False) -> Answers:
+    starts = [start] if with_starts or start is not None else None
+    return read_answers([cell], starts, [CONTEXT], "rows.csv", lambda row: f"row {row + 1}", fix)
+
+
+def refused(*args: Any, **kwargs: Any) -> Problem:
+    with pytest.raises(DataError) as caught:
+        read(*args, **kwargs)
+    (problem,) = caught.value.problems
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("cell", "start", "expected"),
+    [
+        ({"text": ["Ann", "Zoë"], "answer_start": [19, 0]}, None, (Answer("Ann", 19), Answer("Zoë", 0))),
+        ([{"text": "Ann", "answer_start": 8}], None, (Answer("Ann", 8),)),
+        ({"text": [], "answer_start": []}, None, ()),
+        ([], None, ()),
+        ("Paris", None, (Answer("Paris", 39),)),
+        ("Ann", "19", (Answer("Ann", 19),)),
+        ("Ann", 8, (Answer("Ann", 8),)),
+        ("", None, ()),
+        (None, None, ()),
+    ],
+)
+def test_the_forms_that_people_keep(cell: Any, start: Any, expected: tuple[Answer, ...]) -> None:
+    found = read(cell, start)
+    assert found.rows == [expected] and found.note == ""
+
+
+@pytest.mark.parametrize(
+    ("cell", "start", "code", "found", "expected"),
+    [
+        ("Ann", 7, "E243", "answer 'Ann' at 7, where ' An' stands", "answer_start 8"),
+        ("Ann", 18, "E243", "answer 'Ann' at 18, where ' An' stands", "answer_start 19"),
+        ("Ann", 21, "E243", "answer 'Ann' at 21, where 'n s' stands", "answer_start 19"),
+        ("Paris", 41, "E243", "answer 'Paris' at 41 (counted in bytes), where 'ris.' stands", "answer_start 39"),
+        ("Ann", -3, "E243", "answer 'Ann' at -3, where no character of the context stands", "answer_start 8"),
+        ("Ann", 999, "E243", "answer 'Ann' at 999, where no character of the context stands", "answer_start 19"),
+        ("Rome", 3, "E241", "answer 'Rome', not in the context", "a text that stands in the context letter by letter"),
+        (
+            "Rome",
+            None,
+            "E241",
+            "answer 'Rome', not in the context",
+            "a text that stands in the context letter by letter",
+        ),
+        (
+            "Ann",
+            None,
+            "E242",
+            "answer 'Ann' at 2 places of the context, and no start",
+            "a column with its first character",
+        ),
+    ],
+)
+def test_answers_that_are_not_where_they_should_be(cell: Any, start: Any, code: str, found: str, expected: str) -> None:
+    problem = refused(cell, start)
+    assert (problem.code, problem.found, problem.expected) == (code, found, expected)
+    assert problem.where == "rows.csv row 1"
+    assert ("data.fix_spans=true" in problem.hint) == (start is not None)
+
+
+@pytest.mark.parametrize(
+    ("cell", "start"),
+    [
+        (7, None),
+        ({"text": ["Ann"]}, None),
+        ({"text": ["Ann", "Zoë"], "answer_start": [8]}, None),
+        ({"text": [3], "answer_start": [8]}, None),
+        ([{"text": "Ann"}], None),
+        ([{"text": "Ann", "answer_start": "8"}], None),
+        (["Ann"], None),
+        ("Ann", "eight"),
+    ],
+)
+def test_other_forms_are_refused_with_an_example(cell: Any, start: Any) -> None:
+    problem = refused(cell, start)
+    assert problem.code == "E244" and "answer_start" in problem.hint
+
+
+def test_all_problems_at_once() -> None:
+    with pytest.raises(DataError) as caught:
+        read_answers(["Rome", "Ann", 5], None, [CONTEXT] * 3, "rows.csv", lambda row: f"row {row + 1}", False)
+    assert [problem.code for problem in caught.value.problems] == ["E241", "E242", "E244"]
+
+
+def test_fixing_moves_what_stands_once_and_sets_the_rest_aside() -> None:
+    cells = [
+        {"text": ["Paris", "Zoë"], "answer_start": [41, 0]},
+        {"text": ["Ann"], "answer_start": [9]},  # stands twice: which one is meant is not known
+        {"text": ["Rome", "café"], "answer_start": [3, 31]},
+    ]
+    found = read_answers(cells, None, [CONTEXT] * 3, "rows.csv", lambda row: f"row {row + 1}", True)
+    assert found.rows == [
+        (Answer("Paris", 39), Answer("Zoë", 0)),
+        (Answer("Ann", NOWHERE),),
+        (Answer("Rome", NOWHERE), Answer("café", 31)),
+    ]
+    assert "1 answers moved" in found.note and "2 stand nowhere" in found.note and "leaves 1 questions" in found.note
+
+
+def test_without_a_start_fixing_cannot_help() -> None:
+    assert refused("Rome", None, fix=True).code == "E241" and refused("Ann", None, fix=True).code == "E242"

@@ -1,0 +1,104 @@
+"""Windows and the positions of answers, beside brute force."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import WORDS, tiny_tokenizer
+
+from fasttune.data.token_store import IGNORED
+from fasttune.data.windows import answer_positions, windows
+from fasttune.errors import DataError
+
+TEXT = st.lists(st.sampled_from([*WORDS, "w1", "unknowable"]), min_size=1, max_size=40).map("  ".join)
+
+
+@cache
+def tokenizer_of(side: str):
+    tokenizer = tiny_tokenizer()
+    tokenizer.padding_side = side
+    return tokenizer
+
+
+@settings(deadline=None)
+@given(
+    question=st.lists(st.sampled_from(WORDS), min_size=1, max_size=5).map(" ".join),
+    context=TEXT,
+    max_length=st.integers(13, 30),
+    stride=st.integers(0, 4),
+    side=st.sampled_from(["right", "left"]),
+    data=st.data(),
+)
+def test_every_window_holds_the_question_and_what_its_offsets_say(
+    question: str, context: str, max_length: int, stride: int, side: str, data: st.DataObject
+) -> None:
+    tokenizer = tokenizer_of(side)
+    words = [(part.start(), part.end()) for part in re.finditer(r"\S+", context)]
+    first = data.draw(st.integers(0, len(words) - 1))
+    last = data.draw(st.integers(first, min(first + 3, len(words) - 1)))
+    span = (words[first][0], words[last][1])
+    store = windows([question], [context], tokenizer, max_length, stride, "rows")
+    targets = answer_positions(store, [span], [True])
+    asked, number = question.split(), 0
+    step = max_length - 3 - len(asked) - stride  # BERT: [CLS] and two [SEP]
+    for window in range(len(store)):
+        tokens = tokenizer.convert_ids_to_tokens(
+            store.inputs["input_ids"][store.starts[window] : store.starts[window + 1]].tolist()
+        )
+        own = words[number : number + step + stride]
+        held = ["[UNK]" if context[begin:end] == "unknowable" else context[begin:end] for begin, end in own]
+        parts = [asked, held] if side == "right" else [held, asked]
+        assert tokens == ["[CLS]", *parts[0], "[SEP]", *parts[1], "[SEP]"]
+        types = store.inputs["token_type_ids"][store.starts[window] : store.starts[window + 1]]
+        assert types.tolist() == [0] * (len(parts[0]) + 2) + [1] * (len(parts[1]) + 1)
+        begin, end = store.features["context"][window]
+        offsets = store.token_features["offsets"][store.starts[window] : store.starts[window + 1]]
+        assert offsets[begin:end].tolist() == [list(word) for word in own]
+        assert not offsets[:begin].any() and not offsets[end:].any()
+        inside = number <= first and last < number + len(own)
+        expected = (begin + first - number, begin + last - number) if inside else (0, 0)
+        assert (targets["start_positions"][window], targets["end_positions"][window]) == expected
+        number += step
+    assert number - step + step + stride >= len(words), "the last window reaches the end"
+
+
+def test_an_answer_inside_a_token_takes_the_whole_token() -> None:
+    store = windows(["good"], ["bad food room"], tiny_tokenizer(), 20, 2, "rows")
+    targets = answer_positions(store, [(5, 7)], [True])  # "oo" of "food"
+    assert (targets["start_positions"][0], targets["end_positions"][0]) == (4, 4)
+
+
+def test_rows_without_an_answer_point_to_cls_and_unknown_ones_nowhere() -> None:
+    store = windows(["good"] * 2, ["bad food"] * 2, tiny_tokenizer(), 20, 2, "rows")
+    targets = answer_positions(store, [None, None], [True, False])
+    assert targets["start_positions"].tolist() == targets["end_positions"].tolist() == [0, IGNORED]
+
+
+def test_spaces_before_a_question_take_no_room() -> None:
+    first, second = (windows([text], ["bad food"], tiny_tokenizer(), 20, 2, "rows") for text in ("good", "\t  good"))
+    assert np.array_equal(first.inputs["input_ids"], second.inputs["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("words", "max_length", "stride", "hint"),
+    [
+        (3, 20, 14, "preprocessing.doc_stride=13"),  # 20 - 3 marks - 3 words: 14 tokens, of which none would be new
+        (3, 20, 128, "preprocessing.doc_stride=13"),
+        (17, 20, 0, "shorter questions, or a larger max_length"),
+        (30, 20, 0, "shorter questions, or a larger max_length"),
+    ],
+)
+def test_what_leaves_no_room_is_refused_before_the_tokenizer_sees_it(
+    words: int, max_length: int, stride: int, hint: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        windows(["good", "good " * words], ["bad food " * 20] * 2, tiny_tokenizer(), max_length, stride, "rows")
+    (problem,) = caught.value.problems
+    assert problem.code == "E240" and problem.hint == hint and "row 2" in problem.found
+    if hint.startswith("preprocessing"):
+        windows(["good " * words], ["bad food " * 20], tiny_tokenizer(), max_length, int(hint.split("=")[1]), "rows")

@@ -1,0 +1,234 @@
+"""Question answering from a file to answers: every form of data, training, the saved model, the command line."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+from tiny import write_csv, write_jsonl
+
+import fasttune
+from fasttune import cli
+from fasttune import recipe as recipes
+from fasttune.tasks.prepare import read_splits
+
+Row = dict[str, Any]
+
+
+def make_questions(num_rows: int, unanswered: float = 0.0, seed: int = 0, longest: int = 90) -> list[Row]:
+    """Learnable: the answer is `great`, with the word `food` behind it where that stands there."""
+    rng = random.Random(seed)
+    rows = []
+    for number in range(num_rows):
+        words = [f"w{rng.randrange(60)}" for _ in range(rng.randint(5, longest))]
+        answer = rng.choice(["great", "great food"])
+        texts, starts = [], []
+        if rng.random() >= unanswered:
+            place = rng.randint(0, len(words))
+            texts, starts = [answer], [len(" ".join([*words[:place], ""])) if place else 0]
+            words[place:place] = answer.split()
+        answers = {"text": texts, "answer_start": starts}
+        context = " ".join(words)
+        rows.append({"id": f"q{number}", "question": "what was good", "context": context, "answers": answers})
+    return rows
+
+
+def as_squad(rows: list[Row]) -> Row:
+    def pairs(answers: Row) -> list[Row]:
+        both = zip(answers["text"], answers["answer_start"], strict=True)
+        return [{"text": text, "answer_start": start} for text, start in both]
+
+    paragraphs = [
+        {
+            "context": row["context"],
+            "qas": [
+                {
+                    "id": row["id"],
+                    "question": row["question"],
+                    "answers": pairs(row["answers"]),
+                    "is_impossible": not row["answers"]["text"],
+                }
+            ],
+        }
+        for row in rows
+    ]
+    return {"version": "v2.0", "data": [{"title": "one", "paragraphs": paragraphs}]}
+
+
+def write(rows: list[Row], form: str, folder: Path) -> Path:
+    path = folder / f"rows.{form}"
+    plain = [
+        {
+            **{key: row[key] for key in ("id", "question", "context")},
+            "answer": (row["answers"]["text"] or [""])[0],
+            "answer_start": str((row["answers"]["answer_start"] or [""])[0]),
+        }
+        for row in rows
+    ]
+    if form == "json":
+        path.write_text(json.dumps(as_squad(rows)), encoding="utf-8")
+    elif form == "jsonl":
+        write_jsonl(path, rows)
+    elif form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        write_csv(path, plain)
+    return path
+
+
+def recipe_of(path: Path, model: Path, **training: Any) -> Row:
+    settings = {"num_train_epochs": 6, "learning_rate": 3e-3, "precision": "fp32", "device": "cpu", **training}
+    return {
+        "task": "question-answering",
+        "model": str(model),
+        "data": {"train": str(path)},
+        "preprocessing": {"doc_stride": 16},
+        "training": settings,
+        "tracking": {"report_to": "none"},
+    }
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "csv"])
+def test_all_forms_give_the_same_rows(form: str, tmp_path: Path, tiny_model: Path) -> None:
+    rows = make_questions(30, unanswered=0.3)
+    expected, found = (
+        read_splits(recipes.load(recipe_of(write(rows, name, tmp_path), tiny_model))) for name in ("json", form)
+    )
+    assert found.task == expected.task or found.task.notes != expected.task.notes
+    for role in ("question", "context", "answers"):
+        assert list(found.train.rows.values[role]) == list(expected.train.rows.values[role])
+    assert found.train.rows.ids == expected.train.rows.ids
+    assert found.validation.rows.ids == expected.validation.rows.ids
+
+
+def test_held_out_questions_share_no_context_with_the_others(tmp_path: Path, tiny_model: Path) -> None:
+    rows = [
+        {**row, "id": f"{row['id']}-{part}", "question": f"what was w{part}"}
+        for row in make_questions(20)
+        for part in range(3)
+    ]
+    splits = read_splits(recipes.load(recipe_of(write(rows, "jsonl", tmp_path), tiny_model)))
+    sides = [set(split.rows.values["context"]) for split in splits.all()]
+    assert len(sides) == 2 and not sides[0] & sides[1]
+    assert len(splits.validation.rows) == 6
+
+
+def test_from_file_to_answers(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = make_questions(200, unanswered=0.25, longest=40)
+    path = write(rows, "json", tmp_path)
+    run = fasttune.fit(recipe_of(path, tiny_model), output=tmp_path / "run", progress=False)
+    assert run.metrics["eval_f1"] > 80 and run.metrics["eval_NoAns_f1"] > 60
+    threshold = json.loads((run.folder / "config.json").read_text())["null_score_diff_threshold"]
+    assert isinstance(threshold, float)
+    again = fasttune.evaluate(run.folder)
+    assert again["eval_f1"] == pytest.approx(run.metrics["eval_f1"]), "the threshold travels with the model"
+    asked = [(row["question"], row["context"]) for row in rows[:40]]
+    found = fasttune.load(run.folder).predict(asked)
+    assert sum(one["answer"] == (row["answers"]["text"] or [""])[0] for one, row in zip(found, rows, strict=False)) > 32
+    from_file = fasttune.predict(run.folder, data=str(path))[:40]
+    assert [one["answer"] for one in from_file] == [one["answer"] for one in found]
+    # What was written is what the official scorer reads, and agrees with the metrics.
+    written = json.loads((run.folder / "predictions" / "eval_predictions.json").read_text())
+    lines = (run.folder / "predictions" / "validation.jsonl").read_text().splitlines()
+    assert {one["id"]: one["answer"] for one in map(json.loads, lines)} == written
+    silent = fasttune.predict(run.folder, data=str(path), overrides=["evaluation.null_score_diff_threshold=-1000"])
+    assert all(one["answer"] == "" for one in silent)
+    answered = next(row for row in rows if row["answers"]["text"])
+    command = ["predict", str(run.folder), "--question", answered["question"], "--context", answered["context"]]
+    assert cli.run(command) == 0
+    assert capsys.readouterr().out.split("  ")[0].split(" 0.")[0] in ("great", "great food")
+
+
+def test_the_saved_model_is_a_plain_one_with_the_same_answers(tiny_model: Path, tmp_path: Path) -> None:
+    rows = make_questions(40, longest=30)
+    recipe = recipe_of(write(rows, "jsonl", tmp_path), tiny_model, num_train_epochs=1)
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(run.folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run.folder)
+    asked = [(row["question"], row["context"]) for row in rows[:8]]
+    found = fasttune.load(run.folder).predict(asked)
+    encoded = tokenizer([list(pair) for pair in asked], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        outputs = model(**encoded)
+    for index, (_, context) in enumerate(asked):
+        parts = encoded.sequence_ids(index)
+        spans = {
+            (outputs.start_logits[index, start] + outputs.end_logits[index, end]).item(): (start, end)
+            for start in range(len(parts))
+            for end in range(start, min(start + 30, len(parts)))
+            if parts[start] == parts[end] == 1
+        }
+        start, end = spans[max(spans)]
+        text = context[encoded.token_to_chars(index, start).start : encoded.token_to_chars(index, end).end]
+        assert found[index]["answer"] == text
+
+
+def test_a_run_of_questions_goes_on_where_it_was_stopped(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(write(make_questions(40), "jsonl", tmp_path), tiny_model, num_train_epochs=2)
+    whole = fasttune.fit(recipe, output=tmp_path / "whole", progress=False)
+
+    def stop(event: Any) -> str | None:
+        return "enough" if event.step == 7 else None
+
+    part = fasttune.fit(recipe, output=tmp_path / "part", progress=False, observers=[stop])
+    assert part.metrics["train_loss"] != whole.metrics["train_loss"]
+    (tmp_path / "part" / "all_results.json").unlink()
+    part = fasttune.fit(recipe, output=tmp_path / "part", progress=False, resume=True)
+    assert part.metrics["train_loss"] == whole.metrics["train_loss"]
+    assert part.metrics["eval_f1"] == whole.metrics["eval_f1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--question", "Who?"], "--context: found 1 questions and 0 contexts, expected one, or one for each question"),
+        (["--context", "Ann."], "--context: found 0 questions and 1 contexts"),
+        (["--question", "a", "--context", "b", "--context", "c"], "--context: found 1 questions and 2 contexts"),
+    ],
+)
+def test_questions_and_contexts_that_do_not_match(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["predict", "run", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"answers": {"text": ["great"], "answer_start": [1]}}, "E243"),
+        ({"answers": {"text": ["nowhere"], "answer_start": [1]}}, "E241"),
+        ({"answers": {"text": ["great"], "answer_start": []}}, "E244"),
+        ({"context": ""}, "E210"),
+        ({"question": " "}, "E210"),
+    ],
+)
+def test_wrong_rows_are_found_before_a_model_is_loaded(
+    changes: Row, code: str, tmp_path: Path, tiny_model: Path
+) -> None:
+    rows = [{**row, "context": "so great"} for row in make_questions(4)]
+    rows = [{**row, "answers": {"text": ["great"], "answer_start": [3]}} for row in rows]
+    rows[2] |= changes
+    with pytest.raises(fasttune.Error, match=code) as caught:
+        fasttune.fit(recipe_of(write(rows, "jsonl", tmp_path), Path("nowhere")), progress=False)
+    assert "row 3" in str(caught.value) and caught.value.exit_code == 4
+
+
+def test_the_task_of_questions_is_hinted_at(tmp_path: Path, tiny_model: Path) -> None:
+    recipe = {"data": {"train": str(write(make_questions(20), "json", tmp_path))}, "model": str(tiny_model)}
+    with pytest.raises(fasttune.Error, match=r"column for the label(.|\n)*hint: task=question-answering"):
+        fasttune.fit(recipe, progress=False)
+
+
+def test_stride_and_length_that_cannot_work_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+    recipe = recipe_of(write(make_questions(20), "jsonl", tmp_path), tiny_model)
+    recipe["preprocessing"] = {"max_length": 20, "doc_stride": 20}
+    with pytest.raises(fasttune.Error, match=r"E240 .*found 18 questions that leave no room.*\(id q"):
+        fasttune.fit(recipe, output=tmp_path / "run", progress=False)
