@@ -118,7 +118,8 @@ def test_a_documented_command_is_accepted(page: str, line: str) -> None:
         start = source if source in recipe.shipped() else {"data": {"train": "reviews.csv"}}
         loaded = recipe.load(start, params["overrides"] or ())
     else:
-        task = "question-answering" if page.endswith("questions.md") else "text-classification"
+        tasks = {"questions.md": "question-answering", "words.md": "token-classification"}
+        task = tasks.get(Path(page).name, "text-classification")
         loaded = recipe.load({"task": task, "data": {"train": "reviews.csv"}}, settings(line))
     assert isinstance(loaded, recipe.Recipe)
 

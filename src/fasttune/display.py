@@ -106,7 +106,12 @@ def print_predictions(
 
 
 def answer(prediction: Mapping[str, Any]) -> str:
-    """The label, the labels with their probabilities, the number, or the answer."""
+    """The label, the labels with their probabilities, the number, the answer, the entities or the tags."""
+    if "tags" in prediction:
+        marked = prediction.get("entities")
+        if marked is None:
+            return " ".join(map("/".join, zip(prediction["tokens"], prediction["tags"], strict=True)))
+        return ", ".join(f"{entity['text']} [{entity['type']}]" for entity in marked) or "(none)"
     if "answer" in prediction:
         return prediction["answer"] or "(no answer)"
     if "labels" in prediction:

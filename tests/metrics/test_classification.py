@@ -10,7 +10,7 @@ import sklearn.metrics
 import torch
 
 from fasttune import recipe
-from fasttune.metrics import classification, multilabel, regression
+from fasttune.metrics import classification, entities, multilabel, regression, squad
 
 ALL = {"labels": range(4), "zero_division": 0.0}
 REFERENCE: dict[str, Callable] = {
@@ -32,7 +32,7 @@ def make(num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_recipe_may_name_exactly_the_metrics_there_are() -> None:
-    known = [*classification.METRICS, *multilabel.METRICS, *regression.METRICS]
+    known = [*classification.METRICS, *multilabel.METRICS, *regression.METRICS, *squad.METRICS, *entities.METRICS]
     assert set(known) == set(recipe.METRICS)
     assert {*REFERENCE, "f1"} == set(classification.METRICS)
 

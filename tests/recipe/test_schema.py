@@ -26,6 +26,8 @@ FIELDS_AND_DEFAULTS = {
     "data.columns.context": None,
     "data.columns.answers": None,
     "data.columns.answer_start": None,
+    "data.columns.tokens": None,
+    "data.columns.tags": None,
     "data.label_names": None,
     "data.label_separator": None,
     "data.fix_spans": False,
@@ -101,6 +103,8 @@ def test_metrics_are_frozen():
         "rmse",
         "mae",
         "exact_match",
+        "precision",
+        "recall",
     )
 
 

@@ -45,13 +45,18 @@ class MicroBatch:
         )
 
 
-def collate(store: TokenStore, examples: np.ndarray, pad_token_id: int, padded_length: int | None = None) -> MicroBatch:
-    """Pad on the right to `padded_length` tokens, or to the longest of the examples when it is None."""
+def places(store: TokenStore, examples: np.ndarray, padded_length: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) places of the examples' tokens in the store, and [B, S] bool, their places in the padded micro-batch."""
     starts = store.starts[examples]
     lengths = store.starts[examples + 1] - starts
     columns = np.arange(padded_length or int(lengths.max()))
     is_real = columns < lengths[:, None]
-    positions = (starts[:, None] + columns)[is_real]
+    return (starts[:, None] + columns)[is_real], is_real
+
+
+def collate(store: TokenStore, examples: np.ndarray, pad_token_id: int, padded_length: int | None = None) -> MicroBatch:
+    """Pad on the right to `padded_length` tokens, or to the longest of the examples when it is None."""
+    positions, is_real = places(store, examples, padded_length)
 
     def padded(values: np.ndarray, padding: int) -> torch.Tensor:
         filled = np.full(is_real.shape, padding, dtype=np.int64)
@@ -68,5 +73,5 @@ def collate(store: TokenStore, examples: np.ndarray, pad_token_id: int, padded_l
         targets=chosen(store.targets) | {name: padded(values, IGNORED) for name, values in store.token_targets.items()},
         features=chosen(store.features),
         examples=examples,
-        num_tokens=int(lengths.sum()),
+        num_tokens=len(positions),
     )

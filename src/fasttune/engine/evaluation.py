@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from fasttune.batching.collate import collate
+from fasttune.batching.collate import collate, places
 from fasttune.batching.plan import Indices, cut, evaluation_microbatches, num_tokens
 from fasttune.data.token_store import TokenStore
 from fasttune.engine.memory import TooLarge, give_back_freed_memory, halved, naming_out_of_memory
@@ -21,9 +21,10 @@ GIVEN_BACK_EVERY = 8  # micro-batches; takes about a hundredth of the time
 
 @dataclass(frozen=True)
 class Outputs:
-    """`results` (N, ...) what the task keeps of each example; `loss` the mean over the weight, None without targets.
+    """`results` (N, ...) what the task keeps of each example, or (T, ...) of each token.
 
-    `tokens_per_microbatch`: as given, or what fitted where that did not.
+    `loss`: the mean over the weight, None without targets. `tokens_per_microbatch`: as given, or what fitted where that
+    did not.
     """
 
     results: np.ndarray
@@ -72,9 +73,14 @@ def run_split(
         except TooLarge as error:
             reason = str(error)  # what the exception holds of the device goes with it
         else:
+            where: np.ndarray = examples
+            if task.result_per_token:
+                where, is_real = places(store, examples, padded_length)
+                part = part[is_real]
             if results is None:
-                results = np.zeros((len(store), *part.shape[1:]), dtype=np.float32)
-            results[examples] = part
+                length = store.num_tokens if task.result_per_token else len(store)
+                results = np.zeros((length, *part.shape[1:]), dtype=np.float32)
+            results[where] = part
             loss_sum, weight_sum = loss_sum + loss, weight_sum + weight
             continue
         tokens = num_tokens(examples, store.lengths, padded)

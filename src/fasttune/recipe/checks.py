@@ -13,16 +13,16 @@ from functools import reduce
 from fasttune.recipe.schema import Recipe, fields
 
 Path = tuple[str, ...]
-TEXTS, QUESTIONS = "text-classification", "question-answering"
+TEXTS, QUESTIONS, WORDS = "text-classification", "question-answering", "token-classification"
 # Settings that not every task has.
 TASKS_WITH: dict[Path, tuple[str, ...]] = {
     ("problem",): (TEXTS,),
-    ("data", "label_names"): (TEXTS,),
+    ("data", "label_names"): (TEXTS, WORDS),
     ("data", "label_separator"): (TEXTS,),
     ("data", "fix_spans"): (QUESTIONS,),
     ("preprocessing", "doc_stride"): (QUESTIONS,),
-    ("training", "label_smoothing_factor"): (TEXTS,),
-    ("training", "class_weights"): (TEXTS,),
+    ("training", "label_smoothing_factor"): (TEXTS, WORDS),
+    ("training", "class_weights"): (TEXTS, WORDS),
     ("evaluation", "n_best_size"): (QUESTIONS,),
     ("evaluation", "max_answer_length"): (QUESTIONS,),
     ("evaluation", "null_score_diff_threshold"): (QUESTIONS,),

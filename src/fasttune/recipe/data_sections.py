@@ -51,6 +51,16 @@ class Columns(Section):
         "`answers` is left out too; without one an answer must stand in its context just once.",
         allowed="the name of a column, or nothing (guessed)",
     )
+    tokens: Text | None = setting(
+        None,
+        "The column that holds the words of a row, as a list or a text. Left out: guessed, and said.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
+    tags: Text | None = setting(
+        None,
+        "The column that holds a tag for each word, as a list or with blanks between. Left out: guessed, and said.",
+        allowed="the name of a column, or nothing (guessed)",
+    )
 
 
 class Data(Section):

@@ -226,10 +226,10 @@ class Recipe(Section):
     format: Annotated[Literal[1], BeforeValidator(to_whole)] = setting(
         1, "The version of this format.", allowed="1, the format of this release"
     )
-    task: Literal["text-classification", "question-answering"] = setting(
+    task: Literal["text-classification", "question-answering", "token-classification"] = setting(
         "text-classification",
         "What is learned, by the hub's name.",
-        allowed="'text-classification' or 'question-answering'",
+        allowed="'text-classification', 'question-answering' or 'token-classification'",
     )
     problem: Literal["auto", "single-label", "multi-label", "regression"] = setting(
         "auto",

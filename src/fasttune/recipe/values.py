@@ -32,6 +32,8 @@ Metric = Literal[
     "rmse",
     "mae",
     "exact_match",
+    "precision",
+    "recall",
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
 LESS_IS_BETTER = ("loss", "rmse", "mae")

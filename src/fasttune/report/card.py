@@ -56,6 +56,15 @@ reader.predict([("Who came?", "Ann came at noon.")])
 
 The same on the command line: `fasttune predict PATH --question "..." --context "..."`. The weights are plain ones for
 `AutoModelForQuestionAnswering.from_pretrained`.""",
+    "token-classification": """```python
+import fasttune
+
+tagger = fasttune.load("PATH OF THIS FOLDER")
+tagger.predict(["Ann came to Paris."])
+```
+
+The same on the command line: `fasttune predict PATH "..."`; or by transformers with
+`pipeline("token-classification")`.""",
 }
 
 

@@ -3,7 +3,10 @@
 from fasttune.tasks.base import Prediction, Rows, Task
 from fasttune.tasks.question_answering import QuestionAnswering
 from fasttune.tasks.text_classification import TextClassification
+from fasttune.tasks.token_classification import TokenClassification
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification, QuestionAnswering)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (TextClassification, QuestionAnswering, TokenClassification)
+}
 
-__all__ = ["TASKS", "Prediction", "QuestionAnswering", "Rows", "Task", "TextClassification"]
+__all__ = ["TASKS", "Prediction", "QuestionAnswering", "Rows", "Task", "TextClassification", "TokenClassification"]

@@ -81,6 +81,8 @@ class Task(ABC):
     """What a data set must offer; drives the checks, the error texts and the documentation."""
     auto_class: ClassVar[str]
     """Name of the transformers auto class that builds encoder and head."""
+    result_per_token: ClassVar[bool] = False
+    """Whether `result` gives [B, S, ...] and the results of a split are (T, ...), one for each token."""
     default_max_length: ClassVar[int | None] = None
     """Tokens of an example where the recipe leaves it open; None: what the model takes."""
     notes: tuple[str, ...] = ()
@@ -153,7 +155,7 @@ class Task(ABC):
 
     @abstractmethod
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
-        """[B, ...] what `decode` and `score` need of each example, as small as it can be made on the device."""
+        """[B, ...] (or [B, S, ...]) what `decode` and `score` need, as small as it can be made on the device."""
 
     def tuned(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Task:
         """The task with what is set after training on the validation split, such as thresholds; kept by `state`."""

@@ -67,8 +67,8 @@ class Target(ABC):
     def describe(self, encoded: np.ndarray) -> dict[str, Any]:
         """What data_report.json says of the labels."""
 
-    def weight(self, encoded: Any) -> float:
-        """Of rows with these labels, as an array or tensor: how much they count in their step."""
+    def weight(self, encoded: torch.Tensor) -> float:
+        """Of rows with these labels: how much they count in their step."""
         return float(len(encoded))
 
     @abstractmethod
@@ -122,10 +122,12 @@ class SingleLabel(Target):
         counts = np.bincount(encoded, minlength=len(self.vocabulary.names))
         return dict(zip(self.vocabulary.names, counts.tolist(), strict=True))
 
-    def weight(self, encoded: Any) -> float:
+    def weight(self, encoded: torch.Tensor) -> float:
+        import torch
+
         if self.class_weights is None:
             return float(len(encoded))
-        return float(sum(self.class_weights[int(number)] for number in encoded))
+        return float(encoded.new_tensor(self.class_weights, dtype=torch.float64)[encoded].sum())
 
     def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
@@ -256,6 +258,31 @@ def balanced_weights(labels: Sequence[str], vocabulary: Vocabulary) -> dict[str,
     return {name: len(labels) / (len(vocabulary.names) * max(counts[name], 1)) for name in vocabulary.names}
 
 
+def class_weights(
+    recipe: Recipe, vocabulary: Vocabulary, balanced: Mapping[str, float] | None = None
+) -> tuple[float, ...] | None:
+    """As the recipe asks for: of a table, 1 for the names it leaves out; `balanced`: what that word comes to."""
+    asked = recipe.training.class_weights
+    table = balanced if asked == "balanced" else asked
+    if not isinstance(table, Mapping):
+        return None
+    check_table(table, vocabulary.names, "training.class_weights")
+    return tuple(float(table.get(name, 1.0)) for name in vocabulary.names)
+
+
+def saved_vocabulary(state: Mapping[str, Any], recipe: Recipe) -> Vocabulary:
+    """The labels of a saved run, found by their names and by what stands for them in the data."""
+    id2label = state["id2label"]
+    names = tuple(id2label[key] for key in sorted(id2label, key=int))
+    index = {name: position for position, name in enumerate(names)}
+    given = recipe.data.label_names
+    if isinstance(given, Mapping):
+        index |= {value: names.index(name) for value, name in given.items()}
+    elif given is not None:
+        index |= {str(number): number for number in range(len(names))}
+    return Vocabulary(names, index)
+
+
 def make_target(
     problem: str,
     vocabulary: Vocabulary | None,
@@ -284,11 +311,7 @@ def make_target(
     num_classes = len(vocabulary.names)
     possible = [name for name in classification.METRICS if name != "f1" or num_classes == 2]
     default = classification.default_metrics(num_classes)
-    asked, weights = recipe.training.class_weights, None
-    table = balanced if asked == "balanced" else asked
-    if isinstance(table, Mapping):
-        check_table(table, vocabulary.names, "training.class_weights")
-        weights = tuple(float(table.get(name, 1.0)) for name in vocabulary.names)
+    weights = class_weights(recipe, vocabulary, balanced)
     return SingleLabel(
         vocabulary, chosen_metrics(recipe, SingleLabel.primary_metric, possible, default), smoothing, weights
     )

@@ -10,13 +10,13 @@ import numpy as np
 
 from fasttune.data.columns import Column, is_text, label_values, text_values
 from fasttune.data.label_kinds import REGRESSION, kind_of, parts_of
-from fasttune.data.labels import Vocabulary, label_vocabulary
+from fasttune.data.labels import label_vocabulary
 from fasttune.data.sources import Source
 from fasttune.data.token_store import TokenStore, tokenize
 from fasttune.errors import DataError, Problem, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Rows, Task, ids_of
-from fasttune.tasks.targets import Target, balanced_weights, make_target
+from fasttune.tasks.targets import Target, balanced_weights, make_target, saved_vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -116,17 +116,9 @@ class TextClassification(Task):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], recipe: Recipe) -> TextClassification:
-        id2label = state["id2label"]
-        names = tuple(id2label[key] for key in sorted(id2label, key=int))
-        index = {name: position for position, name in enumerate(names)}
-        given = recipe.data.label_names
-        if isinstance(given, Mapping):
-            index |= {value: names.index(name) for value, name in given.items()}
-        elif given is not None:
-            index |= {str(number): number for number in range(len(names))}
         target = make_target(
             recipe.problem,
-            Vocabulary(names, index),
+            saved_vocabulary(state, recipe),
             recipe,
             separator=recipe.data.label_separator,
             thresholds=state.get("thresholds"),

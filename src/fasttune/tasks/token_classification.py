@@ -1,0 +1,216 @@
+"""A tag for each word: entities, parts of speech and the like.
+
+A row becomes one or more windows (data/words.py). Letters: T tokens of all windows, B windows of a micro-batch, S
+tokens of the longest, K tags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fasttune.data.columns import Column, cells_of, is_text, label_values
+from fasttune.data.labels import encode_all, label_vocabulary
+from fasttune.data.sources import Source
+from fasttune.data.token_store import IGNORED, TokenStore
+from fasttune.data.words import NO_WORD, Sentence, joined, read_sentences, word_windows, words_of
+from fasttune.errors import DataError, Problem, shown
+from fasttune.metrics import classification, entities
+from fasttune.recipe import Recipe
+from fasttune.tasks.base import Prediction, Rows, Task, chosen_metrics, ids_of
+from fasttune.tasks.targets import SingleLabel, balanced_weights, class_weights, names_of, saved_vocabulary
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+    from transformers.utils import ModelOutput
+
+    from fasttune.batching.collate import MicroBatch
+
+
+@dataclass(frozen=True)
+class TokenClassification(Task):
+    """`target`: one of K tags, for each word; `has_entities`: the tags are of the form B-PER."""
+
+    target: SingleLabel
+    has_entities: bool
+    notes: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "token-classification"
+    auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+    result_per_token: ClassVar[bool] = True
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(
+            role="tokens",
+            description="the words: a list, or a text",
+            required=True,
+            guesses=("tokens", "words", "text", "sentence"),
+        ),
+        Column(
+            role="tags",
+            description="a tag for each word",
+            required=True,
+            guesses=("tags", "ner_tags", "pos_tags", "labels", "label", "ner"),
+            is_target=True,
+        ),
+    )
+
+    @classmethod
+    def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
+        dataset, where = source.dataset, source.description.partition(":")[0]
+        values: dict[str, Sequence[Any]] = {}
+        if "tags" in columns:
+            cells = label_values(dataset, columns["tags"], where, source.place)
+            values["tags"] = [tuple(cell.split()) if isinstance(cell, str) else cell for cell in cells]
+        words = cells_of(dataset, columns["tokens"])
+        return Rows(
+            ids_of(source), {"tokens": read_sentences(words, values.get("tags"), where, source.place), **values}
+        )
+
+    def rows_of(self, inputs: Any) -> Rows:
+        """A text, or several texts or lists of words."""
+        inputs = [inputs] if isinstance(inputs, str) else list(inputs)
+        sentences, problems = [], []
+        for number, given in enumerate(inputs, start=1):
+            if is_text(given) and given.strip():
+                sentences.append(words_of(given))
+            elif isinstance(given, list | tuple) and given and all(map(is_text, given)):
+                sentences.append(joined(given))
+            else:
+                expected = "a text, or a list of words"
+                problems.append(Problem(where=f"text {number}", found=shown(given), expected=expected))
+        if problems:
+            raise DataError(*problems)
+        return Rows([str(number) for number in range(len(sentences))], {"tokens": sentences})
+
+    @classmethod
+    def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> TokenClassification:
+        tags = list(chain.from_iterable(rows.values["tags"]))
+        vocabulary = label_vocabulary(tags, recipe.data.label_names, where)
+        has_entities = entities.are_entities(vocabulary.names)
+        kind = "entities, because tags are such as" if has_entities else "tags, not entities: they are such as"
+        first = next((name for name in vocabulary.names if name != entities.OUTSIDE), entities.OUTSIDE)
+        target = SingleLabel(
+            vocabulary,
+            _metrics(recipe, has_entities),
+            recipe.training.label_smoothing_factor,
+            class_weights(recipe, vocabulary, balanced_weights(tags, vocabulary)),
+        )
+        return cls(target, has_entities, (f"{where}: {kind} {shown(first)}",))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], recipe: Recipe) -> TokenClassification:
+        vocabulary = saved_vocabulary(state, recipe)
+        has_entities = entities.are_entities(vocabulary.names)
+        smoothing = recipe.training.label_smoothing_factor
+        weights = class_weights(recipe, vocabulary)
+        return cls(SingleLabel(vocabulary, _metrics(recipe, has_entities), smoothing, weights), has_entities)
+
+    @property
+    def example(self) -> str:
+        return '"Ann came to Paris."'
+
+    @property
+    def primary_metric(self) -> str:
+        return "f1" if self.has_entities else "accuracy"
+
+    def settings(self) -> dict[str, Any]:
+        return {name: value for name, value in self.target.settings().items() if name != "problem"}
+
+    def state(self) -> dict[str, Any]:
+        return names_of(self.target.vocabulary)
+
+    def strata(self, rows: Rows, where: str) -> Sequence[int]:
+        encode_all(rows.values["tags"], self.target.vocabulary, where)
+        return super().strata(rows, where)
+
+    def describe(self, store: TokenStore) -> dict[str, Any]:
+        labels = store.token_targets["labels"]
+        return self.target.describe(labels[labels != IGNORED])
+
+    def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str) -> TokenStore:
+        store = word_windows(rows.values["tokens"], tokenizer, max_length)
+        if "tags" not in rows.values:
+            return store
+        encoded = encode_all(rows.values["tags"], self.target.vocabulary, where)
+        labels = np.full(store.num_tokens, IGNORED, dtype=np.int64)
+        for row, tokens, words in _stand_ins(store, len(rows)):
+            labels[tokens] = np.array(encoded[row], dtype=np.int64)[words]
+        return replace(store, token_targets={"labels": labels})
+
+    def encoding(self) -> str:
+        return repr(self.target.encoding())
+
+    def weight(self, targets: Mapping[str, Any]) -> float:
+        labels = targets["labels"]
+        return self.target.weight(labels[labels != IGNORED])
+
+    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
+        """Over the first token of each word; the others and padding are ignored."""
+        logits, labels = outputs["logits"].float(), batch.targets["labels"]
+        return self.target.loss(logits.flatten(0, 1), labels.flatten(), training), self.weight(batch.targets)
+
+    def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
+        """[B, S, 2]: of each token its tag and the probability of that."""
+        import torch
+
+        share, tag = outputs["logits"].float().softmax(-1).max(-1)
+        return torch.stack([tag.float(), share], dim=-1)
+
+    def tags(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Of each row the tags of its words and their probabilities; a word of which no token is made is outside."""
+        names = self.target.vocabulary.names
+        outside = names.index(entities.OUTSIDE) if entities.OUTSIDE in names else 0
+        for row, tokens, words in _stand_ins(store, len(rows)):
+            number = len(rows.values["tokens"][row].spans)
+            tag, share = np.full(number, outside), np.zeros(number)
+            tag[words], share[words] = results[tokens, 0].astype(np.int64), results[tokens, 1]
+            yield [names[one] for one in tag], share
+
+    def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
+        found = zip(rows.ids, rows.values["tokens"], self.tags(results, store, rows), strict=True)
+        for row_id, sentence, (tags, shares) in found:
+            prediction = {"id": row_id, "text": sentence.text, "tokens": sentence.words, "tags": tags}
+            if self.has_entities:
+                prediction["entities"] = [_described(entity, sentence, shares) for entity in entities.entities_of(tags)]
+            yield prediction
+
+    def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
+        vocabulary = self.target.vocabulary
+        predicted = [tags for tags, _ in self.tags(results, store, rows)]
+        right = encode_all(rows.values["tags"], vocabulary, "tags")
+        if self.has_entities:
+            names = [[vocabulary.names[number] for number in row] for row in right]
+            return entities.score(predicted, names, self.target.metrics)
+        position = {name: number for number, name in enumerate(vocabulary.names)}
+        flat = np.array([position[tag] for tag in chain.from_iterable(predicted)])
+        wanted = np.fromiter(chain.from_iterable(right), dtype=np.int64)
+        return classification.score(wanted, flat, len(vocabulary.names), self.target.metrics)
+
+
+def _metrics(recipe: Recipe, has_entities: bool) -> tuple[str, ...]:
+    if has_entities:
+        return chosen_metrics(recipe, "f1", entities.METRICS, ("precision", "recall", "f1", "accuracy"))
+    possible = [name for name in classification.METRICS if name != "f1"]
+    return chosen_metrics(recipe, "accuracy", possible, ("accuracy", "f1_macro"))
+
+
+def _stand_ins(store: TokenStore, num_rows: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Of each row the tokens that stand for its words, as places in the store, and the places of these words."""
+    bounds = store.starts[np.searchsorted(store.rows, np.arange(num_rows + 1))]
+    words = store.token_features["word"]
+    for row in range(num_rows):
+        own = words[bounds[row] : bounds[row + 1]]
+        tokens = np.flatnonzero(own != NO_WORD)
+        yield row, bounds[row] + tokens, own[tokens]
+
+
+def _described(entity: entities.Entity, sentence: Sentence, shares: np.ndarray) -> dict[str, Any]:
+    """Characters of the text; the score is the mean probability of the tags."""
+    start, end = sentence.spans[entity.start][0], sentence.spans[entity.stop - 1][1]
+    score = float(shares[entity.start : entity.stop].mean())
+    return {"type": entity.type, "text": sentence.text[start:end], "start": start, "end": end, "score": score}
