@@ -341,6 +341,30 @@ def test_pairs_from_file_to_the_same_answers_as_the_plain_model(tiny_model: Path
     ]
 
 
+def test_windows_of_long_texts_are_pooled_as_the_plain_model_would(tiny_model: Path, tmp_path: Path) -> None:
+    rows = make_rows(60, seed=6)
+    recipe = {
+        "model": str(tiny_model),
+        "data": {"train": str(write_csv(tmp_path / "rows.csv", rows))},
+        "preprocessing": {"max_length": 10, "long_text": "windows"},
+        "training": {"num_train_epochs": 2, "precision": "fp32", "device": "cpu", "tokens_per_microbatch": 64},
+        "tracking": {"report_to": "none"},
+    }
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    report = json.loads((run.folder / "data_report.json").read_text())["splits"]["train"]
+    assert report["windows"]["num_windows"] > report["num_rows"] > report["windows"]["num_rows_in_several"] > 0
+    assert report["truncated"]["num_tokens"] == 0
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(run.folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run.folder)
+    found = fasttune.load(run.folder).predict([row["text"] for row in rows[:12]])
+    for row, prediction in zip(rows, found, strict=False):
+        ids = tokenizer(row["text"], add_special_tokens=False)["input_ids"]
+        windows = [torch.tensor([[2, *ids[begin : begin + 8], 3]]) for begin in range(0, len(ids), 8)]
+        with torch.no_grad():
+            logits = torch.cat([model(window).logits for window in windows]).mean(0)
+        assert list(prediction["probabilities"].values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-5)
+
+
 @pytest.mark.parametrize("problem", ["multi-label", "regression"])
 def test_labels_and_numbers_from_file_to_prediction(problem: str, tiny_model: Path, tmp_path: Path) -> None:
     rows = []

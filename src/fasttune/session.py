@@ -254,7 +254,7 @@ class Session:
         state, store, setup = self.state, self.stores[TRAIN], self.setup
         epochs = state.num_tokens / store.num_tokens
         seconds = max(state.seconds, 1e-9)
-        flops = training_flops(setup.model, store.lengths) * epochs
+        flops = training_flops(setup.model, store.sequence_lengths) * epochs
         peak = measured_peak(setup.accelerator.device, self.recipe.training.precision)
         return {
             "epoch": round(epochs, 6),

@@ -106,6 +106,9 @@ def without_effect(recipe: Recipe, num_examples: int) -> list[str]:
         and patience >= num_evaluations,
         "training.num_train_epochs: training.max_steps decides": training.max_steps > 0
         and training.num_train_epochs != default.training.num_train_epochs,
+        "preprocessing.window_pooling: preprocessing.long_text is not windows": recipe.preprocessing.long_text
+        != "windows"
+        and recipe.preprocessing.window_pooling != default.preprocessing.window_pooling,
         "data.validation_fraction: data.validation is given": recipe.data.validation is not None
         and recipe.data.validation_fraction != default.data.validation_fraction,
         "output.save_total_limit: output.save_strategy is no": recipe.output.save_strategy == "no"
@@ -118,6 +121,9 @@ def described(split: Split, store: TokenStore) -> str:
     lengths = store.lengths
     cut = int((store.num_tokens_cut > 0).sum())
     truncated = f", {cut:,} cut to the maximum ({int(store.num_tokens_cut.sum()):,} tokens lost)" if cut else ""
+    several = int((store.num_windows > 1).sum())
+    if several:
+        truncated += f", {several:,} read in several windows ({int(store.num_windows.sum()):,} in all)"
     return (
         f"{split.name}: {len(split.rows):,} rows of {split.where}, {lengths.mean():.0f} tokens on average, "
         f"{lengths.max()} at most{truncated}"

@@ -124,3 +124,28 @@ def test_what_was_used_longest_ago_makes_room(folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(token_cache, "LARGEST_CACHE", 2 * size)
     cached("d" * 40, make)
     assert {path.name[0] for path in folder.iterdir()} == {"c", "d"}
+
+
+def test_every_part_of_a_store_is_read_back() -> None:
+    number = np.arange(6)
+    store = TokenStore(
+        {"input_ids": number.astype(np.int32)},
+        starts=np.array([0, 6]),
+        rows=np.array([0]),
+        num_tokens_cut=np.array([2]),
+        targets={"labels": np.array([1])},
+        token_targets={"tags": number},
+        features={"context": np.array([[1, 2]])},
+        token_features={"offsets": np.stack([number, number], 1)},
+        sequences=np.array([0, 4, 6]),
+    )
+    cached("a" * 40, lambda: store)
+    found = cached("a" * 40, lambda: pytest.fail("it is there"))
+    assert found.token_targets["tags"].tolist() == number.tolist() and found.sequences.tolist() == [0, 4, 6]
+    assert found.features["context"].tolist() == [[1, 2]] and found.token_features["offsets"].shape == (6, 2)
+    assert found.fingerprint == store.fingerprint
+
+
+def test_one_store_with_windows_and_one_without_are_not_the_same() -> None:
+    parts = ({"input_ids": np.arange(6, dtype=np.int32)}, np.array([0, 6]), np.array([0]), np.array([0]))
+    assert TokenStore(*parts).fingerprint != TokenStore(*parts, sequences=np.array([0, 4, 6])).fingerprint

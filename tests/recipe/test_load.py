@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasttune.errors import RecipeError
-from fasttune.recipe import differences, dump, is_recipe, load, shipped, shipped_text
+from fasttune.recipe import differences, dump, fields, is_recipe, load, shipped, shipped_text
 from fasttune.recipe.yaml_text import read, write
 
 DATA = {"data": {"train": "reviews.csv"}}
@@ -152,8 +152,48 @@ def test_yaml_that_is_written_reads_back(value):
     assert read(write(value), "text") == (value, [])
 
 
-def test_a_dump_holds_every_field():
-    assert yaml.safe_load(dump(load(DATA))) == load(DATA).model_dump()
+@pytest.mark.parametrize("task", ["text-classification", "question-answering", "token-classification"])
+def test_a_dump_holds_every_field_of_its_task_and_no_other(task):
+    recipe = load({"task": task, **DATA})
+    written = yaml.safe_load(dump(recipe))
+    every = {".".join(path) for path, _ in fields()}
+    found = {".".join(path) for path, _ in fields() if _has(written, path)}
+    columns = {name.removeprefix("data.columns.") for name in found if name.startswith("data.columns.")}
+    assert (
+        columns
+        == {
+            "text-classification": {"text", "text_pair", "label"},
+            "question-answering": {"question", "context", "answers", "answer_start"},
+            "token-classification": {"tokens", "tags"},
+        }[task]
+    )
+    for name in every - found:
+        with pytest.raises(RecipeError, match=f"with task '{task}'"):
+            load(recipe, [f"{name}={OTHER_VALUES.get(name, 'x')}"])
+    assert load(written) == recipe
+
+
+OTHER_VALUES = {  # valid ones that differ from the default
+    "problem": "regression",
+    "data.label_names": "[a, b]",
+    "data.fix_spans": "true",
+    "preprocessing.long_text": "windows",
+    "preprocessing.window_pooling": "max",
+    "preprocessing.doc_stride": "64",
+    "training.label_smoothing_factor": "0.1",
+    "training.class_weights": "balanced",
+    "evaluation.n_best_size": "3",
+    "evaluation.max_answer_length": "15",
+    "evaluation.null_score_diff_threshold": "1",
+}
+
+
+def _has(written, path):
+    for part in path:
+        if part not in written:
+            return False
+        written = written[part]
+    return True
 
 
 def test_shipped_recipes_load(tmp_path, monkeypatch):

@@ -36,6 +36,8 @@ FIELDS_AND_DEFAULTS = {
     "data.max_eval_samples": None,
     "data.seed": 42,
     "preprocessing.max_length": None,
+    "preprocessing.long_text": "truncate",
+    "preprocessing.window_pooling": "mean",
     "preprocessing.doc_stride": 128,
     "preprocessing.padding": "none",
     "training.num_train_epochs": 3.0,

@@ -15,7 +15,7 @@ from tiny import make_rows, tiny_tokenizer
 from fasttune import recipe as recipes
 from fasttune.batching.collate import collate
 from fasttune.data.token_store import TokenStore
-from fasttune.errors import DataError
+from fasttune.errors import DataError, RecipeError
 from fasttune.tasks import Rows, TextClassification
 
 NUM_ROWS, NUM_CLASSES = 9, 3
@@ -176,6 +176,46 @@ def test_a_tokenizer_without_segments_gives_none() -> None:
 
 def test_single_texts_need_no_segments() -> None:
     assert list(encoded(make_task()).inputs) == ["input_ids"]
+
+
+LONG_ROWS = Rows(list("012"), {"text": ["w1 " * 20 + "good", "bad", "slow " * 9], "label": NAMES})
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_logits_of_windows_are_pooled_in_training_and_prediction(pooling: str) -> None:
+    recipe = recipes.load(
+        {
+            "data": {"train": "starter"},
+            "preprocessing": {"long_text": "windows", "window_pooling": pooling},
+        }
+    )
+    task = TextClassification.from_rows(LONG_ROWS, recipe, "rows")
+    store = task.encode(LONG_ROWS, tiny_tokenizer(), 10, "rows")
+    assert store.num_windows.tolist() == [3, 1, 2]
+    examples = np.array([2, 0])
+    batch = collate(store, examples, 0)
+    assert batch.inputs["input_ids"].shape == (5, 10) and batch.targets["labels"].tolist() == [2, 0]
+    assert batch.inputs["attention_mask"].sum(1).tolist() == [10, 10, 10, 7, 3], "longest first"
+    assert batch.num_tokens == 40
+    logits = torch.arange(15, dtype=torch.float32).view(5, 3).sin().requires_grad_()
+    owners = batch.features["example_of"]
+    function = {"mean": torch.mean, "max": torch.amax}[pooling]
+    expected = torch.stack([function(logits[owners == place], dim=0) for place in range(2)])
+    assert torch.allclose(task.result({"logits": logits}, batch), expected)
+    total, weight = task.loss({"logits": logits}, batch, training=True)
+    assert weight == 2
+    assert total.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(expected, batch.targets["labels"], reduction="sum").item()
+    )
+    total.backward()
+    assert logits.grad.abs().sum() > 0
+
+
+def test_long_pairs_can_only_be_cut() -> None:
+    recipe = recipes.load({"data": {"train": "pairs.csv"}, "preprocessing": {"long_text": "windows"}})
+    rows = Rows(list("012"), {"text": ["a"] * 3, "text_pair": ["b"] * 3, "label": NAMES})
+    with pytest.raises(RecipeError, match="windows with pairs of texts, expected truncate"):
+        TextClassification.from_rows(rows, recipe, "rows")
 
 
 @pytest.mark.parametrize(

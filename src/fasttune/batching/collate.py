@@ -20,8 +20,9 @@ class MicroBatch:
 
     `inputs`: keyword arguments of the model's forward, [B, S] int64: `input_ids`, `attention_mask` and, for pairs of
     models that have them, `token_type_ids`; `targets`: tensors whose first axis is B, those of tokens [B, S];
-    `features`: what the task's result needs, first axis B; `examples` (B,) their positions in the store; `num_tokens`
-    T.
+    `features`: what the task's result needs, first axis B; `examples` their positions in the store; `num_tokens` T.
+    Where examples hold several sequences, `targets` have one entry an example, and the feature `example_of` (B,) says
+    to which of `examples` a sequence belongs.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -47,11 +48,25 @@ class MicroBatch:
 
 def places(store: TokenStore, examples: np.ndarray, padded_length: int | None) -> tuple[np.ndarray, np.ndarray]:
     """(T,) places of the examples' tokens in the store, and [B, S] bool, their places in the padded micro-batch."""
-    starts = store.starts[examples]
-    lengths = store.starts[examples + 1] - starts
+    bounds, chosen = store.starts, examples
+    if store.sequences is not None:
+        bounds, chosen = store.sequences, sequences_of(store, examples)[0]
+    starts = bounds[chosen]
+    lengths = bounds[chosen + 1] - starts
     columns = np.arange(padded_length or int(lengths.max()))
     is_real = columns < lengths[:, None]
     return (starts[:, None] + columns)[is_real], is_real
+
+
+def sequences_of(store: TokenStore, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(B,) the sequences of these examples, longest first, and of each the place of its example among `examples`."""
+    assert store.sequences is not None
+    first, last = (np.searchsorted(store.sequences, store.starts[examples + step]) for step in (0, 1))
+    example_of = np.repeat(np.arange(len(examples)), last - first)
+    within = np.arange(len(example_of)) - np.repeat(np.cumsum(last - first) - (last - first), last - first)
+    sequences = first[example_of] + within
+    order = np.argsort(-np.diff(store.sequences)[sequences], kind="stable")
+    return sequences[order], example_of[order]
 
 
 def collate(store: TokenStore, examples: np.ndarray, pad_token_id: int, padded_length: int | None = None) -> MicroBatch:
@@ -66,12 +81,15 @@ def collate(store: TokenStore, examples: np.ndarray, pad_token_id: int, padded_l
     def chosen(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(np.ascontiguousarray(array[examples])) for name, array in arrays.items()}
 
+    features = chosen(store.features)
+    if store.sequences is not None:
+        features["example_of"] = torch.from_numpy(sequences_of(store, examples)[1])
     paddings = {"input_ids": pad_token_id}
     inputs = {name: padded(values, paddings.get(name, 0)) for name, values in store.inputs.items()}
     return MicroBatch(
         inputs={**inputs, "attention_mask": torch.from_numpy(is_real.astype(np.int64))},
         targets=chosen(store.targets) | {name: padded(values, IGNORED) for name, values in store.token_targets.items()},
-        features=chosen(store.features),
+        features=features,
         examples=examples,
         num_tokens=len(positions),
     )

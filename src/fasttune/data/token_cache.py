@@ -71,7 +71,8 @@ def cached(key: str, make: Callable[[], TokenStore]) -> TokenStore:
 
 
 def _arrays(store: TokenStore) -> dict[str, np.ndarray]:
-    own = {name: getattr(store, name) for name in ("starts", "rows", "num_tokens_cut")}
+    own = {name: getattr(store, name) for name in ("starts", "rows", "num_tokens_cut", "sequences")}
+    own = {name: array for name, array in own.items() if array is not None}
     groups = {group: getattr(store, group) for group in GROUPS}
     return own | {f"{group}.{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
 

@@ -27,7 +27,8 @@ class TokenStore:
 
     `inputs`: what the model is given of each token, (T,) arrays: `input_ids` int32 and, where the model tells the
     segments of a pair apart, `token_type_ids` int8; `starts` (N + 1,) int64, from 0 to T; `rows` (N,) int64, the row
-    each example was made from; `num_tokens_cut` (N,) int64, tokens lost to truncation.
+    each example was made from; `num_tokens_cut` (N,) int64, tokens lost to truncation; `sequences` int64, from 0 to T,
+    the starts of the sequences where some examples hold several, which are computed together; None: one each.
     `targets`: what is to be learned of each example, arrays whose first axis is N, such as `labels` (N,) int64;
     `token_targets`: of each token, (T,) int64, IGNORED where there is nothing to learn.
     `features` (first axis N) and `token_features` (first axis T): what is needed to make predictions of the model's
@@ -42,6 +43,7 @@ class TokenStore:
     token_targets: dict[str, np.ndarray] = field(default_factory=dict)
     features: dict[str, np.ndarray] = field(default_factory=dict)
     token_features: dict[str, np.ndarray] = field(default_factory=dict)
+    sequences: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -50,6 +52,17 @@ class TokenStore:
     def lengths(self) -> np.ndarray:
         """(N,) tokens of each example."""
         return np.diff(self.starts)
+
+    @property
+    def sequence_lengths(self) -> np.ndarray:
+        """Tokens of each sequence."""
+        return self.lengths if self.sequences is None else np.diff(self.sequences)
+
+    @property
+    def num_windows(self) -> np.ndarray:
+        """Sequences of each row."""
+        parts = np.ones(len(self)) if self.sequences is None else np.diff(np.searchsorted(self.sequences, self.starts))
+        return np.bincount(self.rows, weights=parts).astype(np.int64)
 
     @property
     def num_tokens(self) -> int:
@@ -62,7 +75,8 @@ class TokenStore:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of everything training sees; equal exactly when tokens, order and targets are."""
-        return digest_of({**self.inputs, "starts": self.starts, **self.targets, **self.token_targets})
+        layout = {"starts": self.starts} | ({} if self.sequences is None else {"sequences": self.sequences})
+        return digest_of({**self.inputs, **layout, **self.targets, **self.token_targets})
 
 
 def digest_of(arrays: Mapping[str, np.ndarray]) -> str:

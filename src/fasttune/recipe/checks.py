@@ -16,10 +16,15 @@ Path = tuple[str, ...]
 TEXTS, QUESTIONS, WORDS = "text-classification", "question-answering", "token-classification"
 # Settings that not every task has.
 TASKS_WITH: dict[Path, tuple[str, ...]] = {
+    **{("data", "columns", role): (TEXTS,) for role in ("text", "text_pair", "label")},
+    **{("data", "columns", role): (QUESTIONS,) for role in ("question", "context", "answers", "answer_start")},
+    **{("data", "columns", role): (WORDS,) for role in ("tokens", "tags")},
     ("problem",): (TEXTS,),
     ("data", "label_names"): (TEXTS, WORDS),
     ("data", "label_separator"): (TEXTS,),
     ("data", "fix_spans"): (QUESTIONS,),
+    ("preprocessing", "long_text"): (TEXTS,),
+    ("preprocessing", "window_pooling"): (TEXTS,),
     ("preprocessing", "doc_stride"): (QUESTIONS,),
     ("training", "label_smoothing_factor"): (TEXTS, WORDS),
     ("training", "class_weights"): (TEXTS, WORDS),

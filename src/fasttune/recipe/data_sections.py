@@ -135,6 +135,18 @@ class Preprocessing(Section):
         "counted, or for question answering read in windows. Left out: what the model can take; 384 for questions.",
         allowed="a whole number of tokens, 3 or more and no more than the model takes, or nothing (the model's)",
     )
+    long_text: Literal["truncate", "head_tail", "windows"] = setting(
+        "truncate",
+        "What becomes of a single text above `preprocessing.max_length`. `truncate`: its end is cut off. `head_tail`: "
+        "its middle is left out, a quarter of what is kept is from the beginning. `windows`: all of it is read, window "
+        "by window, and the logits are pooled, in training and prediction alike. How many rows it concerns is said.",
+        allowed="'truncate', 'head_tail' or 'windows'",
+    )
+    window_pooling: Literal["mean", "max"] = setting(
+        "mean",
+        "How the logits of the windows of one text become those of the text.",
+        allowed="'mean' or 'max'",
+    )
     doc_stride: Annotated[Whole, Field(ge=0)] = setting(
         128,
         "Question answering: how many tokens of a long context neighbouring windows share.",

@@ -10,6 +10,8 @@ import importlib.resources
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from pydantic import ValidationError
 
 from fasttune.errors import Problem, RecipeError, nearest, shown
 from fasttune.recipe import foreign, yaml_text
-from fasttune.recipe.checks import conflicts
+from fasttune.recipe.checks import TASKS_WITH, conflicts
 from fasttune.recipe.problems import (
     FIELDS,
     TRAIN,
@@ -222,8 +224,12 @@ def _shown_override(text: str, path: FieldPath) -> str:
 
 
 def dump(recipe: Recipe) -> str:
-    """The whole recipe as YAML, defaults included; `load` reads the same recipe from it."""
-    return yaml_text.write(recipe.model_dump())
+    """The whole recipe as YAML, with all defaults that its task has; `load` reads the same recipe from it."""
+    content = recipe.model_dump()
+    for (*sections, name), tasks in TASKS_WITH.items():
+        if recipe.task not in tasks:
+            del reduce(getitem, sections, content)[name]
+    return yaml_text.write(content)
 
 
 def is_recipe(source: object) -> bool:

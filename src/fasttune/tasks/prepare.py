@@ -209,4 +209,8 @@ def report(split: Split, store: TokenStore, task: Task) -> dict[str, Any]:
             "max": int(lengths.max()),
         },
         "truncated": {"num_examples": int((cut > 0).sum()), "num_tokens": int(cut.sum())},
+        "windows": {
+            "num_rows_in_several": int((store.num_windows > 1).sum()),
+            "num_windows": int(store.num_windows.sum()),
+        },
     }

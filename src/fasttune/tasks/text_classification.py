@@ -11,9 +11,10 @@ import numpy as np
 from fasttune.data.columns import Column, is_text, label_values, text_values
 from fasttune.data.label_kinds import REGRESSION, kind_of, parts_of
 from fasttune.data.labels import label_vocabulary
+from fasttune.data.long_text import tokenize_long
 from fasttune.data.sources import Source
 from fasttune.data.token_store import TokenStore, tokenize
-from fasttune.errors import DataError, Problem, shown
+from fasttune.errors import DataError, Problem, RecipeError, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Rows, Task, ids_of
 from fasttune.tasks.targets import Target, balanced_weights, make_target, saved_vocabulary
@@ -31,10 +32,15 @@ TEXTS = ("text", "text_pair")
 
 @dataclass(frozen=True)
 class TextClassification(Task):
-    """`target`: what is learned of each row; `pairs`: each row has two texts."""
+    """`target`: what is learned of each row; `pairs`: each row has two texts.
+
+    `long_text`: what becomes of texts that are too long, as the recipe has it; `pooling`: of windows, mean or max.
+    """
 
     target: Target
     pairs: bool = False
+    long_text: str = "truncate"
+    pooling: str = "mean"
     notes: tuple[str, ...] = ()
 
     name: ClassVar[str] = "text-classification"
@@ -112,7 +118,8 @@ class TextClassification(Task):
             vocabulary = label_vocabulary(labels, asked.label_names, where)
             balanced = balanced_weights(labels, vocabulary)
         target = make_target(kind.problem, vocabulary, recipe, balanced, kind.separator)
-        return cls(target, "text_pair" in rows.values, (kind.note,) if kind.note else ())
+        notes = (kind.note,) if kind.note else ()
+        return cls._of(target, "text_pair" in rows.values, recipe, notes)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], recipe: Recipe) -> TextClassification:
@@ -123,7 +130,17 @@ class TextClassification(Task):
             separator=recipe.data.label_separator,
             thresholds=state.get("thresholds"),
         )
-        return cls(target, recipe.data.columns.text_pair is not None)
+        return cls._of(target, recipe.data.columns.text_pair is not None, recipe)
+
+    @classmethod
+    def _of(cls, target: Target, pairs: bool, recipe: Recipe, notes: tuple[str, ...] = ()) -> TextClassification:
+        how = recipe.preprocessing
+        if pairs and how.long_text != "truncate":
+            found, expected = f"{how.long_text} with pairs of texts", "truncate, which cuts the longer of the two"
+            hint = "preprocessing.long_text=truncate"
+            where = "preprocessing.long_text"
+            raise RecipeError(Problem(code="E313", where=where, found=found, expected=expected, hint=hint))
+        return cls(target, pairs, how.long_text, how.window_pooling, notes)
 
     @property
     def example(self) -> str:
@@ -146,23 +163,36 @@ class TextClassification(Task):
         return self.target.describe(store.targets["labels"])
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str) -> TokenStore:
-        store = tokenize(rows.values["text"], tokenizer, max_length, rows.values.get("text_pair"))
+        texts = rows.values["text"]
+        if self.long_text == "truncate":
+            store = tokenize(texts, tokenizer, max_length, rows.values.get("text_pair"))
+        else:
+            store = tokenize_long(texts, tokenizer, max_length, self.long_text)
         if "label" not in rows.values:
             return store
         return replace(store, targets={"labels": self.target.encode(rows.values["label"], where)})
 
     def encoding(self) -> str:
-        return repr(self.target.encoding())
+        return repr([self.target.encoding(), self.long_text])
 
     def weight(self, targets: Mapping[str, Any]) -> float:
         return self.target.weight(targets["labels"])
 
     def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
         labels = batch.targets["labels"]
-        return self.target.loss(outputs["logits"].float(), labels, training), self.target.weight(labels)
+        return self.target.loss(self.result(outputs, batch), labels, training), self.target.weight(labels)
 
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
-        return outputs["logits"]
+        """[B, K] logits in fp32, one row an example: those of several windows are pooled."""
+        logits = outputs["logits"].float()
+        example_of = batch.features.get("example_of")
+        if example_of is None:
+            return logits
+        index = example_of[:, None].expand_as(logits)
+        pooled = logits.new_zeros(len(batch.examples), logits.shape[1])
+        return pooled.scatter_reduce(
+            0, index, logits, {"mean": "mean", "max": "amax"}[self.pooling], include_self=False
+        )
 
     def tuned(self, results: np.ndarray, store: TokenStore, rows: Rows) -> TextClassification:
         return replace(self, target=self.target.tuned(results, store.targets["labels"]))
