@@ -25,6 +25,7 @@ from fasttune.recipe.values import (
     ReportTo,
     Seed,
     Strategy,
+    TaskName,
     Text,
     WeightTable,
     Whole,
@@ -226,7 +227,7 @@ class Recipe(Section):
     format: Annotated[Literal[1], BeforeValidator(to_whole)] = setting(
         1, "The version of this format.", allowed="1, the format of this release"
     )
-    task: Literal["text-classification", "question-answering", "token-classification"] = setting(
+    task: TaskName = setting(
         "text-classification",
         "What is learned, by the hub's name.",
         allowed="'text-classification', 'question-answering' or 'token-classification'",

@@ -18,6 +18,7 @@ NUMBER = re.compile(r"[-+]?([0-9]+(_[0-9]+)*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)
 LONGEST_NUMBER = 64  # characters; nobody means more, and Python refuses to read integers of thousands of digits
 LARGEST_SEED = 2**32 - 1  # what numpy takes
 
+TaskName = Literal["text-classification", "question-answering", "token-classification"]
 Metric = Literal[
     "accuracy",
     "f1",

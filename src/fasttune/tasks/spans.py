@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 @dataclass(frozen=True)
 class Spans:
-    """`scores`, `starts`, `ends` [B, n], best first; where a window has fewer valid spans, scores are -inf."""
+    """`scores`, `starts`, `ends` [B, n], best first; a window with fewer valid spans has scores of -inf, at 0."""
 
     scores: torch.Tensor
     starts: torch.Tensor
@@ -45,7 +45,8 @@ def best_spans(
     best = scores.topk(min(n, scores.shape[1]), dim=1)
     begin = chosen.gather(1, best.indices // length)
     end = begin + best.indices % length
-    missing = (0, n - best.values.shape[1])  # a window of fewer spans than n
+    begin, end = (places.masked_fill(best.values == lowest, 0) for places in (begin, end))
+    missing = (0, n - best.values.shape[1])
     return Spans(pad(best.values, missing, value=lowest), pad(begin, missing), pad(end, missing))
 
 
