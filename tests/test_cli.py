@@ -263,14 +263,16 @@ REFUSED = {
         ["train", "two_error.yaml"],
         3,
         "E311 two_error.yaml: found no such file, expected a recipe file, or one of "
-        "mrpc, quickstart, stsb, yelp, yelp-full\n"
+        "chnsenticorp, cmrc, goemotions, imdb, mrpc, ner, pairs-starter, quickstart, "
+        "squad, squad-starter, squad-v2, stsb, yelp, yelp-full\n"
         "  hint: did you mean two_errors.yaml?",
     ),
     "a shipped recipe that there is not": (
         ["recipes", "quikstart"],
         3,
         "E311 quikstart: found no such file, expected a recipe file, or one of "
-        "mrpc, quickstart, stsb, yelp, yelp-full\n"
+        "chnsenticorp, cmrc, goemotions, imdb, mrpc, ner, pairs-starter, quickstart, "
+        "squad, squad-starter, squad-v2, stsb, yelp, yelp-full\n"
         "  hint: did you mean quickstart?",
     ),
     "a typo in an override": (

@@ -227,7 +227,10 @@ def test_the_override_is_named_when_it_contradicts_the_file(write_recipe):
 
 def test_missing_files(write_recipe, tmp_path):
     write_recipe("data: {train: a}\n").rename("reviews.yaml")
-    ours = "expected a recipe file, or one of mrpc, quickstart, stsb, yelp, yelp-full\n  hint: "
+    ours = (
+        "expected a recipe file, or one of chnsenticorp, cmrc, goemotions, imdb, mrpc, ner, pairs-starter, quickstart, "
+        "squad, squad-starter, squad-v2, stsb, yelp, yelp-full\n  hint: "
+    )
     assert told("reveiws.yaml") == f"E311 reveiws.yaml: found no such file, {ours}did you mean reviews.yaml?"
     assert told("yelp-ful") == f"E311 yelp-ful: found no such file, {ours}did you mean yelp-full?"
     listed = "'fasttune recipes' lists the shipped ones"

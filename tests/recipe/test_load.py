@@ -199,7 +199,22 @@ def _has(written, path):
 def test_shipped_recipes_load(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     purposes = shipped()
-    assert list(purposes) == ["mrpc", "quickstart", "stsb", "yelp", "yelp-full"]
+    assert list(purposes) == [
+        "chnsenticorp",
+        "cmrc",
+        "goemotions",
+        "imdb",
+        "mrpc",
+        "ner",
+        "pairs-starter",
+        "quickstart",
+        "squad",
+        "squad-starter",
+        "squad-v2",
+        "stsb",
+        "yelp",
+        "yelp-full",
+    ]
     for name, purpose in purposes.items():
         text = shipped_text(name)
         assert text.startswith(f"# {purpose}\n") and len(purpose) > 30

@@ -106,7 +106,7 @@ def check_room(
         Problem(
             code="E240",
             where=where,
-            found=f"{len(too_long):,} questions that leave no room for the context, the longest of {longest} tokens "
+            found=f"no room for the context beside {len(too_long):,} of the questions, the longest of {longest} tokens "
             f"({names})",
             expected=f"at most {max(room, 0)} tokens: preprocessing.max_length {max_length}, less {special} marks, "
             f"less preprocessing.doc_stride {doc_stride}, less one to go on",

@@ -66,9 +66,9 @@ class Columns(Section):
 class Data(Section):
     train: Text | Texts = setting(
         ...,
-        "The rows to learn from: a path, a glob, a hub id, a list of them, or `starter` for the built-in generated "
-        "reviews. Relative paths count from the working directory, not from the recipe's folder, so that a recipe can "
-        "be shared and a shipped one used in place.",
+        "The rows to learn from: a path, a glob, a hub id, a list of them, or generated ones: `starter` "
+        "(reviews), `starter:pairs`, `starter:questions`. Relative paths count from the working directory, not from "
+        "the recipe's folder, so that a recipe can be shared and a shipped one used in place.",
         allowed=PATHS + ", or 'starter'",
     )
     validation: Text | Texts | None = setting(

@@ -5,6 +5,7 @@ The test split is never used to choose anything: where no validation is given, i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,17 @@ from fasttune.data.token_cache import cached, key_of
 from fasttune.data.token_store import TokenStore
 from fasttune.errors import DataError, Problem, UsageError
 from fasttune.recipe import Recipe
-from fasttune.starter import reviews
+from fasttune.starter import pairs, questions, reviews
 from fasttune.tasks import TASKS, Rows, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-STARTER = "starter"  # the value of data.train that names the generated reviews
+STARTERS: dict[str, Callable[[], dict[str, Any]]] = {  # generated data sets, as `data.train` names them
+    "starter": reviews.generate,
+    "starter:pairs": pairs.generate,
+    "starter:questions": questions.generate,
+}
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 # Above this share of unknown tokens a tokenizer does not know the language of the texts. English reviews under an
 # English WordPiece have less than 0.1 %; Chinese ones most of their characters.
@@ -55,14 +60,18 @@ class Splits:
         return [split for split in (self.train, self.validation, self.test) if split is not None]
 
 
+def is_starter(spec: str | list[str]) -> bool:
+    return isinstance(spec, str) and spec in STARTERS
+
+
 def open_source(spec: str | list[str], split: str) -> Source:
-    """A file, glob, folder or hub id, or the generated reviews."""
-    if spec != STARTER:
+    """A file, glob, folder or hub id, or generated rows."""
+    if not is_starter(spec):
         return load_source(spec, split)
-    splits = reviews.generate()
+    splits = STARTERS[str(spec)]()
     if split not in splits:
         raise UsageError(Problem(where="--split", found=repr(split), expected=f"one of {', '.join(splits)}"))
-    return from_rows(splits[split], f"{STARTER}:{split}")
+    return from_rows(splits[split], f"{spec}:{split}")
 
 
 @dataclass
@@ -112,7 +121,7 @@ def read_splits(recipe: Recipe) -> Splits:
     train, source = reader.rows(data.train, TRAIN)
     task = reader.task_class.from_rows(train.rows, recipe, train.where)
     reader.notes += task.notes
-    own = (VALIDATION, TEST) if data.train == STARTER else source.split_names
+    own = (VALIDATION, TEST) if is_starter(data.train) else source.split_names
     specs = {VALIDATION: data.validation, TEST: data.test}
     others: dict[str, Split | None] = {VALIDATION: None, TEST: None}
     for name, spec in specs.items():
