@@ -113,9 +113,9 @@ def tokenize(
             padding=False,
             return_attention_mask=False,
         ).encodings
-        parts["input_ids"].append(_flat(encodings, "ids", np.int32))
+        parts["input_ids"].append(flat(encodings, "ids", np.int32))
         if has_types:
-            parts["token_type_ids"].append(_flat(encodings, "type_ids", np.int8))
+            parts["token_type_ids"].append(flat(encodings, "type_ids", np.int8))
         lengths += map(len, encodings)
         long = [first + index for index, encoding in enumerate(encodings) if encoding.overflowing]
         whole = _whole_lengths(tokenizer, [(texts[row], None if pairs is None else pairs[row]) for row in long])
@@ -129,7 +129,8 @@ def tokenize(
     return TokenStore(inputs, starts, np.arange(len(lengths)), np.array(num_cut, dtype=np.int64))
 
 
-def _flat(encodings: Sequence[Any], name: str, dtype: type[np.generic]) -> np.ndarray:
+def flat(encodings: Sequence[Any], name: str, dtype: type[np.generic]) -> np.ndarray:
+    """One attribute of all tokens of these `tokenizers.Encoding`s, end to end."""
     return np.concatenate([np.array(getattr(encoding, name), dtype=dtype) for encoding in encodings])
 
 

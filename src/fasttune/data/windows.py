@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fasttune.data.text_file import row_name, some_of
-from fasttune.data.token_store import IGNORED, TokenStore
+from fasttune.data.token_store import IGNORED, TokenStore, flat
 from fasttune.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROWS_AT_ONCE = 200  # bounds the memory that the tokenizer's own results take
+ROWS_AT_ONCE = 50  # bounds the memory that the tokenizer's own results take
 
 Span = tuple[int, int]  # characters [start, stop) of the context
 
@@ -40,13 +40,14 @@ def windows(
     check_room(questions, tokenizer, max_length, doc_stride, where, place)
     question_first = tokenizer.padding_side == "right"
     has_types = "token_type_ids" in tokenizer.model_input_names
-    ids, types, offsets, lengths, rows, spans, cls = [], [], [], [], [], [], []
+    parts: dict[str, list[np.ndarray]] = {"input_ids": [], "token_type_ids": [], "offsets": []}
+    lengths, rows, spans, cls = [], [], [], []
     for first in range(0, len(questions), ROWS_AT_ONCE):
         chosen = slice(first, first + ROWS_AT_ONCE)
         # Some data sets have a screen of spaces before a question; they say nothing and could fill the window.
-        parts = ([question.lstrip() for question in questions[chosen]], list(contexts[chosen]))
+        texts = ([question.lstrip() for question in questions[chosen]], list(contexts[chosen]))
         batch = tokenizer(
-            *(parts if question_first else parts[::-1]),
+            *(texts if question_first else texts[::-1]),
             truncation="only_second" if question_first else "only_first",
             max_length=max_length,
             stride=doc_stride,
@@ -55,23 +56,30 @@ def windows(
             padding=False,
         )
         rows += [first + row for row in batch["overflow_to_sample_mapping"]]
+        parts["input_ids"].append(flat(batch.encodings, "ids", np.int32))
+        parts["token_type_ids"].append(flat(batch.encodings, "type_ids", np.int8))
+        parts["offsets"].append(flat(batch.encodings, "offsets", np.int32))
+        begin = 0
         for encoding in batch.encodings:
-            of_context = np.array([part == int(question_first) for part in encoding.sequence_ids])
-            begin = int(of_context.argmax())
-            spans.append((begin, begin + int(of_context.sum())))
-            ids.append(np.array(encoding.ids, dtype=np.int32))
-            cls.append(encoding.ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in encoding.ids else 0)
-            types.append(np.array(encoding.type_ids, dtype=np.int8))
-            offsets.append(np.where(of_context[:, None], np.array(encoding.offsets, dtype=np.int32), 0))
-            lengths.append(len(encoding))
-    inputs = {"input_ids": np.concatenate(ids)} | ({"token_type_ids": np.concatenate(types)} if has_types else {})
+            ids, sides = encoding.ids, encoding.sequence_ids
+            first_token, num_tokens = sides.index(int(question_first)), sides.count(int(question_first))
+            spans.append((first_token, first_token + num_tokens))
+            cls.append(ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0)
+            lengths.append(len(ids))
+            own = parts["offsets"][-1][begin : begin + len(ids)]
+            own[:first_token], own[first_token + num_tokens :] = 0, 0
+            begin += len(ids)
+    whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    offsets = whole.pop("offsets")
+    if not has_types:
+        del whole["token_type_ids"]
     return TokenStore(
-        inputs,
+        whole,
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         rows=np.array(rows, dtype=np.int64),
         num_tokens_cut=np.zeros(len(lengths), dtype=np.int64),
         features={"context": np.array(spans, dtype=np.int64), "cls": np.array(cls, dtype=np.int64)},
-        token_features={"offsets": np.concatenate(offsets).astype(np.int32)},
+        token_features={"offsets": offsets},
     )
 
 

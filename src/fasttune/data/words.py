@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NO_WORD = -1
-ROWS_AT_ONCE = 500  # bounds the memory that the tokenizer's own results take
+ROWS_AT_ONCE = 100  # bounds the memory that the tokenizer's own results take
 UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\u3000-\u303f\U00020000-\U0003134f"
 # A character of a script without spaces, a run of letters and digits, or any other single mark.
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]|_+")
