@@ -234,3 +234,17 @@ def test_stride_and_length_that_cannot_work_are_refused(tmp_path: Path, tiny_mod
         fasttune.Error, match=r"E240 .*found no room for the context beside 18 of the questions.*\(id q"
     ):
         fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+
+
+@pytest.mark.real_data
+def test_the_wrong_answers_of_cmrc_are_found_counted_and_set_right(real_data: Path) -> None:
+    data = {"train": str(real_data / "cmrc2018" / "dev.json")}
+    with pytest.raises(fasttune.Error, match="E241") as caught:
+        read_splits(recipes.load({"task": "question-answering", "data": data}))
+    assert "180 more problems" in str(caught.value)  # 20 of the 200 are shown
+    splits = read_splits(recipes.load({"task": "question-answering", "data": {**data, "fix_spans": True}}))
+    (note,) = (note for note in splits.notes if "fix_spans" in note)
+    assert "7 answers moved" in note and "193 stand nowhere" in note and "leaves 0 questions" in note
+    for split in splits.all():
+        for answers, context in zip(split.rows.values["answers"], split.rows.values["context"], strict=True):
+            assert all(answer.start == -1 or context.startswith(answer.text, answer.start) for answer in answers)
