@@ -6,12 +6,16 @@ import os
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from tiny import make_rows, save_tiny_model, write_csv
 
 CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 ROOT = Path(__file__).parents[1]
+# How long a case takes is the machine's affair; a first call also loads libraries.
+hypothesis.settings.register_profile("fasttune", deadline=None)
+hypothesis.settings.load_profile("fasttune")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

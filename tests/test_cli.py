@@ -338,16 +338,18 @@ REFUSED = {
         ["predict", "run", "training.learning_rate=1", "good"],
         2,
         "training.learning_rate: found a setting that a finished run cannot change, expected one of "
-        "training.precision, training.device, training.tokens_per_microbatch, evaluation.n_best_size, "
-        "evaluation.max_answer_length, evaluation.null_score_diff_threshold, data.columns.ROLE\n"
+        "training.precision, training.device, training.tokens_per_microbatch, data.fix_spans, "
+        "preprocessing.doc_stride, evaluation.n_best_size, evaluation.max_answer_length, "
+        "evaluation.null_score_diff_threshold, data.columns.ROLE\n"
         "  hint: training.precision=fp32",
     ),
     "a second column of texts for a run of single texts": (
         ["predict", "run", "--data", "reviews.csv", "data.columns.text_pair=label"],
         2,
         "data.columns.text_pair: found a setting that a finished run cannot change, expected one of "
-        "training.precision, training.device, training.tokens_per_microbatch, evaluation.n_best_size, "
-        "evaluation.max_answer_length, evaluation.null_score_diff_threshold, data.columns.ROLE\n"
+        "training.precision, training.device, training.tokens_per_microbatch, data.fix_spans, "
+        "preprocessing.doc_stride, evaluation.n_best_size, evaluation.max_answer_length, "
+        "evaluation.null_score_diff_threshold, data.columns.ROLE\n"
         "  hint: training.precision=fp32",
     ),
     "nothing to predict": (

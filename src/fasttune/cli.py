@@ -21,7 +21,7 @@ from fasttune import __version__, display
 from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
 from fasttune.run_folder import write_json_lines
 
-SETTING = re.compile(r"(training|data|evaluation)\.[a-z_.]+=")
+SETTING = re.compile(r"(data|preprocessing|training|evaluation|output|tracking)\.[a-z_.]+=")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="fasttune",
@@ -140,6 +140,9 @@ def predict(
     if texts == ["-"]:
         texts = [line.rstrip("\n") for line in sys.stdin]
     inputs: list[Any] = texts
+    if texts and (questions or contexts):
+        found = f"{len(texts)} texts beside --question and --context"
+        raise UsageError(Problem(where="predict", found=found, expected="texts, or questions with contexts"))
     if pairs:
         inputs = paired("--text-pair", texts, pairs, "texts and {} second texts", "one for each text")
     elif questions or contexts:

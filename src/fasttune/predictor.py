@@ -23,6 +23,8 @@ MAY_OVERRIDE = (
     "training.precision",
     "training.device",
     "training.tokens_per_microbatch",
+    "data.fix_spans",
+    "preprocessing.doc_stride",
     "evaluation.n_best_size",
     "evaluation.max_answer_length",
     "evaluation.null_score_diff_threshold",

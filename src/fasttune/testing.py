@@ -21,7 +21,7 @@ from fasttune.batching.collate import MicroBatch, collate
 from fasttune.data.columns import resolve
 from fasttune.data.sources import from_rows
 from fasttune.data.token_store import TokenStore
-from fasttune.data.words import WORD
+from fasttune.data.words import words_of
 from fasttune.distributed import make_accelerator
 from fasttune.engine.evaluation import Outputs, run_split
 from fasttune.recipe import METRICS, Recipe
@@ -157,11 +157,14 @@ def _check_results(task: Task, store: TokenStore, model: transformers.PreTrained
         )
 
     whole = run(100_000)
+    assert not np.isnan(whole.results).any(), "results that are no numbers"
     length = store.num_tokens if task.result_per_token else len(store)
     assert len(whole.results) == length, f"{len(whole.results)} results for {length}"
     for other in (run(1), run(200), run(200, MAX_LENGTH)):
-        same = np.isclose(other.results, whole.results, atol=TOLERANCE, rtol=TOLERANCE) | ~np.isfinite(whole.results)
-        assert same.mean() > 0.99, "results depend on what else is in the micro-batch"
+        assert np.array_equal(np.isfinite(other.results), np.isfinite(whole.results)), "not finite, or only at times"
+        finite = np.isfinite(whole.results)
+        same = np.isclose(other.results[finite], whole.results[finite], atol=TOLERANCE, rtol=TOLERANCE)
+        assert same.mean() > 0.99, "results depend on what else is in the micro-batch"  # equal scores may change places
     return whole
 
 
@@ -204,7 +207,7 @@ def _flat(task: Task, batch: MicroBatch, results: torch.Tensor) -> np.ndarray:
 
 def tiny_tokenizer(texts: Iterable[str]) -> transformers.PreTrainedTokenizerBase:
     """BERT's, with the words of these texts as its vocabulary."""
-    words = dict.fromkeys(word.lower() for text in texts for word in WORD.findall(text))
+    words = dict.fromkeys(word.lower() for text in texts for word in words_of(text).words)
     vocabulary = {piece: number for number, piece in enumerate([*SPECIAL, *words])}
     return transformers.BertTokenizer(vocab=vocabulary, model_max_length=MAX_LENGTH)
 

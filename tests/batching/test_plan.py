@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fasttune.batching.plan import Plan, evaluation_microbatches, microbatch_seed
@@ -26,7 +26,6 @@ def all_microbatches(plan: Plan, step: int) -> list[np.ndarray]:
     return [cut for rank in range(plan.num_ranks) for cut in plan.microbatches(step, rank)]
 
 
-@settings(deadline=None)
 @given(plans, st.integers(0, 3))
 def test_every_example_once_an_epoch(plan: Plan, epoch: int) -> None:
     steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
@@ -34,7 +33,6 @@ def test_every_example_once_an_epoch(plan: Plan, epoch: int) -> None:
     assert sorted(seen) == list(range(len(plan.lengths)))
 
 
-@settings(deadline=None)
 @given(plans)
 def test_the_budget_is_kept_unless_one_example_exceeds_it_alone(plan: Plan) -> None:
     for cut in all_microbatches(plan, 0):
@@ -43,7 +41,6 @@ def test_the_budget_is_kept_unless_one_example_exceeds_it_alone(plan: Plan) -> N
         assert cost <= plan.tokens_per_microbatch or len(cut) == 1
 
 
-@settings(deadline=None)
 @given(plans, st.integers(1, 400), st.integers(1, 3))
 def test_a_step_holds_the_same_examples_for_any_budget_and_ranks(plan: Plan, budget: int, ranks: int) -> None:
     other = Plan(plan.lengths, plan.batch_size, budget, plan.seed, not plan.padded, ranks)

@@ -87,6 +87,9 @@ def test_answers_that_are_not_where_they_should_be(cell: Any, start: Any, code: 
         ([{"text": "Ann", "answer_start": "8"}], None),
         (["Ann"], None),
         ("Ann", "eight"),
+        ("Ann", "8.5"),
+        (" ", 7),
+        ({"text": [" "], "answer_start": [3]}, None),
     ],
 )
 def test_other_forms_are_refused_with_an_example(cell: Any, start: Any) -> None:
@@ -117,3 +120,16 @@ def test_fixing_moves_what_stands_once_and_sets_the_rest_aside() -> None:
 
 def test_without_a_start_fixing_cannot_help() -> None:
     assert refused("Rome", None, fix=True).code == "E241" and refused("Ann", None, fix=True).code == "E242"
+
+
+def test_places_that_overlap_are_two_places() -> None:
+    args = (["banana"], "rows", lambda row: f"row {row + 1}")
+    with pytest.raises(DataError, match="E242"):
+        read_answers(["ana"], None, *args, False)
+    found = read_answers([{"text": ["ana"], "answer_start": [0]}], None, *args, True)
+    assert found.rows == [(Answer("ana", NOWHERE),)]
+
+
+def test_a_wrong_start_is_named() -> None:
+    assert refused("Ann", "eight").found == "answer_start 'eight'"
+    assert read("Ann", "8.0").rows == [(Answer("Ann", 8),)]  # as pandas writes whole numbers beside missing ones

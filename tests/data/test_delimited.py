@@ -200,7 +200,7 @@ def tables(draw):
     return draw(st.lists(row, min_size=1, max_size=8))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     rows=tables(),
     # Not "\n" with QUOTE_MINIMAL: older Pythons leave a CR unquoted there, which nobody can tell from a line end.
@@ -217,7 +217,7 @@ def test_any_table_of_strings_that_csv_writes_is_read_back_identical(tmp_path_fa
     assert [list(row.values()) for row in dataset] == rows
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=tables())
 def test_any_table_that_csv_writes_with_tabs_is_read_back_identical(tmp_path_factory, rows):
     # Quoted rows whose lines also split into the right number of fields look like a file without quoting: see

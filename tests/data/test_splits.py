@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasttune.data.splits import holdout, sample
+from fasttune.data.splits import grouped_holdout, holdout, sample
 from fasttune.errors import DataError
 
 LABELS = [0] * 60 + [1] * 30 + [2] * 10
@@ -66,3 +66,19 @@ def test_a_sample_is_what_datasets_draws(num_rows, limit, seed):
 
 def test_without_a_limit_rows_keep_their_order():
     assert sample(5, None, 0) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_large_group_stays_in_training(seed: int) -> None:
+    groups = ["a"] * 95 + ["b"] * 5
+    train, validation = grouped_holdout(groups, 0.1, seed)
+    assert (len(train), len(validation)) == (95, 5)
+    groups = ["a"] * 400 + [f"text {number}" for number in range(40)]
+    train, validation = grouped_holdout(groups, 0.1, seed)
+    assert 30 <= len(validation) <= 40 and not {groups[row] for row in train} & {groups[row] for row in validation}
+
+
+def test_groups_that_cannot_be_parted() -> None:
+    with pytest.raises(DataError, match="that all share one text"):
+        grouped_holdout(["a"] * 5, 0.1, 0)
+    assert [len(side) for side in grouped_holdout(["a", "b"], 0.1, 0)] == [1, 1]

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny import WORDS, tiny_tokenizer
 
@@ -25,7 +25,6 @@ def tokenizer_of(side: str):
     return tokenizer
 
 
-@settings(deadline=None)
 @given(
     question=st.lists(st.sampled_from(WORDS), min_size=1, max_size=5).map(" ".join),
     context=TEXT,
@@ -102,3 +101,31 @@ def test_what_leaves_no_room_is_refused_before_the_tokenizer_sees_it(
     assert problem.code == "E240" and problem.hint == hint and "row 2" in problem.found
     if hint.startswith("preprocessing"):
         windows(["good " * words], ["bad food " * 20], tiny_tokenizer(), max_length, int(hint.split("=")[1]), "rows")
+
+
+@pytest.mark.parametrize("context", [" \u200b", "\u200b"])
+def test_a_context_without_tokens_is_a_window_without_context(context: str) -> None:
+    store = windows(["good"], [context], tiny_tokenizer(), 20, 2, "rows")
+    assert store.features["context"].tolist() == [[0, 0]] and not store.token_features["offsets"].any()
+
+
+@pytest.mark.parametrize(
+    ("context", "span", "expected"),
+    [
+        ("good food \u202e", (5, 11), (4, 4)),  # the last character makes no token
+        ("\u202egood food", (0, 5), (3, 3)),
+    ],
+)
+def test_an_answer_may_reach_beyond_the_tokens_at_the_ends(
+    context: str, span: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    store = windows(["bad"], [context], tiny_tokenizer(), 20, 2, "rows")
+    targets = answer_positions(store, [span], [True])
+    assert (targets["start_positions"][0], targets["end_positions"][0]) == expected
+
+
+def test_an_answer_longer_than_every_window_teaches_nothing() -> None:
+    context = " ".join(["good"] * 40)
+    store = windows(["bad"], [context], tiny_tokenizer(), 20, 2, "rows")
+    targets = answer_positions(store, [(0, len(context))], [True])
+    assert len(store) > 1 and set(targets["start_positions"].tolist()) == {IGNORED}

@@ -81,7 +81,7 @@ def test_they_are_there() -> None:
 
 
 @needs_kernels
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 150), min_size=1, max_size=6), st.sampled_from(native.HEAD_WIDTHS))
 def test_attention_equals_each_sequence_alone(lengths: list[int], width: int) -> None:
     tensors = make_tensors(sum(lengths), width)

@@ -35,7 +35,7 @@ def run(tensors: list[torch.Tensor], boundaries: Boundaries, scale: float) -> to
     return attention(torch.nn.Module(), *tensors, boundaries, scaling=scale)[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(lengths_lists)
 def test_dense_blocks_equal_each_sequence_alone(lengths: list[int]) -> None:
     boundaries = boundaries_of(lengths)

@@ -218,3 +218,20 @@ def test_the_report_counts_questions_and_windows() -> None:
     assert (found["questions with an answer"], found["questions without"]) == (1, 1)
     assert found["windows with the answer"] + found["windows without"] == len(store)
     assert found["windows with the answer"] in (1, 2)
+
+
+def test_a_context_without_tokens_has_no_answer_and_leaves_the_threshold_finite() -> None:
+    rows = make_rows((GOOD,), ())
+    rows.values["context"][1] = "\u200b"
+    task = make_task(rows)
+    results, store = logits_for(task, rows, 60, {0: (GOOD, 3.0)})
+    tuned = task.tuned(results, store, rows)
+    assert np.isfinite(tuned.threshold) and list(tuned.answers(results, store, rows)) == ["good", ""]
+    assert list(tuned.decode(results, store, rows))[1]["n_best"] == []
+
+
+def test_blanks_round_an_answer_are_no_part_of_it() -> None:
+    rows = make_rows((Answer(" good ", 12),), (Answer("again", 44),))
+    store = make_task(rows).encode(rows, tiny_tokenizer(), 60, "rows")
+    starts = store.starts[:-1] + store.targets["start_positions"]
+    assert store.token_features["offsets"][starts, 0].tolist() == [13, 44]

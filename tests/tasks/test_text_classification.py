@@ -126,6 +126,7 @@ def test_a_label_that_training_never_saw_is_refused() -> None:
         (None, ["bad", "good"], ["bad", "good"]),
         (["low", "high"], ["0", "1"], ["low", "high"]),
         ({"n": "no", "y": "yes"}, ["n", "y"], ["no", "yes"]),
+        (["1", "0"], ["1", "0"], ["1", "0"]),
     ],
 )
 def test_the_task_of_a_saved_run_knows_the_labels_of_the_data_and_their_names(

@@ -60,12 +60,17 @@ def read_answers(
         try:
             pairs = _pairs(cell, start)
         except (KeyError, TypeError, ValueError):
-            problems.add(_form_problem(f"{where} {place(row)}", cell))
+            found_as = f"answer_start {shown(start)}" if isinstance(cell, str) else f"{shown(cell)} as answers"
+            problems.add(_form_problem(f"{where} {place(row)}", found_as))
             continue
         for text, said in pairs:
+            if not text.strip():
+                problems.add(_form_problem(f"{where} {place(row)}", "a blank answer"))
+                continue
             begin = _place(text, said, context)
             if begin is None and fix and said is not None:
-                begin = context.find(text) if context.count(text) == 1 else NOWHERE
+                begin = _only_place(text, context)
+                begin = NOWHERE if begin is None else begin
                 found.num_moved += begin != NOWHERE
                 found.num_nowhere += begin == NOWHERE
             if begin is None:
@@ -82,7 +87,11 @@ def _pairs(cell: Any, start: Any) -> list[tuple[str, int | None]]:
     if cell is None or cell == "":
         return []
     if isinstance(cell, str):
-        return [(cell, None if start in (None, "") else int(start))]
+        if start in (None, ""):
+            return [(cell, None)]
+        if float(start) != int(float(start)):
+            raise ValueError
+        return [(cell, int(float(start)))]
     if isinstance(cell, dict):
         pairs = list(zip(cell["text"], cell["answer_start"], strict=True))
     else:
@@ -96,15 +105,15 @@ def _pairs(cell: Any, start: Any) -> list[tuple[str, int | None]]:
 def _place(text: str, said: int | None, context: str) -> int | None:
     """Where the answer begins; None where that is not so, or not clear."""
     if said is None:
-        return context.find(text) if context.count(text) == 1 else None
+        return _only_place(text, context)
     return said if said >= 0 and context.startswith(text, said) else None
 
 
-def _form_problem(where: str, cell: Any) -> Problem:
+def _form_problem(where: str, found: str) -> Problem:
     return Problem(
         code="E244",
         where=where,
-        found=f"{shown(cell)} as answers",
+        found=found,
         expected="a text, or texts with their first characters",
         hint='{"text": ["Paris"], "answer_start": [27]}, or a text with its start in a column of its own',
     )
@@ -113,7 +122,7 @@ def _form_problem(where: str, cell: Any) -> Problem:
 def _problem(text: str, said: int | None, context: str, where: str) -> Problem:
     """What is wrong with this answer, with the place where the text does stand."""
     fix = "count in characters from 0; data.fix_spans=true moves those that stand once and sets the others aside"
-    count = context.count(text)
+    count = len(_places(text, context))
     if count == 0:
         expected = "a text that stands in the context letter by letter"
         hint = fix if said is not None else ""
@@ -138,6 +147,11 @@ def _problem(text: str, said: int | None, context: str, where: str) -> Problem:
         expected=f"answer_start {nearest}",
         hint=fix,
     )
+
+
+def _only_place(text: str, context: str) -> int | None:
+    first = context.find(text)
+    return first if first >= 0 and context.find(text, first + 1) < 0 else None
 
 
 def _places(text: str, context: str) -> list[int]:

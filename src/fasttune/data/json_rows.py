@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fasttune.data.squad_json import flat_rows, is_squad
+from fasttune.data.squad_json import are_answers, flat_rows, is_squad
 from fasttune.data.text_file import FileRows, Problems, TextFile, read_text, row_name
 from fasttune.errors import DataError, Problem, shown
 
@@ -191,7 +191,10 @@ def rows_to_table(rows: list[dict[str, Any]], where: str, place: Callable[[int],
     arrays = []
     for name in names:
         try:
-            arrays.append(pa.array([row[name] for row in rows]))
+            values = [row[name] for row in rows]
+            # Of questions that all have no answer the type could not be told, and files of one set would differ.
+            answers = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int64()))])
+            arrays.append(pa.array(values, type=answers if all(map(are_answers, values)) else None))
         except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
             message = str(error).split("\n")[0]
             problems.add(

@@ -34,7 +34,10 @@ class Vocabulary:
     index: dict[str, int]
 
 
-def label_vocabulary(values: Sequence[str], label_names: LabelNames | None = None, where: str = "labels") -> Vocabulary:
+def label_vocabulary(
+    values: Sequence[str], label_names: LabelNames | None = None, where: str = "labels", role: str = "label"
+) -> Vocabulary:
+    """`role`: that of their column."""
     counts = Counter(values)
     problems = Problems(where)
     if len(counts) == 1:
@@ -44,7 +47,7 @@ def label_vocabulary(values: Sequence[str], label_names: LabelNames | None = Non
     if label_names is not None:
         vocabulary = _named(counts, label_names, where, problems)
     else:
-        problems.add(*_doubts(counts, len(values), where))
+        problems.add(*_doubts(counts, len(values), where, role))
         ordered = sorted(counts, key=_order) if all(map(is_number, counts)) else sorted(counts)
         vocabulary = Vocabulary(tuple(ordered), {name: number for number, name in enumerate(ordered)})
     problems.raise_if_any()
@@ -112,7 +115,7 @@ def _order(value: str) -> tuple[Decimal, str]:
     return Decimal(value), value
 
 
-def _doubts(counts: Counter[str], num_rows: int, where: str) -> list[Problem]:
+def _doubts(counts: Counter[str], num_rows: int, where: str, role: str) -> list[Problem]:
     """What speaks against these values being classes."""
     problems = []
     if len(counts) > MAX_CLASSES or len(counts) > max(ALWAYS_FINE, num_rows / 2):
@@ -122,8 +125,12 @@ def _doubts(counts: Counter[str], num_rows: int, where: str) -> list[Problem]:
                 where=where,
                 found=f"{len(counts):,} different labels in {num_rows:,} rows, such as {_listed(list(counts))}",
                 expected=f"at most {MAX_CLASSES} classes, each of several rows: these look like texts or ids",
-                hint="name the column of the labels: data.columns.label=..."
-                + (", or learn the numbers themselves: problem=regression" if all(map(is_number, counts)) else ""),
+                hint=f"name the column: data.columns.{role}=..."
+                + (
+                    ", or learn the numbers themselves: problem=regression"
+                    if role == "label" and all(map(is_number, counts))
+                    else ""
+                ),
             )
         ]
     alike: dict[object, list[str]] = {}

@@ -29,7 +29,7 @@ def holdout(
         )
     counts = Counter(labels)
     problems = Problems(where)
-    for label in sorted(label for label, count in counts.items() if count < 2):
+    for label in sorted(label for label, count in counts.items() if count < 2 and len(counts) > 1):
         problems.add(
             Problem(
                 code="E213",
@@ -65,7 +65,7 @@ def grouped_holdout(
 ) -> tuple[list[int], list[int]]:
     """Training rows and validation rows, ascending: whole groups, drawn until they hold `fraction` of the rows.
 
-    At least one group is on either side.
+    Groups that would make it twice that are left in training. At least one group is on either side.
     """
     sizes = Counter(groups)
     if len(sizes) < 2:
@@ -80,12 +80,14 @@ def grouped_holdout(
         )
     names = sorted(sizes)
     held_out: set[str] = set()
-    num_rows = 0
+    num_rows, wanted = 0, fraction * len(groups)
     for index in np.random.default_rng(seed).permutation(len(names))[:-1]:
-        if num_rows >= fraction * len(groups):
+        if num_rows >= wanted:
             break
-        held_out.add(names[index])
-        num_rows += sizes[names[index]]
+        if num_rows + sizes[names[index]] <= 2 * wanted:
+            held_out.add(names[index])
+            num_rows += sizes[names[index]]
+    held_out = held_out or {min(names, key=lambda name: sizes[name])}
     sides: tuple[list[int], list[int]] = ([], [])
     for row, group in enumerate(groups):
         sides[group in held_out].append(row)

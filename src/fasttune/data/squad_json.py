@@ -24,6 +24,17 @@ def is_squad(value: Any) -> bool:
     )
 
 
+def are_answers(value: Any) -> bool:
+    """Whether a cell is in the hub's form of answers."""
+    return (
+        isinstance(value, dict)
+        and set(value) == {"text", "answer_start"}
+        and all(isinstance(part, list) for part in value.values())
+        and all(isinstance(text, str) for text in value["text"])
+        and all(type(start) is int for start in value["answer_start"])
+    )
+
+
 def flat_rows(document: dict[str, Any], where: str) -> list[Row]:
     """One row a question: id, title, context, question and, unless none has any, answers as the hub has them.
 
@@ -57,7 +68,8 @@ def _of_article(article: Any, where: str, problems: Problems) -> Iterator[Row]:
             if context is None or text is None:
                 continue
             title = article.get("title")
-            row: Row = {"id": str(question.get("id", asked)), "title": "" if title is None else str(title)}
+            row_id = question.get("id")
+            row: Row = {"id": asked if row_id is None else str(row_id), "title": "" if title is None else str(title)}
             row |= {"context": context, "question": text}
             answers = _answers(question, asked, problems)
             yield row if answers is None else {**row, "answers": answers}

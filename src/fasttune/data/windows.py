@@ -62,7 +62,8 @@ def windows(
         begin = 0
         for encoding in batch.encodings:
             ids, sides = encoding.ids, encoding.sequence_ids
-            first_token, num_tokens = sides.index(int(question_first)), sides.count(int(question_first))
+            num_tokens = sides.count(int(question_first))  # a context of nothing but marks has none
+            first_token = sides.index(int(question_first)) if num_tokens else 0
             spans.append((first_token, first_token + num_tokens))
             cls.append(ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0)
             lengths.append(len(ids))
@@ -127,22 +128,28 @@ def answer_positions(store: TokenStore, spans: Sequence[Span | None], known: Seq
     """`start_positions`, `end_positions` (N,) int64: first and last token of the answer in each window.
 
     `spans`: of each row, None where it has no answer. A window without the whole of it points to its `cls`. IGNORED
-    where the answer of a row is not `known`.
+    where the answer of a row is not `known`, or stands in no window.
     """
     cls, offsets = store.features["cls"], store.token_features["offsets"]
     positions = np.stack([cls, cls], axis=1)
-    for window, row in enumerate(store.rows):
+    rows = store.rows
+    found = np.zeros(len(spans), dtype=bool)
+    for window, row in enumerate(rows):
         span = spans[row]
-        if not known[row]:
-            positions[window] = IGNORED
         if span is None:
+            found[row] = known[row]
             continue
         begin, end = store.features["context"][window]
         characters = offsets[store.starts[window] + begin : store.starts[window] + end]
-        if not len(characters) or span[0] < characters[0, 0] or span[1] > characters[-1, 1]:
-            continue
+        # At the ends of a context an answer may reach beyond the tokens, into characters that make none.
+        starts_before = window > 0 and rows[window - 1] == row and len(characters) and span[0] < characters[0, 0]
+        ends_behind = (
+            window + 1 < len(rows) and rows[window + 1] == row and len(characters) and span[1] > characters[-1, 1]
+        )
         first = int(np.searchsorted(characters[:, 1], span[0], side="right"))
         last = int(np.searchsorted(characters[:, 0], span[1], side="left")) - 1
-        if first <= last:
+        if first <= last and not starts_before and not ends_behind:
             positions[window] = begin + first, begin + last
+            found[row] = True
+    positions[~found[rows]] = IGNORED
     return {"start_positions": positions[:, 0].copy(), "end_positions": positions[:, 1].copy()}

@@ -6,25 +6,24 @@ A word is what the data call a token: a word, a punctuation mark or, where words
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fasttune.data.long_text import special_tokens
 from fasttune.data.text_file import Problems
 from fasttune.data.token_store import TokenStore
 from fasttune.errors import Problem, shown
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 NO_WORD = -1
 ROWS_AT_ONCE = 100  # bounds the memory that the tokenizer's own results take
-UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\u3000-\u303f\U00020000-\U0003134f"
-# A character of a script without spaces, a run of letters and digits, or any other single mark.
-WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]|_+")
-IS_UNSPACED = re.compile(rf"[{UNSPACED}]")
+# Ideographs, kana, full-width forms and CJK punctuation: written without blanks.
+UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003134f]")
 
 Place = Callable[[int], str]
 
@@ -41,15 +40,35 @@ class Sentence(NamedTuple):
 
 
 def words_of(text: str) -> Sentence:
-    """A plain text, cut where people who tag texts cut it: at spaces, round punctuation, round Chinese characters."""
-    return Sentence(text, tuple((found.start(), found.end()) for found in WORD.finditer(text)))
+    """A plain text, cut where people who tag texts cut it: at blanks, round punctuation, round Chinese characters.
+
+    Accents and vowel signs of their own code points, joiners and invisible characters belong to what stands before.
+    """
+    spans: list[tuple[int, int]] = []
+    is_open = False  # whether a run of letters and digits goes on
+    for place, character in enumerate(text):
+        belongs = unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
+        if character.isspace():
+            is_open = False
+        elif spans and spans[-1][1] == place and (belongs or (is_open and _is_of_run(character))):
+            spans[-1] = (spans[-1][0], place + 1)
+        else:
+            spans.append((place, place + 1))
+            is_open = _is_of_run(character)
+        if not belongs and not _is_of_run(character):
+            is_open = False
+    return Sentence(text, tuple(spans))
+
+
+def _is_of_run(character: str) -> bool:
+    return (character.isalnum() or character == "_") and not UNSPACED.match(character)
 
 
 def joined(words: Sequence[str]) -> Sentence:
     """Words as a text: a blank between two of them, unless both are written without."""
     text, spans = "", []
     for word in words:
-        if text and not (IS_UNSPACED.match(text[-1]) and IS_UNSPACED.match(word[:1])):
+        if text and not (UNSPACED.match(text[-1]) and UNSPACED.match(word[:1])):
             text += " "
         spans.append((len(text), len(text) + len(word)))
         text += word
@@ -107,43 +126,37 @@ def word_windows(sentences: Sequence[Sentence], tokenizer: PreTrainedTokenizerBa
     Token feature `word` (T,): the place in its row of the word that this token stands for, NO_WORD for the others. Each
     word is stood for by its first token in just one window: the one where it is farther from the edge.
     """
-    has_types = "token_type_ids" in tokenizer.model_input_names
-    share = max_length // 4
-    ids, types, words, lengths, rows = [], [], [], [], []
+    before, behind = special_tokens(tokenizer)
+    room = max_length - len(before) - len(behind)
+    share = min(max_length // 4, room - 1)
+    parts: dict[str, list[np.ndarray]] = {"input_ids": [], "word": []}
+    rows = []
     for first in range(0, len(sentences), ROWS_AT_ONCE):
         pieces = [_pieces(sentence) for sentence in sentences[first : first + ROWS_AT_ONCE]]
         batch = tokenizer(
-            pieces,
-            is_split_into_words=True,
-            truncation=True,
-            max_length=max_length,
-            stride=share,
-            return_overflowing_tokens=True,
-            padding=False,
+            pieces, is_split_into_words=True, add_special_tokens=False, truncation=False, padding=False, verbose=False
         )
-        own = batch["overflow_to_sample_mapping"]
-        begin = 0
-        for window, (row, encoding) in enumerate(zip(own, batch.encodings, strict=True)):
-            is_last = window + 1 == len(own) or own[window + 1] != row
-            if window and own[window - 1] != row:
-                begin = 0
-            last = len(encoding) if is_last else len(encoding) - share // 2
-            found = _stands_for(encoding, pieces[row], begin, last)
-            begin = max(begin, int(found.max(initial=NO_WORD)) + 1)
-            words.append(found)
-            ids.append(np.array(encoding.ids, dtype=np.int32))
-            types.append(np.array(encoding.type_ids, dtype=np.int8))
-            lengths.append(len(encoding))
-            rows.append(first + row)
-    inputs = {"input_ids": np.concatenate(ids)}
-    if has_types and any(part.any() for part in types):
-        inputs["token_type_ids"] = np.concatenate(types)
+        for row, encoding in enumerate(batch.encodings, start=first):
+            ids, words = np.array(encoding.ids, dtype=np.int32), _first_tokens(encoding.word_ids)
+            begin = owned = 0  # the window's first token, and the first that no window before it stands for
+            while True:
+                stop = min(begin + room, len(ids))
+                last = stop if stop == len(ids) else stop - share // 2
+                own = np.full(stop - begin, NO_WORD, dtype=np.int32)
+                own[owned - begin : last - begin] = words[owned:last]
+                parts["input_ids"].append(np.array([*before, *ids[begin:stop], *behind], dtype=np.int32))
+                parts["word"].append(np.pad(own, (len(before), len(behind)), constant_values=NO_WORD))
+                rows.append(row)
+                if stop == len(ids):
+                    break
+                begin, owned = begin + room - share, last
+    lengths = [len(part) for part in parts["input_ids"]]
     return TokenStore(
-        inputs,
+        {"input_ids": np.concatenate(parts["input_ids"])},
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         rows=np.array(rows, dtype=np.int64),
         num_tokens_cut=np.zeros(len(lengths), dtype=np.int64),
-        token_features={"word": np.concatenate(words)},
+        token_features={"word": np.concatenate(parts["word"])},
     )
 
 
@@ -153,13 +166,9 @@ def _pieces(sentence: Sentence) -> list[str]:
     return [f" {word}" if blank else word for word, blank in zip(sentence.words, before, strict=True)]
 
 
-def _stands_for(encoding: Encoding, pieces: Sequence[str], begin: int, last: int) -> np.ndarray:
-    """(tokens,) int32: the word, from `begin` on, of which this token is the first; none from token `last` on."""
-    found = np.full(len(encoding), NO_WORD, dtype=np.int32)
-    next_word = begin
-    for token, (word, (start, _)) in enumerate(zip(encoding.word_ids[:last], encoding.offsets, strict=False)):
-        # A window may begin inside a word; offsets count from the start of the piece, blank included.
-        if word is not None and word >= next_word and start <= pieces[word].startswith(" "):
-            found[token] = word
-            next_word = word + 1
+def _first_tokens(word_ids: Sequence[int | None]) -> np.ndarray:
+    """(tokens,) int32: the word where a token is the first one of it, NO_WORD elsewhere."""
+    found = np.array([NO_WORD if word is None else word for word in word_ids], dtype=np.int32)
+    goes_on = found[1:] == found[:-1]
+    found[1:][goes_on] = NO_WORD
     return found

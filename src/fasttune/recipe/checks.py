@@ -108,11 +108,17 @@ def _best_metric(recipe: Recipe) -> Iterator[Conflict]:
         )
 
 
+def has(task: str, path: Path) -> bool:
+    """Whether a task has this setting; a task of which nothing is said here has all."""
+    tasks = TASKS_WITH.get(path)
+    return tasks is None or task in tasks or task not in (TEXTS, QUESTIONS, WORDS)
+
+
 def _of_other_tasks(recipe: Recipe) -> Iterator[Conflict]:
     defaults = {path: field.default for path, field in fields()}
     for path, tasks in TASKS_WITH.items():
         value = reduce(getattr, path, recipe)
-        if recipe.task not in tasks and value != defaults[path]:
+        if not has(recipe.task, path) and value != defaults[path]:
             yield Conflict(
                 "E313",
                 (path, ("task",)),

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from fasttune.errors import Problem, RecipeError, nearest, shown
 from fasttune.recipe import foreign, yaml_text
-from fasttune.recipe.checks import TASKS_WITH, conflicts
+from fasttune.recipe.checks import TASKS_WITH, conflicts, has
 from fasttune.recipe.problems import (
     FIELDS,
     TRAIN,
@@ -226,8 +226,9 @@ def _shown_override(text: str, path: FieldPath) -> str:
 def dump(recipe: Recipe) -> str:
     """The whole recipe as YAML, with all defaults that its task has; `load` reads the same recipe from it."""
     content = recipe.model_dump()
-    for (*sections, name), tasks in TASKS_WITH.items():
-        if recipe.task not in tasks:
+    for path in TASKS_WITH:
+        *sections, name = path
+        if not has(recipe.task, path):
             del reduce(getitem, sections, content)[name]
     return yaml_text.write(content)
 

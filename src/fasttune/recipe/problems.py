@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from fasttune.errors import Problem, nearest, shown
 from fasttune.recipe import foreign
 from fasttune.recipe.schema import Recipe, Section, fields, subsection
-from fasttune.recipe.values import METRICS, NUMBER
+from fasttune.recipe.values import METRICS, NUMBER, TASK_NAMES
 from fasttune.recipe.yaml_text import write_inline
 
 Path = tuple[str, ...]
@@ -287,6 +287,8 @@ def _metrics_hint(path: Path, setting: Setting) -> str:
 @functools.cache
 def _choices(path: Path) -> tuple[str, ...]:
     """The words that a field takes, wherever they stand in its type."""
+    if path == ("task",):
+        return tuple(TASK_NAMES)
     return tuple(_words(FIELDS[path].annotation))
 
 

@@ -18,7 +18,7 @@ NUMBER = re.compile(r"[-+]?([0-9]+(_[0-9]+)*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)
 LONGEST_NUMBER = 64  # characters; nobody means more, and Python refuses to read integers of thousands of digits
 LARGEST_SEED = 2**32 - 1  # what numpy takes
 
-TaskName = Literal["text-classification", "question-answering", "token-classification"]
+TASK_NAMES = ["text-classification", "question-answering", "token-classification"]  # as in fasttune.tasks.TASKS
 Metric = Literal[
     "accuracy",
     "f1",
@@ -90,6 +90,12 @@ def _to_report_to(value: object) -> object:
     return [value] if value == "tensorboard" else _to_list(value)  # the bare name, as transformers takes it
 
 
+def _check_task(value: str) -> str:
+    if value not in TASK_NAMES:
+        raise PydanticCustomError("range", "no such task")
+    return value
+
+
 def check_steps(value: int) -> int:
     if value != -1 and value < 1:
         raise PydanticCustomError("range", "out of range")
@@ -108,6 +114,7 @@ def _check_names(value: list[str]) -> list[str]:
     return value
 
 
+TaskName = Annotated[str, Strict(), AfterValidator(_check_task)]
 Number = Annotated[float, BeforeValidator(_to_number)]
 Whole = Annotated[int, BeforeValidator(to_whole)]
 Count = Annotated[Whole, Field(gt=0)]

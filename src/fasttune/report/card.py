@@ -68,6 +68,15 @@ The same on the command line: `fasttune predict PATH "..."`; or by transformers 
 }
 
 
+ANY_USE = """```python
+import fasttune
+
+fasttune.load("PATH OF THIS FOLDER").predict(["..."])
+```
+
+The same on the command line: `fasttune predict PATH "..."`."""
+
+
 def held_out_scores(results: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
     """The split that the card reports (test where there is one) and its metrics without speeds."""
     prefix = "test" if any(name.startswith("test_") for name in results) else "eval"
@@ -115,7 +124,7 @@ def card(
         task=recipe.task,
         model=recipe.model,
         labels=f" Labels: {', '.join(f'`{label}`' for label in label_names)}." if label_names else "",
-        use=USE[recipe.task],
+        use=USE.get(recipe.task, ANY_USE),
         split=split,
         scores="\n".join(f"| {metric} | {value:.4f} |" for metric, value in scores.items()),
         sizes=", ".join(f"{part} {facts['num_rows']:,}" for part, facts in data_report["splits"].items()),

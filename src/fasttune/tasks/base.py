@@ -51,10 +51,10 @@ class Rows:
 
 
 def ids_of(source: Source) -> list[str]:
-    """The column `id` where there is one, else numbers from 0."""
+    """The column `id` where there is one and a value in it, else numbers from 0."""
     dataset = source.dataset
     if "id" in dataset.column_names:
-        return [str(value) for value in dataset["id"]]
+        return [str(row if value is None else value) for row, value in enumerate(dataset["id"])]
     return [str(row) for row in range(len(dataset))]
 
 

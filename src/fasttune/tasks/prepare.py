@@ -30,6 +30,7 @@ STARTERS: dict[str, Callable[[], dict[str, Any]]] = {  # generated data sets, as
     "starter:questions": questions.generate,
 }
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+ANY = "data"  # rows of no split, such as a file to predict
 # Above this share of unknown tokens a tokenizer does not know the language of the texts. English reviews under an
 # English WordPiece have less than 0.1 %; Chinese ones most of their characters.
 MAX_UNKNOWN_SHARE = 0.2
@@ -69,6 +70,7 @@ def open_source(spec: str | list[str], split: str) -> Source:
     if not is_starter(spec):
         return load_source(spec, split)
     splits = STARTERS[str(spec)]()
+    split = TEST if split == ANY else split
     if split not in splits:
         raise UsageError(Problem(where="--split", found=repr(split), expected=f"one of {', '.join(splits)}"))
     return from_rows(splits[split], f"{spec}:{split}")
@@ -88,7 +90,8 @@ class Reader:
         self.notes += source.notes
         where = spec if isinstance(spec, str) else ", ".join(spec)
         columns = self.task_class.columns
-        given = self.recipe.data.columns.model_dump()
+        # Every split has the columns of the training rows.
+        given = {**self.recipe.data.columns.model_dump(), **self.columns}
         if not need_labels:
             targets = {column.role for column in columns if column.is_target}
             columns = tuple(column for column in columns if column.role not in targets)
@@ -150,15 +153,16 @@ def read_labelled(recipe: Recipe, spec: str | list[str], split: str) -> Split:
 
 def read_unlabelled(recipe: Recipe, spec: str | list[str]) -> Split:
     """Rows to predict; a label column is ignored where there is one."""
-    return Reader(recipe, TASKS[recipe.task]).rows(spec, "data", need_labels=False)[0]
+    return Reader(recipe, TASKS[recipe.task]).rows(spec, ANY, need_labels=False)[0]
 
 
 def _hold_out(train: Split, task: Task, recipe: Recipe, notes: list[str]) -> tuple[Split, Split]:
     data = recipe.data
     groups = task.groups(train.rows)
     if groups is None:
-        how = "stratified by label"
-        kept, held_out = holdout(task.strata(train.rows, train.where), data.validation_fraction, data.seed)
+        strata = task.strata(train.rows, train.where)
+        how = "stratified by label" if len(set(strata)) > 1 else "drawn at random"
+        kept, held_out = holdout(strata, data.validation_fraction, data.seed)
     else:
         how = "rows that share a text on one side"
         kept, held_out = grouped_holdout(groups, data.validation_fraction, data.seed, train.where)
@@ -185,6 +189,15 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_len
     settings = {"task": task.name, "encoding": task.encoding(), "max_length": max_length}
     key = key_of(split.rows.values, tokenizer, settings)
     store = cached(key, lambda: task.encode(split.rows, tokenizer, max_length, split.where))
+    if store.is_labelled and not task.weight(targets_of(store)):
+        raise DataError(
+            Problem(
+                code="E256",
+                where=split.where,
+                found=f"nothing to learn or score in the {split.name} rows: no token stands for any target",
+                expected="rows whose answers or tags can be found in their texts",
+            )
+        )
     unknown = tokenizer.unk_token_id
     share = float(np.mean(store.inputs["input_ids"] == unknown)) if unknown is not None and store.num_tokens else 0.0
     if share > MAX_UNKNOWN_SHARE:
@@ -198,6 +211,13 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_len
             )
         )
     return store
+
+
+def targets_of(store: TokenStore) -> dict[str, Any]:
+    """All targets at once, as tensors."""
+    import torch
+
+    return {name: torch.from_numpy(np.array(array)) for name, array in {**store.targets, **store.token_targets}.items()}
 
 
 def report(split: Split, store: TokenStore, task: Task) -> dict[str, Any]:

@@ -6,13 +6,14 @@ n spans kept of each.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fasttune.data.answers import NOWHERE, read_answers
+from fasttune.data.answers import NOWHERE, Answer, read_answers
 from fasttune.data.columns import Column, cells_of, is_text, text_values
 from fasttune.data.sources import Source
 from fasttune.data.token_store import IGNORED, TokenStore
@@ -98,7 +99,12 @@ class QuestionAnswering(Task):
             found = read_answers(cells, starts, values["context"], where, source.place, recipe.data.fix_spans)
             values["answers"] = found.rows
             notes = [f"{where}: {found.note}"] if found.note else []
-        return Rows(ids_of(source), values, tuple(notes))
+        ids = ids_of(source)
+        twice = next((row_id for row_id, count in Counter(ids).items() if count > 1), None)
+        if twice is not None:
+            expected = "an id of its own for each question: answers are kept by id"
+            raise DataError(Problem(code="E247", where=where, found=f"id {shown(twice)} twice", expected=expected))
+        return Rows(ids, values, tuple(notes))
 
     def rows_of(self, inputs: Any) -> Rows:
         """A question and its context, as a tuple or a dict of the two, or several of them."""
@@ -157,13 +163,14 @@ class QuestionAnswering(Task):
         return rows.values["context"]
 
     def describe(self, store: TokenStore) -> dict[str, Any]:
-        in_window = store.targets["start_positions"] != store.features["cls"]
-        in_window &= store.targets["start_positions"] != IGNORED
-        questions = len(np.unique(store.rows))
-        answered = len(np.unique(store.rows[in_window]))
+        positions = store.targets["start_positions"]
+        in_window = (positions != store.features["cls"]) & (positions != IGNORED)
+        questions, answered = len(np.unique(store.rows)), len(np.unique(store.rows[in_window]))
+        lost = len(np.unique(store.rows[positions == IGNORED]))
         return {
             "questions with an answer": answered,
-            "questions without": questions - answered,
+            "questions without": questions - answered - lost,
+            "questions whose answer no window holds": lost,
             "windows with the answer": int(in_window.sum()),
             "windows without": int((~in_window).sum()),
         }
@@ -182,7 +189,7 @@ class QuestionAnswering(Task):
             return store
         placed = [[answer for answer in answers if answer.start != NOWHERE] for answers in rows.values["answers"]]
         # Of several right answers the first one is learned, as the tutorials do.
-        spans = [(own[0].start, own[0].start + len(own[0].text)) if own else None for own in placed]
+        spans = [_span(own[0]) if own else None for own in placed]
         known = [bool(own) or not answers for own, answers in zip(placed, rows.values["answers"], strict=True)]
         return replace(store, targets=answer_positions(store, spans, known))
 
@@ -255,12 +262,15 @@ class QuestionAnswering(Task):
     def tuned(self, results: np.ndarray, store: TokenStore, rows: Rows) -> QuestionAnswering:
         if not self.tunes:
             return self
-        differences, f1 = [], []
+        differences, f1, has_answer = [], [], []
         for (found, none), right in zip(self.candidates(results, store, rows), rows.values["answers"], strict=True):
-            differences.append(none - found[0].score if found else np.inf)
-            f1.append(squad.f1(found[0].answer if found else "", [answer.text for answer in right]))
-        has_answer = np.array([bool(right) for right in rows.values["answers"]])
-        return replace(self, threshold=squad.best_threshold(np.array(differences), np.array(f1), has_answer))
+            if found:  # without a span there is no answer, whatever the threshold
+                differences.append(none - found[0].score)
+                f1.append(squad.f1(found[0].answer, [answer.text for answer in right]))
+                has_answer.append(bool(right))
+        if not differences:
+            return self
+        return replace(self, threshold=squad.best_threshold(np.array(differences), np.array(f1), np.array(has_answer)))
 
     def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
         """Probabilities are a softmax over the spans kept and, where the model may give none, over no answer."""
@@ -297,3 +307,10 @@ class QuestionAnswering(Task):
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         right = [[answer.text for answer in answers] for answers in rows.values["answers"]]
         return squad.score(list(self.answers(results, store, rows)), right, self.metrics)
+
+
+def _span(answer: Answer) -> tuple[int, int]:
+    """Its characters, without blanks at the ends: these are no part of any token."""
+    text = answer.text
+    start = answer.start + len(text) - len(text.lstrip())
+    return start, start + len(text.strip())

@@ -278,8 +278,8 @@ def saved_vocabulary(state: Mapping[str, Any], recipe: Recipe) -> Vocabulary:
     given = recipe.data.label_names
     if isinstance(given, Mapping):
         index |= {value: names.index(name) for value, name in given.items()}
-    elif given is not None:
-        index |= {str(number): number for number in range(len(names))}
+    elif given is not None:  # names go before numbers, as when they were learnt
+        index = {str(number): number for number in range(len(names))} | index
     return Vocabulary(names, index)
 
 

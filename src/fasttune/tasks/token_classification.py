@@ -90,7 +90,7 @@ class TokenClassification(Task):
     @classmethod
     def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> TokenClassification:
         tags = list(chain.from_iterable(rows.values["tags"]))
-        vocabulary = label_vocabulary(tags, recipe.data.label_names, where)
+        vocabulary = label_vocabulary(tags, recipe.data.label_names, where, "tags")
         has_entities = entities.are_entities(vocabulary.names)
         kind = "entities, because tags are such as" if has_entities else "tags, not entities: they are such as"
         first = next((name for name in vocabulary.names if name != entities.OUTSIDE), entities.OUTSIDE)
@@ -162,14 +162,15 @@ class TokenClassification(Task):
         return torch.stack([tag.float(), share], dim=-1)
 
     def tags(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Of each row the tags of its words and their probabilities; a word of which no token is made is outside."""
+        """Of each row the tags of its words and their probabilities; a word of which no token is made is OUTSIDE."""
         names = self.target.vocabulary.names
-        outside = names.index(entities.OUTSIDE) if entities.OUTSIDE in names else 0
         for row, tokens, words in _stand_ins(store, len(rows)):
             number = len(rows.values["tokens"][row].spans)
-            tag, share = np.full(number, outside), np.zeros(number)
-            tag[words], share[words] = results[tokens, 0].astype(np.int64), results[tokens, 1]
-            yield [names[one] for one in tag], share
+            found, shares = [entities.OUTSIDE] * number, np.zeros(number)
+            for word, tag in zip(words, results[tokens, 0].astype(np.int64), strict=True):
+                found[word] = names[tag]
+            shares[words] = results[tokens, 1]
+            yield found, shares
 
     def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
         found = zip(rows.ids, rows.values["tokens"], self.tags(results, store, rows), strict=True)
@@ -187,7 +188,7 @@ class TokenClassification(Task):
             names = [[vocabulary.names[number] for number in row] for row in right]
             return entities.score(predicted, names, self.target.metrics)
         position = {name: number for number, name in enumerate(vocabulary.names)}
-        flat = np.array([position[tag] for tag in chain.from_iterable(predicted)])
+        flat = np.array([position.get(tag, -1) for tag in chain.from_iterable(predicted)])
         wanted = np.fromiter(chain.from_iterable(right), dtype=np.int64)
         return classification.score(wanted, flat, len(vocabulary.names), self.target.metrics)
 
