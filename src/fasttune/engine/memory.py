@@ -80,10 +80,11 @@ def halved(tokens_per_microbatch: int, largest: int, num_sequences: int, reason:
     if num_sequences == 1:
         raise EnvironmentProblem(
             Problem(
-                where=f"one sequence of {largest} tokens",
+                where=f"one text of {largest} tokens",
                 found=reason,
-                expected="memory for one sequence, forward and backward",
-                hint=f"preprocessing.max_length={max(largest // 2, 1)}, a smaller model, or training.device=cpu",
+                expected="memory for one text with all its windows, forward and backward",
+                hint=f"preprocessing.max_length={max(largest // 2, 1)} (preprocessing.long_text=head_tail where texts are "
+                "read in windows), a smaller model, or training.device=cpu",
                 code="E506",
             )
         )
