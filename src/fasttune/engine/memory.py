@@ -83,8 +83,8 @@ def halved(tokens_per_microbatch: int, largest: int, num_sequences: int, reason:
                 where=f"one text of {largest} tokens",
                 found=reason,
                 expected="memory for one text with all its windows, forward and backward",
-                hint=f"preprocessing.max_length={max(largest // 2, 1)} (preprocessing.long_text=head_tail where texts are "
-                "read in windows), a smaller model, or training.device=cpu",
+                hint=f"preprocessing.max_length={max(largest // 2, 1)} (preprocessing.long_text=head_tail where texts "
+                "are read in windows), a smaller model, or training.device=cpu",
                 code="E506",
             )
         )
