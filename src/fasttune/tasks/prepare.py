@@ -113,7 +113,8 @@ def _with_other_task(error: DataError, task_class: type[Task], available: list[s
     for task in TASKS.values():
         required = {column.role for column in task.columns if column.required}
         if task is not task_class and required <= {name.lower() for name in available}:
-            return DataError(*(replace(problem, hint=f"task={task.name}") for problem in error.problems))
+            hinted = (replace(one, hint=f"task={task.name}") if one.code == "E201" else one for one in error.problems)
+            return DataError(*hinted)
     return error
 
 
