@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -245,5 +245,4 @@ def _texts(value: Any) -> list[str]:
 
 
 def _same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
-    compare: Callable[[str], bool] = lambda name: np.array_equal(one[name], other[name])  # noqa: E731
-    return one.keys() == other.keys() and all(map(compare, one))
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)

@@ -47,16 +47,15 @@ def words_of(text: str) -> Sentence:
     spans: list[tuple[int, int]] = []
     is_open = False  # whether a run of letters and digits goes on
     for place, character in enumerate(text):
-        belongs = unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
         if character.isspace():
-            is_open = False
-        elif spans and spans[-1][1] == place and (belongs or (is_open and _is_of_run(character))):
+            continue
+        belongs, is_of_run = unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf"), _is_of_run(character)
+        touches = spans and spans[-1][1] == place
+        if touches and (belongs or (is_open and is_of_run)):
             spans[-1] = (spans[-1][0], place + 1)
         else:
             spans.append((place, place + 1))
-            is_open = _is_of_run(character)
-        if not belongs and not _is_of_run(character):
-            is_open = False
+        is_open = is_of_run or (belongs and is_open)
     return Sentence(text, tuple(spans))
 
 

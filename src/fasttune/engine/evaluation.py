@@ -44,7 +44,7 @@ def run_split(
     padded_length: int | None,
     padded: bool,
 ) -> Outputs:
-    """Memory grows with `results` alone. The model is left in evaluation mode.
+    """What is kept grows with `results` alone. The model is left in evaluation mode.
 
     A micro-batch that does not fit into memory is done again in smaller ones, as are those that follow.
     """

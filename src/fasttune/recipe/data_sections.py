@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict
 
@@ -12,54 +12,40 @@ from fasttune.recipe.values import LARGEST_SEED, Count, NameList, NameTable, Num
 PATHS = "a path, a glob such as 'data/*.csv', a hub id, or a list of them"
 
 
+def column(description: str) -> Any:
+    return setting(None, description, allowed="the name of a column, or nothing (guessed)")
+
+
 class Columns(Section):
-    text: Text | None = setting(
-        None,
+    text: Text | None = column(
         "The column that holds the text. Left out: guessed from the names of the columns, and said.",
-        allowed="the name of a column, or nothing (guessed)",
     )
-    text_pair: Text | None = setting(
-        None,
+    text_pair: Text | None = column(
         "The column that holds the second text of a sentence pair. Left out: guessed where `text` is left out too, and "
         "said; otherwise there is none.",
-        allowed="the name of a column, or nothing (guessed)",
     )
-    label: Text | None = setting(
-        None,
+    label: Text | None = column(
         "The column that holds the label. Left out: guessed from the names of the columns, and said.",
-        allowed="the name of a column, or nothing (guessed)",
     )
-    question: Text | None = setting(
-        None,
+    question: Text | None = column(
         "The column that holds the question. Left out: guessed, and said.",
-        allowed="the name of a column, or nothing (guessed)",
     )
-    context: Text | None = setting(
-        None,
+    context: Text | None = column(
         "The column that holds the text in which the answer stands. Left out: guessed, and said.",
-        allowed="the name of a column, or nothing (guessed)",
     )
-    answers: Text | None = setting(
-        None,
+    answers: Text | None = column(
         "The column that holds the right answers: texts with their first characters, as SQuAD and the hub have them, "
         "or one plain text. Left out: guessed, and said.",
-        allowed="the name of a column, or nothing (guessed)",
     )
-    answer_start: Text | None = setting(
-        None,
+    answer_start: Text | None = column(
         "The column that holds the first character of a plain answer, counted from 0. Left out: guessed where "
         "`answers` is left out too; without one an answer must stand in its context just once.",
-        allowed="the name of a column, or nothing (guessed)",
     )
-    tokens: Text | None = setting(
-        None,
+    tokens: Text | None = column(
         "The column that holds the words of a row, as a list or a text. Left out: guessed, and said.",
-        allowed="the name of a column, or nothing (guessed)",
     )
-    tags: Text | None = setting(
-        None,
+    tags: Text | None = column(
         "The column that holds a tag for each word, as a list or with blanks between. Left out: guessed, and said.",
-        allowed="the name of a column, or nothing (guessed)",
     )
 
 
