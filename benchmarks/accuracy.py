@@ -14,7 +14,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from sides import DATA_SETS, ROOT, SIDES, heading, in_process, machine, recipe_of
+from sides import DATA_SETS, OWN_SIDES, ROOT, SIDES, heading, in_process, machine, recipe_of
 
 DEFAULT_SIDES = ("fasttune", "trainer-best-0")
 
@@ -34,7 +34,8 @@ def summary(title: str, runs: list[dict[str, Any]], facts: dict[str, Any]) -> st
     for side in dict.fromkeys(run["side"] for run in runs):
         own = sorted((run for run in runs if run["side"] == side), key=lambda run: run["seed"])
         alone = [run["train_seconds"] for run in own if not run.get("shared")]
-        cells = [side, SIDES[side].what if side in SIDES else "as shipped"]
+        own_settings = ", ".join(f"{name}={value}" for name, value in OWN_SIDES.get(side, {}).items())
+        cells = [side, SIDES[side].what if side in SIDES else own_settings or "as shipped"]
         cells += [spread([run["scores"][name][-1] for run in own]) for name in names]
         cells.append(spread([max(run["scores"][names[0]]) for run in own]))
         cells.append(f"{statistics.median(alone):,.0f}" if alone else "not alone")
@@ -46,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--sides", nargs="+", default=DEFAULT_SIDES, choices=("fasttune", *SIDES))
+    parser.add_argument("--sides", nargs="+", default=DEFAULT_SIDES, choices=(*OWN_SIDES, *SIDES))
     parser.add_argument("--rows", type=int, help="training rows, drawn with data.seed; default: all")
     parser.add_argument("--shared", action="store_true", help="other work goes on: scores count, times do not")
     arguments = parser.parse_args()

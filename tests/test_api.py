@@ -133,7 +133,13 @@ def test_the_saved_recipe_makes_the_same_run(overfitted: fasttune.Run, tmp_path:
     saved = yaml.safe_load((overfitted.folder / "recipe.yaml").read_text())
     assert saved["training"]["attention_dropout"] == 0.0
     assert saved["training"]["tokens_per_microbatch"] > 0
-    assert saved["data"]["columns"] == {"text": "text", "text_pair": None, "label": "label"}
+    assert saved["data"]["columns"] == {
+        "text": "text",
+        "text_pair": None,
+        "label": "label",
+        "group": None,
+        "time": None,
+    }
     assert saved["problem"] == "single-label"
     again = fasttune.fit(overfitted.folder / "recipe.yaml", output=tmp_path / "again", progress=False)
     weights = [(run.folder / "model.safetensors").read_bytes() for run in (overfitted, again)]

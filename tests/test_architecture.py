@@ -24,9 +24,9 @@ ROWS = [
     {"observers", "report", "export"},
     {"session"},  # one training run
     {"start"},  # how it begins or goes on
-    {"predictor"},
-    {"api"},
+    {"predictor", "preflight"},
     {"display"},
+    {"api"},
     {"cli", "serving", "testing"},
     {"__main__", "__init__"},
 ]

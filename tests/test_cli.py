@@ -339,8 +339,8 @@ REFUSED = {
         2,
         "training.learning_rate: found a setting that a finished run cannot change, expected one of "
         "training.precision, training.device, training.tokens_per_microbatch, data.fix_spans, "
-        "preprocessing.doc_stride, evaluation.n_best_size, evaluation.max_answer_length, "
-        "evaluation.null_score_diff_threshold, data.columns.ROLE\n"
+        "data.encoding, data.header, data.max_bytes, data.drop_empty, preprocessing.doc_stride, "
+        "evaluation.n_best_size, evaluation.max_answer_length, evaluation.null_score_diff_threshold, data.columns.ROLE\n"
         "  hint: training.precision=fp32",
     ),
     "a second column of texts for a run of single texts": (
@@ -348,8 +348,8 @@ REFUSED = {
         2,
         "data.columns.text_pair: found a setting that a finished run cannot change, expected one of "
         "training.precision, training.device, training.tokens_per_microbatch, data.fix_spans, "
-        "preprocessing.doc_stride, evaluation.n_best_size, evaluation.max_answer_length, "
-        "evaluation.null_score_diff_threshold, data.columns.ROLE\n"
+        "data.encoding, data.header, data.max_bytes, data.drop_empty, preprocessing.doc_stride, "
+        "evaluation.n_best_size, evaluation.max_answer_length, evaluation.null_score_diff_threshold, data.columns.ROLE\n"
         "  hint: training.precision=fp32",
     ),
     "nothing to predict": (

@@ -196,7 +196,7 @@ def test_other_splits_have_the_columns_of_the_training_rows(tmp_path: Path, tiny
 
 def test_ids_that_stand_twice_are_refused(tmp_path: Path, tiny_model: Path) -> None:
     rows = [{**row, "id": "same"} for row in make_questions(8)]
-    with pytest.raises(fasttune.Error, match=r"E247 .*id 'same' twice"):
+    with pytest.raises(fasttune.Error, match=r"E249 .*id 'same' twice"):
         fasttune.fit(recipe_of(write(rows, "jsonl", tmp_path), tiny_model), progress=False)
 
 
@@ -237,11 +237,11 @@ def test_questions_and_contexts_that_do_not_match(
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"answers": {"text": ["great"], "answer_start": [1]}}, "E243"),
+        ({"answers": {"text": ["great"], "answer_start": [1]}}, "E240"),
         ({"answers": {"text": ["nowhere"], "answer_start": [1]}}, "E241"),
         ({"answers": {"text": ["great"], "answer_start": []}}, "E244"),
-        ({"context": ""}, "E210"),
-        ({"question": " "}, "E210"),
+        ({"context": ""}, "E243"),
+        ({"question": " "}, "E243"),
     ],
 )
 def test_wrong_rows_are_found_before_a_model_is_loaded(
@@ -257,7 +257,7 @@ def test_wrong_rows_are_found_before_a_model_is_loaded(
 
 def test_the_task_of_questions_is_hinted_at(tmp_path: Path, tiny_model: Path) -> None:
     recipe = {"data": {"train": str(write(make_questions(20), "json", tmp_path))}, "model": str(tiny_model)}
-    with pytest.raises(fasttune.Error, match=r"column for the label(.|\n)*hint: task=question-answering"):
+    with pytest.raises(fasttune.Error, match=r"E116 .*as SQuAD has them(.|\n)*hint: task=question-answering"):
         fasttune.fit(recipe, progress=False)
 
 
@@ -265,7 +265,7 @@ def test_stride_and_length_that_cannot_work_are_refused(tmp_path: Path, tiny_mod
     recipe = recipe_of(write(make_questions(20), "jsonl", tmp_path), tiny_model)
     recipe["preprocessing"] = {"max_length": 20, "doc_stride": 20}
     with pytest.raises(
-        fasttune.Error, match=r"E240 .*found no room for the context beside 18 of the questions.*\(id q"
+        fasttune.Error, match=r"E257 .*found no room for the context beside 18 of the questions.*\(id q"
     ):
         fasttune.fit(recipe, output=tmp_path / "run", progress=False)
 

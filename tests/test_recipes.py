@@ -89,7 +89,7 @@ def test_the_starters_need_no_file(name: str, tiny_model: Path, tmp_path: Path) 
     """Read and split as they are; the embedded model learns them outside of the tests."""
     changes = {
         "model": str(tiny_model),
-        "data": {"max_train_samples": 12, "max_eval_samples": 8},
+        "data": {"max_train_samples": 16, "max_eval_samples": 8},
         "preprocessing": {"max_length": 64, **({"doc_stride": 8} if "squad" in name else {})},
         "training": {"max_steps": 1, "device": "cpu", "precision": "fp32", "warmup_steps": 0},
         "tracking": {"report_to": "none"},

@@ -12,6 +12,7 @@ from fasttune import cli
 
 CONTEXT = "Zoë met Ann in Paris."
 QUESTIONS = "task=question-answering"
+BATCH = "training.batch_size=2"
 WORDS = "task=token-classification"
 
 
@@ -24,13 +25,13 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str], str]] = {
     "answer_start off by one": (
         [question("Ann", 8), question("Ann", 9)],
         [QUESTIONS],
-        "E243 rows.jsonl row 2: found answer 'Ann' at 9 (counted in bytes), where 'nn ' stands, "
+        "E245 rows.jsonl row 2: found answer 'Ann' at 9 (counted in bytes), where 'nn ' stands, "
         "expected answer_start 8",
     ),
     "answer_start one too few": (
         [question("Ann", 8), question("Ann", 7)],
         [QUESTIONS],
-        "E243 rows.jsonl row 2: found answer 'Ann' at 7, where ' An' stands, expected answer_start 8",
+        "E240 rows.jsonl row 2: found answer 'Ann' at 7, where ' An' stands, expected answer_start 8",
     ),
     "answer not in the context": (
         [question("Ann", 8), question("Bob", 8)],
@@ -41,21 +42,21 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str], str]] = {
     "offsets in bytes": (
         [question("Paris", 16)],
         [QUESTIONS],
-        "E243 rows.jsonl row 1: found answer 'Paris' at 16 (counted in bytes), where 'aris.' stands, "
+        "E245 rows.jsonl row 1: found answer 'Paris' at 16 (counted in bytes), where 'aris.' stands, "
         "expected answer_start 15",
     ),
     "stride of max_length": (
         [question("Ann", 8)] * 2,
-        [QUESTIONS, "data.validation=rows.jsonl", "preprocessing.max_length=32", "preprocessing.doc_stride=32"],
-        "E240 rows.jsonl: found no room for the context beside 2 of the questions, the longest of 3 tokens "
+        [QUESTIONS, "data.validation=rows.jsonl", "preprocessing.max_length=32", BATCH, "preprocessing.doc_stride=32"],
+        "E257 rows.jsonl: found no room for the context beside 2 of the questions, the longest of 3 tokens "
         "(id 0, id 1), "
         "expected at most 0 tokens: preprocessing.max_length 32, less 3 marks, less preprocessing.doc_stride 32, "
         "less one to go on\n  hint: preprocessing.doc_stride=25",
     ),
     "question longer than max_length": (
         [question("Ann", 8), question("Ann", 8, "Who " * 40)],
-        [QUESTIONS, "data.validation=rows.jsonl", "preprocessing.max_length=32", "preprocessing.doc_stride=4"],
-        "E240 rows.jsonl: found no room for the context beside 1 of the questions, the longest of 40 tokens (id 1), "
+        [QUESTIONS, "data.validation=rows.jsonl", "preprocessing.max_length=32", BATCH, "preprocessing.doc_stride=4"],
+        "E257 rows.jsonl: found no room for the context beside 1 of the questions, the longest of 40 tokens (id 1), "
         "expected at most 24 tokens: preprocessing.max_length 32, less 3 marks, less preprocessing.doc_stride 4, "
         "less one to go on\n  hint: shorter questions, or a larger max_length",
     ),
@@ -67,7 +68,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str], str]] = {
     "tags of other length than tokens": (
         [{"tokens": ["Ann", "came"], "tags": ["B-PER", "O"]}, {"tokens": ["Ann", "came"], "tags": ["O"]}],
         [WORDS],
-        "E246 rows.jsonl row 2: found 2 words and 1 tags, expected a tag for each word",
+        "E261 rows.jsonl row 2: found 2 words and 1 tags, expected a tag for each word",
     ),
     "free text as label": (
         [{"text": f"review {number}", "label": f"I liked number {number}"} for number in range(12)],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fasttune.api import Predictor, Run, evaluate, fit, load, predict
+    from fasttune.api import Predictor, Run, check, evaluate, fit, load, predict
     from fasttune.errors import Error
     from fasttune.recipe import Recipe
 
@@ -18,13 +18,14 @@ _HOME = {
     "Predictor": "api",
     "Recipe": "recipe",
     "Run": "api",
+    "check": "api",
     "evaluate": "api",
     "fit": "api",
     "load": "api",
     "predict": "api",
 }
 
-__all__ = ["Error", "Predictor", "Recipe", "Run", "evaluate", "fit", "load", "padding_free", "predict"]
+__all__ = ["Error", "Predictor", "Recipe", "Run", "check", "evaluate", "fit", "load", "padding_free", "predict"]
 
 
 def __getattr__(name: str) -> Any:

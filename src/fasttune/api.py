@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fasttune import preflight
 from fasttune.data.preview import sample_rows
-from fasttune.errors import Problem, UsageError
+from fasttune.display.rows import Preview
+from fasttune.errors import DataError, Problem, UsageError
 from fasttune.observers import Observer
 from fasttune.observers.console import ConsoleLog
 from fasttune.predictor import Overrides, Predictor
 from fasttune.recipe import Recipe, is_recipe, shipped
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RESULT_PREFIX, choose, read_json, write_json_lines
-from fasttune.session import Session
+from fasttune.session import Say, Session
 from fasttune.start import start
-from fasttune.tasks import Prediction
-from fasttune.tasks.prepare import TEST, VALIDATION, open_source, read_labelled, read_splits, read_unlabelled
+from fasttune.tasks import TASKS, Prediction
+from fasttune.tasks.marks import tokens_of
+from fasttune.tasks.prepare import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    open_source,
+    read_labelled,
+    read_splits,
+    read_unlabelled,
+    reading_of,
+    task_of,
+)
 
-__all__ = ["Predictor", "Preview", "Run", "evaluate", "fit", "iter_predictions", "load", "predict", "recipe_of", "show"]
+__all__ = [
+    "Predictor",
+    "Preview",
+    "Run",
+    "check",
+    "evaluate",
+    "fit",
+    "iter_predictions",
+    "load",
+    "predict",
+    "recipe_of",
+    "show",
+]
 
 RECIPE_SUFFIXES = (".yaml", ".yml")  # never data: a file that is missing is a missing recipe
+READING_FIELDS = ("encoding", "header", "max_bytes")  # of `data`: how files are read
 RecipeSource = str | Path | Mapping[str, Any] | Recipe
 
 
@@ -60,7 +86,8 @@ def recipe_of(source: RecipeSource, overrides: Overrides = ()) -> tuple[Recipe, 
         return recipe, stem_of(recipe.data.train)
     if is_recipe(source) or Path(source).suffix.lower() in RECIPE_SUFFIXES or _is_typing_error(source):
         return load_recipe(source, overrides), Path(source).stem
-    recipe = load_recipe(load_recipe({"data": {"train": str(source)}}), overrides)
+    task = {} if _names_task(overrides) else {"task": _task_of_bare(str(source), overrides)}
+    recipe = load_recipe(load_recipe({**task, "data": {"train": str(source)}}), overrides)
     return recipe, stem_of(recipe.data.train)
 
 
@@ -75,6 +102,25 @@ def stem_of(data: str | list[str]) -> str:
     stem = Path(first.partition(":")[0]).stem if not Path(first).exists() else Path(first).stem
     kept = "".join(character if character.isalnum() or character in "-_." else "-" for character in stem).strip("-.")
     return kept or "run"
+
+
+def _task_of_bare(data: str, overrides: Overrides) -> str:
+    """The task whose columns the data has: the usual one for texts."""
+    if isinstance(overrides, Mapping):
+        how = {name: value for name, value in overrides.get("data", {}).items() if name in READING_FIELDS}
+        recipe = load_recipe({"data": {"train": data, **how}})
+    else:
+        fields = tuple(f"data.{name}=" for name in READING_FIELDS)
+        recipe = load_recipe({"data": {"train": data}}, [one for one in overrides if one.startswith(fields)])
+    try:
+        task = task_of(open_source(data, TRAIN, reading_of(recipe)).dataset.column_names)
+    except DataError:
+        return recipe.task  # what is wrong is said, with all the rest, when the data are read
+    return recipe.task if task is None else task.name
+
+
+def _names_task(overrides: Overrides) -> bool:
+    return "task" in (overrides if isinstance(overrides, Mapping) else [one.partition("=")[0] for one in overrides])
 
 
 def fit(
@@ -103,7 +149,7 @@ def fit(
         made = load_recipe(made, sections)
     folder = choose(stem, output or made.output.dir, resume)
     console = ConsoleLog(made.training.logging_steps)
-    say: Callable[[str], None] = console.say if progress else (lambda line: None)
+    say: Say = console.say if progress else (lambda line: None)
     if resume and folder.is_finished:
         say(f"{folder.path} is finished; nothing to resume")
         return Run(folder.path, read_json(folder.all_results), "finished before")
@@ -126,6 +172,25 @@ def _run(session: Session, observers: list[Observer]) -> Run:
         metrics = state.evaluations[-1] if state.evaluations else {}
         return Run(path, {**session.train_results(), **metrics}, finished.reason, False, session.signal)
     return Run(path, session.finish(step), finished.reason, example=session.task.example)
+
+
+def check(
+    recipe: RecipeSource, *, overrides: Overrides = (), progress: bool = True, **sections: Mapping[str, Any]
+) -> preflight.Checked:
+    """Everything that can be said before training, all at once: errors are raised, warnings and a forecast returned.
+
+    Recipe, data, model, memory and time are checked; a few steps are run in a temporary folder, nothing is kept.
+    `sections` and `overrides` as for `fit`. `progress` says on stderr what is decided.
+
+    Raises RecipeError, DataError, EnvironmentProblem.
+
+    >>> fasttune.check("reviews.csv").warnings  # doctest: +SKIP
+    """
+    made, _ = recipe_of(recipe, overrides)
+    if sections:
+        made = load_recipe(made, sections)
+    say: Say = ConsoleLog(made.training.logging_steps).say if progress else (lambda line: None)
+    return preflight.check(made, say)
 
 
 def load(run: str | Path, overrides: Overrides = ()) -> Predictor:
@@ -198,16 +263,27 @@ def iter_predictions(
     return iter(predictor.predict(texts))
 
 
-@dataclass(frozen=True)
-class Preview:
-    """Random rows and what is to be said of the data they are from."""
+def show(
+    data: str | list[str],
+    *,
+    num_rows: int = 5,
+    seed: int = 42,
+    split: str = "train",
+    tokenizer: str | None = None,
+    overrides: Overrides = (),
+) -> Preview:
+    """`num_rows` different random rows of a file, folder, glob, address, hub id or `starter`, with label names.
 
-    description: str
-    notes: Sequence[str]
-    rows: list[dict[str, Any]]
+    `tokenizer`: the model whose tokens are shown too, such as "embedded". `overrides`: how to read, such as
+    ["data.encoding=cp1252"].
+    """
+    recipe = load_recipe({"data": {"train": data}}, overrides)
+    source = open_source(data, split, reading_of(recipe))
+    rows = sample_rows(source.dataset, num_rows, seed)
+    tokens = None
+    if tokenizer is not None:
+        from fasttune.engine.pretrained import load_tokenizer
 
-
-def show(data: str | list[str], *, num_rows: int = 5, seed: int = 42, split: str = "train") -> Preview:
-    """`num_rows` different random rows of a file, glob, hub id or `starter`, with label names."""
-    source = open_source(data, split)
-    return Preview(source.description, source.notes, sample_rows(source.dataset, num_rows, seed))
+        task, loaded = task_of(source.dataset.column_names) or TASKS[recipe.task], load_tokenizer(tokenizer)
+        tokens = [tokens_of(row, task, loaded) for row in rows]
+    return Preview(source.description, source.notes, rows, tokens)

@@ -87,6 +87,32 @@ def train(
 
 
 @app.command()
+def check(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (file or shipped name), or data itself.")
+    ],
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Check recipe, data, model, memory and time; train nothing.
+
+    fasttune check reviews.csv
+
+    What cannot be learned from is an error (exit code 4), what is doubtful a warning: repeated rows, rows in two
+    splits, texts with two labels, texts that are cut, and more.
+    """
+    _stay_calm()
+    from fasttune import api
+
+    checked = api.check(recipe, overrides=overrides or (), progress=not quiet)
+    if as_json:
+        _print_json(checked.as_json())
+    else:
+        display.print_checked(checked)
+
+
+@app.command()
 def evaluate(
     run: RunFolderArgument,
     overrides: Overrides = None,
@@ -161,21 +187,30 @@ def predict(
 
 @app.command()
 def show(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A file, glob, hub id, or `starter`.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A file, folder, glob, address, hub id, or `starter`.")],
+    overrides: Overrides = None,
     sample: Annotated[int, typer.Option("--sample", "-n", help="How many rows.")] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Draws the rows.")] = 42,
     split: Annotated[str, typer.Option("--split", help="Of a data set with splits.")] = "train",
+    tokens: Annotated[bool, typer.Option("--tokens", help="Also what the tokenizer makes of each row.")] = False,
+    model: Annotated[str, typer.Option("--model", help="Whose tokenizer.")] = "embedded",
     as_json: Json = False,
 ) -> None:
-    """Random rows of a data set, with label names."""
-    from fasttune import api
+    """Random rows of a data set, with label names, answers and entities marked.
 
-    preview = api.show(data, num_rows=sample, seed=seed, split=split)
+    fasttune show reviews.csv --sample 10 --tokens
+    """
+    _stay_calm()
+    from fasttune import api
+    from fasttune.display import rows
+
+    tokenizer = model if tokens else None
+    preview = api.show(data, num_rows=sample, seed=seed, split=split, tokenizer=tokenizer, overrides=overrides or ())
     if as_json:
-        for row in preview.rows:
+        for row in rows.as_json(preview):
             _print_json(row, indent=None)
     else:
-        display.print_rows(preview)
+        rows.print_rows(preview)
 
 
 @app.command()

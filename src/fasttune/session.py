@@ -36,6 +36,7 @@ from fasttune.recipe import Recipe
 from fasttune.report.card import card
 from fasttune.run_folder import RESULT_PREFIX, RunFolder, read_json, write_json, write_json_lines, write_text
 from fasttune.tasks import Task
+from fasttune.tasks.audit import Audit
 from fasttune.tasks.prepare import TRAIN, VALIDATION, Split, Splits
 
 Say = Callable[[str], None]
@@ -55,6 +56,7 @@ class Session:
     checkpoint: Checkpoint | None
     say: Say
     used_rows: np.ndarray | None = None  # of the word embeddings, where only these are trained
+    audit: Audit = field(default_factory=Audit)  # what is doubtful about the rows
     signal: int | None = None
     # The last scores of each split and the step of the weights they belong to, so that none is computed twice.
     scored: dict[str, tuple[int, Scored]] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from fasttune.recipe import Columns, Recipe, differences, dump
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RunFolder, read_json, write_json, write_text
 from fasttune.session import Say, Session
+from fasttune.tasks.audit import Audit, audit_rows, audit_tokens
 from fasttune.tasks.prepare import TRAIN, Split, Splits, encode, read_splits, report
 
 # What may change between a start and its resume without changing what is learned.
@@ -50,7 +51,19 @@ def start(recipe: Recipe, folder: RunFolder, say: Say) -> Session:
     saved = load_recipe(folder.recipe) if folder.is_run else None
     if saved is not None:
         recipe = reconciled(saved, recipe, folder)
-    splits = read_splits(recipe)
+    session = prepared(recipe, read_splits(recipe), folder, say)
+    for warning in session.audit.warnings:
+        say(f"warning: {warning}")
+    if saved is None:
+        _write_start(session)
+    else:
+        _go_on(session)
+    return session
+
+
+def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit: Audit | None = None) -> Session:
+    """Everything that comes before the first step, except writing. `audit`: of the rows, where it was made before."""
+    audit = audit or audit_rows(splits.all(), splits.task)
     setup = set_up(recipe, recipe.model, splits.task)
     stores = {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
     used_rows = choose_trained_rows(recipe, setup, stores[TRAIN])
@@ -68,12 +81,9 @@ def start(recipe: Recipe, folder: RunFolder, say: Say) -> Session:
         say(line)
     for name, choice in setup.choices.items():
         say(f"{name}: {choice.value} ({choice.reason})")
-    session = Session(recipe, folder, uuid.uuid4().hex, splits, stores, setup, TrainState(), None, say, used_rows)
-    if saved is None:
-        _write_start(session)
-    else:
-        _go_on(session)
-    return session
+    for split in splits.all():
+        audit_tokens(audit, split, stores[split.name], splits.task, setup.tokenizer.unk_token_id)
+    return Session(recipe, folder, uuid.uuid4().hex, splits, stores, setup, TrainState(), None, say, used_rows, audit)
 
 
 def choose_trained_rows(recipe: Recipe, setup: Setup, store: TokenStore) -> np.ndarray | None:
@@ -201,15 +211,20 @@ def _write_start(session: Session) -> None:
             **{name: asdict(choice) for name, choice in setup.choices.items()},
         },
     )
+    write_json(folder.data_report, data_report(session))
+    write_text(folder.recipe, dump(session.recipe))
+
+
+def data_report(session: Session) -> dict[str, Any]:
+    """What data_report.json holds."""
     parts = {split.name: report(split, session.stores[split.name], session.task) for split in session.splits.all()}
-    content = {
+    return {
         "columns": session.splits.columns,
         "notes": session.splits.notes,
         "training_examples": session.stores[TRAIN].fingerprint,
         "splits": parts,
+        "warnings": session.audit.entries,
     }
-    write_json(folder.data_report, content)
-    write_text(folder.recipe, dump(session.recipe))
 
 
 def _go_on(session: Session) -> None:

@@ -46,12 +46,12 @@ def test_the_forms_that_people_keep(cell: Any, start: Any, expected: tuple[Answe
 @pytest.mark.parametrize(
     ("cell", "start", "code", "found", "expected"),
     [
-        ("Ann", 7, "E243", "answer 'Ann' at 7, where ' An' stands", "answer_start 8"),
-        ("Ann", 18, "E243", "answer 'Ann' at 18, where ' An' stands", "answer_start 19"),
-        ("Ann", 21, "E243", "answer 'Ann' at 21, where 'n s' stands", "answer_start 19"),
-        ("Paris", 41, "E243", "answer 'Paris' at 41 (counted in bytes), where 'ris.' stands", "answer_start 39"),
-        ("Ann", -3, "E243", "answer 'Ann' at -3, where no character of the context stands", "answer_start 8"),
-        ("Ann", 999, "E243", "answer 'Ann' at 999, where no character of the context stands", "answer_start 19"),
+        ("Ann", 7, "E240", "answer 'Ann' at 7, where ' An' stands", "answer_start 8"),
+        ("Ann", 18, "E240", "answer 'Ann' at 18, where ' An' stands", "answer_start 19"),
+        ("Ann", 21, "E240", "answer 'Ann' at 21, where 'n s' stands", "answer_start 19"),
+        ("Paris", 41, "E245", "answer 'Paris' at 41 (counted in bytes), where 'ris.' stands", "answer_start 39"),
+        ("Ann", -3, "E240", "answer 'Ann' at -3, where no character of the context stands", "answer_start 8"),
+        ("Ann", 999, "E240", "answer 'Ann' at 999, where no character of the context stands", "answer_start 19"),
         ("Rome", 3, "E241", "answer 'Rome', not in the context", "a text that stands in the context letter by letter"),
         (
             "Rome",
@@ -63,7 +63,7 @@ def test_the_forms_that_people_keep(cell: Any, start: Any, expected: tuple[Answe
         (
             "Ann",
             None,
-            "E242",
+            "E248",
             "answer 'Ann' at 2 places of the context, and no start",
             "a column with its first character",
         ),
@@ -100,7 +100,7 @@ def test_other_forms_are_refused_with_an_example(cell: Any, start: Any) -> None:
 def test_all_problems_at_once() -> None:
     with pytest.raises(DataError) as caught:
         read_answers(["Rome", "Ann", 5], None, [CONTEXT] * 3, "rows.csv", lambda row: f"row {row + 1}", False)
-    assert [problem.code for problem in caught.value.problems] == ["E241", "E242", "E244"]
+    assert [problem.code for problem in caught.value.problems] == ["E241", "E248", "E244"]
 
 
 def test_fixing_moves_what_stands_once_and_sets_the_rest_aside() -> None:
@@ -118,13 +118,37 @@ def test_fixing_moves_what_stands_once_and_sets_the_rest_aside() -> None:
     assert "1 answers moved" in found.note and "2 stand nowhere" in found.note and "leaves 1 questions" in found.note
 
 
+@pytest.mark.parametrize("start", [0, 3, None])
+def test_an_answer_in_another_unicode_form_is_told_and_fixed(start: int | None) -> None:
+    """The context has a letter with its accent, the answer has them apart."""
+    problem = refused("Zoe\u0308", start)
+    assert problem.code == "E242" and "data.fix_spans=true" in problem.hint
+    assert problem.found == "answer 'Zoe\\u0308', which the context writes 'Zo\\xeb': the same in form NFC"
+    found = read_answers(["Zoe\u0308"], [start], [CONTEXT], "rows", lambda row: "row 1", True)
+    assert found.rows == [(Answer("Zoë", 0),)] and found.num_moved == 1
+
+
+def test_the_form_is_found_in_the_middle_and_with_other_widths() -> None:
+    for context, answer, expected in (
+        ("x cafe\u0301 y", "caf\u00e9", Answer("cafe\u0301", 2)),
+        ("um \uff11\uff12 Uhr", "12", Answer("\uff11\uff12", 3)),
+    ):
+        found = read_answers([answer], [0], [context], "rows", lambda row: "row 1", True)
+        assert found.rows == [(expected,)]
+
+
+def test_a_start_counted_in_utf16_is_told() -> None:
+    with pytest.raises(DataError, match=r"E245 .*at 7 \(counted in UTF-16 code units\)"):
+        read_answers(["Ann"], [7], ["\U0001f600 saw Ann"], "rows", lambda row: "row 1", False)
+
+
 def test_without_a_start_fixing_cannot_help() -> None:
-    assert refused("Rome", None, fix=True).code == "E241" and refused("Ann", None, fix=True).code == "E242"
+    assert refused("Rome", None, fix=True).code == "E241" and refused("Ann", None, fix=True).code == "E248"
 
 
 def test_places_that_overlap_are_two_places() -> None:
     args = (["banana"], "rows", lambda row: f"row {row + 1}")
-    with pytest.raises(DataError, match="E242"):
+    with pytest.raises(DataError, match="E248"):
         read_answers(["ana"], None, *args, False)
     found = read_answers([{"text": ["ana"], "answer_start": [0]}], None, *args, True)
     assert found.rows == [(Answer("ana", NOWHERE),)]

@@ -108,7 +108,7 @@ def test_wrong_names_come_together():
         ("E202", "data.columns.label"),
         ("E206", "data.columns.answers"),
     ]
-    assert problems[0].hint == "data.columns.text=text" and problems[1].hint == ""
+    assert problems[0].hint == "data.columns.text=text" and problems[1].hint == "data.columns.label=..."
     assert problems[0].expected == "a column of data.csv: 'text', 'label'"
 
 

@@ -35,17 +35,28 @@ TEXTS = [
     (
         "reviews.csv",
         "text,text\na,b\n",
-        "E113 reviews.csv row 1: found two columns named 'text', expected a different name for each column",
+        "E113 reviews.csv row 1: found two columns named 'text', expected a different name for each column\n"
+        "  hint: rename one of them in the first line of the file",
     ),
     (
         "reviews.tsv",
         "good\tpos\nbad\tneg\nfine\tpos\nwell\tpos\n",
         "E114 reviews.tsv row 1: found a row of data ('pos' is also a value further down), "
         "expected the names of the columns\n"
-        "  hint: printf 'text\\tlabel\\n' | cat - reviews.tsv > named.tsv",
+        "  hint: data.header=false: they are then called column1, column2 and so on",
     ),
-    ("reviews.csv", "", "E103 reviews.csv: found a file of 0 bytes, expected rows of data"),
-    ("reviews.csv", "text,label\n", "E104 reviews.csv: found 0 rows below the header, expected rows of data"),
+    (
+        "reviews.csv",
+        "",
+        "E103 reviews.csv: found a file of 0 bytes, expected rows of data\n"
+        "  hint: write the file again: whatever made it may have been stopped",
+    ),
+    (
+        "reviews.csv",
+        "text,label\n",
+        "E104 reviews.csv: found 0 rows below the header, expected rows of data\n"
+        "  hint: write the file again: whatever made it may have been stopped; without a header: data.header=false",
+    ),
     (
         "reviews.csv",
         b"PK\x03\x04",
@@ -55,18 +66,20 @@ TEXTS = [
     (
         "reviews.pkl",
         b"\x80",
-        "E109 reviews.pkl: found a .pkl file, expected one of .csv, .tsv, .txt, .jsonl, .ndjson, .json, .parquet\n"
+        "E109 reviews.pkl: found a .pkl file, expected one of .csv, .tsv, .txt, .jsonl, .ndjson, .json, .parquet, "
+        ".arrow, .feather\n"
         "  hint: pickle is never read: it can run any code; write the data as .parquet or .csv where it was made",
     ),
     (
         "reviews.jsonl",
         '{"text": "a"}\n{"text": oops}\n',
-        "E115 reviews.jsonl line 2 column 10: found 'oops}', expected a value",
+        "E115 reviews.jsonl line 2 column 10: found 'oops}', expected a value\n"
+        "  hint: write the file with a JSON library, one object a line",
     ),
     (
         "reviews.json",
         '{"data": [{"paragraphs": [{"context": "Ann came.", "qas": [{"id": "q", "answers": []}]}]}]}',
-        "E116 reviews.json article 1, paragraph 1, question 1: found no question, "
+        "E124 reviews.json article 1, paragraph 1, question 1: found no question, "
         "expected a text as SQuAD files have it",
     ),
     (
@@ -78,13 +91,14 @@ TEXTS = [
     (
         "reviews.jsonl",
         '{"text": "a", "label": NaN}\n',
-        "E118 reviews.jsonl line 1: found NaN, expected a number or null: JSON knows no other",
+        "E118 reviews.jsonl line 1: found NaN, expected a number or null: JSON knows no other\n"
+        "  hint: leave the row out, or write its number",
     ),
     (
         "reviews.csv",
         b"text,label\nok,1\ncaf\xe9,1\n",
         "E121 reviews.csv row 3: found byte 0xE9, which is not UTF-8; looks like cp1252, expected UTF-8\n"
-        "  hint: iconv -f cp1252 -t UTF-8 reviews.csv > utf8.csv",
+        "  hint: data.encoding=cp1252",
     ),
     (
         "reviews.csv",

@@ -26,7 +26,7 @@ VOCABULARY = Vocabulary(("a", "b", "c"), {"a": 0, "b": 1, "c": 2})
         ([("a",), ("a", "b"), ()], {}, ("multi-label", None)),
         (["2", "25", "2,25", "3"], {}, ("multi-label", ",")),
         (["a", "b", "a; b"], {}, ("multi-label", ";")),
-        (["a", "b", "a;c"], {}, ("single-label", None)),  # c alone is no label of another row
+        (["a", "b", "a;c"], {"has_names": True}, ("single-label", None)),
         (["food, drink", "food, drink", "room"], {}, ("single-label", None)),
         (["food, drink", "room"], {"problem": "multi-label"}, ("multi-label", ",")),
         (["a b", "a"], {"separator": " "}, ("multi-label", " ")),
@@ -48,6 +48,27 @@ def test_lists_are_refused_where_one_label_was_asked_for(problem: str) -> None:
     assert caught.value.problems[0].code == "E205"
 
 
+def test_labels_that_may_be_one_or_several_are_asked_about() -> None:
+    with pytest.raises(DataError, match=r"E218 rows: found 'a;c' beside 'a'.*\n.*problem=multi-label where ';'"):
+        kind_of(["a", "b", "a;c"], "auto", None, False, "rows")  # c alone is no label of another row
+
+
+def test_measured_numbers_are_no_classes_and_grades_are() -> None:
+    with pytest.raises(DataError, match=r"E217 rows: found 21 different numbers such as 0.5.*\n.*problem=regression"):
+        kind_of([f"{number}.5" for number in range(21)], "single-label", None, False, "rows")
+    grades = [f"{number}.5" for number in range(20)]
+    assert kind_of(grades, "single-label", None, False, "rows").problem == "single-label"
+    assert (
+        kind_of([f"{number}.5" for number in range(21)], "single-label", None, True, "rows").problem == "single-label"
+    )
+
+
+def test_numbers_outside_their_range_are_named() -> None:
+    assert encode_numbers(["0", "5"], "rows", (0, 5)).tolist() == [0, 5]
+    with pytest.raises(DataError, match=r"E232 rows: found -1 \(row 2, row 3\), expected 0 to 5"):
+        encode_numbers(["0", "-1", "5.1"], "rows", (0, 5))
+
+
 def test_parts_of_a_cell() -> None:
     assert parts_of("a, b,,c ", ",") == ("a", "b", "c") and parts_of("", ",") == ()
     assert parts_of(("a", "b"), ",") == ("a", "b") and parts_of("a,b", None) == ("a,b",)
@@ -66,4 +87,4 @@ def test_numbers_are_read_and_anything_else_refused() -> None:
     assert np.array_equal(found, [1.0, -2.5, 5.0, 1e-05, 0.5, 7.0])
     with pytest.raises(DataError, match=r"found 'many' \(row 2.*expected a number in every row") as caught:
         encode_numbers(["1", "many", "3"], "rows")
-    assert caught.value.problems[0].code == "E218"
+    assert caught.value.problems[0].code == "E222"

@@ -116,7 +116,11 @@ def test_unseen_labels_are_counted_with_the_first_row():
     with pytest.raises(DataError) as caught:
         encode_labels(["pos", "neutral", "Pos", "neutral"], vocabulary, "test.csv", lambda index: f"row {index + 2}")
     assert [(problem.code, problem.found, problem.hint) for problem in caught.value.problems] == [
-        ("E214", "label 'neutral' in 2 rows (first: row 3), never in the training data", ""),
+        (
+            "E214",
+            "label 'neutral' in 2 rows (first: row 3), never in the training data",
+            "add rows of it to the training data, or take these rows out",
+        ),
         ("E214", "label 'Pos' in 1 row (first: row 4), never in the training data", "did you mean pos?"),
     ]
 

@@ -69,7 +69,7 @@ def test_what_is_missing_is_said_with_its_place(tmp_path: Path, content: Any, wh
     with pytest.raises(DataError) as caught:
         load_source(str(path))
     problem = caught.value.problems[0]
-    assert problem.code == "E116" and problem.where == f"{path} {where}".rstrip()
+    assert problem.code == "E124" and problem.where == f"{path} {where}".rstrip()
     assert problem.found == found.replace("Ellipsis", "None")
 
 

@@ -66,13 +66,13 @@ def test_texts_are_cut_to_fit_their_tags() -> None:
 @pytest.mark.parametrize(
     ("cell", "tags", "code", "found"),
     [
-        (["Ann", "came"], ("O",), "E246", "2 words and 1 tags"),
-        ("Ann came", ("O", "O", "O"), "E246", "2 words and 3 tags"),
-        ([], ("O",), "E245", "no words"),
-        (" ", (), "E245", "no words"),
-        (7, (), "E245", "7"),
-        (["Ann", 7], (), "E245", "['Ann', 7]"),
-        (None, (), "E245", "None"),
+        (["Ann", "came"], ("O",), "E261", "2 words and 1 tags"),
+        ("Ann came", ("O", "O", "O"), "E261", "2 words and 3 tags"),
+        ([], ("O",), "E260", "no words"),
+        (" ", (), "E260", "no words"),
+        (7, (), "E260", "7"),
+        (["Ann", 7], (), "E260", "['Ann', 7]"),
+        (None, (), "E260", "None"),
     ],
 )
 def test_rows_that_do_not_fit(cell: object, tags: tuple[str, ...], code: str, found: str) -> None:

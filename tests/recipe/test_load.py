@@ -159,14 +159,11 @@ def test_a_dump_holds_every_field_of_its_task_and_no_other(task):
     every = {".".join(path) for path, _ in fields()}
     found = {".".join(path) for path, _ in fields() if _has(written, path)}
     columns = {name.removeprefix("data.columns.") for name in found if name.startswith("data.columns.")}
-    assert (
-        columns
-        == {
-            "text-classification": {"text", "text_pair", "label"},
-            "question-answering": {"question", "context", "answers", "answer_start"},
-            "token-classification": {"tokens", "tags"},
-        }[task]
-    )
+    assert columns == {
+        "text-classification": {"text", "text_pair", "label"},
+        "question-answering": {"question", "context", "answers", "answer_start"},
+        "token-classification": {"tokens", "tags"},
+    }[task] | {"group", "time"}
     for name in every - found:
         with pytest.raises(RecipeError, match=f"with task '{task}'"):
             load(recipe, [f"{name}={OTHER_VALUES.get(name, 'x')}"])
@@ -175,6 +172,7 @@ def test_a_dump_holds_every_field_of_its_task_and_no_other(task):
 
 OTHER_VALUES = {  # valid ones that differ from the default
     "problem": "regression",
+    "data.label_range": "[0, 1]",
     "data.label_names": "[a, b]",
     "data.fix_spans": "true",
     "preprocessing.long_text": "windows",

@@ -6,16 +6,16 @@ A cell holds them as the hub does ({"text": [...], "answer_start": [...]}), as S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, NamedTuple
 
-from fasttune.data.text_file import Problems
+from fasttune.data.text_file import Place, Problems
 from fasttune.errors import Problem, shown
 
 NOWHERE = -1  # the start of an answer that does not stand in its context
-Place = Callable[[int], str]
 
 
 class Answer(NamedTuple):
@@ -39,7 +39,7 @@ class Answers:
             return ""
         lost = sum(bool(row) and all(answer.start == NOWHERE for answer in row) for row in self.rows)
         return (
-            f"data.fix_spans: {self.num_moved:,} answers moved to the only place where they stand; "
+            f"data.fix_spans: {self.num_moved:,} answers moved to the only place where they stand, as written there; "
             f"{self.num_nowhere:,} stand nowhere and are for scoring only, which leaves {lost:,} questions without one "
             "to learn from"
         )
@@ -58,7 +58,7 @@ def read_answers(
     for row, (cell, start, context) in of_row:
         answers = []
         try:
-            pairs = _pairs(cell, start)
+            pairs = pairs_of(cell, start)
         except (KeyError, TypeError, ValueError):
             found_as = f"answer_start {shown(start)}" if isinstance(cell, str) else f"{shown(cell)} as answers"
             problems.add(_form_problem(f"{where} {place(row)}", found_as))
@@ -68,21 +68,21 @@ def read_answers(
                 problems.add(_form_problem(f"{where} {place(row)}", "a blank answer"))
                 continue
             begin = _place(text, said, context)
-            if begin is None and fix and said is not None:
-                begin = _only_place(text, context)
-                begin = NOWHERE if begin is None else begin
-                found.num_moved += begin != NOWHERE
-                found.num_nowhere += begin == NOWHERE
-            if begin is None:
-                problems.add(_problem(text, said, context, f"{where} {place(row)}"))
-            else:
+            repaired = _repaired(text, context) if begin is None and fix else None
+            if begin is not None:
                 answers.append(Answer(text, begin))
+            elif repaired is not None and (repaired.start != NOWHERE or said is not None):
+                answers.append(repaired)
+                found.num_moved += repaired.start != NOWHERE
+                found.num_nowhere += repaired.start == NOWHERE
+            else:
+                problems.add(_problem(text, said, context, f"{where} {place(row)}"))
         found.rows.append(tuple(answers))
     problems.raise_if_any()
     return found
 
 
-def _pairs(cell: Any, start: Any) -> list[tuple[str, int | None]]:
+def pairs_of(cell: Any, start: Any) -> list[tuple[str, int | None]]:
     """Texts, and where they are said to begin; KeyError, TypeError or ValueError for any other form."""
     if cell is None or cell == "":
         return []
@@ -109,6 +109,15 @@ def _place(text: str, said: int | None, context: str) -> int | None:
     return said if said >= 0 and context.startswith(text, said) else None
 
 
+def _repaired(text: str, context: str) -> Answer:
+    """At the only place where it stands, or as the context writes it; else nowhere."""
+    begin = _only_place(text, context)
+    if begin is not None:
+        return Answer(text, begin)
+    other = _otherwise_written(text, context) if text not in context else None
+    return other[1] if other is not None else Answer(text, NOWHERE)
+
+
 def _form_problem(where: str, found: str) -> Problem:
     return Problem(
         code="E244",
@@ -123,6 +132,15 @@ def _problem(text: str, said: int | None, context: str, where: str) -> Problem:
     """What is wrong with this answer, with the place where the text does stand."""
     fix = "count in characters from 0; data.fix_spans=true moves those that stand once and sets the others aside"
     count = len(_places(text, context))
+    if count == 0 and (other := _otherwise_written(text, context)) is not None:
+        form, written = other
+        return Problem(
+            code="E242",
+            where=where,
+            found=f"answer {text!a}, which the context writes {written.text!a}: the same in form {form}",
+            expected="the answer as its context writes it, letter by letter",
+            hint="data.fix_spans=true takes it as the context writes it",
+        )
     if count == 0:
         expected = "a text that stands in the context letter by letter"
         hint = fix if said is not None else ""
@@ -130,23 +148,43 @@ def _problem(text: str, said: int | None, context: str, where: str) -> Problem:
         return Problem(code="E241", where=where, found=found, expected=expected, hint=hint)
     if said is None:
         return Problem(
-            code="E242",
+            code="E248",
             where=where,
             found=f"answer {shown(text)} at {count} places of the context, and no start",
             expected="a column with its first character",
             hint="data.columns.answer_start=...",
         )
     nearest = min(_places(text, context), key=lambda place: abs(place - said))
-    in_bytes = said != nearest and len(context[:nearest].encode()) == said
+    counted = "" if said == nearest else _other_count(context[:nearest], said)
     stands = shown(context[said : said + len(text)]) if 0 <= said < len(context) else "no character of the context"
-    note = " (counted in bytes)" if in_bytes else ""
     return Problem(
-        code="E243",
+        code="E245" if counted else "E240",
         where=where,
-        found=f"answer {shown(text)} at {said}{note}, where {stands} stands",
+        found=f"answer {shown(text)} at {said}{counted}, where {stands} stands",
         expected=f"answer_start {nearest}",
         hint=fix,
     )
+
+
+def _other_count(before: str, said: int) -> str:
+    """In what a start is counted that is right otherwise; Java and JavaScript count UTF-16 code units."""
+    if len(before.encode()) == said:
+        return " (counted in bytes)"
+    return " (counted in UTF-16 code units)" if len(before.encode("utf-16-le")) // 2 == said else ""
+
+
+def _otherwise_written(text: str, context: str) -> tuple[str, Answer] | None:
+    """The Unicode form in which the answer stands in the context after all, and the first such place as it is there."""
+    for form in ("NFC", "NFKC"):
+        wanted = unicodedata.normalize(form, text)
+        if wanted not in unicodedata.normalize(form, context):
+            continue
+        longest = 2 * len(unicodedata.normalize("NFKD", text))
+        for start in range(len(context)):
+            for end in range(start + 1, min(start + longest, len(context)) + 1):
+                if unicodedata.normalize(form, context[start:end]) == wanted:
+                    return form, Answer(context[start:end], start)
+    return None
 
 
 def _only_place(text: str, context: str) -> int | None:

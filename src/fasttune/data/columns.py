@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fasttune.data.guess import ROWS_LOOKED_AT, Look, look_of
 from fasttune.data.labels import Vocabulary, encode_labels, label_vocabulary
-from fasttune.data.text_file import Problems, row_name, some_of
+from fasttune.data.text_file import Place, Problems, counted, row_name, some_of
 from fasttune.errors import DataError, Problem, nearest, shown
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ NO_LABEL = -1  # what hub data sets hold in a ClassLabel column of a test split 
 
 TEXTS_AT_ONCE = 1000
 
-Place = Callable[[int], str]
-
 
 @dataclass(frozen=True)
 class Column:
@@ -52,6 +51,8 @@ class Column:
 
     Predictions need all columns but those whose values are to be predicted (`is_target`). One that `follows` another
     role is guessed only where that is guessed too: who names the text alone means that there is no second one.
+    `may_be_empty`: an empty cell says something, such as that there is no answer. `look`: what its cells look like,
+    where the only column that does may be taken for it.
     """
 
     role: str
@@ -60,6 +61,8 @@ class Column:
     guesses: tuple[str, ...] = ()
     follows: str | None = None
     is_target: bool = False
+    may_be_empty: bool = False
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,16 @@ class Resolved:
 
 
 def resolve(
-    columns: tuple[Column, ...], given: Mapping[str, str | None], available: Sequence[str], where: str
+    columns: tuple[Column, ...],
+    given: Mapping[str, str | None],
+    available: Sequence[str],
+    where: str,
+    cells: Callable[[str], Sequence[Any]] | None = None,
 ) -> Resolved:
-    """Finds the column of each role: as given, else by its usual names, else as the one that is left of two."""
+    """Finds the column of each role: as given, by its usual names, as the one that is left of two, or by its look.
+
+    `cells`: some cells of a column, to look at.
+    """
     problems = Problems(where)
     names = _given_names(columns, given, available, where, problems)
     wrong = {role for role, name in given.items() if name is not None and role not in names}
@@ -93,8 +103,14 @@ def resolve(
         names[missing[0].role] = left[0]
         notes.append(f"{where}: column {shown(left[0])} is taken as the {missing[0].role}: the only other one")
         missing = []
+    looks = {name: look_of(cells(name)) for name in left} if missing and cells is not None and not wrong else {}
     for column in missing:
-        problems.add(_which(column, available, left, where))
+        fitting = [name for name, (look, _) in looks.items() if look is not None and look == column.look]
+        if len(fitting) == 1:
+            names[column.role] = fitting[0]
+            notes.append(f"{where}: column {shown(fitting[0])} is taken as the {column.role}: {looks[fitting[0]][1]}")
+        else:
+            problems.add(_which(column, available, fitting or left, where))
     problems.raise_if_any()
     return Resolved(names, tuple(notes))
 
@@ -122,17 +138,19 @@ def _given_names(
             near = nearest(name, available)
             problems.add(
                 Problem(
-                    code="E202",
+                    code="E230" if role == "text_pair" and near is None else "E202",
                     where=place,
                     found=shown(name),
                     expected=f"a column of {where}: {listed}",
-                    hint=_override(role, near) if near is not None else "",
+                    hint=_override(role, near) if near is not None else f"data.columns.{role}=...",
                 )
             )
         elif name in names.values():
             other = next(role for role, taken in names.items() if taken == name)
             found = f"{shown(name)}, which is also data.columns.{other}"
-            problems.add(Problem(code="E203", where=place, found=found, expected="a column of its own for each role"))
+            hint = _override(role, next((name for name in available if name not in names.values()), "..."))
+            expected = "a column of its own for each role"
+            problems.add(Problem(code="E203", where=place, found=found, expected=expected, hint=hint))
         else:
             names[role] = name
     return names
@@ -198,9 +216,21 @@ def cells_of(dataset: datasets.Dataset, column: str) -> list[Any]:
     return _cells(dataset, column).to_pylist()
 
 
+def some_cells(dataset: datasets.Dataset, column: str) -> list[Any]:
+    """The first of them."""
+    return cells_of(dataset.select(range(min(ROWS_LOOKED_AT, dataset.num_rows))), column)
+
+
 def _names_of(feature: Any) -> list[str] | None:
     """The class names of a ClassLabel column. Told by its attribute, so that `datasets` need not be imported."""
     return list(feature.names) if type(feature).__name__ == "ClassLabel" else None
+
+
+def empty_rows(dataset: datasets.Dataset, column: str) -> list[int]:
+    """The rows whose cell holds nothing: no value, blanks only, an empty list of words, no class."""
+    names = _names_of(dataset.features[column])
+    # An empty list of labels is a row without labels, which is one to learn from; read_sentences refuses one of words.
+    return [row for row, value in enumerate(cells_of(dataset, column)) if _is_no_label(value, names)]
 
 
 def text_values(
@@ -218,7 +248,7 @@ def text_values(
     values = Texts(_cells(dataset, column))
     empty = [place(index) for index, value in enumerate(values) if value is None or not value.strip()]
     if empty:
-        raise DataError(_empty_problem("E210", at, empty, "text"))
+        raise DataError(_empty_problem("E243" if role in ("question", "context") else "E210", at, empty, "text"))
     return values
 
 
@@ -226,9 +256,9 @@ def _empty_problem(code: str, where: str, places: list[str], what: str) -> Probl
     return Problem(
         code=code,
         where=where,
-        found=f"{len(places):,} empty {what}{'s' if len(places) > 1 else ''} ({some_of(places)})",
+        found=f"{counted(len(places), f'empty {what}')} ({some_of(places)})",
         expected=f"a {what} in every row",
-        hint=f"take these rows out, or write their {what}s in",
+        hint="data.drop_empty=true leaves these rows out",
     )
 
 

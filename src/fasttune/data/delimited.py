@@ -2,7 +2,7 @@
 
 Parsed by the standard library's csv module in strict mode: faults are errors, never repaired. Nothing is read as
 missing, as a number or as a date. A row number in a message is the line of the file where the record begins, so the
-header is row 1.
+header, where there is one, is row 1.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 from fasttune.data.labels import is_number
-from fasttune.data.text_file import FileRows, Problems, read_text
+from fasttune.data.storage import Reading
+from fasttune.data.text_file import WRITE_AGAIN, FileRows, Problems, read_text
 from fasttune.errors import DataError, Problem, shown
 
 DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
@@ -50,23 +49,31 @@ class Scan:
     num_blank: int = 0  # empty lines between rows
 
 
-def read_delimited(path: Path, where: str) -> FileRows:
-    file = read_text(path, where)
+def read_delimited(where: str, suffix: str, reading: Reading) -> FileRows:
+    """`where` is the path or address of the file, `suffix` its ending without packing."""
+    file = read_text(where, reading)
     notes = list(file.notes)
     with _long_fields():
-        usual = "," if path.suffix.lower() == ".csv" else "\t"
+        usual = "," if suffix == ".csv" else "\t"
         delimiter = detect_delimiter(file.text, preferred=usual)
         if delimiter != usual:
             notes.append(f"{where}: fields are separated by a {DELIMITER_NAMES[delimiter]}")
-        scan, note = _scan_tabs(file.text, where) if delimiter == "\t" else (_scan(file.text, delimiter, where), "")
+        scan, note = (
+            _scan_tabs(file.text, where, reading.header)
+            if delimiter == "\t"
+            else (_scan(file.text, delimiter, where, reading.header), "")
+        )
     if note:
         notes.append(f"{where}: {note}")
     if scan.num_blank:
         notes.append(f"{where}: {scan.num_blank:,} empty lines between rows are not read as rows")
-    _check_header(scan, delimiter, where)
+    if reading.header:
+        _check_header(scan, where)
     scan.problems.raise_if_any()
     if not scan.records:
-        raise DataError(Problem(code="E104", where=where, found="0 rows below the header", expected="rows of data"))
+        hint = f"{WRITE_AGAIN}; without a header: data.header=false"
+        found = "0 rows below the header"
+        raise DataError(Problem(code="E104", where=where, found=found, expected="rows of data", hint=hint))
     return FileRows(_to_table(scan), scan.row_numbers, file.sha256, tuple(notes))
 
 
@@ -111,7 +118,8 @@ def _share_like_header(text: str, delimiter: str, *, quoted: bool = True) -> flo
     return sum(len(record) == len(records[0]) for record in records) / len(records)
 
 
-def _scan(text: str, delimiter: str, where: str, *, quoted: bool = True) -> Scan:
+def _scan(text: str, delimiter: str, where: str, header: bool, *, quoted: bool = True) -> Scan:
+    """`header`: whether the first record holds the names of the columns, which are column1, column2 ... otherwise."""
     scan = Scan(problems=Problems(where))
     reader = _reader(text, delimiter, quoted=quoted)
     start, num_blank = 1, 0
@@ -119,9 +127,10 @@ def _scan(text: str, delimiter: str, where: str, *, quoted: bool = True) -> Scan
         for record in reader:
             if not record:
                 num_blank += 1
-            elif not scan.names:
+            elif not scan.names and header:
                 scan.names = record
             else:
+                scan.names = scan.names or [f"column{number}" for number in range(1, len(record) + 1)]
                 scan.num_blank += num_blank
                 num_blank = 0
                 if len(record) == len(scan.names):
@@ -185,12 +194,12 @@ def _broken_quote(message: str, start: int, line: int, where: str) -> Problem:
     return Problem(code="E112", where=f"{where} row {line}", found=message, expected="a record")
 
 
-def _scan_tabs(text: str, where: str) -> tuple[Scan, str]:
+def _scan_tabs(text: str, where: str, header: bool) -> tuple[Scan, str]:
     """Tab-separated files come with quoting (spreadsheets, pandas) and without (research data): the data decides."""
     if '"' not in text:
-        return _scan(text, "\t", where), ""
-    literal = _scan(text, "\t", where, quoted=False)
-    quoted = _scan(text, "\t", where)
+        return _scan(text, "\t", where, header), ""
+    literal = _scan(text, "\t", where, header, quoted=False)
+    quoted = _scan(text, "\t", where, header)
     if literal.problems and not quoted.broken and len(quoted.problems) <= len(literal.problems):
         return quoted, "double quotes are read as quoting"
     if literal.problems or quoted.problems or not _may_be_quoted(literal):
@@ -211,7 +220,7 @@ def _may_be_quoted(literal: Scan) -> bool:
     return True
 
 
-def _check_header(scan: Scan, delimiter: str, where: str) -> None:
+def _check_header(scan: Scan, where: str) -> None:
     seen: set[str] = set()
     for name in scan.names:
         if name in seen:
@@ -221,38 +230,34 @@ def _check_header(scan: Scan, delimiter: str, where: str) -> None:
                     where=f"{where} row 1",
                     found=f"two columns named {shown(name)}",
                     expected="a different name for each column",
+                    hint="rename one of them in the first line of the file",
                 )
             )
         seen.add(name)
-    position, evidence = _looks_like_data(scan)
+    evidence = _looks_like_data(scan)
     if evidence:
-        others = [f"column{number}" for number in range(1, len(scan.names))]
-        names = ["text", *others[1:]] if others else []
-        names.insert(position, "label")
-        header = delimiter.join(names).replace("\t", "\\t")
-        name = shlex.quote(where)
         scan.problems.add(
             Problem(
                 code="E114",
                 where=f"{where} row 1",
                 found=f"a row of data ({evidence})",
                 expected="the names of the columns",
-                hint=f"printf '{header}\\n' | cat - {name} > named{Path(where).suffix}",
+                hint="data.header=false: they are then called column1, column2 and so on",
             )
         )
 
 
-def _looks_like_data(scan: Scan) -> tuple[int, str]:
-    """What in the first row no header would hold, and in which column."""
+def _looks_like_data(scan: Scan) -> str:
+    """What in the first row no header would hold, or nothing."""
     if any(name.strip().lower() in USUAL_NAMES for name in scan.names):
-        return 0, ""
+        return ""
     for position, name in enumerate(scan.names):
         values = [record[position] for record in scan.records[:1000]]
         if name.strip() and values.count(name) >= 2:
-            return position, f"{shown(name)} is also a value further down"
+            return f"{shown(name)} is also a value further down"
         if values and is_number(name) and all(map(is_number, values)):
-            return position, f"{shown(name)} is a number like those below it"
-    return 0, ""
+            return f"{shown(name)} is a number like those below it"
+    return ""
 
 
 def _to_table(scan: Scan):

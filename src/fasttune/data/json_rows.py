@@ -11,14 +11,15 @@ import json
 import math
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from fasttune.data.squad_json import are_answers, flat_rows, is_squad
-from fasttune.data.text_file import FileRows, Problems, TextFile, read_text, row_name
+from fasttune.data.storage import Reading
+from fasttune.data.text_file import FileRows, Problems, read_text, row_name
 from fasttune.errors import DataError, Problem, shown
 
 SNIPPET_CHARACTERS = 20
+LIST = "a list"
 EXPECTED_BY_MESSAGE = {
     "Extra data": "the end of the line",
     "Unterminated string starting at": "a closing quote",
@@ -32,15 +33,16 @@ EXPECTED_BY_MESSAGE = {
 class _Refused(ValueError):
     """Valid for the parser, but not for us."""
 
-    def __init__(self, code: str, found: str, expected: str):
-        self.code, self.found, self.expected = code, found, expected
+    def __init__(self, code: str, found: str, expected: str, hint: str):
+        self.code, self.found, self.expected, self.hint = code, found, expected, hint
         super().__init__(found)
 
 
-def read_json(path: Path, where: str) -> FileRows:
-    file = read_text(path, where)
+def read_json(where: str, suffix: str, reading: Reading) -> FileRows:
+    """`where` is the path or address of the file, `suffix` its ending without packing."""
+    file = read_text(where, reading)
     problems = Problems(where)
-    if path.suffix.lower() == ".json":
+    if suffix == ".json":
         rows, row_numbers = _read_document(file.text, where, problems)
     else:
         rows, row_numbers = _read_lines(file.text, where, problems)
@@ -51,11 +53,7 @@ def read_json(path: Path, where: str) -> FileRows:
     def place(index: int) -> str:
         return f"row {row_numbers[index]}" if row_numbers else row_name(index)
 
-    return FileRows(rows_to_table(rows, where, place), row_numbers, *_rest(file))
-
-
-def _rest(file: TextFile) -> tuple[str, tuple[str, ...]]:
-    return file.sha256, file.notes
+    return FileRows(rows_to_table(rows, where, place), row_numbers, file.sha256, file.notes)
 
 
 def _parse(text: str) -> Any:
@@ -65,7 +63,8 @@ def _parse(text: str) -> Any:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise _Refused("E121", "half of a surrogate pair (\\uD800 to \\uDFFF)", "whole characters") from None
+            found = "half of a surrogate pair (\\uD800 to \\uDFFF)"
+            raise _Refused("E121", found, "whole characters", "take the character out: text was cut in it") from None
     return value
 
 
@@ -74,12 +73,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Refused("E113", f"the key {shown(twice)} twice in one object", "each key once")
+        raise _Refused("E113", f"the key {shown(twice)} twice in one object", "each key once", "rename one of them")
     return value
 
 
 def _constant(name: str) -> Any:
-    raise _Refused("E118", name, "a number or null: JSON knows no other")
+    raise _Refused("E118", name, "a number or null: JSON knows no other", "leave the row out, or write its number")
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
@@ -100,11 +99,13 @@ def _problem(error: Exception, where: str, text: str, first_line: int) -> Proble
             where=f"{where} line {line} column {error.colno}",
             found=f"{cut!r}" if cut else "the end of the line",
             expected=expected,
+            hint="write the file with a JSON library, one object a line",
         )
     if isinstance(error, RecursionError):
-        return Problem(code="E119", where=place, found="values nested too deep", expected="flat rows")
+        hint = '{"text": "...", "label": "..."}'
+        return Problem(code="E119", where=place, found="values nested too deep", expected="flat rows", hint=hint)
     if isinstance(error, _Refused):
-        return Problem(code=error.code, where=place, found=error.found, expected=error.expected)
+        return Problem(code=error.code, where=place, found=error.found, expected=error.expected, hint=error.hint)
     # int() refuses numbers of thousands of digits
     return Problem(code="E115", where=place, found=str(error), expected="a JSON value")
 
@@ -246,9 +247,10 @@ def _mixed_kinds(values: list, name: str, where: str, place: Callable[[int], str
             )
     if len(first_of_kind) > 1:
         found = " and ".join(f"{kind} ({place(index)})" for kind, index in first_of_kind.items())
-        problems.append(
-            Problem(code="E125", where=f"{where}, column {shown(name)}", found=found, expected="values of one kind")
-        )
+        at, with_lists = f"{where}, column {shown(name)}", LIST in first_of_kind
+        hint = 'write a single label as a list of one, ["joy"], where rows have several labels' if with_lists else ""
+        code = "E218" if with_lists else "E125"
+        problems.append(Problem(code=code, where=at, found=found, expected="values of one kind", hint=hint))
     return problems
 
 
@@ -257,7 +259,7 @@ def _kind(value: Any) -> str:
         (bool, "true or false"),
         ((int, float), "a number"),
         (str, "a text"),
-        ((list, tuple), "a list"),
+        ((list, tuple), LIST),
     ):
         if isinstance(value, types):
             return kind

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from fasttune.data.labels import Vocabulary, check_one_each, encode_all, is_number
-from fasttune.data.text_file import Problems, row_name, some_of
+from fasttune.data.text_file import Place, Problems, row_name, some_of
 from fasttune.errors import DataError, Problem, shown, suggestion
 
 SINGLE, MULTI, REGRESSION = "single-label", "multi-label", "regression"
 SEPARATORS = (",", ";", "|")
+MOST_GRADES = 20  # different numbers with fractions that may be classes, such as 0.5 to 5 stars by halves
 
 Cell = str | tuple[str, ...]
 
@@ -35,6 +36,8 @@ def kind_of(cells: Sequence[Cell], problem: str, separator: str | None, has_name
     """
     if problem in (SINGLE, REGRESSION):
         check_one_each(cells, where)
+        if problem == SINGLE and not has_names:
+            _check_not_measured(cells, where)
         return LabelKind(problem, None)
     if any(isinstance(cell, tuple) for cell in cells):
         return LabelKind(MULTI, None, f"{where}: multi-label, because labels come in lists")
@@ -45,6 +48,8 @@ def kind_of(cells: Sequence[Cell], problem: str, separator: str | None, has_name
         note = f"{where}: multi-label, because {several:,} rows hold labels with {mark!r} between them"
         return LabelKind(MULTI, mark or ",", note if problem == "auto" else "")
     different = dict.fromkeys(texts)
+    if not has_names:
+        _check_not_mixed(list(different), where)
     if not has_names and all(map(is_number, different)):
         fraction = next((text for text in different if float(text) % 1), None)
         if fraction is not None:
@@ -59,6 +64,35 @@ def _separates(texts: Sequence[str], mark: str) -> bool:
     return bool(several) and all(part in cells for cell in several for part in parts_of(cell, mark))
 
 
+def _check_not_mixed(cells: Sequence[str], where: str) -> None:
+    """DataError where some cells look like several labels and others do not tell whether they are."""
+    known = set(cells)
+    for mark in SEPARATORS:
+        for cell in cells:
+            parts = parts_of(cell, mark)
+            alone = [part for part in parts if part in known]
+            if len(parts) > 1 and alone:
+                found = f"{shown(cell)} beside {shown(alone[0])}"
+                expected = "one label a row, or several with each of them on its own in other rows"
+                hint = f"problem={MULTI} where {mark!r} stands between labels, problem={SINGLE} where it does not"
+                raise DataError(Problem(code="E218", where=where, found=found, expected=expected, hint=hint))
+
+
+def _check_not_measured(cells: Sequence[Cell], where: str) -> None:
+    """DataError for numbers that are too many to be grades."""
+    different = [str(cell) for cell in dict.fromkeys(cells)]
+    if len(different) > MOST_GRADES and all(map(is_number, different)) and any(float(cell) % 1 for cell in different):
+        raise DataError(
+            Problem(
+                code="E217",
+                where=where,
+                found=f"{len(different):,} different numbers such as {different[0]}",
+                expected=f"at most {MOST_GRADES} numbers with fractions as classes: these look measured",
+                hint=f"problem={REGRESSION}",
+            )
+        )
+
+
 def parts_of(cell: Cell, separator: str | None) -> tuple[str, ...]:
     """The labels of one cell."""
     if isinstance(cell, tuple):
@@ -68,28 +102,40 @@ def parts_of(cell: Cell, separator: str | None) -> tuple[str, ...]:
     return tuple(part for part in (part.strip() for part in cell.split(separator)) if part)
 
 
-def encode_label_sets(cells: Sequence[tuple[str, ...]], vocabulary: Vocabulary, where: str) -> np.ndarray:
+def encode_label_sets(
+    cells: Sequence[tuple[str, ...]], vocabulary: Vocabulary, where: str, place: Place = row_name
+) -> np.ndarray:
     """(N, K) uint8, 1 where row n has label k."""
     encoded = np.zeros((len(cells), len(vocabulary.names)), dtype=np.uint8)
-    for row, numbers in enumerate(encode_all(cells, vocabulary, where)):
+    for row, numbers in enumerate(encode_all(cells, vocabulary, where, place)):
         encoded[row, numbers] = 1
     return encoded
 
 
-def encode_numbers(cells: Sequence[Cell], where: str) -> np.ndarray:
-    """(N,) float64; a cell that is no number is a DataError."""
+def encode_numbers(
+    cells: Sequence[Cell], where: str, bounds: Sequence[float] | None = None, place: Place = row_name
+) -> np.ndarray:
+    """(N,) float64; a cell that is no number, or one out of `bounds`, is a DataError."""
     wrong = [row for row, cell in enumerate(cells) if not isinstance(cell, str) or not is_number(cell)]
     if wrong:
         raise DataError(
             Problem(
-                code="E218",
+                code="E222",
                 where=where,
-                found=f"{shown(cells[wrong[0]])} ({some_of([row_name(row) for row in wrong])})",
+                found=f"{shown(cells[wrong[0]])} ({some_of([place(row) for row in wrong])})",
                 expected="a number in every row, as a regression has it",
                 hint=f"problem={SINGLE} where labels are classes",
             )
         )
-    return np.array([float(str(cell)) for cell in cells])
+    numbers = np.array([float(str(cell)) for cell in cells])
+    if bounds is not None:
+        outside = np.flatnonzero((numbers < bounds[0]) | (numbers > bounds[1])).tolist()
+        if outside:
+            found = f"{cells[outside[0]]} ({some_of([place(row) for row in outside])})"
+            expected = f"{bounds[0]:g} to {bounds[1]:g}, as data.label_range says"
+            hint = "correct these rows, or widen data.label_range"
+            raise DataError(Problem(code="E232", where=where, found=found, expected=expected, hint=hint))
+    return numbers
 
 
 def check_table(asked: Mapping[str, Any], names: Sequence[str], where: str) -> None:
@@ -99,7 +145,7 @@ def check_table(asked: Mapping[str, Any], names: Sequence[str], where: str) -> N
         if name not in names:
             problems.add(
                 Problem(
-                    code="E219",
+                    code="E223",
                     where=where,
                     found=f"label {shown(name)}, which the data do not have",
                     expected=f"one of {some_of([shown(known) for known in names])}",

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from fasttune.data.text_file import Problems, row_name, some_of
+from fasttune.data.text_file import Place, Problems, counted, row_name, some_of
 from fasttune.errors import DataError, Problem, shown, suggestion
 
 MAX_CLASSES = 500
@@ -43,7 +43,8 @@ def label_vocabulary(
     if len(counts) == 1:
         only = next(iter(counts))
         found = f"{shown(only)} as the label of all {len(values):,} rows"
-        problems.add(Problem(code="E212", where=where, found=found, expected="two classes or more"))
+        hint = f"add rows of other classes, or name another column: data.columns.{role}=..."
+        problems.add(Problem(code="E212", where=where, found=found, expected="two classes or more", hint=hint))
     if label_names is not None:
         vocabulary = _named(counts, label_names, where, problems)
     else:
@@ -54,15 +55,13 @@ def label_vocabulary(
     return vocabulary
 
 
-def encode_labels(
-    values: Sequence[str], vocabulary: Vocabulary, where: str, place: Callable[[int], str] = row_name
-) -> list[int]:
+def encode_labels(values: Sequence[str], vocabulary: Vocabulary, where: str, place: Place = row_name) -> list[int]:
     """One label a row -> class numbers."""
     check_one_each(values, where, place)
     return [numbers[0] for numbers in encode_all([(value,) for value in values], vocabulary, where, place)]
 
 
-def check_one_each(cells: Sequence[Any], where: str, place: Callable[[int], str] = row_name) -> None:
+def check_one_each(cells: Sequence[Any], where: str, place: Place = row_name) -> None:
     several = [row for row, cell in enumerate(cells) if not isinstance(cell, str)]
     if several:
         found = f"{shown(list(cells[several[0]]))} ({some_of([place(row) for row in several])})"
@@ -72,7 +71,7 @@ def check_one_each(cells: Sequence[Any], where: str, place: Callable[[int], str]
 
 
 def encode_all(
-    cells: Sequence[Sequence[str]], vocabulary: Vocabulary, where: str, place: Callable[[int], str] = row_name
+    cells: Sequence[Sequence[str]], vocabulary: Vocabulary, where: str, place: Place = row_name
 ) -> list[list[int]]:
     """The labels of each row -> class numbers.
 
@@ -85,22 +84,19 @@ def encode_all(
                 unseen.setdefault(label, []).append(row)
     problems = Problems(where)
     for value, rows in unseen.items():
-        seen_in = f"{_rows(len(rows))} (first: {place(rows[0])})"
+        seen_in = f"{counted(len(rows), 'row')} (first: {place(rows[0])})"
         problems.add(
             Problem(
                 code="E214",
                 where=where,
                 found=f"label {shown(value)} in {seen_in}, never in the training data",
                 expected=f"one of {_listed(list(vocabulary.index))}",
-                hint=suggestion(value, vocabulary.index),
+                hint=suggestion(value, vocabulary.index)
+                or "add rows of it to the training data, or take these rows out",
             )
         )
     problems.raise_if_any()
     return [[vocabulary.index[label] for label in labels] for labels in cells]
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' if count > 1 else ''}"
 
 
 def _listed(names: list[str]) -> str:
@@ -138,12 +134,12 @@ def _doubts(counts: Counter[str], num_rows: int, where: str, role: str) -> list[
         alike.setdefault(_look(value), []).append(value)
     for group in alike.values():
         if len(group) > 1:
-            first, second = sorted(group, key=lambda value: -counts[value])[:2]
+            both = sorted(group, key=lambda value: -counts[value])[:2]
             problems.append(
                 Problem(
                     code="E215",
                     where=where,
-                    found=f"{shown(first)} ({_rows(counts[first])}) and {shown(second)} ({_rows(counts[second])})",
+                    found=" and ".join(f"{shown(value)} ({counted(counts[value], 'row')})" for value in both),
                     expected="labels that do not look alike",
                     hint="write them alike; if they are different classes, list all labels in data.label_names",
                 )
@@ -189,7 +185,7 @@ def _named(counts: Counter[str], label_names: LabelNames, where: str, problems: 
                 Problem(
                     code="E220",
                     where=where,
-                    found=f"label {shown(value)} in {_rows(count)}, which data.label_names lacks",
+                    found=f"label {shown(value)} in {counted(count, 'row')}, which data.label_names lacks",
                     expected=f"one of {_listed(list(index))}",
                     hint=hint or suggestion(value, index),
                 )

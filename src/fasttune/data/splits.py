@@ -1,17 +1,20 @@
 """Which rows go where: a held-out part, and a sample.
 
-Both give indices only, drawn from a seed, so that a run can be repeated.
+All give indices only, fixed by the rows and a seed, so that a run can be repeated.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
 
 import numpy as np
 
-from fasttune.data.text_file import Problems
+from fasttune.data.labels import is_number
+from fasttune.data.text_file import Place, Problems, row_name
 from fasttune.errors import DataError, Problem, shown
 
 
@@ -73,8 +76,8 @@ def grouped_holdout(
             Problem(
                 code="E255",
                 where=where,
-                found=f"{len(groups):,} rows that all share one text",
-                expected="two different texts or more, to hold the rows of one out for validation",
+                found=f"{len(groups):,} rows that all belong together",
+                expected="two groups or more (texts, or values of data.columns.group), to hold one out",
                 hint="give the validation rows yourself: data.validation=FILE",
             )
         )
@@ -92,6 +95,67 @@ def grouped_holdout(
     for row, group in enumerate(groups):
         sides[group in held_out].append(row)
     return sides
+
+
+def latest_holdout(
+    times: Sequence[Any], fraction: float, where: str, place: Place = row_name
+) -> tuple[list[int], list[int]]:
+    """The rows before a point in time, and the latest ones: `fraction` of them, and all others of that very time."""
+    order = _time_values(times, where, place)
+    begin = np.sort(order)[len(order) - max(1, round(fraction * len(order)))]
+    late = order >= begin
+    if late.all():
+        raise DataError(
+            Problem(
+                code="E255",
+                where=where,
+                found=f"{len(times):,} rows, of which the latest {fraction:g} are all of one time",
+                expected="rows of several times",
+                hint="another data.columns.time, or none",
+            )
+        )
+    return np.flatnonzero(~late).tolist(), np.flatnonzero(late).tolist()
+
+
+def _time_values(times: Sequence[Any], where: str, place: Callable[[int], str]) -> np.ndarray:
+    """(N,) float64, comparable: numbers as they are, dates in the forms of ISO 8601 as seconds."""
+    problems = Problems(where)
+    values = []
+    kinds: dict[str, int] = {}
+    for row, time in enumerate(times):
+        try:
+            kind, value = _time_value(time)
+        except ValueError:
+            expected = "a number, or a date such as 2024-05-31 or 2024-05-31T12:00:00"
+            at = f"{where} {place(row)}, data.columns.time"
+            problems.add(Problem(code="E226", where=at, found=shown(time), expected=expected))
+            continue
+        kinds.setdefault(kind, row)
+        values.append(value)
+    if len(kinds) > 1:
+        found = " and ".join(f"{kind} ({place(row)})" for kind, row in kinds.items())
+        problems.add(
+            Problem(code="E226", where=f"{where}, data.columns.time", found=found, expected="times of one kind")
+        )
+    problems.raise_if_any()
+    return np.array(values)
+
+
+def _time_value(time: Any) -> tuple[str, float]:
+    if isinstance(time, str):
+        text = time.strip()
+        if is_number(text):
+            return "numbers", float(text)
+        time = datetime.fromisoformat(text)
+    if isinstance(time, date) and not isinstance(time, datetime):
+        time = datetime(time.year, time.month, time.day)
+    if isinstance(time, datetime):
+        # A time without a zone is compared with others without one, whatever the zone of this machine.
+        has_zone = time.tzinfo is not None
+        return ("dates with a zone", time.timestamp()) if has_zone else ("dates", time.replace(tzinfo=UTC).timestamp())
+    if isinstance(time, int | float) and not isinstance(time, bool) and math.isfinite(time):
+        return "numbers", float(time)
+    raise ValueError
 
 
 def sample(num_rows: int, limit: int | None, seed: int) -> list[int]:

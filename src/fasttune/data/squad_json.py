@@ -50,7 +50,7 @@ def flat_rows(document: dict[str, Any], where: str) -> list[Row]:
             if "answers" not in row:
                 found = f"question {row['id']} without answers"
                 problems.add(
-                    Problem(code="E116", where=where, found=found, expected="answers, or is_impossible, for all")
+                    Problem(code="E124", where=where, found=found, expected="answers, or is_impossible, for all")
                 )
     problems.raise_if_any()
     if not rows:
@@ -78,6 +78,11 @@ def _of_article(article: Any, where: str, problems: Problems) -> Iterator[Row]:
 def _answers(question: Row, where: str, problems: Problems) -> dict[str, list[Any]] | None:
     """None where the file does not say; a file of questions to be answered has none."""
     if question.get("is_impossible") is True:
+        if question.get("answers"):
+            found = f"is_impossible: true, and answers {shown(question['answers'])}"
+            expected = "no answers to a question that has none; what only seems to be one stands in plausible_answers"
+            hint = 'is_impossible: false, or "answers": []'
+            problems.add(Problem(code="E247", where=where, found=found, expected=expected, hint=hint))
         return {"text": [], "answer_start": []}
     if question.get("answers") is None:
         return None
@@ -98,5 +103,5 @@ def _part(holder: Any, key: str, kind: type, where: str, problems: Problems) -> 
         return value
     names = {list: "a list", str: "a text", int: "a whole number"}
     found = f"{key}: {shown(value)}" if isinstance(holder, dict) and key in holder else f"no {key}"
-    problems.add(Problem(code="E116", where=where, found=found, expected=f"{names[kind]} as SQuAD files have it"))
+    problems.add(Problem(code="E124", where=where, found=found, expected=f"{names[kind]} as SQuAD files have it"))
     return None

@@ -1,8 +1,8 @@
 """The bytes of a text file -> its text, refused where a guess would change what the user wrote.
 
-Read are UTF-8 (with or without a byte order mark) and UTF-16 and UTF-32 where a byte order mark says so. Everything
-else is an error that names the byte, the row and the encoding it looks like: decoding with a wrong guess would damage
-data without a word.
+Read are UTF-8 (with or without a byte order mark), UTF-16 and UTF-32 where a byte order mark says so, and what
+`data.encoding` names. Everything else is an error that names the byte, the row and the encoding it looks like: decoding
+with a wrong guess would damage data without a word.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import codecs
 import hashlib
 import re
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fasttune.data.storage import Reading, read_bytes
 from fasttune.errors import DataError, Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Place = Callable[[int], str]  # where a row stands, in words
 
 MAX_PROBLEMS = 20  # of one source: a file with a wrong delimiter has a problem in every row
 ROWS_SHOWN = 5  # of the rows that share a problem
@@ -31,6 +36,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 EXCEL_MAGIC = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")  # .xlsx is a zip archive, .xls an OLE file
+WRITE_AGAIN = "write the file again: whatever made it may have been stopped"
 HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 MULTI_BYTE_ENCODINGS = ("gb18030", "big5", "shift_jis", "euc_kr")
 
@@ -84,6 +90,14 @@ class Problems:
         else:
             self.add(*error.problems)
 
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """What goes wrong inside is kept, and what comes after it is done all the same."""
+        try:
+            yield
+        except DataError as error:
+            self.add_error(error)
+
     def raise_if_any(self) -> None:
         if not self.num:
             return
@@ -93,6 +107,11 @@ class Problems:
             last = Problem(where=self.where, found=more, expected="none")
             raise CutError(*self.kept, last, num_problems=self.num)
         raise DataError(*self.kept)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def row_name(index: int) -> str:
@@ -105,34 +124,43 @@ def some_of(names: list[str]) -> str:
     return ", ".join(names[:ROWS_SHOWN]) + (", ..." if len(names) > ROWS_SHOWN else "")
 
 
-def read_text(path: Path, where: str) -> TextFile:
-    data = path.read_bytes()
+def read_text(name: str, reading: Reading) -> TextFile:
+    """`name` is a path or address; it also names the file in messages."""
+    data = read_bytes(name, reading)
     if not data:
-        raise DataError(Problem(code="E103", where=where, found="a file of 0 bytes", expected="rows of data"))
+        raise DataError(
+            Problem(code="E103", where=name, found="a file of 0 bytes", expected="rows of data", hint=WRITE_AGAIN)
+        )
     if data.startswith(EXCEL_MAGIC):
-        raise DataError(excel_problem(where))
+        raise DataError(excel_problem(name))
     sha256 = hashlib.sha256(data).hexdigest()
-    notes: tuple[str, ...] = ()
-    for mark, encoding in BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            text = _decode_wide(data, encoding, where)
-            notes = (f"{where}: read as {encoding.upper()}, as its byte order mark says",)
-            break
-    else:
-        text = _decode_utf8(data.removeprefix(codecs.BOM_UTF8), where)
+    text, notes = _decoded(data, name, reading.encoding)
     position = text.find("\0")
     if position >= 0:
         count = text.count("\0")
         raise DataError(
             Problem(
                 code="E123",
-                where=f"{where} row {_line_number(text, position)}",
+                where=f"{name} row {_line_number(text, position)}",
                 found=f"a NUL character ({count:,} in the file)",
                 expected="text",
-                hint=f"if these bytes carry nothing: tr -d '\\000' < {shlex.quote(where)} > clean{path.suffix}",
+                hint=f"if these bytes carry nothing: tr -d '\\000' < {shlex.quote(name)} > clean{Path(name).suffix}",
             )
         )
     return TextFile(text, sha256, notes)
+
+
+def _decoded(data: bytes, where: str, asked: str | None) -> tuple[str, tuple[str, ...]]:
+    """The text, and what is to be said of its encoding. A byte order mark goes before what was asked for."""
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            note = f"N120 {where}: read as {encoding.upper()}, as its byte order mark says"
+            return _decode_as(data, encoding, where, "as the byte order mark says"), (note,)
+    if data.startswith(codecs.BOM_UTF8) or asked is None:
+        return _decode_utf8(data.removeprefix(codecs.BOM_UTF8), where), ()
+    return _decode_as(data, asked, where, "as data.encoding says"), (
+        f"{where}: read as {asked}, as data.encoding says",
+    )
 
 
 def excel_problem(where: str) -> Problem:
@@ -150,7 +178,7 @@ def _line_number(text: str, position: int) -> int:
     return before.count("\n") + 1
 
 
-def _decode_wide(data: bytes, encoding: str, where: str) -> str:
+def _decode_as(data: bytes, encoding: str, where: str, reason: str) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -159,7 +187,7 @@ def _decode_wide(data: bytes, encoding: str, where: str) -> str:
                 code="E121",
                 where=where,
                 found=f"bytes at position {error.start:,} that are not {encoding.upper()}",
-                expected=f"{encoding.upper()}, as the byte order mark says",
+                expected=f"{encoding.upper()}, {reason}",
                 hint="save the file as UTF-8",
             )
         ) from None
@@ -169,7 +197,7 @@ def _decode_utf8(data: bytes, where: str) -> str:
     if data.count(0) * 4 > len(data):
         # ASCII in UTF-16 is also valid UTF-8, with a NUL beside each letter.
         guess = "UTF-16LE" if data[1::2].count(0) > data[::2].count(0) else "UTF-16BE"
-        raise DataError(_encoding_problem(where, where, "a NUL in every other byte", guess))
+        raise DataError(_encoding_problem(where, "a NUL in every other byte", guess))
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -189,17 +217,16 @@ def _decode_utf8(data: bytes, where: str) -> str:
                 hint=f"repair these rows: {some_of([str(number) for number in bad])}",
             )
         )
-    raise DataError(_encoding_problem(where, f"{where} row {bad[0]}", found_byte, _guess_encoding(data)))
+    raise DataError(_encoding_problem(f"{where} row {bad[0]}", found_byte, _guess_encoding(data)))
 
 
-def _encoding_problem(name: str, where: str, found: str, guess: str) -> Problem:
-    command = f"iconv -f {guess} -t UTF-8 {shlex.quote(name)} > utf8{Path(name).suffix}"
+def _encoding_problem(where: str, found: str, guess: str) -> Problem:
     return Problem(
         code="E121",
         where=where,
         found=f"{found}; looks like {guess}" if guess else found,
         expected="UTF-8",
-        hint=command if guess else "save the file as UTF-8",
+        hint=f"data.encoding={guess.lower()}" if guess else "save the file as UTF-8",
     )
 
 

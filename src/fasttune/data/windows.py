@@ -113,7 +113,7 @@ def check_room(
     names = some_of([place(row) for row in too_long])
     raise DataError(
         Problem(
-            code="E240",
+            code="E257",
             where=where,
             found=f"no room for the context beside {len(too_long):,} of the questions, the longest of {longest} tokens "
             f"({names})",

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fasttune.data.long_text import special_tokens
-from fasttune.data.text_file import Problems
+from fasttune.data.text_file import Place, Problems
 from fasttune.data.token_store import TokenStore
 from fasttune.errors import Problem, shown
 
@@ -24,8 +24,6 @@ NO_WORD = -1
 ROWS_AT_ONCE = 100  # bounds the memory that the tokenizer's own results take
 # Ideographs, kana, full-width forms and CJK punctuation: written without blanks.
 UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003134f]")
-
-Place = Callable[[int], str]
 
 
 class Sentence(NamedTuple):
@@ -91,16 +89,16 @@ def read_sentences(
             sentence = joined(cell)
         else:
             expected = "a list of words, or a text"
-            problems.add(Problem(code="E245", where=f"{where} {place(row)}", found=shown(cell), expected=expected))
+            problems.add(Problem(code="E260", where=f"{where} {place(row)}", found=shown(cell), expected=expected))
             continue
         found.append(sentence)
         words = len(sentence.spans)
         if not sentence.text.strip():
-            problems.add(Problem(code="E245", where=f"{where} {place(row)}", found="no words", expected="one or more"))
+            problems.add(Problem(code="E260", where=f"{where} {place(row)}", found="no words", expected="one or more"))
         elif number is not None and number != words:
             problems.add(
                 Problem(
-                    code="E246",
+                    code="E261",
                     where=f"{where} {place(row)}",
                     found=f"{words:,} words and {number:,} tags",
                     expected="a tag for each word",

@@ -23,6 +23,7 @@ TASKS_WITH: dict[Path, tuple[str, ...]] = {
     ("data", "label_names"): (TEXTS, WORDS),
     ("data", "label_separator"): (TEXTS,),
     ("data", "fix_spans"): (QUESTIONS,),
+    ("data", "label_range"): (TEXTS,),
     ("preprocessing", "long_text"): (TEXTS,),
     ("preprocessing", "window_pooling"): (TEXTS,),
     ("preprocessing", "doc_stride"): (QUESTIONS,),
@@ -55,6 +56,7 @@ def conflicts(recipe: Recipe) -> Iterator[Conflict]:
     )
     yield from _early_stopping(recipe)
     yield from _best_metric(recipe)
+    yield from _fractions(recipe)
     yield from _of_other_tasks(recipe)
 
 
@@ -106,6 +108,26 @@ def _best_metric(recipe: Recipe) -> Iterator[Conflict]:
             "one of " + ", ".join([*metrics, "loss"]),
             (listed, [*metrics, best]),
         )
+
+
+def _fractions(recipe: Recipe) -> Iterator[Conflict]:
+    data = recipe.data
+    if data.validation_fraction + data.test_fraction >= 1 and data.validation is None:
+        validation, test = ("data", "validation_fraction"), ("data", "test_fraction")
+        yield Conflict(
+            "E313",
+            (test, validation),
+            f"validation_fraction {data.validation_fraction:g} and test_fraction {data.test_fraction:g}",
+            "rows left to learn from",
+            (test, 0.1),
+        )
+    if data.label_range is not None and data.label_range[0] >= data.label_range[1]:
+        path = ("data", "label_range")
+        low, high = data.label_range
+        yield Conflict("E313", (path,), f"{low:g} to {high:g}", "the lower number first", (path, [high, low]))
+    if data.columns.group is not None and data.columns.time is not None:
+        group, time = ("data", "columns", "group"), ("data", "columns", "time")
+        yield Conflict("E313", (time, group), "both a group and a time", "one of them to split by", (time, None))
 
 
 def has(task: str, path: Path) -> bool:

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from fasttune.recipe.section import Section, setting
-from fasttune.recipe.values import LARGEST_SEED, Count, NameList, NameTable, Number, Seed, Text, Texts, Whole
+from fasttune.recipe.values import (
+    LARGEST_SEED,
+    Count,
+    NameList,
+    NameTable,
+    Number,
+    Seed,
+    Text,
+    Texts,
+    Whole,
+    check_encoding,
+    to_list,
+)
 
 PATHS = "a path, a glob such as 'data/*.csv', a hub id, or a list of them"
 
@@ -46,6 +58,17 @@ class Columns(Section):
     )
     tags: Text | None = column(
         "The column that holds a tag for each word, as a list or with blanks between. Left out: guessed, and said.",
+    )
+    group: Text | None = setting(
+        None,
+        "A column whose equal values stay on one side of a held-out split, such as the user or the article that rows "
+        "are from. Left out: rows of the same text stay together.",
+        allowed="the name of a column, or nothing",
+    )
+    time: Text | None = setting(
+        None,
+        "A column of dates or numbers; the latest rows are held out, as a model meets them. Left out: drawn at random.",
+        allowed="the name of a column, or nothing",
     )
 
 
@@ -89,11 +112,51 @@ class Data(Section):
         "of the context; those that stand nowhere are scored with but not learned from. Both are counted and said.",
         allowed="true or false",
     )
+    label_range: Annotated[list[Number], BeforeValidator(to_list), Field(min_length=2, max_length=2)] | None = setting(
+        None,
+        "Regression: the least and the greatest number that a label can be; one outside is refused.",
+        allowed="two numbers, such as [0, 5], or nothing (any)",
+    )
+    encoding: Annotated[Text, AfterValidator(check_encoding)] | None = setting(
+        None,
+        "How text files are encoded that are not UTF-8, such as cp1252 or gb18030. A byte order mark goes before it.",
+        allowed="the name of an encoding, such as cp1252 or gb18030, or nothing (UTF-8)",
+    )
+    header: Annotated[bool, Strict()] = setting(
+        True,
+        "Whether the first row of CSV and TSV files names the columns. false: they are column1, column2 and so on.",
+        allowed="true or false",
+    )
+    max_bytes: Count | None = setting(
+        None,
+        "How much a packed file may hold. Left out: 1 GiB or 100 times its size, the larger of the two.",
+        allowed="a whole number of bytes above 0, or nothing",
+    )
+    drop_empty: Annotated[bool, Strict()] = setting(
+        False,
+        "Leave out rows whose text or label is empty. They are counted and said; otherwise they are refused.",
+        allowed="true or false",
+    )
+    drop_duplicates: Annotated[bool, Strict()] = setting(
+        False,
+        "Leave out training rows whose text stands in the validation or test rows too, word for word or nearly, and "
+        "all but the first of training rows with the same text and label. They are counted and said.",
+        allowed="true or false",
+    )
     validation_fraction: Number = setting(
         0.1,
-        "The share of the training rows that is set aside, stratified by label, where `data.validation` is left out.",
+        "The share of the training rows that is set aside where `data.validation` is left out: stratified by label "
+        "where rows have one, whole groups where `data.columns.group` or the task has them.",
         allowed="a share above 0 and below 1",
         gt=0,
+        lt=1,
+    )
+    test_fraction: Number = setting(
+        0,
+        "The share of the training rows that is set aside as test rows in the same way, where `data.test` is left out "
+        "and the data set has none of its own.",
+        allowed="a share from 0, below 1",
+        ge=0,
         lt=1,
     )
     max_train_samples: Count | None = setting(

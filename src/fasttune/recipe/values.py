@@ -68,7 +68,7 @@ def _to_text(value: object) -> object:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _to_list(value: object) -> object:
+def to_list(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -87,7 +87,7 @@ def _to_strategy(value: object) -> object:
 def _to_report_to(value: object) -> object:
     if value is False or value == "no":
         return "none"
-    return [value] if value == "tensorboard" else _to_list(value)  # the bare name, as transformers takes it
+    return [value] if value == "tensorboard" else to_list(value)  # the bare name, as transformers takes it
 
 
 def _check_task(value: str) -> str:
@@ -108,6 +108,15 @@ def check_warmup(value: float) -> float:
     return value
 
 
+def check_encoding(value: str) -> str:
+    """Known to Python, and an encoding of text (rot13 and base64 are codecs, too)."""
+    try:
+        "text".encode(value)
+    except (LookupError, UnicodeError, ValueError):
+        raise PydanticCustomError("range", "no such encoding") from None
+    return value
+
+
 def _check_names(value: list[str]) -> list[str]:
     if len(set(value)) != len(value):
         raise PydanticCustomError("range", "names repeat")
@@ -120,16 +129,16 @@ Whole = Annotated[int, BeforeValidator(to_whole)]
 Count = Annotated[Whole, Field(gt=0)]
 Seed = Annotated[Whole, Field(ge=0, le=LARGEST_SEED)]
 Text = Annotated[str, BeforeValidator(_to_text), Strict(), Field(min_length=1)]
-Texts = Annotated[list[Text], BeforeValidator(_to_list), Field(min_length=1)]
+Texts = Annotated[list[Text], BeforeValidator(to_list), Field(min_length=1)]
 Strategy = Annotated[Literal["no", "steps", "epoch"], BeforeValidator(_to_strategy)]
-NameList = Annotated[list[Text], BeforeValidator(_to_list), Field(min_length=2), AfterValidator(_check_names)]
+NameList = Annotated[list[Text], BeforeValidator(to_list), Field(min_length=2), AfterValidator(_check_names)]
 WeightTable = Annotated[
     dict[Text, Annotated[Number, Field(gt=0, allow_inf_nan=False)]],
     BeforeValidator(_to_name_table),
     Field(min_length=1),
 ]
 NameTable = Annotated[dict[Text, Text], BeforeValidator(_to_name_table), Field(min_length=2)]
-Metrics = Annotated[list[Metric], BeforeValidator(_to_list), Field(min_length=1)]
+Metrics = Annotated[list[Metric], BeforeValidator(to_list), Field(min_length=1)]
 ReportTo = Annotated[
     Annotated[list[Literal["tensorboard"]], Field(min_length=1, max_length=1)] | Literal["auto", "none"],
     BeforeValidator(_to_report_to),

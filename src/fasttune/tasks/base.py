@@ -7,14 +7,16 @@ never moves tensors between devices, and never reads files (`data` does).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fasttune.data.columns import Column
 from fasttune.data.sources import Source
+from fasttune.data.text_file import row_name
 from fasttune.data.token_store import TokenStore
 from fasttune.errors import Problem, RecipeError
 from fasttune.recipe import Recipe
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from fasttune.batching.collate import MicroBatch
 
+BETWEEN_TEXTS = "\n"  # of one row; a blank to whoever compares words
 Prediction = dict[str, Any]  # one JSON object of predictions/SPLIT.jsonl and of `predict --json`
 
 
@@ -33,12 +36,14 @@ Prediction = dict[str, Any]  # one JSON object of predictions/SPLIT.jsonl and of
 class Rows:
     """The user's records as a task reads them: `ids` and, for each role of the task's columns, one value a row.
 
-    `notes`: what was changed or set aside while reading, in words.
+    Training rows also have the values of the columns that the recipe splits them by, `group` and `time`.
+    `notes`: what was changed or set aside while reading, in words. `place`: where a row stands in the data, in words.
     """
 
     ids: Sequence[str]
     values: Mapping[str, Sequence[Any]]
     notes: tuple[str, ...] = ()
+    place: Callable[[int], str] = row_name
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,7 +52,11 @@ class Rows:
         """The rows at these positions, in this order."""
         chosen = [int(index) for index in indices]
         values = {role: [column[index] for index in chosen] for role, column in self.values.items()}
-        return Rows([self.ids[index] for index in chosen], values)
+        return Rows([self.ids[index] for index in chosen], values, place=partial(_place_of, self.place, chosen))
+
+
+def _place_of(place: Callable[[int], str], chosen: Sequence[int], index: int) -> str:
+    return place(chosen[index])
 
 
 def ids_of(source: Source) -> list[str]:
@@ -85,6 +94,8 @@ class Task(ABC):
     """Whether `result` gives [B, S, ...] and the results of a split are (T, ...), one for each token."""
     default_max_length: ClassVar[int | None] = None
     """Tokens of an example where the recipe leaves it open; None: what the model takes."""
+    hint_for_long: ClassVar[str] = "shorter texts"
+    """What to do about texts that are cut."""
     notes: tuple[str, ...] = ()
     """What was inferred from the training rows, in words."""
 
@@ -129,9 +140,24 @@ class Task(ABC):
         """One number a row; a held-out split gets the same share of rows of each. DataError for unknown targets."""
         return [0] * len(rows)
 
+    def strata_names(self) -> Sequence[str]:
+        """What the numbers of `strata` stand for, where that can be said."""
+        return ()
+
     def groups(self, rows: Rows) -> Sequence[str] | None:
         """One name a row: rows of one name stay on one side of a split, which then is not stratified."""
         return None
+
+    def input_texts(self, rows: Rows) -> Iterator[str]:
+        """What the model reads of each row, as one text: rows with the same are the same to it."""
+        given = [rows.values[one.role] for one in self.columns if not one.is_target and one.role in rows.values]
+        return (
+            BETWEEN_TEXTS.join(str(getattr(cell, "text", cell)) for cell in cells) for cells in zip(*given, strict=True)
+        )
+
+    def targets_of(self, rows: Rows, row: int) -> str:
+        """What is to be learned of one row, as one text."""
+        return repr([rows.values[one.role][row] for one in self.columns if one.is_target and one.role in rows.values])
 
     @abstractmethod
     def describe(self, store: TokenStore) -> dict[str, Any]:
@@ -140,6 +166,10 @@ class Task(ABC):
     @abstractmethod
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str) -> TokenStore:
         """Rows to examples, with targets where the rows have them."""
+
+    def out_of_reach(self, store: TokenStore) -> Sequence[int]:
+        """The rows whose target no prediction can be, such as an answer that no window holds."""
+        return []
 
     def encoding(self) -> str:
         """What `encode` depends on beside rows, tokenizer and length; examples of equal `encoding` are read again."""

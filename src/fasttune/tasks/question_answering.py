@@ -75,6 +75,7 @@ class QuestionAnswering(Task):
             required=True,
             guesses=("answers", "answer", "answer_text"),
             is_target=True,
+            may_be_empty=True,
         ),
         Column(
             role="answer_start",
@@ -83,6 +84,7 @@ class QuestionAnswering(Task):
             guesses=("answer_start", "start"),
             follows="answers",
             is_target=True,
+            may_be_empty=True,
         ),
     )
 
@@ -103,7 +105,7 @@ class QuestionAnswering(Task):
         twice = next((row_id for row_id, count in Counter(ids).items() if count > 1), None)
         if twice is not None:
             expected = "an id of its own for each question: answers are kept by id"
-            raise DataError(Problem(code="E247", where=where, found=f"id {shown(twice)} twice", expected=expected))
+            raise DataError(Problem(code="E249", where=where, found=f"id {shown(twice)} twice", expected=expected))
         return Rows(ids, values, tuple(notes))
 
     def rows_of(self, inputs: Any) -> Rows:
@@ -174,6 +176,13 @@ class QuestionAnswering(Task):
             "windows with the answer": int(in_window.sum()),
             "windows without": int((~in_window).sum()),
         }
+
+    def out_of_reach(self, store: TokenStore) -> Sequence[int]:
+        start, end = store.targets["start_positions"], store.targets["end_positions"]
+        has_answer = (start != store.features["cls"]) & (start != IGNORED)
+        fits = has_answer & (end - start < self.max_answer_length)
+        answered = np.union1d(store.rows[has_answer], store.rows[start == IGNORED])
+        return np.setdiff1d(answered, store.rows[fits]).tolist()
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str) -> TokenStore:
         store = windows(

@@ -24,6 +24,7 @@ from fasttune.data.label_kinds import (
     parts_of,
 )
 from fasttune.data.labels import Vocabulary, encode_labels
+from fasttune.data.text_file import Place, row_name
 from fasttune.errors import Problem, RecipeError
 from fasttune.metrics import classification, multilabel, regression
 from fasttune.recipe import Recipe
@@ -56,12 +57,16 @@ class Target(ABC):
         return self.problem
 
     @abstractmethod
-    def encode(self, labels: Sequence[Any], where: str) -> np.ndarray:
+    def encode(self, labels: Sequence[Any], where: str, place: Place = row_name) -> np.ndarray:
         """(N,) or (N, K): labels as they stand in the data -> what the loss takes; DataError for unknown ones."""
 
     @abstractmethod
     def strata(self, encoded: np.ndarray) -> np.ndarray:
         """(N,) int64: a held-out split gets the same share of rows of each."""
+
+    def strata_names(self) -> Sequence[str]:
+        """What the numbers of `strata` stand for, where that can be said."""
+        return ()
 
     @abstractmethod
     def describe(self, encoded: np.ndarray) -> dict[str, Any]:
@@ -109,11 +114,14 @@ class SingleLabel(Target):
         weights = dict(zip(self.vocabulary.names, self.class_weights, strict=True))
         return {**super().settings(), "training": {"class_weights": weights}}
 
+    def strata_names(self) -> Sequence[str]:
+        return self.vocabulary.names
+
     def encoding(self) -> Any:
         return [self.problem, self.vocabulary]
 
-    def encode(self, labels: Sequence[Any], where: str) -> np.ndarray:
-        return np.array(encode_labels(labels, self.vocabulary, where), dtype=np.int64)
+    def encode(self, labels: Sequence[Any], where: str, place: Place = row_name) -> np.ndarray:
+        return np.array(encode_labels(labels, self.vocabulary, where, place), dtype=np.int64)
 
     def strata(self, encoded: np.ndarray) -> np.ndarray:
         return encoded
@@ -173,8 +181,8 @@ class MultiLabel(Target):
     def encoding(self) -> Any:
         return [self.problem, self.vocabulary, self.separator]
 
-    def encode(self, labels: Sequence[Any], where: str) -> np.ndarray:
-        return encode_label_sets([parts_of(cell, self.separator) for cell in labels], self.vocabulary, where)
+    def encode(self, labels: Sequence[Any], where: str, place: Place = row_name) -> np.ndarray:
+        return encode_label_sets([parts_of(cell, self.separator) for cell in labels], self.vocabulary, where, place)
 
     def strata(self, encoded: np.ndarray) -> np.ndarray:
         """By the rarest label of each row, so that rare ones are held out too; rows without labels are a stratum."""
@@ -212,9 +220,10 @@ class MultiLabel(Target):
 
 @dataclass(frozen=True)
 class Regression(Target):
-    """A number."""
+    """A number. `bounds`: the least and the greatest that a label may be."""
 
     metrics: tuple[str, ...]
+    bounds: tuple[float, ...] | None = None
 
     problem: ClassVar[str] = REGRESSION
     primary_metric: ClassVar[str] = "pearson"
@@ -222,8 +231,8 @@ class Regression(Target):
     def state(self) -> dict[str, Any]:
         return {"id2label": {0: "score"}, "label2id": {"score": 0}, "problem_type": "regression"}
 
-    def encode(self, labels: Sequence[Any], where: str) -> np.ndarray:
-        return encode_numbers(labels, where)
+    def encode(self, labels: Sequence[Any], where: str, place: Place = row_name) -> np.ndarray:
+        return encode_numbers(labels, where, self.bounds, place)
 
     def strata(self, encoded: np.ndarray) -> np.ndarray:
         """Tenths of the rows by their number."""
@@ -302,7 +311,11 @@ def make_target(
         if smoothing:
             where = "training.label_smoothing_factor"
             raise _unfit(where, "with a regression", "0, there are no labels to smooth", f"{where}=0")
-        return Regression(chosen_metrics(recipe, Regression.primary_metric, regression.METRICS, regression.DEFAULT))
+        metrics = chosen_metrics(recipe, Regression.primary_metric, regression.METRICS, regression.DEFAULT)
+        bounds = recipe.data.label_range
+        return Regression(metrics, tuple(bounds) if bounds is not None else None)
+    if recipe.data.label_range is not None:
+        raise _unfit("data.label_range", f"with {problem}", "a regression", "data.label_range=null")
     if problem == MULTI:
         metrics = chosen_metrics(recipe, MultiLabel.primary_metric, multilabel.METRICS, multilabel.DEFAULT)
         known = thresholds or {}

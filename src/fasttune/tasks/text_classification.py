@@ -10,9 +10,10 @@ import numpy as np
 
 from fasttune.data.columns import Column, is_text, label_values, text_values
 from fasttune.data.label_kinds import REGRESSION, kind_of, parts_of
-from fasttune.data.labels import label_vocabulary
+from fasttune.data.labels import Vocabulary, is_number, label_vocabulary
 from fasttune.data.long_text import tokenize_long
 from fasttune.data.sources import Source
+from fasttune.data.text_file import Problems
 from fasttune.data.token_store import TokenStore, tokenize
 from fasttune.errors import DataError, Problem, RecipeError, shown
 from fasttune.recipe import Recipe
@@ -44,6 +45,7 @@ class TextClassification(Task):
     notes: tuple[str, ...] = ()
 
     name: ClassVar[str] = "text-classification"
+    hint_for_long: ClassVar[str] = "preprocessing.long_text=head_tail, or windows"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     columns: ClassVar[tuple[Column, ...]] = (
         Column(
@@ -54,6 +56,7 @@ class TextClassification(Task):
                 *("text", "sentence", "review", "content", "comment", "message", "body", "document", "question"),
                 *("sentence1", "text1", "premise", "question1", "#1 string"),
             ),
+            look="text",
         ),
         Column(
             role="text_pair",
@@ -80,17 +83,22 @@ class TextClassification(Task):
                 "score",
             ),
             is_target=True,
+            look="label",
         ),
     )
 
     @classmethod
     def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
         dataset, where = source.dataset, source.description.partition(":")[0]
-        values: dict[str, Sequence[Any]] = {
-            role: text_values(dataset, columns[role], where, source.place, role) for role in TEXTS if role in columns
-        }
+        problems, values = Problems(where), dict[str, Sequence[Any]]()
+        for role in TEXTS:
+            if role in columns:
+                with problems.collected():
+                    values[role] = text_values(dataset, columns[role], where, source.place, role)
         if "label" in columns:
-            values["label"] = label_values(dataset, columns["label"], where, source.place)
+            with problems.collected():
+                values["label"] = label_values(dataset, columns["label"], where, source.place)
+        problems.raise_if_any()
         return Rows(ids_of(source), values)
 
     def rows_of(self, inputs: Any) -> Rows:
@@ -118,7 +126,8 @@ class TextClassification(Task):
             vocabulary = label_vocabulary(labels, asked.label_names, where)
             balanced = balanced_weights(labels, vocabulary)
         target = make_target(kind.problem, vocabulary, recipe, balanced, kind.separator)
-        notes = (kind.note,) if kind.note else ()
+        numbered = _numbered(vocabulary) if vocabulary is not None and asked.label_names is None else ""
+        notes = tuple(filter(None, (kind.note, numbered and f"{where}: {numbered}")))
         return cls._of(target, "text_pair" in rows.values, recipe, notes)
 
     @classmethod
@@ -157,7 +166,10 @@ class TextClassification(Task):
         return self.target.state()
 
     def strata(self, rows: Rows, where: str) -> Sequence[int]:
-        return self.target.strata(self.target.encode(rows.values["label"], where)).tolist()
+        return self.target.strata(self.target.encode(rows.values["label"], where, rows.place)).tolist()
+
+    def strata_names(self) -> Sequence[str]:
+        return self.target.strata_names()
 
     def describe(self, store: TokenStore) -> dict[str, Any]:
         return self.target.describe(store.targets["labels"])
@@ -170,7 +182,7 @@ class TextClassification(Task):
             store = tokenize_long(texts, tokenizer, max_length, self.long_text)
         if "label" not in rows.values:
             return store
-        return replace(store, targets={"labels": self.target.encode(rows.values["label"], where)})
+        return replace(store, targets={"labels": self.target.encode(rows.values["label"], where, rows.place)})
 
     def encoding(self) -> str:
         return repr([self.target.encoding(), self.long_text])
@@ -203,3 +215,11 @@ class TextClassification(Task):
 
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         return self.target.score(results, store.targets["labels"])
+
+
+def _numbered(vocabulary: Vocabulary) -> str:
+    """What to say of labels that are numbers, but not those of the classes."""
+    names = vocabulary.names
+    if not all(map(is_number, names)) or list(names) == list(map(str, range(len(names)))):
+        return ""
+    return f"labels {', '.join(names)} are classes 0 to {len(names) - 1} of the model; predictions have your labels"

@@ -125,7 +125,7 @@ class TokenClassification(Task):
         return names_of(self.target.vocabulary)
 
     def strata(self, rows: Rows, where: str) -> Sequence[int]:
-        encode_all(rows.values["tags"], self.target.vocabulary, where)
+        encode_all(rows.values["tags"], self.target.vocabulary, where, rows.place)
         return super().strata(rows, where)
 
     def describe(self, store: TokenStore) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class TokenClassification(Task):
         store = word_windows(rows.values["tokens"], tokenizer, max_length)
         if "tags" not in rows.values:
             return store
-        encoded = encode_all(rows.values["tags"], self.target.vocabulary, where)
+        encoded = encode_all(rows.values["tags"], self.target.vocabulary, where, rows.place)
         labels = np.full(store.num_tokens, IGNORED, dtype=np.int64)
         for row, tokens, words in _stand_ins(store, len(rows)):
             labels[tokens] = np.array(encoded[row], dtype=np.int64)[words]

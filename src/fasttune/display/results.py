@@ -1,20 +1,19 @@
-"""Results as a person reads them, on stdout. Data is never parsed as markup."""
+"""What commands found, as a person reads it."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from fasttune.api import Preview
+from fasttune.display.text import printable, stdout
 
-SHOWN_CHARACTERS = 400  # of one text
+if TYPE_CHECKING:
+    from fasttune.preflight import Checked
+
 BAR_WIDTH = 20
 MEANINGS = {
     "model.safetensors": "the model, with config.json and tokenizer.json: from_pretrained reads this folder",
@@ -28,17 +27,6 @@ MEANINGS = {
     "checkpoints": "to resume from",
     "tensorboard": "curves",
 }
-
-
-def printable(text: str) -> str:
-    """Control characters as escapes: a text must not move the cursor, ring the bell or change colours."""
-    return "".join(
-        repr(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cs") else character for character in text
-    )
-
-
-def stdout() -> Console:
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def size(num_bytes: float) -> str:
@@ -61,6 +49,21 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:<{width}}  {number(name, value)}")
+
+
+def print_checked(checked: Checked) -> None:
+    """Warnings, what a run will take, and the verdict."""
+    out = stdout()
+    for warning in checked.warnings:
+        out.print(f"warning: {warning}\n")
+    forecast, measured = checked.forecast, checked.forecast.measured
+    print(f"steps          {forecast.num_steps:,} of about {measured['tokens_per_step']:,.0f} tokens")
+    duration = timedelta(seconds=round(forecast.train_runtime))
+    print(f"time           {duration} to train, at {measured['tokens_per_second']:,.0f} tokens/s")
+    print(f"memory         {size(forecast.peak_memory_bytes)} at most")
+    number = len(checked.warnings)
+    said = f"{number} warning{'s' if number > 1 else ''}: look at the rows above" if number else "nothing is doubtful"
+    print(f"ready to train: {said}")
 
 
 def print_run(folder: Path, metrics: Mapping[str, Any], example: str) -> None:
@@ -125,27 +128,6 @@ def bar(prediction: Mapping[str, Any]) -> str:
         return ""
     filled = round(prediction["score"] * BAR_WIDTH)
     return f" {prediction['score']:.3f} {'#' * filled}{'.' * (BAR_WIDTH - filled)}"
-
-
-def print_rows(preview: Preview) -> None:
-    """A sample as a table; long texts are cut, and said to be."""
-    out = Console(markup=False, emoji=False, highlight=False)
-    out.print(Text(preview.description))
-    for note in preview.notes:
-        out.print(Text(note))
-    table = Table(show_lines=True)
-    names = list(preview.rows[0]) if preview.rows else []
-    for name in names:
-        table.add_column(Text(printable(str(name))), overflow="fold")
-    for row in preview.rows:
-        table.add_row(*(Text("\n".join(map(printable, cut(str(row[name])).split("\n")))) for name in names))
-    out.print(table)
-
-
-def cut(text: str) -> str:
-    if len(text) <= SHOWN_CHARACTERS:
-        return text
-    return f"{text[:SHOWN_CHARACTERS]} ... ({len(text) - SHOWN_CHARACTERS:,} more characters)"
 
 
 def print_recipes(recipes: Mapping[str, str]) -> None:

@@ -1,0 +1,167 @@
+"""One data file -> Arrow table, by the ending of its name; and what files of one source must have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from fasttune.data.delimited import read_delimited
+from fasttune.data.json_rows import read_json
+from fasttune.data.storage import COMPRESSED, ZIP, Reading, inner_name, opened
+from fasttune.data.text_file import EXCEL_MAGIC, WRITE_AGAIN, FileRows, excel_problem
+from fasttune.errors import DataError, Problem, shown
+
+DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+ARROW_SUFFIXES = (".arrow", ".feather")
+DATA_SUFFIXES = (*DELIMITED_SUFFIXES, *JSON_SUFFIXES, ".parquet", *ARROW_SUFFIXES)
+PACKED_SUFFIXES = (*COMPRESSED, ZIP)
+EXCEL_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
+PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+OTHER_FILE_SUFFIXES = (".tar", ".tgz", ".7z", ".rar", ".yaml", ".yml", ".py", ".xml", ".html")
+ALL_SUFFIXES = (*DATA_SUFFIXES, *PACKED_SUFFIXES, *EXCEL_SUFFIXES, *PICKLE_SUFFIXES, *OTHER_FILE_SUFFIXES)
+
+
+def suffix_of(name: str) -> str:
+    """The ending of a file's name, in small letters."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def is_data_file(name: str) -> bool:
+    """Whether the ending is that of data, packed or not."""
+    suffix = suffix_of(name)
+    return suffix in DATA_SUFFIXES or suffix == ZIP or (suffix in COMPRESSED and is_data_file(name[: -len(suffix)]))
+
+
+def kind_of_file(name: str) -> str:
+    """Files of one kind can be read as one table."""
+    suffix = suffix_of(inner_name(name))
+    for suffixes in (DELIMITED_SUFFIXES, JSON_SUFFIXES, ARROW_SUFFIXES):
+        if suffix in suffixes:
+            return suffixes[0]
+    return suffix
+
+
+def read_file(name: str, reading: Reading) -> FileRows:
+    refuse_foreign(name)
+    try:
+        inner = inner_name(name)
+        suffix = suffix_of(inner)
+        if suffix in DELIMITED_SUFFIXES:
+            return read_delimited(name, suffix, reading)
+        if suffix in JSON_SUFFIXES:
+            return read_json(name, suffix, reading)
+        if suffix in (".parquet", *ARROW_SUFFIXES) and inner == name:
+            return _read_table(name, suffix)
+    except OSError as error:
+        problem = Problem(
+            code="E101", where=name, found=error.strerror or str(error), expected="a file that can be read"
+        )
+        raise DataError(problem) from None
+    refuse_foreign(inner, where=name)
+    found = f"a {suffix} file" if suffix else "a file without an ending"
+    hint = "unpack it first" if inner != name or suffix in (".tar", ".tgz", ".7z", ".rar") else ""
+    raise DataError(
+        Problem(code="E100", where=name, found=found, expected=f"one of {', '.join(DATA_SUFFIXES)}", hint=hint)
+    )
+
+
+def refuse_foreign(name: str, where: str = "") -> None:
+    """DataError for files that are known and not read, by their names: pickle and spreadsheets."""
+    where = where or name
+    suffix = suffix_of(name)
+    if suffix in PICKLE_SUFFIXES:
+        raise DataError(
+            Problem(
+                code="E109",
+                where=where,
+                found=f"a {suffix} file",
+                expected=f"one of {', '.join(DATA_SUFFIXES)}",
+                hint="pickle is never read: it can run any code; write the data as .parquet or .csv where it was made",
+            )
+        )
+    if suffix in EXCEL_SUFFIXES:
+        raise DataError(excel_problem(where))
+
+
+def _read_table(where: str, suffix: str) -> FileRows:
+    """A Parquet or Arrow file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with opened(where) as file:
+        magic = file.read(8)
+        if not magic:
+            raise DataError(
+                Problem(code="E103", where=where, found="a file of 0 bytes", expected="rows of data", hint=WRITE_AGAIN)
+            )
+        if magic.startswith(EXCEL_MAGIC):
+            raise DataError(excel_problem(where))
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        try:
+            # ParquetFile reads this one file: read_table would add a column for each `name=value` folder in the path.
+            table = pq.ParquetFile(file).read() if suffix == ".parquet" else _arrow_reader(file, magic).read_all()
+        except (pa.ArrowException, OSError) as error:
+            message = str(error).split("\n")[0][:200]
+            expected = f"a whole {'Parquet' if suffix == '.parquet' else 'Arrow'} file"
+            raise DataError(Problem(code="E127", where=where, found=message, expected=expected)) from None
+    names = table.column_names
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        found = f"two columns named {shown(twice[0])}"
+        raise DataError(Problem(code="E113", where=where, found=found, expected="a different name for each column"))
+    if not table.num_rows:
+        raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
+    return FileRows(_without_dictionaries(table), None, sha256)
+
+
+def _arrow_reader(file: Any, magic: bytes) -> Any:
+    """Arrow's own files, and streams as `datasets` writes them."""
+    import pyarrow as pa
+
+    return pa.ipc.open_file(file) if magic.startswith(b"ARROW1") else pa.ipc.open_stream(file)
+
+
+def _without_dictionaries(table):
+    """Columns that pandas wrote from categories become plain columns of their values."""
+    import pyarrow as pa
+
+    for position, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            plain = table.column(position).cast(column.type.value_type)
+            table = table.set_column(position, pa.field(column.name, column.type.value_type), plain)
+    return table
+
+
+def disagreements(read: list[tuple[str, FileRows]]) -> Iterator[Problem]:
+    """Files of one source need the same columns of the same types."""
+    import pyarrow as pa
+
+    first_name, first = read[0]
+    expected = first.table.column_names
+    types: dict[str, tuple[Any, str]] = {}  # column -> type, and the first file that shows it
+    for name, rows in read:
+        columns = rows.table.column_names
+        if set(columns) != set(expected):
+            yield Problem(
+                code="E128",
+                where=name,
+                found=f"the columns {', '.join(map(shown, columns))}",
+                expected=f"{', '.join(map(shown, expected))} as in {first_name}",
+            )
+            continue
+        for column in rows.table.schema:
+            if pa.types.is_null(column.type):
+                continue
+            known, shown_by = types.setdefault(column.name, (column.type, name))
+            if column.type != known:
+                yield Problem(
+                    code="E128",
+                    where=f"{name}, column {shown(column.name)}",
+                    found=f"values of type {column.type}",
+                    expected=f"{known} as in {shown_by}",
+                )

@@ -1,0 +1,58 @@
+"""A folder of data files: which of them belong to which split, told by their names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fasttune.data.files import is_data_file, suffix_of
+from fasttune.errors import Problem
+
+# As people and `datasets` name their files: train.csv, reviews-train.jsonl, dev_2.tsv, test-00000-of-00002.parquet.
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval"),
+}
+BETWEEN_WORDS = re.compile(r"[\W_\d]+")
+DATA_FOLDER = "data"  # where repositories of the hub keep their files
+
+
+def data_files(path: Path) -> list[str]:
+    """The data files in a folder or, where it has none, in its folder `data`; hidden ones are left out."""
+    for folder in (path, path / DATA_FOLDER):
+        if folder.is_dir():
+            found = sorted(str(child) for child in folder.iterdir() if child.is_file() and _is_wanted(child.name))
+            if found:
+                return found
+    return []
+
+
+def _is_wanted(name: str) -> bool:
+    return is_data_file(name) and not name.startswith(".")
+
+
+def splits_of(files: list[str]) -> dict[str, list[str]]:
+    """Split -> its files; empty where no file has the name of a training split."""
+    splits: dict[str, list[str]] = {}
+    for name in files:
+        words = BETWEEN_WORDS.split(Path(name).name.partition(".")[0].lower())
+        named = [split for split, known in SPLIT_WORDS.items() if not set(words).isdisjoint(known)]
+        if len(named) == 1:
+            splits.setdefault(named[0], []).append(name)
+    return splits if "train" in splits else {}
+
+
+def folder_problem(files: list[str], spec: str) -> Problem:
+    kinds = {suffix_of(name): name for name in files}
+    pattern = f"{Path(files[0]).parent}/*{suffix_of(files[0])}" if files else ""
+    found = "a folder without data files"
+    if files:
+        found = f"a folder of data files of several kinds ({', '.join(kinds)})" if len(kinds) > 1 else "a folder"
+    return Problem(
+        code="E102",
+        where=spec,
+        found=found,
+        expected="a file, a glob, a folder of files of one kind or of splits, or one written by save_to_disk",
+        hint=f"pass the files: '{pattern}'" if pattern else "",
+    )

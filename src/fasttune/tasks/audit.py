@@ -1,0 +1,256 @@
+"""What is doubtful about the rows of a run, though it can be learned from: said before a single step, and stored.
+
+An error stops a run; a warning is up to the user. Each names rows, and the setting or the change that ends it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fasttune.data.duplicates import SIMILAR, Duplicates, find
+from fasttune.data.label_kinds import SINGLE
+from fasttune.data.labels import is_number
+from fasttune.data.personal import rows_with
+from fasttune.data.text_file import counted, some_of
+from fasttune.data.token_store import TokenStore
+from fasttune.errors import Problem, shown
+from fasttune.tasks.base import Task
+from fasttune.tasks.splitting import Split, compared_texts
+
+MOST_LISTED = 1000  # rows of one finding in data_report.json
+FEW_ROWS_FOR_ORDER = 20  # so many labels in rising order are no accident
+RARE_SHARE = 0.01  # of the rows of the most frequent label
+CUT_SHARE = 0.05  # of the rows
+UNKNOWN_SHARE = 0.02  # of the tokens; English reviews have less than 0.001
+
+
+@dataclass
+class Audit:
+    """`warnings` in words; `entries`: the same with all rows and counts, for data_report.json."""
+
+    warnings: list[Problem] = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, code: str, where: str, found: str, expected: str, hint: str = "", **details: Any) -> None:
+        problem = Problem(code=code, where=where, found=found, expected=expected, hint=hint)
+        self.warnings.append(problem)
+        self.entries.append({**asdict(problem), **details})
+
+
+def audit_rows(splits: Sequence[Split], task: Task) -> Audit:
+    """What texts and labels show by themselves, before any model is loaded."""
+    audit = Audit()
+    names = {split.name: split for split in splits}
+    duplicates = find(text for split in splits for text in compared_texts(split, task))
+    parts = np.cumsum([0, *(len(split.rows) for split in splits)])
+    own = {
+        split.name: Duplicates(duplicates.exact[first:last], duplicates.near[first:last])
+        for split, (first, last) in zip(splits, pairwise(parts), strict=True)
+    }
+    for later, earlier in (("validation", "train"), ("test", "train"), ("test", "validation")):
+        if later in names and earlier in names:
+            _leakage(audit, names[later], own[later], names[earlier], own[earlier])
+    for split in splits:
+        if task.groups(split.rows) is None:
+            _repeats(audit, split, own[split.name], task)
+        _texts(audit, split, task)
+    _labels(audit, splits[0], task)
+    return audit
+
+
+def _leakage(audit: Audit, later: Split, of_later: Duplicates, earlier: Split, of_earlier: Duplicates) -> None:
+    exact = np.isin(of_later.exact, of_earlier.exact)
+    near = np.isin(of_later.near, of_earlier.near) & ~exact
+    if not exact.any() and not near.any():
+        return
+    rows = np.flatnonzero(exact | near)
+    twins = [_first(of_earlier.near, of_later.near[row]) for row in rows[:MOST_LISTED]]
+    pairs = [(later.rows.place(int(row)), earlier.rows.place(twin)) for row, twin in zip(rows, twins, strict=False)]
+    found = (
+        f"{counted(int(exact.sum()), 'row')} whose text is in {earlier.name} too, {near.sum():,} nearly so "
+        f"({some_of([f'{row} as {twin}' for row, twin in pairs])})"
+    )
+    audit.add(
+        "W250",
+        f"{later.name} ({later.where})",
+        found,
+        f"rows that {earlier.name} does not have: scores on these say little",
+        "data.drop_duplicates=true" if earlier.name == "train" else "take them out of one of the two files",
+        num_exact=int(exact.sum()),
+        num_near=int(near.sum()),
+        similarity=SIMILAR,
+        rows=pairs,
+    )
+
+
+def _first(groups: np.ndarray, group: int) -> int:
+    return int(np.flatnonzero(groups == group)[0])
+
+
+def _repeats(audit: Audit, split: Split, own: Duplicates, task: Task) -> None:
+    """Rows of one split with the same text: with the same target repeated, with another one in conflict."""
+    numbers, counts = np.unique(own.exact, return_counts=True)
+    rows_of: dict[int, list[int]] = {int(number): [] for number in numbers[counts > 1]}
+    for row in np.flatnonzero(np.isin(own.exact, numbers[counts > 1])).tolist():
+        rows_of[int(own.exact[row])].append(row)
+    num_repeated, repeated, conflicts = 0, [], []
+    for rows in rows_of.values():
+        targets: dict[str, list[int]] = {}
+        for row in rows:
+            targets.setdefault(task.targets_of(split.rows, row), []).append(row)
+        num_repeated += sum(len(same) - 1 for same in targets.values())
+        repeated += [rows for rows in targets.values() if len(rows) > 1]
+        if len(targets) > 1:
+            conflicts.append([same[0] for same in targets.values()])
+    where = f"{split.name} ({split.where})"
+    if conflicts:
+        listed = _places(split, conflicts)
+        audit.add(
+            "W251",
+            where,
+            f"{counted(len(conflicts), 'text')} with different labels ({some_of(listed)})",
+            "one label for a text: of two at least one is wrong",
+            "correct these rows, or take them out",
+            rows=listed,
+        )
+    if repeated:
+        listed = _places(split, repeated)
+        audit.add(
+            "W258",
+            where,
+            f"{counted(num_repeated, 'row')} that repeat another, text and label ({some_of(listed)})",
+            "each row once, unless it is to count more",
+            "data.drop_duplicates=true" if split.name == "train" else "",
+            num_rows=num_repeated,
+            rows=listed,
+        )
+
+
+def _places(split: Split, groups: list[list[int]]) -> list[str]:
+    return [" = ".join(split.rows.place(row) for row in rows[:3]) for rows in groups[:MOST_LISTED]]
+
+
+def _texts(audit: Audit, split: Split, task: Task) -> None:
+    where = f"{split.name} ({split.where})"
+    kinds = rows_with(task.input_texts(split.rows))
+    for kind, rows in kinds.items():
+        if rows:
+            listed = [split.rows.place(row) for row in rows[:MOST_LISTED]]
+            audit.add(
+                "W264",
+                where,
+                f"{kind} in {counted(len(rows), 'row')} ({some_of(listed)})",
+                "texts without personal data, unless you may use it: a model can give away what it was shown",
+                "replace them before training",
+                rows=listed,
+            )
+    other_form = [
+        row for row, text in enumerate(task.input_texts(split.rows)) if not unicodedata.is_normalized("NFC", text)
+    ]
+    if other_form:
+        listed = [split.rows.place(row) for row in other_form[:MOST_LISTED]]
+        audit.add(
+            "W263",
+            where,
+            f"{counted(len(other_form), 'text')} with letters and accents written apart ({some_of(listed)})",
+            "one form for the same letter (NFC), or the tokenizer takes it for two",
+            "unicodedata.normalize('NFC', text) where the file is made",
+            rows=listed,
+        )
+    pair = split.rows.values.get("text_pair")
+    if pair is not None:
+        same = [
+            row for row, (one, other) in enumerate(zip(split.rows.values["text"], pair, strict=True)) if one == other
+        ]
+        if same:
+            listed = [split.rows.place(row) for row in same[:MOST_LISTED]]
+            audit.add(
+                "W231",
+                where,
+                f"{counted(len(same), 'pair')} of a text and itself ({some_of(listed)})",
+                "two different texts",
+                "take these rows out if they are a slip",
+                rows=listed,
+            )
+
+
+def _labels(audit: Audit, train: Split, task: Task) -> None:
+    role = next(column.role for column in task.columns if column.is_target)
+    values = train.rows.values[role]
+    where = f"{train.name} ({train.where})"
+    if not all(isinstance(value, str) for value in values):
+        return
+    if len(values) >= FEW_ROWS_FOR_ORDER and all(map(is_number, values)) and _in_order(values):
+        audit.add(
+            "W219",
+            where,
+            f"labels that rise or fall with every row: {', '.join(values[:3])} ... {values[-1]}",
+            "labels that say something of the text: these look like row numbers or times",
+            f"data.columns.{role}=...",
+        )
+        return
+    counts = Counter(values)
+    (_, most), (rare, least) = counts.most_common(1)[0], min(counts.items(), key=lambda item: item[1])
+    if task.settings().get("problem") == SINGLE and least < RARE_SHARE * most:
+        audit.add(
+            "W262",
+            where,
+            f"{counted(least, 'row')} of {shown(rare)} beside {most:,} of the most frequent label",
+            f"at least {RARE_SHARE:.0%} of that to learn a label well",
+            "training.class_weights=balanced, or more rows of it",
+            counts=dict(counts.most_common()),
+        )
+
+
+def _in_order(values: Sequence[str]) -> bool:
+    steps = np.diff([float(value) for value in values])
+    return bool((steps > 0).all() or (steps < 0).all())
+
+
+def audit_tokens(audit: Audit, split: Split, store: TokenStore, task: Task, unknown: int | None) -> None:
+    """What shows in the tokens: lengths, unknown ones, answers out of reach. `unknown`: that token of the tokenizer."""
+    where = f"{split.name} ({split.where})"
+    cut = store.num_tokens_cut
+    share = float((cut > 0).mean())
+    if share >= CUT_SHARE:
+        num_cut, longest = int(cut.sum()), int(store.lengths.max())
+        audit.add(
+            "W253",
+            where,
+            f"{share:.0%} of the texts longer than the model reads: {num_cut:,} of {num_cut + store.num_tokens:,} "
+            "tokens are lost",
+            f"texts of at most {longest} tokens",
+            f"{task.hint_for_long}; preprocessing.max_length={2 * longest} where the model has room",
+            share=share,
+            num_tokens=num_cut,
+            num_tokens_at_twice_the_length=int(np.minimum(store.lengths + cut, 2 * longest).sum()),
+        )
+    rate = float(np.mean(store.inputs["input_ids"] == unknown)) if unknown is not None else 0.0
+    if rate >= UNKNOWN_SHARE:
+        audit.add(
+            "W254",
+            where,
+            f"{rate:.1%} of the tokens unknown to the model's tokenizer",
+            f"less than {UNKNOWN_SHARE:.0%}: texts in the language and with the signs of the model",
+            "model=FacebookAI/xlm-roberta-base (100 languages)",
+            share=rate,
+        )
+    lost = task.out_of_reach(store)
+    if len(lost):
+        listed = [split.rows.place(int(row)) for row in lost[:MOST_LISTED]]
+        audit.add(
+            "W246",
+            where,
+            f"{counted(len(lost), 'answer')} that cannot be given, because no window holds it or it is longer than "
+            f"evaluation.max_answer_length ({some_of(listed)})",
+            "answers that the model can point to",
+            "a larger evaluation.max_answer_length or preprocessing.max_length",
+            rows=listed,
+        )

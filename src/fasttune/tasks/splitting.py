@@ -1,0 +1,116 @@
+"""Which of the rows of a run go where: held-out splits, samples, and rows that are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fasttune.data.duplicates import exact_groups, find
+from fasttune.data.splits import grouped_holdout, holdout, latest_holdout, sample
+from fasttune.recipe import Recipe
+from fasttune.tasks.base import Rows, Task
+
+GROUP, TIME = "group", "time"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one split; `where` names their source in messages."""
+
+    name: str
+    where: str
+    rows: Rows
+    fingerprint: str
+
+    def take(self, indices: Sequence[int], name: str = "") -> Split:
+        """The rows at these positions, in this order, as the split `name`."""
+        return replace(self, name=name or self.name, rows=self.rows.take(indices))
+
+    def limited(self, limit: int | None, seed: int, notes: list[str]) -> Split:
+        if limit is None or limit >= len(self.rows):
+            return self
+        notes.append(f"{self.name}: {limit:,} of {len(self.rows):,} rows, drawn with data.seed {seed}")
+        return self.take(sample(len(self.rows), limit, seed))
+
+
+def hold_out(
+    train: Split, name: str, fraction: float, task: Task, recipe: Recipe, notes: list[str]
+) -> tuple[Split, Split]:
+    """Training rows, and rows held out of them as the split `name`: a `fraction` of them, chosen as the recipe says."""
+    seed, columns, values = recipe.data.seed, recipe.data.columns, train.rows.values
+    groups: Sequence[Any] | None = values.get(GROUP)
+    if TIME in values:
+        how = f"the latest by column {columns.time!r}"
+        kept, held_out = latest_holdout(values[TIME], fraction, train.where, train.rows.place)
+    elif groups is not None or (groups := task.groups(train.rows)) is not None:
+        named = f"the same {columns.group!r}" if GROUP in values else "a text"
+        how = f"rows that share {named} on one side, data.seed {seed}"
+        kept, held_out = grouped_holdout(list(map(str, groups)), fraction, seed, train.where)
+    else:
+        strata = task.strata(train.rows, train.where)
+        how = f"{'stratified by label' if len(set(strata)) > 1 else 'drawn at random'}, data.seed {seed}"
+        same = exact_groups(task.input_texts(train.rows))
+        kept, held_out = _together(same, strata, fraction, seed, task.strata_names(), train.where)
+    notes.append(
+        f"{name}: {len(held_out):,} rows ({len(held_out) / len(train.rows):.0%}) held out of the training rows, {how}"
+    )
+    return train.take(kept), train.take(held_out, name)
+
+
+def _together(
+    same: np.ndarray, strata: Sequence[int], fraction: float, seed: int, names: Sequence[str], where: str
+) -> tuple[list[int], list[int]]:
+    """Stratified, with rows of the same text on one side: only the first of each is drawn, the others follow it.
+
+    A text that would fill half of the held-out rows by itself is left in training. Where too few others are left to
+    draw from, rows are drawn one by one, and what then stands on both sides is a warning.
+    """
+    firsts, counts = np.unique(same, return_counts=True)
+    wanted = fraction * len(same)
+    few = counts <= max(1, wanted / 2)
+    classes = np.asarray(strata)
+    sizes = np.unique(classes[firsts[few]], return_counts=True)[1]
+    if len(firsts) == len(same) or len(sizes) < len(np.unique(classes)) or sizes.min() < 2:
+        return holdout(strata, fraction, seed, names, where)
+    share = min(wanted / counts[few].sum(), 0.5)
+    _, held_out = holdout(classes[firsts[few]].tolist(), share, seed, names, where)
+    is_held_out = np.isin(same, firsts[few][held_out])
+    return np.flatnonzero(~is_held_out).tolist(), np.flatnonzero(is_held_out).tolist()
+
+
+def without_repeats(train: Split, task: Task, notes: list[str]) -> Split:
+    """All but the first of the rows with the same text and target are left out."""
+    same = exact_groups(task.input_texts(train.rows))
+    seen: set[tuple[int, str]] = set()
+    kept = []
+    for row, first in enumerate(same.tolist()):
+        key = (first, task.targets_of(train.rows, row))
+        if key not in seen:
+            seen.add(key)
+            kept.append(row)
+    return _left_out(train, kept, "repeat the text and label of another", notes)
+
+
+def without_leaks(train: Split, others: Sequence[Split], task: Task, notes: list[str]) -> Split:
+    """Training rows whose text stands in another split, word for word or nearly, are left out."""
+    texts = (text for split in (train, *others) for text in compared_texts(split, task))
+    near, number = find(texts).near, len(train.rows)
+    kept = np.flatnonzero(~np.isin(near[:number], near[number:]))
+    return _left_out(train, kept.tolist(), "stand in a held-out split too, word for word or nearly", notes)
+
+
+def compared_texts(split: Split, task: Task) -> Sequence[str] | Any:
+    """Of each row the text that must not stand in two splits: what its rows share, or all that is read."""
+    groups = task.groups(split.rows)
+    return task.input_texts(split.rows) if groups is None else groups
+
+
+def _left_out(train: Split, kept: Sequence[int], why: str, notes: list[str]) -> Split:
+    number = len(train.rows) - len(kept)
+    if not number:
+        return train
+    notes.append(f"data.drop_duplicates: {number:,} training rows left out that {why}")
+    return train.take(kept)

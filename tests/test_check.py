@@ -1,0 +1,98 @@
+"""`fasttune check`: what is said before training, and that nothing is left behind; `train` says the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from bad_data import known_questions
+from tiny import make_rows, write_csv
+
+import fasttune
+from fasttune import cli, preflight
+from fasttune.run_folder import RunFolder
+
+
+@pytest.fixture
+def doubtful(recipe: dict, tmp_path: Path) -> dict:
+    """A recipe whose test file holds a training row, and a training text with two labels."""
+    rows = make_rows(80)
+    write_csv(tmp_path / "reviews.csv", [*rows, {**rows[5], "label": "positive"}, {**rows[5], "label": "negative"}])
+    recipe["data"]["test"] = str(write_csv(tmp_path / "test.csv", [rows[9], *make_rows(9, seed=7)]))
+    return recipe
+
+
+def test_a_run_is_foretold_and_nothing_is_kept(
+    doubtful: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    checked = fasttune.check(doubtful, training={"num_train_epochs": 2}, progress=False)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert capsys.readouterr() == ("", "")
+    forecast = checked.forecast
+    assert forecast.num_steps == 2 * -(-61 // 8)
+    assert forecast.measured["num_evaluations"] == forecast.measured["num_saves"] == 2
+    assert forecast.measured["num_steps"] >= 1
+    assert forecast.train_runtime > 0 and forecast.peak_memory_bytes > 10**7
+    assert [warning.code for warning in checked.warnings] == ["W250", "W251", "W258"]
+    assert checked.recipe.preprocessing.max_length == 64, "what is left open is filled in"
+    assert checked.report["splits"]["train"]["num_rows"] + checked.report["splits"]["validation"]["num_rows"] == 82
+
+
+def test_the_model_of_the_caller_is_not_trained_by_a_check(recipe: dict, tiny_model: Path) -> None:
+    weights = (tiny_model / "model.safetensors").read_bytes()
+    fasttune.check(recipe, progress=False)
+    assert (tiny_model / "model.safetensors").read_bytes() == weights
+
+
+def test_training_says_and_stores_the_same_warnings(
+    doubtful: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checked = fasttune.check(doubtful, progress=False)
+    capsys.readouterr()
+    run = fasttune.fit(doubtful, output=tmp_path / "run", training={"max_steps": 1})
+    said = capsys.readouterr().err
+    for warning in checked.warnings:
+        assert f"warning: {warning.code} {warning.where}" in said
+    stored = json.loads(RunFolder(run.folder).data_report.read_text())["warnings"]
+    assert [entry["code"] for entry in stored] == [warning.code for warning in checked.warnings]
+    assert stored[0]["rows"] == [["row 2", "row 11"]] and stored[0]["num_exact"] == 1
+
+
+def test_only_a_sample_of_many_rows_is_tokenised(
+    recipe: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = fasttune.check(recipe, progress=False)
+    monkeypatch.setattr(preflight, "SAMPLE", 20)
+    checked = fasttune.check(recipe)
+    assert "train: tokens are counted in 20 of 60 rows" in capsys.readouterr().err
+    assert checked.report["splits"]["train"]["num_examples"] == 20
+    assert checked.forecast.num_steps == whole.forecast.num_steps
+    per_step = checked.forecast.measured["tokens_per_step"]
+    assert per_step == pytest.approx(whole.forecast.measured["tokens_per_step"], rel=0.3)
+
+
+def test_questions_are_known_by_their_columns_and_checked_too(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "questions.jsonl").write_text(known_questions(), encoding="utf-8")
+    settings = [f"model={tiny_model}", "training.precision=fp32", "preprocessing.doc_stride=8"]
+    assert cli.run(["check", str(tmp_path / "questions.jsonl"), *settings]) == 0
+    said = capsys.readouterr()
+    assert "ready to train" in said.out
+
+
+def test_json_is_one_object(recipe: dict, capsys: pytest.CaptureFixture[str]) -> None:
+    data, model = recipe["data"]["train"], recipe["model"]
+    assert cli.run(["check", data, f"model={model}", "training.precision=fp32", "--json", "--quiet"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["forecast"]["train_runtime"] > 0 and found["columns"] == {"text": "text", "label": "label"}
+    assert not said.err
+
+
+def test_a_set_of_steps_shorter_than_the_warm_up(recipe: dict) -> None:
+    assert fasttune.check(recipe, training={"batch_size": 60}, progress=False).forecast.num_steps == 3
