@@ -340,7 +340,8 @@ REFUSED = {
         "training.learning_rate: found a setting that a finished run cannot change, expected one of "
         "training.precision, training.device, training.tokens_per_microbatch, data.fix_spans, "
         "data.encoding, data.header, data.max_bytes, data.drop_empty, preprocessing.doc_stride, "
-        "evaluation.n_best_size, evaluation.max_answer_length, evaluation.null_score_diff_threshold, data.columns.ROLE\n"
+        "evaluation.n_best_size, evaluation.max_answer_length, "
+        "evaluation.null_score_diff_threshold, data.columns.ROLE\n"
         "  hint: training.precision=fp32",
     ),
     "a second column of texts for a run of single texts": (
@@ -349,7 +350,8 @@ REFUSED = {
         "data.columns.text_pair: found a setting that a finished run cannot change, expected one of "
         "training.precision, training.device, training.tokens_per_microbatch, data.fix_spans, "
         "data.encoding, data.header, data.max_bytes, data.drop_empty, preprocessing.doc_stride, "
-        "evaluation.n_best_size, evaluation.max_answer_length, evaluation.null_score_diff_threshold, data.columns.ROLE\n"
+        "evaluation.n_best_size, evaluation.max_answer_length, "
+        "evaluation.null_score_diff_threshold, data.columns.ROLE\n"
         "  hint: training.precision=fp32",
     ),
     "nothing to predict": (

@@ -100,7 +100,9 @@ def test_other_forms_are_refused_with_an_example(cell: Any, start: Any) -> None:
 def test_all_problems_at_once() -> None:
     with pytest.raises(DataError) as caught:
         read_answers(["Rome", "Ann", 5], None, [CONTEXT] * 3, "rows.csv", lambda row: f"row {row + 1}", False)
-    assert [problem.code for problem in caught.value.problems] == ["E241", "E248", "E244"]
+    summary, *others = caught.value.problems
+    assert [problem.code for problem in others] == ["E241", "E248", "E244"]
+    assert summary.found == "2 of 2 answers that are not where they are said to be"
 
 
 def test_fixing_moves_what_stands_once_and_sets_the_rest_aside() -> None:

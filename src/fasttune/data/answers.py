@@ -54,6 +54,7 @@ def read_answers(
     """
     problems = Problems(where)
     found = Answers()
+    num_answers = num_wrong = num_repairable = 0
     of_row = enumerate(zip(cells, starts if starts is not None else repeat(None), contexts, strict=False))
     for row, (cell, start, context) in of_row:
         answers = []
@@ -63,6 +64,7 @@ def read_answers(
             found_as = f"answer_start {shown(start)}" if isinstance(cell, str) else f"{shown(cell)} as answers"
             problems.add(_form_problem(f"{where} {place(row)}", found_as))
             continue
+        num_answers += len(pairs)
         for text, said in pairs:
             if not text.strip():
                 problems.add(_form_problem(f"{where} {place(row)}", "a blank answer"))
@@ -77,9 +79,23 @@ def read_answers(
                 found.num_nowhere += repaired.start == NOWHERE
             else:
                 problems.add(_problem(text, said, context, f"{where} {place(row)}"))
+                num_wrong += 1
+                num_repairable += _repaired(text, context).start != NOWHERE
         found.rows.append(tuple(answers))
+    if num_wrong > 1:
+        problems.lead(_sum_of(num_wrong, num_answers, num_repairable, where))
     problems.raise_if_any()
     return found
+
+
+def _sum_of(num_wrong: int, num_answers: int, num_repairable: int, where: str) -> Problem:
+    return Problem(
+        code="E240",
+        where=where,
+        found=f"{num_wrong:,} of {num_answers:,} answers that are not where they are said to be",
+        expected="none",
+        hint=f"data.fix_spans=true repairs {num_repairable:,} of them and sets the others aside",
+    )
 
 
 def pairs_of(cell: Any, start: Any) -> list[tuple[str, int | None]]:

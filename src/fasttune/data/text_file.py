@@ -83,6 +83,11 @@ class Problems:
             if len(self.kept) < MAX_PROBLEMS:
                 self.kept.append(problem)
 
+    def lead(self, problem: Problem) -> None:
+        """Put a problem that sums up the others before them."""
+        self.num += 1
+        self.kept = [problem, *self.kept][:MAX_PROBLEMS]
+
     def add_error(self, error: DataError) -> None:
         if isinstance(error, CutError):
             self.add(*error.problems[:-1])
