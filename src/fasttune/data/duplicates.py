@@ -24,7 +24,8 @@ SIMILAR = 0.6
 BANDS, ROWS_OF_BAND = 24, 4
 FOUND = 1 - (1 - SIMILAR**ROWS_OF_BAND) ** BANDS  # .964; at a similarity of .7 it is .9986
 TEXTS_AT_ONCE = 2_000
-FEATURES_AT_ONCE = 4_000_000  # of the pairs that are measured together
+FEATURES_AT_ONCE = 1_000_000  # of the pairs that are measured together, of which there are fewer than 2**20
+NUMBER_BITS = np.uint64(44)  # of a hash that are compared, beside the number of the pair
 # A word is a run of letters and digits; characters that are written without blanks stand for themselves.
 WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 BOUNDARY = np.uint64(0x9E3779B97F4A7C15)  # stands for begin and end; any constant would do
@@ -146,13 +147,14 @@ def _candidates(features: np.ndarray, starts: np.ndarray) -> np.ndarray:
                 least = np.minimum.reduceat(own, starts[first:last] - starts[first])
                 key[first:last] = _mix(key[first:last] ^ least)
         order = np.argsort(key, kind="stable")
-        same = np.flatnonzero(key[order][1:] == key[order][:-1])
         begins = np.concatenate([[True], key[order][1:] != key[order][:-1]])
         head = order[np.maximum.accumulate(np.where(begins, np.arange(number), 0))]
-        found.append(np.stack([order[same], order[same + 1]], axis=1))
-        found.append(np.stack([head[same + 1], order[same + 1]], axis=1))
-    pairs = np.sort(np.concatenate(found), axis=1)
-    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+        same = np.flatnonzero(~begins)
+        for other in (order[same - 1], head[same]):
+            low, high = np.minimum(order[same], other), np.maximum(order[same], other)
+            found.append(np.unique(low * number + high))
+    pairs = np.unique(np.concatenate(found))
+    return np.stack([pairs // number, pairs % number], axis=1)
 
 
 def _similarity(features: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -162,17 +164,16 @@ def _similarity(features: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> 
     parts = np.cumsum(sizes[pairs].sum(axis=1)) // FEATURES_AT_ONCE
     bounds = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(pairs)]
     for first, last in pairwise(bounds):
-        own = pairs[first:last]
-        values, numbers = [], []
-        for side in own.T:
+        keys = []
+        for side in pairs[first:last].T:
             length = sizes[side]
-            number = np.repeat(np.arange(len(own)), length)
+            number = np.repeat(np.arange(last - first, dtype=np.uint64), length)
             within = np.arange(len(number)) - np.repeat(np.cumsum(length) - length, length)
-            values.append(features[starts[side][number] + within])
-            numbers.append(number)
-        value, number = np.concatenate(values), np.concatenate(numbers)
-        order = np.lexsort((value, number))
-        twice = (value[order][1:] == value[order][:-1]) & (number[order][1:] == number[order][:-1])
-        common[first:last] = np.bincount(number[order][1:][twice], minlength=len(own))
+            value = features[np.repeat(starts[side], length) + within]
+            # One number to sort by: the pair, then what is left of the hash.
+            keys.append((number << NUMBER_BITS) | (value >> (np.uint64(64) - NUMBER_BITS)))
+        key = np.sort(np.concatenate(keys))
+        twice = key[1:] == key[:-1]
+        common[first:last] = np.bincount((key[1:][twice] >> NUMBER_BITS).astype(np.int64), minlength=last - first)
     total = sizes[pairs].sum(axis=1) - common
     return common / np.maximum(total, 1)
