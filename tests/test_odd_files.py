@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,3 +199,22 @@ def test_guessed_right_or_asked_precisely(odd: Odd, tmp_path: Path) -> None:
 
 def test_there_are_thirty_and_more() -> None:
     assert len(FILES) >= 30
+
+
+def test_the_task_is_told_by_the_columns_also_of_large_files(tmp_path: Path) -> None:
+    """Of a large file only the beginning is read to tell; where that does not do, all of it."""
+    path = tmp_path / "data.jsonl"
+    row = {"question": "Who came?", "context": "Ann came. " * 50, "answers": {"text": ["Ann"], "answer_start": [0]}}
+    path.write_text((json.dumps(row) + "\n") * 3000, encoding="utf-8")
+    assert recipe_of(path)[0].task == "question-answering"
+    assert recipe_of(path, ["task=text-classification"])[0].task == "text-classification"
+    assert recipe_of(path, {"task": "text-classification"})[0].task == "text-classification"
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps([{"tokens": ["Ann", "came"], "tags": ["B-PER", "O"]}] * 60_000), encoding="utf-8")
+    assert recipe_of(path)[0].task == "token-classification"
+    path = tmp_path / "data.csv"
+    path.write_bytes(("question,context,answers\n" + '"é\n",b,c\n' * 300_000).encode("cp1252"))
+    assert recipe_of(path, ["data.encoding=cp1252"])[0].task == "question-answering"
+    assert recipe_of(path, {"data": {"encoding": "cp1252"}})[0].task == "question-answering"
+    assert recipe_of(path)[0].task == "text-classification", "it cannot be read, which is said later"
+    assert recipe_of(tmp_path / "nothing.csv")[0].task == "text-classification"

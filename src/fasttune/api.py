@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 RECIPE_SUFFIXES = (".yaml", ".yml")  # never data: a file that is missing is a missing recipe
+HEAD = 1 << 20  # bytes that are read to learn what columns a file has
 READING_FIELDS = ("encoding", "header", "max_bytes")  # of `data`: how files are read
 RecipeSource = str | Path | Mapping[str, Any] | Recipe
 
@@ -112,11 +114,13 @@ def _task_of_bare(data: str, overrides: Overrides) -> str:
     else:
         fields = tuple(f"data.{name}=" for name in READING_FIELDS)
         recipe = load_recipe({"data": {"train": data}}, [one for one in overrides if one.startswith(fields)])
-    try:
-        task = task_of(open_source(data, TRAIN, reading_of(recipe)).dataset.column_names)
-    except DataError:
-        return recipe.task  # what is wrong is said, with all the rest, when the data are read
-    return recipe.task if task is None else task.name
+    whole = reading_of(recipe)
+    # The beginning of a file mostly tells its columns; what is wrong with it is said with all the rest, when it is read.
+    for reading in (replace(whole, head=HEAD), whole) if Path(data).is_file() else (whole,):
+        with suppress(DataError):
+            task = task_of(open_source(data, TRAIN, reading).dataset.column_names)
+            return recipe.task if task is None else task.name
+    return recipe.task
 
 
 def _names_task(overrides: Overrides) -> bool:

@@ -285,6 +285,8 @@ def label_values(
     names = _names_of(inner)
     at = f"{where}, column {shown(column)}"
     values = cells_of(dataset, column)
+    if names is None and all(type(value) is str and value and not value.isspace() for value in values):
+        return values  # by far the usual case, and a file may have millions of them
     problems = Problems(where)
     parts = [value if isinstance(value, list) else [value] for value in values]
     empty = [index for index, cell in enumerate(parts) if any(_is_no_label(value, names) for value in cell)]

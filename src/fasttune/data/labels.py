@@ -58,6 +58,9 @@ def label_vocabulary(
 def encode_labels(values: Sequence[str], vocabulary: Vocabulary, where: str, place: Place = row_name) -> list[int]:
     """One label a row -> class numbers."""
     check_one_each(values, where, place)
+    known = list(map(vocabulary.index.get, values))
+    if None not in known:
+        return known  # type: ignore[return-value]
     return [numbers[0] for numbers in encode_all([(value,) for value in values], vocabulary, where, place)]
 
 

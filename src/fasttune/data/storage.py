@@ -42,11 +42,13 @@ class Reading:
 
     `encoding` of text files; None: UTF-8, or what a byte order mark says. `header`: whether the first row of CSV and
     TSV files names the columns. `max_bytes` a packed file may hold; None: the larger of 1 GiB and 100 times its size.
+    `head`: of a plain file only so many bytes, up to the end of a line; None: all of it.
     """
 
     encoding: str | None = None
     header: bool = True
     max_bytes: int | None = None
+    head: int | None = None
 
 
 def is_address(spec: str) -> bool:
@@ -126,7 +128,10 @@ def read_bytes(name: str, reading: Reading) -> bytes:
             if not size:
                 return b""
             return _unpacked(COMPRESSED[suffix](file), name, _limit(size, reading))
-        return file.read()
+        if reading.head is None:
+            return file.read()
+        content = file.read(reading.head)
+        return content if len(content) < reading.head else content[: content.rfind(b"\n") + 1]
 
 
 def _limit(packed_size: int, reading: Reading) -> int:

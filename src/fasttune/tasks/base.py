@@ -151,9 +151,9 @@ class Task(ABC):
     def input_texts(self, rows: Rows) -> Iterator[str]:
         """What the model reads of each row, as one text: rows with the same are the same to it."""
         given = [rows.values[one.role] for one in self.columns if not one.is_target and one.role in rows.values]
-        return (
-            BETWEEN_TEXTS.join(str(getattr(cell, "text", cell)) for cell in cells) for cells in zip(*given, strict=True)
-        )
+        if len(given) == 1:
+            return (getattr(cell, "text", cell) for cell in given[0])
+        return (BETWEEN_TEXTS.join(cells) for cells in zip(*given, strict=True))
 
     def targets_of(self, rows: Rows, row: int) -> str:
         """What is to be learned of one row, as one text."""
