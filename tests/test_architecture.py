@@ -17,7 +17,7 @@ ROWS = [
     {"errors", "distributed", "cache"},
     {"recipe", "run_folder", "native"},
     {"padding_free", "data", "metrics", "starter"},
-    {"batching"},  # turns the token stores of `data` into tensors
+    {"batching", "dataset"},  # what is made of `data`: tensors of its token stores, and new data sets
     {"tasks"},
     {"engine", "checkpoint"},
     {"environment"},

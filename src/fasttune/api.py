@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fasttune import preflight
+from fasttune import dataset, preflight
 from fasttune.data.preview import sample_rows
+from fasttune.dataset import Built, write
 from fasttune.display.rows import Preview
 from fasttune.errors import DataError, Problem, UsageError
 from fasttune.observers import Observer
@@ -39,6 +40,7 @@ __all__ = [
     "Predictor",
     "Preview",
     "Run",
+    "build",
     "check",
     "evaluate",
     "fit",
@@ -115,7 +117,7 @@ def _task_of_bare(data: str, overrides: Overrides) -> str:
         fields = tuple(f"data.{name}=" for name in READING_FIELDS)
         recipe = load_recipe({"data": {"train": data}}, [one for one in overrides if one.startswith(fields)])
     whole = reading_of(recipe)
-    # The beginning of a file mostly tells its columns; what is wrong with it is said with all the rest, when it is read.
+    # The beginning of a file mostly tells its columns. What is wrong with it is said with the rest, when it is read.
     for reading in (replace(whole, head=HEAD), whole) if Path(data).is_file() else (whole,):
         with suppress(DataError):
             task = task_of(open_source(data, TRAIN, reading).dataset.column_names)
@@ -265,6 +267,18 @@ def iter_predictions(
         return predictor.predict_rows(split.rows, split.where)
     assert texts is not None
     return iter(predictor.predict(texts))
+
+
+def build(definition: str | Path, output: str | Path, repository: str | None = None) -> Built:
+    """Make the data set that a YAML file defines, and write it to a new folder as Parquet with a card.
+
+    `repository`: also upload it to the hub as this data set, such as "user/reviews"; HF_TOKEN must be set.
+    """
+    built = dataset.build(Path(definition))
+    write.write(built, Path(output))
+    if repository is not None:
+        write.push(Path(output), repository)
+    return built
 
 
 def show(

@@ -214,6 +214,25 @@ def show(
 
 
 @app.command()
+def build(
+    definition: Annotated[Path, typer.Argument(metavar="DEFINITION", help="A YAML file that defines a data set.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.")],
+    push: Annotated[str | None, typer.Option("--push", help="Also upload it to the hub as this data set.")] = None,
+) -> None:
+    """Make a data set of one's own: Parquet files with a card.
+
+    fasttune build reviews.yaml --output reviews
+
+    fasttune train reviews
+    """
+    _stay_calm()
+    from fasttune import api
+
+    built = api.build(definition, output, push)
+    display.print_built(built, output)
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this one, to copy and change.")] = None,
 ) -> None:

@@ -1,6 +1,7 @@
 """Results as a person reads them, on stdout. Data is never parsed as markup."""
 
 from fasttune.display.results import (
+    print_built,
     print_checked,
     print_facts,
     print_metrics,
@@ -9,4 +10,12 @@ from fasttune.display.results import (
     print_run,
 )
 
-__all__ = ["print_checked", "print_facts", "print_metrics", "print_predictions", "print_recipes", "print_run"]
+__all__ = [
+    "print_built",
+    "print_checked",
+    "print_facts",
+    "print_metrics",
+    "print_predictions",
+    "print_recipes",
+    "print_run",
+]

@@ -12,6 +12,7 @@ from rich.text import Text
 from fasttune.display.text import printable, stdout
 
 if TYPE_CHECKING:
+    from fasttune.dataset import Built
     from fasttune.preflight import Checked
 
 BAR_WIDTH = 20
@@ -49,6 +50,16 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:<{width}}  {number(name, value)}")
+
+
+def print_built(built: Built, folder: Path) -> None:
+    """What was done, how many rows there are, and what to type next."""
+    out = stdout()
+    for step in built.steps:
+        out.print(printable(step))
+    for name, rows in built.splits.items():
+        out.print(f"{name:<12}{rows.num_rows:,} rows")
+    out.print(f"\n{folder}/: README.md is the card\nnext:\n  fasttune check {folder}\n  fasttune train {folder}")
 
 
 def print_checked(checked: Checked) -> None:
