@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fasttune import dataset, preflight
+from fasttune.data.in_memory import is_rows, stored
 from fasttune.data.preview import sample_rows
 from fasttune.dataset import Built, write
 from fasttune.display.rows import Preview
@@ -54,7 +55,7 @@ __all__ = [
 RECIPE_SUFFIXES = (".yaml", ".yml")  # never data: a file that is missing is a missing recipe
 HEAD = 1 << 20  # bytes that are read to learn what columns a file has
 READING_FIELDS = ("encoding", "header", "max_bytes")  # of `data`: how files are read
-RecipeSource = str | Path | Mapping[str, Any] | Recipe
+RecipeSource = Any  # str | Path | Mapping[str, Any] | Recipe | rows; see recipe_of
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,13 @@ class Run:
 def recipe_of(source: RecipeSource, overrides: Overrides = ()) -> tuple[Recipe, str]:
     """The recipe, and the stem of the run folder's name.
 
-    `source`: a recipe file, the name of a shipped recipe, a mapping, a Recipe, or data itself (a file, glob, hub id).
+    `source`: a recipe file, the name of a shipped recipe, a mapping, a Recipe, or data itself: a file, glob or hub id,
+    a frame of pandas or polars, an Arrow table, a dataset, or a list of dicts.
     """
+    if is_rows(source):
+        source = stored(source)
+    if isinstance(source, Mapping):
+        source = _with_files(source)
     if not isinstance(source, str | Path):
         recipe = load_recipe(source, overrides)
         return recipe, stem_of(recipe.data.train)
@@ -93,6 +99,14 @@ def recipe_of(source: RecipeSource, overrides: Overrides = ()) -> tuple[Recipe, 
     task = {} if _names_task(overrides) else {"task": _task_of_bare(str(source), overrides)}
     recipe = load_recipe(load_recipe({**task, "data": {"train": str(source)}}), overrides)
     return recipe, stem_of(recipe.data.train)
+
+
+def _with_files(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the path of a file in place of rows that are given themselves."""
+    data = sections.get("data")
+    if not isinstance(data, Mapping):
+        return dict(sections)
+    return {**sections, "data": {name: stored(value) if is_rows(value) else value for name, value in data.items()}}
 
 
 def _is_typing_error(source: str | Path) -> bool:
@@ -152,7 +166,7 @@ def fit(
     """
     made, stem = recipe_of(recipe, overrides)
     if sections:
-        made = load_recipe(made, sections)
+        made = load_recipe(made, _with_files(sections))
     folder = choose(stem, output or made.output.dir, resume)
     console = ConsoleLog(made.training.logging_steps)
     say: Say = console.say if progress else (lambda line: None)
@@ -194,7 +208,7 @@ def check(
     """
     made, _ = recipe_of(recipe, overrides)
     if sections:
-        made = load_recipe(made, sections)
+        made = load_recipe(made, _with_files(sections))
     say: Say = ConsoleLog(made.training.logging_steps).say if progress else (lambda line: None)
     return preflight.check(made, say)
 
@@ -205,7 +219,7 @@ def load(run: str | Path, overrides: Overrides = ()) -> Predictor:
 
 
 def evaluate(
-    run: str | Path, *, data: str | list[str] | None = None, split: str | None = None, overrides: Overrides = ()
+    run: str | Path, *, data: Any = None, split: str | None = None, overrides: Overrides = ()
 ) -> dict[str, float]:
     """Score a finished run on a split of its own data (test, or validation where there is none) or on `data`.
 
@@ -216,7 +230,7 @@ def evaluate(
         raise UsageError(problem)
     predictor = load(run, overrides)
     if data is not None:
-        return predictor.score(read_labelled(predictor.recipe, data, "data"))
+        return predictor.score(read_labelled(predictor.recipe, stored(data) if is_rows(data) else data, "data"))
     splits = {part.name: part for part in read_splits(predictor.recipe).all()}
     name = split or (TEST if TEST in splits else VALIDATION)
     if name not in splits:
@@ -230,7 +244,7 @@ def predict(
     run: str | Path,
     texts: Any = None,
     *,
-    data: str | list[str] | None = None,
+    data: Any = None,
     output: str | Path | None = None,
     overrides: Overrides = (),
 ) -> list[Prediction]:
@@ -248,7 +262,7 @@ def iter_predictions(
     run: str | Path,
     texts: Any = None,
     *,
-    data: str | list[str] | None = None,
+    data: Any = None,
     overrides: Overrides = (),
 ) -> Iterator[Prediction]:
     """As `predict`, each prediction made when it is asked for, so that memory does not grow with their number."""
@@ -263,7 +277,7 @@ def iter_predictions(
         )
     predictor = load(run, overrides)
     if data is not None:
-        split = read_unlabelled(predictor.recipe, data)
+        split = read_unlabelled(predictor.recipe, stored(data) if is_rows(data) else data)
         return predictor.predict_rows(split.rows, split.where)
     assert texts is not None
     return iter(predictor.predict(texts))
@@ -282,7 +296,7 @@ def build(definition: str | Path, output: str | Path, repository: str | None = N
 
 
 def show(
-    data: str | list[str],
+    data: Any,
     *,
     num_rows: int = 5,
     seed: int = 42,
@@ -295,8 +309,9 @@ def show(
     `tokenizer`: the model whose tokens are shown too, such as "embedded". `overrides`: how to read, such as
     ["data.encoding=cp1252"].
     """
-    recipe = load_recipe({"data": {"train": data}}, overrides)
-    source = open_source(data, split, reading_of(recipe))
+    spec = stored(data) if is_rows(data) else data
+    recipe = load_recipe({"data": {"train": spec}}, overrides)
+    source = open_source(spec, split, reading_of(recipe))
     rows = sample_rows(source.dataset, num_rows, seed)
     tokens = None
     if tokenizer is not None:

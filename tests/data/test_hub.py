@@ -53,6 +53,8 @@ def raising(error):
         ("imdb", ("imdb", None, "")),
         ("stanfordnlp/imdb:test", ("stanfordnlp/imdb", None, "test")),
         ("nyu-mll/glue:sst2:validation", ("nyu-mll/glue", "sst2", "validation")),
+        ("nyu-mll/glue@main:sst2:validation", ("nyu-mll/glue@main", "sst2", "validation")),
+        ("imdb@refs/convert/parquet", ("imdb@refs/convert/parquet", None, "")),
     ],
 )
 def test_the_parts_of_a_hub_id(spec, expected):
@@ -72,8 +74,8 @@ def test_all_splits_are_loaded_by_the_real_library(hub_folder):
 def test_a_hub_id_leads_to_config_and_split(hub_folder, monkeypatch):
     real, asked = datasets.load_dataset, []
 
-    def load_dataset(name, config):
-        asked.append((name, config))
+    def load_dataset(name, config, revision):
+        asked.append((name, config, revision))
         return real(str(hub_folder), config)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -81,7 +83,8 @@ def test_a_hub_id_leads_to_config_and_split(hub_folder, monkeypatch):
     assert source.dataset["text"][:] == ["c"] and source.split_names == ("train",)
     assert source.description == "someone/reviews:small:test: 1 row, columns text, label"
     assert source.fingerprint
-    assert asked == [("someone/reviews", "small")]
+    assert load_source("someone/reviews@v2:small:test").dataset["text"][:] == ["c"]
+    assert asked == [("someone/reviews", "small", None), ("someone/reviews", "small", "v2")]
     problem = refused("someone/reviews:small:tets")
     assert (problem.code, problem.hint) == ("E131", "someone/reviews:small:test")
     problem = refused("someone/reviews")

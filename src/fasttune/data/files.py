@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from fasttune.data.delimited import read_delimited
 from fasttune.data.json_rows import read_json
 from fasttune.data.storage import COMPRESSED, ZIP, Reading, inner_name, opened
 from fasttune.data.text_file import EXCEL_MAGIC, WRITE_AGAIN, FileRows, excel_problem
 from fasttune.errors import DataError, Problem, shown
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
 
 DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -116,7 +120,7 @@ def _read_table(where: str, suffix: str) -> FileRows:
         raise DataError(Problem(code="E113", where=where, found=found, expected="a different name for each column"))
     if not table.num_rows:
         raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
-    return FileRows(_without_dictionaries(table), None, sha256)
+    return FileRows(without_dictionaries(table), None, sha256)
 
 
 def _arrow_reader(file: Any, magic: bytes) -> Any:
@@ -126,15 +130,33 @@ def _arrow_reader(file: Any, magic: bytes) -> Any:
     return pa.ipc.open_file(file) if magic.startswith(b"ARROW1") else pa.ipc.open_stream(file)
 
 
-def _without_dictionaries(table):
-    """Columns that pandas wrote from categories become plain columns of their values."""
+def without_dictionaries(table: pa.Table) -> pa.Table:
+    """Columns that pandas and polars made of categories become plain columns of their values."""
     import pyarrow as pa
 
     for position, column in enumerate(table.schema):
         if pa.types.is_dictionary(column.type):
-            plain = table.column(position).cast(column.type.value_type)
-            table = table.set_column(position, pa.field(column.name, column.type.value_type), plain)
+            # Arrow cannot take values out of polars' string views; as strings it can.
+            kind = pa.string() if column.type.value_type == pa.string_view() else column.type.value_type
+            parts = [
+                pa.DictionaryArray.from_arrays(part.indices, part.dictionary.cast(kind)).dictionary_decode()
+                for part in table.column(position).chunks
+            ]
+            table = table.set_column(position, pa.field(column.name, kind), pa.chunked_array(parts, kind))
     return table
+
+
+def write_parquet(dataset: datasets.Dataset, path: Path) -> None:
+    """With class names, and without the library's progress bar."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    was_disabled = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        dataset.to_parquet(str(path))
+    finally:
+        if not was_disabled:
+            enable_progress_bars()
 
 
 def disagreements(read: list[tuple[str, FileRows]]) -> Iterator[Problem]:

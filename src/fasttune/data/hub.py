@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub: `NAME`, `NAME:SPLIT` or `NAME:CONFIG:SPLIT`.
+"""Datasets of the Hugging Face hub: `NAME`, `NAME:SPLIT` or `NAME:CONFIG:SPLIT`, each with `NAME@REVISION`.
 
 Read through datasets.load_dataset, which runs no code of the dataset, keeps to HF_HUB_OFFLINE and uses its cache. What
 goes wrong there (no network, no such dataset, no access, no such config) becomes one problem with the remedy.
@@ -11,7 +11,7 @@ from typing import Any
 
 from fasttune.errors import DataError, Problem, nearest
 
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[^:/\s]+){0,2}", re.ASCII)
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?(:[^:/\s]+){0,2}", re.ASCII)
 MESSAGE_CHARACTERS = 200
 CONFIGS = re.compile(r"(?:Available|available configs): (\[[^\]]*\])")
 
@@ -32,8 +32,9 @@ def load(name: str, config: str | None, spec: str) -> Any:
     """All splits of a dataset, as a DatasetDict."""
     import datasets
 
+    repository, _, revision = name.partition("@")
     try:
-        return datasets.load_dataset(name, config)
+        return datasets.load_dataset(repository, config, revision=revision or None)
     except Exception as error:  # the library raises many types here, few of them its own
         raise DataError(_problem(error, name, spec)) from None
 

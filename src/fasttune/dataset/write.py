@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from fasttune import __version__
+from fasttune.data.files import write_parquet
 from fasttune.errors import EnvironmentProblem, Problem, UsageError
 from fasttune.run_folder import write_text
 
@@ -26,7 +27,7 @@ def write(built: Built, folder: Path) -> None:
         )
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for name, rows in built.splits.items():
-        rows.to_parquet(str(folder / "data" / f"{name}-00000-of-00001.parquet"))
+        write_parquet(rows, folder / "data" / f"{name}-00000-of-00001.parquet")
     write_text(folder / "README.md", card(built))
 
 

@@ -1,0 +1,66 @@
+"""Rows that a Python program holds -> Parquet files in the cache, named by their content.
+
+A recipe names files, never Python objects: so that a run can be repeated, evaluated and explained by its folder alone,
+rows that come from memory are put where the recipe can name them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fasttune.cache import cache_folder
+from fasttune.data.files import without_dictionaries, write_parquet
+from fasttune.data.sources import from_dataset, from_frame, from_rows
+
+KIND = "rows"
+
+
+def is_rows(value: Any) -> bool:
+    """A frame of pandas or polars, an Arrow table, a dataset, several of them by split, or a list of dicts."""
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], dict)
+    return hasattr(value, "__arrow_c_stream__") or type(value).__module__.partition(".")[0] in ("pandas", "datasets")
+
+
+def stored(value: Any) -> str:
+    """The path of the file, or of the folder of splits, that now holds these rows; DataError for what makes no rows."""
+    if isinstance(value, dict):  # a DatasetDict
+        written = {split: Path(stored(rows)) for split, rows in value.items()}
+        digest = hashlib.sha256(repr(sorted((split, path.name) for split, path in written.items())).encode())
+        folder = cache_folder(KIND) / digest.hexdigest()[:32]
+        folder.mkdir(parents=True, exist_ok=True)
+        for split, path in written.items():
+            target = folder / f"{split}.parquet"
+            if not target.exists():
+                os.link(path, target)
+        return str(folder)
+    folder = cache_folder(KIND)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
+        temporary = Path(file.name)
+    try:
+        write_parquet(_dataset(value), temporary)
+        with temporary.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        path = folder / f"{digest.hexdigest()[:32]}.parquet"
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return str(path)
+
+
+def _dataset(value: Any) -> Any:
+    import datasets
+    import pyarrow as pa
+
+    if isinstance(value, list):
+        return from_rows(value).dataset
+    if isinstance(value, datasets.Dataset):
+        return from_dataset(value).dataset
+    if type(value).__module__.startswith("pandas"):
+        return from_frame(value).dataset
+    return from_dataset(datasets.Dataset(without_dictionaries(pa.table(value))), f"a {type(value).__name__}").dataset
