@@ -82,3 +82,11 @@ def test_groups_that_cannot_be_parted() -> None:
     with pytest.raises(DataError, match="that all belong together"):
         grouped_holdout(["a"] * 5, 0.1, 0)
     assert [len(side) for side in grouped_holdout(["a", "b"], 0.1, 0)] == [1, 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_a_rare_class_one_row_at_least_is_on_either_side(seed):
+    labels = [0] * 300 + [1, 1, 2, 2, 2]
+    train, validation = holdout(labels, 0.1, seed)
+    assert sorted(train + validation) == list(range(305)) and not set(train) & set(validation)
+    assert {labels[row] for row in validation} == {labels[row] for row in train} == {0, 1, 2}

@@ -15,6 +15,9 @@ SPLIT_WORDS = {
     "test": ("test", "testing", "eval"),
 }
 BETWEEN_WORDS = re.compile(r"[\W_\d]+")
+CARD = "README.md"
+HEAD_OF_CARD = re.compile(r"---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
+LICENCE = re.compile(r"^license:[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 DATA_FOLDER = "data"  # where repositories of the hub keep their files
 
 
@@ -56,3 +59,14 @@ def folder_problem(files: list[str], spec: str) -> Problem:
         expected="a file, a glob, a folder of files of one kind or of splits, or one written by save_to_disk",
         hint=f"pass the files: '{pattern}'" if pattern else "",
     )
+
+
+def licence_of(path: Path) -> str | None:
+    """What the card of a folder says, in the form of the hub; empty where it names none, None without a card."""
+    try:
+        text = (path / CARD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    head = HEAD_OF_CARD.match(text)
+    line = LICENCE.search(head.group(1)) if head else None
+    return line.group(1).strip("'\" ") if line else ""

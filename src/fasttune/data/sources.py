@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fasttune.data import hub
 from fasttune.data.files import ALL_SUFFIXES, disagreements, is_data_file, kind_of_file, read_file
-from fasttune.data.folders import data_files, folder_problem, splits_of
+from fasttune.data.folders import data_files, folder_problem, licence_of, splits_of
 from fasttune.data.json_rows import rows_to_table
 from fasttune.data.storage import Reading, expand_address, is_address
 from fasttune.data.text_file import FileRows, Problems, row_name
@@ -41,6 +41,7 @@ class Source:
     `split_names` are the other splits that a folder or hub id offers.
     `parts` tells which rows come from which file: (index of the first row, file, line of the file for each row).
     `kept`: the rows as they were read that are still there; None: all.
+    `licence`: what a card says; empty where it says nothing, None where there is no card.
     """
 
     dataset: datasets.Dataset
@@ -50,6 +51,7 @@ class Source:
     split_names: tuple[str, ...] = ()
     parts: tuple[tuple[int, str, Sequence[int] | None], ...] = ()
     kept: Sequence[int] | None = None
+    licence: str | None = None
 
     def take(self, rows: Sequence[int]) -> Source:
         """These rows only."""
@@ -204,7 +206,7 @@ def _load_data_folder(path: Path, spec: str, split: str, reading: Reading, named
     if others:
         note += f"; not read: {', '.join(Path(name).name for name in others)}"
     names = tuple(name for name in splits if name != wanted)
-    return replace(source, split_names=names, notes=(note, *source.notes))
+    return replace(source, split_names=names, notes=(note, *source.notes), licence=licence_of(path))
 
 
 def _load_hub(spec: str, split: str) -> Source:
@@ -234,7 +236,8 @@ def _pick_split(loaded: Any, spec: str, split: str, named: str) -> Source:
     if wanted not in splits:
         raise DataError(_no_split(spec, wanted, list(splits)))
     source = from_dataset(splits[wanted], f"{spec}:{wanted}")
-    return replace(source, split_names=tuple(name for name in splits if name != wanted))
+    licence = str(splits[wanted].info.license or "")
+    return replace(source, split_names=tuple(name for name in splits if name != wanted), licence=licence)
 
 
 def _no_split(spec: str, wanted: str, splits: list[str]) -> Problem:

@@ -60,7 +60,19 @@ def holdout(
     train, validation = train_test_split(
         np.arange(num_rows), test_size=num_validation, stratify=np.asarray(labels), random_state=seed
     )
-    return sorted(train.tolist()), sorted(validation.tolist())
+    classes, generator = np.asarray(labels), np.random.default_rng(seed)
+    validation = _with_every_class(validation, train, classes, generator)
+    train = _with_every_class(np.setdiff1d(train, validation), validation, classes, generator)
+    return train.tolist(), np.setdiff1d(validation, train).tolist()
+
+
+def _with_every_class(
+    side: np.ndarray, other: np.ndarray, classes: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Sorted; of each class that only the `other` side has, one row is taken over: its proportion came to none."""
+    missing = np.setdiff1d(classes, classes[side])
+    taken = [generator.choice(other[classes[other] == label]) for label in missing]
+    return np.sort(np.concatenate([side, np.array(taken, dtype=side.dtype)]))
 
 
 def grouped_holdout(

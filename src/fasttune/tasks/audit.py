@@ -5,6 +5,7 @@ An error stops a run; a warning is up to the user. Each names rows, and the sett
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from fasttune.errors import Problem, shown
 from fasttune.tasks.base import Task
 from fasttune.tasks.splitting import Split, compared_texts
 
+NOT_FOR_ALL = re.compile(r"(^|-)nc(-|$)|other|unknown", re.IGNORECASE)  # as the hub names licences
 MOST_LISTED = 1000  # rows of one finding in data_report.json
 FEW_ROWS_FOR_ORDER = 20  # so many labels in rising order are no accident
 RARE_SHARE = 0.01  # of the rows of the most frequent label
@@ -62,7 +64,21 @@ def audit_rows(splits: Sequence[Split], task: Task) -> Audit:
             _repeats(audit, split, own[split.name], task)
         _texts(audit, split, task)
     _labels(audit, splits[0], task)
+    _licence(audit, splits[0])
     return audit
+
+
+def _licence(audit: Audit, train: Split) -> None:
+    """Where a card should say how the rows may be used."""
+    if train.licence is None or (train.licence and not NOT_FOR_ALL.search(train.licence)):
+        return
+    audit.add(
+        "W265",
+        f"{train.name} ({train.where})",
+        f"licence {train.licence}" if train.licence else "a card that names no licence",
+        "a licence that allows what you have in mind: a model inherits the limits of its data",
+        "ask the author of the data",
+    )
 
 
 def _leakage(audit: Audit, later: Split, of_later: Duplicates, earlier: Split, of_earlier: Duplicates) -> None:

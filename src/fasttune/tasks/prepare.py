@@ -94,7 +94,7 @@ class Reader:
         self.notes += rows.notes
         ties = {role: cells_of(source.dataset, names[role]) for role in (GROUP, TIME) if role in names}
         rows = replace(rows, values={**rows.values, **ties}, place=source.place)
-        return Split(split, where, rows, source.fingerprint), source
+        return Split(split, where, rows, source.fingerprint, source.licence), source
 
     def _columns(self, source: Source, where: str, split: str, need_labels: bool) -> dict[str, str]:
         """Role -> the name of its column, for the task's roles and those that training rows are split by."""
