@@ -72,6 +72,14 @@ def test_only_what_is_similar_is_put_together(texts: list[str]) -> None:
         )
 
 
+def test_of_long_texts_both_ends_are_compared() -> None:
+    generator = random.Random(1)
+    long = " ".join(sentence(generator, 400))
+    changed = " ".join(sentence(generator, 400))
+    near = find([long, f"{long} once more", f"{long[:1000]}{changed}", f"{changed}{long[-1000:]}", changed]).near
+    assert near[0] == near[1] and len({*near[1:].tolist()}) == 4
+
+
 def test_chinese_is_compared_by_characters() -> None:
     text = "这家酒店的房间非常干净服务员也很热情我们下次还会再来住"
     near = find([text, text.replace("酒店", "宾馆"), "新买的笔记本电脑用了三天就坏了客服还不给退货真让人生气"]).near

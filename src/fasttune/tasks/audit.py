@@ -246,7 +246,6 @@ def audit_tokens(audit: Audit, split: Split, store: TokenStore, task: Task, unkn
             f"{task.hint_for_long}; preprocessing.max_length={2 * longest} where the model has room",
             share=share,
             num_tokens=num_cut,
-            num_tokens_at_twice_the_length=int(np.minimum(store.lengths + cut, 2 * longest).sum()),
         )
     rate = float(np.mean(store.inputs["input_ids"] == unknown)) if unknown is not None else 0.0
     if rate >= UNKNOWN_SHARE:

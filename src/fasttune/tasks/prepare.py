@@ -265,6 +265,11 @@ def targets_of(store: TokenStore) -> dict[str, Any]:
     return {name: torch.from_numpy(np.array(array)) for name, array in {**store.targets, **store.token_targets}.items()}
 
 
+def tokens_at_twice_the_length(store: TokenStore) -> int:
+    """How many tokens there would be to compute if twice as long texts were read; where nothing is cut, as many."""
+    return int(np.minimum(store.lengths + store.num_tokens_cut, 2 * store.lengths.max()).sum())
+
+
 def report(split: Split, store: TokenStore, task: Task) -> dict[str, Any]:
     """What data_report.json says of one split: rows, labels, lengths in tokens, truncation."""
     lengths = store.lengths
@@ -282,7 +287,11 @@ def report(split: Split, store: TokenStore, task: Task) -> dict[str, Any]:
             "p90": float(np.percentile(lengths, 90)),
             "max": int(lengths.max()),
         },
-        "truncated": {"num_examples": int((cut > 0).sum()), "num_tokens": int(cut.sum())},
+        "truncated": {
+            "num_examples": int((cut > 0).sum()),
+            "num_tokens": int(cut.sum()),
+            "num_tokens_at_twice_the_length": tokens_at_twice_the_length(store),
+        },
         "windows": {
             "num_rows_in_several": int((store.num_windows > 1).sum()),
             "num_windows": int(store.num_windows.sum()),
