@@ -109,6 +109,50 @@ def test_repeated_rows_stay_where_they_are_scored() -> None:
     assert splits["train"]["text"][:] == ["a"] and splits["test"]["text"][:] == ["b", "c"]
 
 
+def test_names_may_be_swapped_and_shifted() -> None:
+    Path("swap.csv").write_text("text,Review\ngood,a fine place\nbad,a dull place\n")
+    path = define("swap", files={"train": "swap.csv"}, columns={"text": "Review", "label": "text", "copy": "Review"})
+    assert build(path, "out").splits["train"][0] == {"text": "a fine place", "label": "good", "copy": "a fine place"}
+
+
+def test_labels_are_those_that_runs_see() -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    rows = {"text": ["a", "b", "c"], "label": [0, 1, -1]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet("classes.parquet")
+    path = define("classes", files={"train": "classes.parquet"}, map_labels={"neg": "bad"})
+    assert build(path, "classes").splits["train"]["label"][:] == ["bad", "pos", None], "no label stays none"
+    Path("many.jsonl").write_text(
+        '{"text": "a", "label": ["x", "y"]}\n{"text": "b", "label": ["z"]}\n{"text": "c", "label": []}\n'
+    )
+    path = define("many", files={"train": "many.jsonl"}, drop_labels=["z"], map_labels={"y": "x"})
+    assert build(path, "many").splits["train"]["label"][:] == [["x"], []]
+    Path("numbers.jsonl").write_text('{"text": "a", "label": 1.0}\n{"text": "b", "label": 2.5}\n')
+    path = define("numbers", files={"train": "numbers.jsonl"}, map_labels={1: "one"})
+    assert build(path, "numbers").splits["train"]["label"][:] == ["one", "2.5"]
+
+
+def test_of_added_labels_the_first_that_fits() -> None:
+    added = [
+        {"label": name, "column": "text", "matches": what} for name, what in (("one", "place 1"), ("any", "place"))
+    ]
+    rows = build(base(add_labels=added), "out").splits["train"]
+    assert [rows["label"][number] for number in (0, 1, 2, 10)] == ["any", "one", "any", "one"]
+
+
+def test_new_splits_do_not_tear_repeated_rows_apart() -> None:
+    Path("repeated.csv").write_text("text,label\n" + "".join(f"place {n % 25},{n % 25 % 2}\n" for n in range(100)))
+    splits = build(define("again", files={"train": "repeated.csv"}, resplit={}), "out").splits
+    sides = [set(rows["text"]) for rows in splits.values()]
+    assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+
+
+def test_repeated_rows_are_found_whatever_the_order_of_columns() -> None:
+    Path("one.csv").write_text("text,label\nw1,good\nw2,bad\n")
+    Path("two.csv").write_text("label,text\ngood,w1\n")
+    path = define("order", files={"train": "one.csv", "test": "two.csv"}, drop_duplicates=True)
+    assert build(path, "out").splits["train"]["text"][:] == ["w2"]
+
+
 FILES = {"files": {"train": "raw/a.csv"}}
 
 
@@ -129,13 +173,19 @@ FILES = {"files": {"train": "raw/a.csv"}}
         ({**FILES, "filters": [{"column": "Review", "min_chars": 3}]}, "mean min_characters?"),
         ({**FILES, "filters": [{"column": "Review", "min_characters": 999}]}, "no rows left"),
         ({**FILES, "resplit": {"group": "Usr"}}, "did you mean User?"),
-        ({**FILES, "version": 7}, "version"),
+        ({**FILES, "version": 1.0}, 'hint: version: "1.0"'),
+        ({**FILES, "encoding": "nosuch"}, "wrong.yaml: encoding"),
+        ({**FILES, "filters": [{"column": "Review"}]}, "a column and nothing to fit"),
+        ({**FILES, "resplit": {"group": "User", "time": "Day"}}, "found group and time"),
+        ({"from": "base.yaml", "encoding": "utf-16"}, "encoding or header with from"),
+        ({"files": {"train": "raw/a.csv", "test": "other.jsonl"}, "resplit": {}}, "E128"),
         ({"from": "wrong.yaml"}, "expected an end: files"),
         ({"from": "nowhere.yaml"}, "no such file"),
     ],
 )
 def test_what_cannot_be_built(content: dict, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = define("wrong", **content)
+    Path("other.jsonl").write_text('{"Review": "a", "Stars": 1, "User": "u", "Day": 2}\n')
     assert cli.run(["build", str(path), "--output", "out"]) in (3, 4)
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said

@@ -189,6 +189,14 @@ def test_resume_of_a_finished_run_says_so_and_touches_nothing(
     assert state() == before
 
 
+def test_a_finished_run_is_not_resumed_with_another_recipe(
+    place: Path, undisturbed: Path, capsys: pytest.CaptureFixture
+) -> None:
+    changed = "training.learning_rate=0.5"
+    assert cli.run(["train", str(place / "recipe.yaml"), changed, "--output", str(undisturbed), "--resume"]) == 3
+    assert "E530" in capsys.readouterr().err
+
+
 def test_without_output_the_newest_unfinished_run_goes_on(
     recipe: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

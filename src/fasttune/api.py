@@ -22,7 +22,7 @@ from fasttune.recipe import Recipe, is_recipe, shipped
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RESULT_PREFIX, choose, read_json, write_json_lines
 from fasttune.session import Say, Session
-from fasttune.start import start
+from fasttune.start import reconciled, start
 from fasttune.tasks import TASKS, Prediction
 from fasttune.tasks.marks import tokens_of
 from fasttune.tasks.prepare import (
@@ -171,6 +171,7 @@ def fit(
     console = ConsoleLog(made.training.logging_steps)
     say: Say = console.say if progress else (lambda line: None)
     if resume and folder.is_finished:
+        reconciled(load_recipe(folder.recipe), made, folder)  # another recipe than the run's is refused
         say(f"{folder.path} is finished; nothing to resume")
         return Run(folder.path, read_json(folder.all_results), "finished before")
     if resume and not folder.is_run:
@@ -318,5 +319,5 @@ def show(
         from fasttune.engine.pretrained import load_tokenizer
 
         task, loaded = task_of(source.dataset.column_names) or TASKS[recipe.task], load_tokenizer(tokenizer)
-        tokens = [tokens_of(row, task, loaded) for row in rows]
+        tokens = tokens_of(rows, task, recipe.data.columns.model_dump(), loaded)
     return Preview(source.description, source.notes, rows, tokens)

@@ -190,7 +190,7 @@ def show(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A file, folder, glob, address, hub id, or `starter`.")],
     overrides: Overrides = None,
     sample: Annotated[int, typer.Option("--sample", "-n", help="How many rows.")] = 5,
-    seed: Annotated[int, typer.Option("--seed", help="Draws the rows.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the rows.")] = 42,
     split: Annotated[str, typer.Option("--split", help="Of a data set with splits.")] = "train",
     tokens: Annotated[bool, typer.Option("--tokens", help="Also what the tokenizer makes of each row.")] = False,
     model: Annotated[str, typer.Option("--model", help="Whose tokenizer.")] = "embedded",

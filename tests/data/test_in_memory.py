@@ -70,6 +70,12 @@ def test_what_is_no_rows(value: Any) -> None:
     assert not is_rows(value)
 
 
+@pytest.mark.parametrize("value", [pd.Series(["a"]), datasets.Dataset.from_dict(COLUMNS).to_iterable_dataset()])
+def test_objects_that_are_no_table(value: Any) -> None:
+    with pytest.raises(DataError, match=r"E125 rows: found a .*, expected a frame, a table"):
+        show(value)
+
+
 def test_rows_that_make_no_table() -> None:
     with pytest.raises(DataError, match="E125"):
         stored(pd.DataFrame({"text": ["a", 1]}))

@@ -53,6 +53,13 @@ def test_labels_that_may_be_one_or_several_are_asked_about() -> None:
         kind_of(["a", "b", "a;c"], "auto", None, False, "rows")  # c alone is no label of another row
 
 
+def test_a_decimal_comma_is_asked_about() -> None:
+    with pytest.raises(DataError, match=r"E218 rows: found labels such as '1,5'.*\n.*problem=multi-label"):
+        kind_of(["1", "1,5", "2", "2,5", "5"], "auto", None, False, "rows")
+    assert kind_of(["1", "1,5", "5"], "multi-label", None, False, "rows").problem == "multi-label"
+    assert kind_of(["2", "25", "2,25"], "auto", None, False, "rows").problem == "multi-label"
+
+
 def test_measured_numbers_are_no_classes_and_grades_are() -> None:
     with pytest.raises(DataError, match=r"E217 rows: found 21 different numbers such as 0.5.*\n.*problem=regression"):
         kind_of([f"{number}.5" for number in range(21)], "single-label", None, False, "rows")

@@ -165,3 +165,23 @@ def test_a_folder_of_parts_is_one_table() -> None:
     assert refused("data").code == "E102"
     folder_of(readme__md=b"x")
     assert refused("data").found == "a folder without data files"
+
+
+def test_names_of_splits_are_found_wherever_they_stand() -> None:
+    for train, test in (
+        ("reviews.train.csv", "reviews.test.csv"),
+        ("v1.0_train.csv", "v1.0_test.csv"),
+        ("TrainData.csv", "TestData.csv"),
+    ):
+        folder_of()
+        Path("data", train).write_bytes(PLAIN)
+        Path("data", test).write_bytes(PLAIN)
+        assert load_source("data").split_names == ("test",)
+    folder_of(reviews__csv=PLAIN, test__csv=PLAIN)
+    problem = refused("data")
+    assert (problem.code, problem.found) == ("E102", "a folder with files of test, and none of train")
+
+
+def test_an_encoding_that_cannot_say_where_it_fails() -> None:
+    Path("data.csv").write_bytes(b"text,label\n\xff,1\n")
+    assert refused("data.csv", reading=Reading(encoding="punycode")).code == "E121"

@@ -28,9 +28,9 @@ def write(name: str, rows: list[tuple[Any, ...]], header: str = "text,label") ->
     Path(name).write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
 
 
-def warnings(data: Any = "data.csv", **settings: Any) -> dict[str, str]:
+def warnings(train: str = "data.csv", data: Any = None) -> dict[str, str]:
     """Code -> what was found."""
-    recipe = recipes.load({"data": {"train": data, **settings.pop("data", {})}, **settings})
+    recipe = recipes.load({"data": {"train": train, **(data or {})}})
     splits = read_splits(recipe)
     return {one.code: one.found for one in audit_rows(splits.all(), splits.task).warnings}
 
@@ -113,11 +113,24 @@ def test_questions_may_share_a_context_within_a_split_and_not_between_two() -> N
         ("---\nlicense: cc-by-nc-4.0\n---\n", "licence cc-by-nc-4.0"),
         ("---\nlicense: 'other'\r\n---\n", "licence other"),
         ("---\nlanguage: en\n---\nlicense: mit\n", "a card that names no licence"),
-        ("no head", "a card that names no licence"),
+        ("---\nlicense:\n  - mit\n  - other\n---\n", "licence mit, other"),
+        ("---\nlicense: mit # fine\n---\n", None),
+        ("# My project, with no head as the hub has it", None),
     ],
 )
 def test_licences_of_cards(card: str | None, found: str | None) -> None:
-    write("folder/train.csv", ROWS)
+    write("folder/rows.csv", ROWS)
     if card is not None:
         Path("folder/README.md").write_text(card)
     assert warnings("folder").get("W265") == found
+
+
+def test_a_label_that_only_held_out_rows_have() -> None:
+    write(
+        "data.csv",
+        [(*row, number) for number, row in enumerate(ROWS)] + [("late", 2, 99), ("later", 2, 100)],
+        "text,label,day",
+    )
+    columns = {"columns": {"time": "day"}}
+    assert warnings(data=columns)["W266"] == "labels that no training row has: '2' in 2 rows"
+    assert "W266" not in warnings()

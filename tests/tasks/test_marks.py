@@ -80,6 +80,9 @@ def test_tokens_are_shown_where_they_are_asked_for(
     assert found == {"text": "good food", "label": "1", "tokens of the model": ["[CLS]", "good", "food", "[SEP]"]}
     assert cli.run(["show", str(path), "-n", "1", "--tokens", "--model", str(tiny_model)]) == 0
     assert "4: [CLS] good food [SEP]" in capsys.readouterr().out
+    path.write_text("Review,Title,label\ngood food,bad room,1\n")
+    named = api.show(str(path), num_rows=1, tokenizer=str(tiny_model), overrides=["data.columns.text=Title"])
+    assert named.tokens == [["[CLS]", "bad", "room", "[SEP]"]]
     path.write_bytes("text,label\ncafé,1\n".encode("cp1252"))
     assert cli.run(["show", str(path), "data.encoding=cp1252", "-n", "1", "--json"]) == 0
     assert "café" in capsys.readouterr().out

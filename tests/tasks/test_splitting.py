@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def test_empty_rows_are_left_out_where_that_is_asked_for() -> None:
     assert sum(len(split.rows) for split in splits.all()) == 61
     assert "3 rows left out whose text or label is empty" in " ".join(splits.notes)
     both = dict(zip(splits.train.rows.ids, map(splits.train.rows.place, range(len(splits.train.rows))), strict=True))
-    assert all(place == f"row {int(row_id) + 2 + 3 * (int(row_id) >= 60)}" for row_id, place in both.items())
+    assert all(place == f"row {int(row_id) + 2}" for row_id, place in both.items()), "ids are those of the file"
+    assert "63" in {*splits.train.rows.ids, *splits.validation.rows.ids}  # type: ignore[union-attr]
 
 
 def test_duplicates_are_left_out_where_that_is_asked_for() -> None:
@@ -131,3 +133,53 @@ def test_duplicates_are_left_out_where_that_is_asked_for() -> None:
         "data.drop_duplicates: 2 training rows left out that repeat the text and label of another",
         "data.drop_duplicates: 2 training rows left out that stand in a held-out split too, word for word or nearly",
     ]
+
+
+def test_a_class_of_one_text_does_not_tear_the_others_apart() -> None:
+    write("data.csv", "text,label", [row for row in ROWS for _ in range(4)] + [("always the same", 2)] * 5)
+    splits = splits_of()
+    assert splits.validation is not None
+    assert {*texts(splits.train)} & {*texts(splits.validation)} == {"always the same"}
+    write("data.csv", "text,label", [(f"text {number // 6}", number // 6 % 2) for number in range(60)])
+    splits = splits_of()
+    assert not {*texts(splits.train)} & {*texts(splits.validation)}  # type: ignore[arg-type]
+
+
+def test_a_repeated_row_does_not_change_how_many_are_held_out() -> None:
+    for rows in (ROWS, [*ROWS, ROWS[0]]):
+        write("data.csv", "text,label", rows)
+        assert len(splits_of(validation_fraction=0.7).validation.rows) in (42, 43)  # type: ignore[union-attr]
+
+
+def test_rows_without_a_group_are_not_one() -> None:
+    users = [f"u{number // 3}" if number < 30 else "" for number in range(60)]
+    write("data.csv", "text,label,user", [(*row, user) for row, user in zip(ROWS, users, strict=True)])
+    splits = splits_of(columns={"group": "user"}, validation_fraction=0.2)
+    assert 11 <= len(splits.validation.rows) <= 13  # type: ignore[union-attr]
+    held_out = {users[int(row_id)] for row_id in splits.validation.rows.ids}  # type: ignore[union-attr]
+    assert not (held_out & {users[int(row_id)] for row_id in splits.train.rows.ids}) - {""}
+
+
+def test_questions_about_one_context_stay_together_also_by_group() -> None:
+    rows = [
+        {
+            "question": f"Who {number}?",
+            "context": f"Ann came to place {number // 3}.",
+            "answers": {"text": ["Ann"], "answer_start": [0]},
+            "user": f"u{number // 3 % 10}" if number % 3 else f"v{number // 3}",
+        }
+        for number in range(90)
+    ]
+    Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"train": "data.jsonl", "columns": {"group": "user"}}
+    splits = read_splits(recipes.load({"task": "question-answering", "data": data}))
+    for column in ("context", "user"):
+        sides = [{rows[int(row_id)][column] for row_id in split.rows.ids} for split in splits.all()]
+        assert not sides[0] & sides[1]
+
+
+def test_nothing_left_to_train_on_is_told() -> None:
+    write("data.csv", "text,label", ROWS)
+    write("test.csv", "text,label", ROWS)
+    with pytest.raises(DataError, match=r"E104 data.csv: found all 54 training rows in a held-out split, too"):
+        splits_of(test="test.csv", drop_duplicates=True)

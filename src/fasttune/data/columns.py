@@ -226,11 +226,17 @@ def _names_of(feature: Any) -> list[str] | None:
     return list(feature.names) if type(feature).__name__ == "ClassLabel" else None
 
 
-def empty_rows(dataset: datasets.Dataset, column: str) -> list[int]:
-    """The rows whose cell holds nothing: no value, blanks only, an empty list of words, no class."""
+def empty_rows(dataset: datasets.Dataset, column: str, lists: bool) -> list[int]:
+    """The rows whose cell holds nothing: no value, blanks only, no class; with `lists` also an empty list.
+
+    An empty list of words is nothing; one of labels is a row without labels, which is one to learn from.
+    """
     names = _names_of(dataset.features[column])
-    # An empty list of labels is a row without labels, which is one to learn from; read_sentences refuses one of words.
-    return [row for row, value in enumerate(cells_of(dataset, column)) if _is_no_label(value, names)]
+    return [
+        row
+        for row, value in enumerate(cells_of(dataset, column))
+        if (lists and value == []) or _is_no_label(value, names)
+    ]
 
 
 def text_values(
@@ -303,10 +309,22 @@ def label_values(
         problems.add(Problem(code="E205", where=at, found=found, expected="a text, a number, or a list of them"))
     problems.raise_if_any()
 
-    def written(value: Any) -> str:
-        return names[value] if names is not None else _written(value)
+    return [as_texts(value, names) for value in values]
 
-    return [tuple(map(written, value)) if isinstance(value, list) else written(value) for value in values]
+
+def labels_as_they_are(dataset: datasets.Dataset, column: str) -> list[Any]:
+    """As `label_values`, unchecked: what is no label is None."""
+    feature = dataset.features[column]
+    names = _names_of(getattr(feature, "feature", feature))
+    values = cells_of(dataset, column)
+    return [None if _is_no_label(value, names) else as_texts(value, names) for value in values]
+
+
+def as_texts(value: Any, names: Sequence[str] | None) -> Any:
+    """A label, or each of a list of them, as a text; `names` are those of a ClassLabel."""
+    if isinstance(value, list):
+        return tuple(as_texts(one, names) for one in value)
+    return names[value] if names is not None else _written(value)
 
 
 def _is_no_label(value: Any, names: list[str] | None) -> bool:

@@ -14,10 +14,9 @@ SPLIT_WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval"),
 }
-BETWEEN_WORDS = re.compile(r"[\W_\d]+")
+WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of names such as dev-00000-of-2.csv, TestData.csv
 CARD = "README.md"
 HEAD_OF_CARD = re.compile(r"---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
-LICENCE = re.compile(r"^license:[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 DATA_FOLDER = "data"  # where repositories of the hub keep their files
 
 
@@ -36,21 +35,24 @@ def _is_wanted(name: str) -> bool:
 
 
 def splits_of(files: list[str]) -> dict[str, list[str]]:
-    """Split -> its files; empty where no file has the name of a training split."""
+    """Split -> its files, told by the words of their names; files whose names tell none, or two, are left out."""
     splits: dict[str, list[str]] = {}
     for name in files:
-        words = BETWEEN_WORDS.split(Path(name).name.partition(".")[0].lower())
-        named = [split for split, known in SPLIT_WORDS.items() if not set(words).isdisjoint(known)]
+        words = {word.lower() for word in WORDS.findall(Path(name).name)}
+        named = [split for split, known in SPLIT_WORDS.items() if not words.isdisjoint(known)]
         if len(named) == 1:
             splits.setdefault(named[0], []).append(name)
-    return splits if "train" in splits else {}
+    return splits
 
 
 def folder_problem(files: list[str], spec: str) -> Problem:
     kinds = {suffix_of(name): name for name in files}
     pattern = f"{Path(files[0]).parent}/*{suffix_of(files[0])}" if files else ""
     found = "a folder without data files"
-    if files:
+    splits = splits_of(files)
+    if splits and "train" not in splits:
+        found, pattern = f"a folder with files of {' and '.join(splits)}, and none of train", ""
+    elif files:
         found = f"a folder of data files of several kinds ({', '.join(kinds)})" if len(kinds) > 1 else "a folder"
     return Problem(
         code="E102",
@@ -62,11 +64,15 @@ def folder_problem(files: list[str], spec: str) -> Problem:
 
 
 def licence_of(path: Path) -> str | None:
-    """What the card of a folder says, in the form of the hub; empty where it names none, None without a card."""
+    """What the card of a folder says, in the form of the hub; empty where it names none, None without such a card."""
+    import yaml
+
     try:
-        text = (path / CARD).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        head = HEAD_OF_CARD.match((path / CARD).read_text(encoding="utf-8"))
+        facts = yaml.safe_load(head.group(1)) if head else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
-    head = HEAD_OF_CARD.match(text)
-    line = LICENCE.search(head.group(1)) if head else None
-    return line.group(1).strip("'\" ") if line else ""
+    if not isinstance(facts, dict):
+        return None
+    named = facts.get("license") or []
+    return ", ".join(map(str, named if isinstance(named, list) else [named]))

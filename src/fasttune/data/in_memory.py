@@ -15,6 +15,7 @@ from typing import Any
 from fasttune.cache import cache_folder
 from fasttune.data.files import without_dictionaries, write_parquet
 from fasttune.data.sources import from_dataset, from_frame, from_rows
+from fasttune.errors import DataError, Problem
 
 KIND = "rows"
 
@@ -61,6 +62,11 @@ def _dataset(value: Any) -> Any:
         return from_rows(value).dataset
     if isinstance(value, datasets.Dataset):
         return from_dataset(value).dataset
-    if type(value).__module__.startswith("pandas"):
+    kind = f"a {type(value).__name__}"
+    if type(value).__module__.startswith("pandas") and type(value).__name__ == "DataFrame":
         return from_frame(value).dataset
-    return from_dataset(datasets.Dataset(without_dictionaries(pa.table(value))), f"a {type(value).__name__}").dataset
+    try:
+        return from_dataset(datasets.Dataset(without_dictionaries(pa.table(value))), kind).dataset
+    except (TypeError, ValueError, pa.ArrowException):
+        expected = "a frame, a table, a dataset or a list of dicts: columns with names"
+        raise DataError(Problem(code="E125", where="rows", found=kind, expected=expected)) from None

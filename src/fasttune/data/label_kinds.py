@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from fasttune.data.text_file import Place, Problems, row_name, some_of
 from fasttune.errors import DataError, Problem, shown, suggestion
 
 SINGLE, MULTI, REGRESSION = "single-label", "multi-label", "regression"
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d")  # one digit behind: 2,25 is more often two labels
 SEPARATORS = (",", ";", "|")
 MOST_GRADES = 20  # different numbers with fractions that may be classes, such as 0.5 to 5 stars by halves
 
@@ -42,6 +44,8 @@ def kind_of(cells: Sequence[Cell], problem: str, separator: str | None, has_name
     if any(isinstance(cell, tuple) for cell in cells):
         return LabelKind(MULTI, None, f"{where}: multi-label, because labels come in lists")
     texts = [cell for cell in cells if isinstance(cell, str)]
+    if problem == "auto" and separator is None:
+        _check_no_decimal_commas(texts, where)
     mark = separator or next((mark for mark in SEPARATORS if _separates(texts, mark)), None)
     if problem == MULTI or mark is not None:
         several = sum(mark in text for text in texts) if mark else 0
@@ -62,6 +66,25 @@ def _separates(texts: Sequence[str], mark: str) -> bool:
     cells = set(texts)
     several = [cell for cell in cells if mark in cell]
     return bool(several) and all(part in cells for cell in several for part in parts_of(cell, mark))
+
+
+def _check_no_decimal_commas(cells: Sequence[str], where: str) -> None:
+    """DataError for cells such as 1,5 that are numbers with a decimal comma, or two labels: both look alike."""
+    with_comma = [cell for cell in dict.fromkeys(cells) if "," in cell]
+    if (
+        with_comma
+        and all(DECIMAL_COMMA.fullmatch(cell.strip()) for cell in with_comma)
+        and all(is_number(cell.replace(",", ".")) for cell in dict.fromkeys(cells))
+    ):
+        raise DataError(
+            Problem(
+                code="E218",
+                where=where,
+                found=f"labels such as {shown(with_comma[0])}",
+                expected="numbers with a decimal point, or labels that cannot be taken for numbers",
+                hint=f"problem={MULTI} where the comma stands between two labels",
+            )
+        )
 
 
 def _check_not_mixed(cells: Sequence[str], where: str) -> None:

@@ -192,11 +192,11 @@ def _load_folder(path: Path, spec: str, split: str, reading: Reading, named: str
 
 def _load_data_folder(path: Path, spec: str, split: str, reading: Reading, named: str) -> Source:
     files = data_files(path)
-    splits = splits_of(files)
-    if not splits:
-        if named or not files or len({kind_of_file(name) for name in files}) > 1:
+    splits, licence = splits_of(files), licence_of(path)
+    if "train" not in splits:
+        if named or not files or splits or len({kind_of_file(name) for name in files}) > 1:
             raise DataError(folder_problem(files, spec))
-        return _load_files(files, spec, reading)
+        return replace(_load_files(files, spec, reading), licence=licence)
     wanted = named or split
     if wanted not in splits:
         raise DataError(_no_split(spec, wanted, list(splits)))
@@ -206,7 +206,7 @@ def _load_data_folder(path: Path, spec: str, split: str, reading: Reading, named
     if others:
         note += f"; not read: {', '.join(Path(name).name for name in others)}"
     names = tuple(name for name in splits if name != wanted)
-    return replace(source, split_names=names, notes=(note, *source.notes), licence=licence_of(path))
+    return replace(source, split_names=names, notes=(note, *source.notes), licence=licence)
 
 
 def _load_hub(spec: str, split: str) -> Source:

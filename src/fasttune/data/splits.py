@@ -75,12 +75,58 @@ def _with_every_class(
     return np.sort(np.concatenate([side, np.array(taken, dtype=side.dtype)]))
 
 
+def holdout_together(
+    same: np.ndarray, labels: Sequence[int], fraction: float, seed: int, names: Sequence[str], where: str
+) -> tuple[list[int], list[int]]:
+    """As `holdout`, with rows of equal `same` on one side: only the first of each is drawn, the others follow it.
+
+    What would fill the held-out rows by itself stays in training. Of a class with less than two others to draw from,
+    rows are drawn one by one.
+    """
+    classes, same = np.asarray(labels), np.asarray(same)
+    wanted = fraction * len(same)
+    firsts, position, counts = np.unique(same, return_index=True, return_counts=True)
+    few = counts <= max(1, wanted)
+    present, sizes = np.unique(classes[position[few]], return_counts=True)
+    in_need = np.setdiff1d(classes, present[sizes > 1])
+    if len(in_need):
+        alone = np.isin(classes, in_need)
+        same = np.where(alone, same.max() + 1 + np.arange(len(same)), same)
+        firsts, position, counts = np.unique(same, return_index=True, return_counts=True)
+        few = counts <= max(1, wanted)
+    number = int(counts[few].sum())
+    if len(firsts) == len(same) or wanted >= number:
+        return holdout(labels, fraction, seed, names, where)
+    _, held_out = holdout(classes[position[few]].tolist(), wanted / number, seed, names, where)
+    is_held_out = np.isin(same, firsts[few][held_out])
+    return np.flatnonzero(~is_held_out).tolist(), np.flatnonzero(is_held_out).tolist()
+
+
+def united(ties: Sequence[Sequence[Any]]) -> list[str]:
+    """Rows that share a value in one of several columns, directly or by others, get one name; nothing ties no rows."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    number = len(ties[0])
+    nodes: dict[tuple[int, str], int] = {}
+    edges = [
+        (row, nodes.setdefault((column, str(value)), number + len(nodes)))
+        for column, values in enumerate(ties)
+        for row, value in enumerate(values)
+        if value is not None and str(value).strip()
+    ]
+    rows, others = zip(*edges, strict=True) if edges else ((), ())
+    size = number + len(nodes)
+    graph = coo_array((np.ones(len(edges), bool), (rows, others)), shape=(size, size))
+    return [str(group) for group in connected_components(graph, directed=False)[1][:number]]
+
+
 def grouped_holdout(
     groups: Sequence[str], fraction: float, seed: int, where: str = "data.train"
 ) -> tuple[list[int], list[int]]:
-    """Training rows and validation rows, ascending: whole groups, drawn until they hold `fraction` of the rows.
+    """Training rows and validation rows, ascending: whole groups, drawn as near to `fraction` of the rows as they come.
 
-    Groups that would make it twice that are left in training. At least one group is on either side.
+    At least one group is on either side.
     """
     sizes = Counter(groups)
     if len(sizes) < 2:
@@ -97,11 +143,10 @@ def grouped_holdout(
     held_out: set[str] = set()
     num_rows, wanted = 0, fraction * len(groups)
     for index in np.random.default_rng(seed).permutation(len(names))[:-1]:
-        if num_rows >= wanted:
-            break
-        if num_rows + sizes[names[index]] <= 2 * wanted:
+        size = sizes[names[index]]
+        if abs(num_rows + size - wanted) < abs(num_rows - wanted):
             held_out.add(names[index])
-            num_rows += sizes[names[index]]
+            num_rows += size
     held_out = held_out or {min(names, key=lambda name: sizes[name])}
     sides: tuple[list[int], list[int]] = ([], [])
     for row, group in enumerate(groups):

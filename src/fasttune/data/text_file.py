@@ -186,12 +186,13 @@ def _line_number(text: str, position: int) -> int:
 def _decode_as(data: bytes, encoding: str, where: str, reason: str) -> str:
     try:
         return data.decode(encoding)
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:  # some codecs do not say where
+        place = f" at position {error.start:,}" if isinstance(error, UnicodeDecodeError) else ""
         raise DataError(
             Problem(
                 code="E121",
                 where=where,
-                found=f"bytes at position {error.start:,} that are not {encoding.upper()}",
+                found=f"bytes{place} that are not {encoding.upper()}",
                 expected=f"{encoding.upper()}, {reason}",
                 hint="save the file as UTF-8",
             )

@@ -11,15 +11,16 @@ drop_labels: ["3"]
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Strict, ValidationError
 
 from fasttune.errors import Problem, RecipeError, nearest, shown
 from fasttune.recipe import yaml_text
 from fasttune.recipe.section import Section
-from fasttune.recipe.values import Count, Number, Seed, Text, Texts
+from fasttune.recipe.values import Count, Number, Seed, Text, Texts, check_encoding
 
 SPLITS = ("train", "validation", "test")
 
@@ -77,7 +78,9 @@ class Definition(Section):
     language: Text | None = Field(None, description="As the hub names it, such as en or zh.")
     files: dict[Text, Text | Texts] | None = Field(None, description="Split -> files, globs or addresses.")
     source: Text | None = Field(None, alias="from", description="Another definition, whose rows are taken.")
-    encoding: Text | None = Field(None, description="Of text files that are not UTF-8.")
+    encoding: Annotated[Text, AfterValidator(check_encoding)] | None = Field(
+        None, description="Of text files that are not UTF-8."
+    )
     header: Annotated[bool, Strict()] = Field(True, description="Whether CSV files name their columns.")
     columns: dict[Text, Text] | None = Field(None, description="New name -> column; left out: all as they are.")
     label: Text = Field("label", description="The column that label changes are for, by its new name.")
@@ -111,7 +114,7 @@ def load(path: Path) -> Definition:
         made = Definition.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
-        raise RecipeError(*(_problem(detail, path) for detail in details)) from None
+        raise RecipeError(*dict.fromkeys(_problem(detail, path) for detail in details)) from None
     wrong = list(_contradictions(made, path))
     if wrong:
         raise RecipeError(*wrong)
@@ -119,7 +122,8 @@ def load(path: Path) -> Definition:
 
 
 def _problem(detail: Any, path: Path) -> Problem:
-    place = ".".join(str(part) for part in detail["loc"])
+    # Parts in brackets are pydantic's names of the forms that a value may have.
+    place = ".".join(str(part) for part in detail["loc"] if not re.search(r"[\[(]", str(part)))
     if detail["type"] == "extra_forbidden":
         name = str(detail["loc"][-1])
         near = nearest(name, _names_beside(detail["loc"][:-1]))
@@ -127,7 +131,10 @@ def _problem(detail: Any, path: Path) -> Problem:
         return Problem(code="E317", where=f"{path}: {place}", found="no such entry", expected="a known one", hint=hint)
     if detail["type"] == "missing":
         return Problem(code="E317", where=f"{path}: {place}", found="nothing", expected="a value: it is required")
-    return Problem(code="E317", where=f"{path}: {place}", found=shown(detail["input"]), expected=detail["msg"])
+    expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    hint = f'{detail["loc"][-1]}: "{detail["input"]}"' if detail["type"] == "string_type" else ""
+    found = shown(detail["input"])
+    return Problem(code="E317", where=f"{path}: {place}", found=found, expected=expected, hint=hint)
 
 
 def _names_beside(place: tuple[int | str, ...]) -> list[str]:
@@ -138,6 +145,17 @@ def _names_beside(place: tuple[int | str, ...]) -> list[str]:
 
 def _contradictions(made: Definition, path: Path) -> list[Problem]:
     problems = []
+    if made.source is not None and (made.encoding is not None or not made.header):
+        expected = "them in the definition that names the files"
+        problems.append(Problem(code="E317", where=str(path), found="encoding or header with from", expected=expected))
+    if made.resplit is not None and made.resplit.group is not None and made.resplit.time is not None:
+        expected = "one of them to split by"
+        problems.append(Problem(code="E317", where=f"{path}: resplit", found="group and time", expected=expected))
+    for number, one in enumerate(made.filters):
+        if len(one.model_dump(exclude_none=True)) == 1:
+            expected = "min_characters, max_characters, matches or one_of"
+            at = f"{path}: filters.{number}"
+            problems.append(Problem(code="E317", where=at, found="a column and nothing to fit", expected=expected))
     if (made.files is None) == (made.source is None):
         found = "both files and from" if made.files is not None else "neither files nor from"
         problems.append(Problem(code="E317", where=str(path), found=found, expected="one of them"))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fasttune.data.columns import labels_as_they_are
+from fasttune.data.duplicates import exact_groups
 from fasttune.data.sources import load_source
-from fasttune.data.splits import grouped_holdout, holdout, latest_holdout
+from fasttune.data.splits import grouped_holdout, holdout_together, latest_holdout, united
 from fasttune.data.storage import Reading, is_address
 from fasttune.dataset.definition import SPLITS, Added, Definition, Filter, Resplit, load
 from fasttune.errors import DataError, Problem, RecipeError, nearest, shown
@@ -47,7 +47,9 @@ def build(path: Path, trail: Sequence[Path] = ()) -> Built:
     _rename(made, str(path))
     _change_labels(made, str(path))
     for one in definition.filters:
-        _keep(made, _fits(one), one.column, f"rows whose {one.column} does not fit {_words(one)}", str(path))
+        for split, rows in made.splits.items():
+            _check_column(one.column, rows, f"{path}: filters, {split}")
+        _keep(made, one.column, _fits(one, str(path)), f"rows whose {one.column} does not fit {_words(one)}")
     if definition.drop_duplicates:
         _drop_duplicates(made)
     if definition.resplit is not None:
@@ -78,16 +80,19 @@ def _read(definition: Definition, folder: Path) -> Built:
 
 
 def _rename(made: Built, where: str) -> None:
+    import datasets
+    import pyarrow as pa
+
     columns = made.definition.columns
     if columns is None:
         return
     for split, rows in made.splits.items():
         for name in columns.values():
             _check_column(name, rows, f"{where}: columns, {split}")
-        kept = rows.select_columns(list(dict.fromkeys(columns.values())))
-        for new, old in columns.items():
-            kept = kept.add_column(new, rows[old][:]) if new not in kept.column_names else kept
-        made.splits[split] = kept.select_columns(list(columns))
+        features = datasets.Features({new: rows.features[old] for new, old in columns.items()})
+        table = rows.with_format("arrow")[:]
+        kept = pa.table({new: table.column(old) for new, old in columns.items()}).cast(features.arrow_schema)
+        made.splits[split] = datasets.Dataset(kept, info=datasets.DatasetInfo(features=features))
     made.steps.append(f"columns: {', '.join(f'{new} is {old}' for new, old in columns.items())}")
 
 
@@ -106,44 +111,63 @@ def _change_labels(made: Built, where: str) -> None:
     for split, rows in made.splits.items():
         for name in (label, *(one.column for one in definition.add_labels)):
             _check_column(name, rows, f"{where}: {split}")
-    for one in definition.add_labels:
-        _map_labels(made, partial(_added, one, _pattern(one.matches, where)))
-        made.steps.append(f"label {one.label!r}: rows whose {one.column} matches {one.matches!r}")
+        made.splits[split] = _with_labels(rows, label, labels_as_they_are(rows, label))
+    for one in reversed(definition.add_labels):  # the first that fits is the last that is written
+        _add_label(made, one, where)
+    made.steps += [
+        f"label {one.label!r}: rows whose {one.column} matches {one.matches!r}" for one in definition.add_labels
+    ]
     if definition.drop_labels:
-        known = {str(value) for rows in made.splits.values() for value in rows[label]}
-        _check_known(definition.drop_labels, known, f"{where}: drop_labels")
+        _check_known(definition.drop_labels, made, f"{where}: drop_labels")
         dropped = set(definition.drop_labels)
-        _keep(made, lambda value: value not in dropped, label, f"rows of {', '.join(definition.drop_labels)}", where)
+        what = f"rows of {', '.join(definition.drop_labels)}"
+        _keep(made, label, lambda value: dropped.isdisjoint(_each(value)), what)
     if definition.map_labels:
-        known = {str(value) for rows in made.splits.values() for value in rows[label]}
-        _check_known(definition.map_labels, known, f"{where}: map_labels")
-        _map_labels(made, lambda row: definition.map_labels.get(str(row[label])))
-        made.steps.append(f"labels: {', '.join(f'{old} is now {new}' for old, new in definition.map_labels.items())}")
+        new = definition.map_labels
+        _check_known(new, made, f"{where}: map_labels")
+        for split, rows in made.splits.items():
+            made.splits[split] = _with_labels(rows, label, [_mapped(value, new) for value in rows[label]])
+        made.steps.append(f"labels: {', '.join(f'{old} is now {name}' for old, name in new.items())}")
 
 
-def _added(one: Added, pattern: re.Pattern[str], row: dict[str, Any]) -> str | None:
-    return one.label if pattern.search(str(row[one.column])) else None
+def _each(value: Any) -> list[str]:
+    """The labels of one row."""
+    return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def _check_known(names: Sequence[str] | Mapping[str, str], known: set[str], where: str) -> None:
+def _mapped(value: Any, new: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return list(dict.fromkeys(new.get(one, one) for one in value))
+    return new.get(value, value)
+
+
+def _with_labels(rows: datasets.Dataset, label: str, values: Sequence[Any]) -> datasets.Dataset:
+    """The same with these labels, as texts or lists of texts."""
+    order = rows.column_names
+    lists = any(isinstance(value, list | tuple) for value in values)
+    column = [None if value is None else list(value) if lists else value for value in values]
+    return rows.remove_columns([label]).add_column(label, column).select_columns(order)
+
+
+def _add_label(made: Built, one: Added, where: str) -> None:
+    pattern, label = _pattern(one.matches, where), made.definition.label
+    for split, rows in made.splits.items():
+        fits = [pattern.search(str(text)) is not None for text in rows[one.column]]
+        values = [
+            ([*_each(value), one.label] if isinstance(value, list) else one.label) if fit else value
+            for value, fit in zip(rows[label], fits, strict=True)
+        ]
+        made.splits[split] = _with_labels(rows, label, values)
+
+
+def _check_known(names: Sequence[str] | Mapping[str, str], made: Built, where: str) -> None:
+    label = made.definition.label
+    known = {one for rows in made.splits.values() for value in rows[label] for one in _each(value)}
     unknown = [name for name in names if name not in known]
     if unknown:
         found = f"label {shown(unknown[0])}, which no row has"
         expected = f"one of {', '.join(map(shown, sorted(known)[:20]))}"
         raise DataError(Problem(code="E220", where=where, found=found, expected=expected))
-
-
-def _map_labels(made: Built, new: Callable[[dict[str, Any]], str | None]) -> None:
-    """Labels become texts; where `new` is None they stay."""
-    label = made.definition.label
-    for split, rows in made.splits.items():
-        values = [str(row[label]) if (given := new(row)) is None else given for row in rows]
-        made.splits[split] = _with_column(rows, label, values)
-
-
-def _with_column(rows: datasets.Dataset, name: str, values: list[str]) -> datasets.Dataset:
-    order = rows.column_names
-    return rows.remove_columns([name]).add_column(name, values).select_columns(order)
 
 
 def _pattern(text: str, where: str) -> re.Pattern[str]:
@@ -154,11 +178,12 @@ def _pattern(text: str, where: str) -> re.Pattern[str]:
         raise RecipeError(Problem(code="E317", where=where, found=f"{text!r} ({error})", expected=expected)) from None
 
 
-def _fits(one: Filter) -> Callable[[str], bool]:
-    pattern = _pattern(one.matches, one.column) if one.matches is not None else None
+def _fits(one: Filter, where: str) -> Callable[[Any], bool]:
+    pattern = _pattern(one.matches, f"{where}: filters") if one.matches is not None else None
     values = None if one.one_of is None else set(one.one_of)
 
-    def fits(text: str) -> bool:
+    def fits(value: Any) -> bool:
+        text = "" if value is None else str(value)
         return (
             (one.min_characters is None or len(text) >= one.min_characters)
             and (one.max_characters is None or len(text) <= one.max_characters)
@@ -171,14 +196,13 @@ def _fits(one: Filter) -> Callable[[str], bool]:
 
 def _words(one: Filter) -> str:
     given = one.model_dump(exclude={"column"}, exclude_none=True)
-    return ", ".join(f"{name} {value}" for name, value in given.items()) or "anything"
+    return ", ".join(f"{name} {value}" for name, value in given.items())
 
 
-def _keep(made: Built, wanted: Callable[[str], bool], column: str, what: str, where: str) -> None:
+def _keep(made: Built, column: str, wanted: Callable[[Any], bool], what: str) -> None:
     number = 0
     for split, rows in made.splits.items():
-        _check_column(column, rows, f"{where}: {split}")
-        kept = [row for row, value in enumerate(rows[column]) if wanted("" if value is None else str(value))]
+        kept = [row for row, value in enumerate(rows[column]) if wanted(value)]
         number += rows.num_rows - len(kept)
         made.splits[split] = rows.select(kept)
     made.steps.append(f"{number:,} {what}: left out")
@@ -193,7 +217,7 @@ def _drop_duplicates(made: Built) -> None:
         rows = made.splits[split]
         kept = []
         for position, row in enumerate(rows):
-            key = repr(row)
+            key = repr(sorted(row.items()))  # files of one set may have their columns in different order
             if key not in seen:
                 seen.add(key)
                 kept.append(position)
@@ -204,8 +228,15 @@ def _drop_duplicates(made: Built) -> None:
 
 def _resplit(made: Built, how: Resplit, where: str) -> None:
     import datasets
+    import pyarrow as pa
 
-    rows = datasets.concatenate_datasets(list(made.splits.values()))
+    parts = [rows.select_columns(made.splits["train"].column_names) for rows in made.splits.values()]
+    try:
+        rows = datasets.concatenate_datasets(parts)
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        found = str(error).split("\n")[0][:200]
+        expected = "splits with the same columns of the same types, to draw new ones from"
+        raise DataError(Problem(code="E128", where=where, found=found, expected=expected)) from None
     made.splits = {}
     left = 1.0
     for name, fraction in (("test", how.test_fraction), ("validation", how.validation_fraction)):
@@ -221,13 +252,16 @@ def _resplit(made: Built, how: Resplit, where: str) -> None:
 def _drawn(
     rows: datasets.Dataset, how: Resplit, fraction: float, label: str, where: str
 ) -> tuple[list[int], list[int]]:
+    """As the rows of a run are drawn (tasks/splitting.py), by the columns there are."""
     for name in (how.group, how.time):
         if name is not None:
             _check_column(name, rows, f"{where}: resplit")
     if how.group is not None:
-        return grouped_holdout([str(value) for value in rows[how.group]], fraction, how.seed, where)
+        return grouped_holdout(united([rows[how.group]]), fraction, how.seed, where)
     if how.time is not None:
-        return latest_holdout(rows[how.time][:], fraction, where)
-    values = [str(value) for value in rows[label]] if label in rows.column_names else [""] * rows.num_rows
-    number = {value: position for position, value in enumerate(sorted(Counter(values)))}
-    return holdout([number[value] for value in values], fraction, how.seed, sorted(number), where)
+        return latest_holdout(rows[how.time][:], fraction, where, lambda row: f"row {row + 1} of all together")
+    values = labels_as_they_are(rows, label) if label in rows.column_names else [None] * rows.num_rows
+    number = {name: place for place, name in enumerate(sorted({str(value) for value in values}))}
+    texts = [name for name in rows.column_names if name != label]
+    same = exact_groups("\n".join(str(row[name]) for name in texts) for row in rows)
+    return holdout_together(same, [number[str(value)] for value in values], fraction, how.seed, list(number), where)

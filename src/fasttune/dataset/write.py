@@ -21,10 +21,9 @@ MOST_LABELS = 50  # that the card counts
 
 def write(built: Built, folder: Path) -> None:
     """data/SPLIT-00000-of-00001.parquet and README.md; UsageError where the folder holds anything."""
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(
-            Problem(where=str(folder), found="a folder that is not empty", expected="a new one", hint="--output OTHER")
-        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        found = "a folder that is not empty" if folder.is_dir() else "a file"
+        raise UsageError(Problem(where=str(folder), found=found, expected="a new folder", hint="--output OTHER"))
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for name, rows in built.splits.items():
         write_parquet(rows, folder / "data" / f"{name}-00000-of-00001.parquet")

@@ -64,6 +64,7 @@ def audit_rows(splits: Sequence[Split], task: Task) -> Audit:
             _repeats(audit, split, own[split.name], task)
         _texts(audit, split, task)
     _labels(audit, splits[0], task)
+    _absent(audit, splits, task)
     _licence(audit, splits[0])
     return audit
 
@@ -223,6 +224,27 @@ def _labels(audit: Audit, train: Split, task: Task) -> None:
             "training.class_weights=balanced, or more rows of it",
             counts=dict(counts.most_common()),
         )
+
+
+def _absent(audit: Audit, splits: Sequence[Split], task: Task) -> None:
+    """Labels that a split by group or time has left to one side."""
+    role = next(column.role for column in task.columns if column.is_target)
+    if task.settings().get("problem") != SINGLE:
+        return
+    train, *others = splits
+    learned = set(train.rows.values[role])
+    for split in others:
+        counts = Counter(value for value in split.rows.values[role] if value not in learned)
+        if counts:
+            listed = some_of([f"{shown(value)} in {counted(number, 'row')}" for value, number in counts.items()])
+            audit.add(
+                "W266",
+                f"{split.name} ({split.where})",
+                f"labels that no training row has: {listed}",
+                "every label among the training rows: no prediction can be one that was never shown",
+                "another data.columns.group or data.columns.time, or splits of your own",
+                counts=dict(counts),
+            )
 
 
 def _in_order(values: Sequence[str]) -> bool:

@@ -60,11 +60,12 @@ def _place_of(place: Callable[[int], str], chosen: Sequence[int], index: int) ->
 
 
 def ids_of(source: Source) -> list[str]:
-    """The column `id` where there is one and a value in it, else numbers from 0."""
+    """The column `id` where there is one and a value in it, else the numbers of the rows as they were read, from 0."""
     dataset = source.dataset
+    numbers = source.kept if source.kept is not None else range(len(dataset))
     if "id" in dataset.column_names:
-        return [str(row if value is None else value) for row, value in enumerate(dataset["id"])]
-    return [str(row) for row in range(len(dataset))]
+        return [str(row if value is None else value) for row, value in zip(numbers, dataset["id"], strict=True)]
+    return list(map(str, numbers))
 
 
 def chosen_metrics(recipe: Recipe, primary: str, possible: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:

@@ -80,8 +80,17 @@ def _apart(marks: Sequence[Mark]) -> list[Mark]:
     return kept
 
 
-def tokens_of(row: Row, task: type[Task], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What the tokenizer makes of a row's texts; DataError where its columns cannot be told."""
+def tokens_of(
+    rows: Sequence[Row], task: type[Task], columns: Mapping[str, str | None], tokenizer: PreTrainedTokenizerBase
+) -> list[list[str]]:
+    """What the tokenizer makes of the texts of each row; DataError where their columns cannot be told.
+
+    `columns`: role -> name, as a recipe gives them.
+    """
     inputs = tuple(column for column in task.columns if not column.is_target)
-    names = resolve(inputs, {}, list(row), "the data", lambda name: [row[name]]).names
-    return tokenizer(*(text_of(row[name]) for name in names.values())).tokens()
+    given = {one.role: columns.get(one.role) for one in inputs}
+    names = resolve(inputs, given, list(rows[0]), "the data", lambda name: [row[name] for row in rows]).names
+    return [
+        tokenizer(*("" if row[name] is None else text_of(row[name]) for name in names.values())).tokens()
+        for row in rows
+    ]

@@ -122,8 +122,8 @@ class Reader:
         return resolved.names
 
     def _without_empty(self, source: Source, names: dict[str, str], where: str) -> Source:
-        required = [names[one.role] for one in self.task_class.columns if one.role in names and not one.may_be_empty]
-        empty = {row for name in required for row in empty_rows(source.dataset, name)}
+        required = [one for one in self.task_class.columns if one.role in names and not one.may_be_empty]
+        empty = {row for one in required for row in empty_rows(source.dataset, names[one.role], not one.is_target)}
         if not empty:
             return source
         self.notes.append(f"{where}: {len(empty):,} rows left out whose text or label is empty (data.drop_empty)")

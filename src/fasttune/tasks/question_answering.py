@@ -16,6 +16,7 @@ import numpy as np
 from fasttune.data.answers import NOWHERE, Answer, read_answers
 from fasttune.data.columns import Column, cells_of, is_text, text_values
 from fasttune.data.sources import Source
+from fasttune.data.text_file import Problems
 from fasttune.data.token_store import IGNORED, TokenStore
 from fasttune.data.windows import answer_positions, windows
 from fasttune.errors import DataError, Problem, shown
@@ -91,10 +92,11 @@ class QuestionAnswering(Task):
     @classmethod
     def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
         dataset, where = source.dataset, source.description.partition(":")[0]
-        values: dict[str, Sequence[Any]] = {
-            role: text_values(dataset, columns[role], where, source.place, role) for role in ASKED
-        }
-        notes = []
+        problems, values, notes = Problems(where), dict[str, Sequence[Any]](), []
+        for role in ASKED:
+            with problems.collected():
+                values[role] = text_values(dataset, columns[role], where, source.place, role)
+        problems.raise_if_any()
         if "answers" in columns:
             cells = cells_of(dataset, columns["answers"])
             starts = cells_of(dataset, columns["answer_start"]) if "answer_start" in columns else None

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fasttune.data.duplicates import exact_groups, find
-from fasttune.data.splits import grouped_holdout, holdout, latest_holdout, sample
+from fasttune.data.splits import grouped_holdout, holdout_together, latest_holdout, sample, united
+from fasttune.errors import DataError, Problem
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Rows, Task
 
@@ -42,44 +43,23 @@ def hold_out(
 ) -> tuple[Split, Split]:
     """Training rows, and rows held out of them as the split `name`: a `fraction` of them, chosen as the recipe says."""
     seed, columns, values = recipe.data.seed, recipe.data.columns, train.rows.values
-    groups: Sequence[Any] | None = values.get(GROUP)
+    ties = [groups for groups in (values.get(GROUP), task.groups(train.rows)) if groups is not None]
     if TIME in values:
         how = f"the latest by column {columns.time!r}"
         kept, held_out = latest_holdout(values[TIME], fraction, train.where, train.rows.place)
-    elif groups is not None or (groups := task.groups(train.rows)) is not None:
+    elif ties:
         named = f"the same {columns.group!r}" if GROUP in values else "a text"
         how = f"rows that share {named} on one side, data.seed {seed}"
-        kept, held_out = grouped_holdout(list(map(str, groups)), fraction, seed, train.where)
+        kept, held_out = grouped_holdout(united(ties), fraction, seed, train.where)
     else:
         strata = task.strata(train.rows, train.where)
         how = f"{'stratified by label' if len(set(strata)) > 1 else 'drawn at random'}, data.seed {seed}"
         same = exact_groups(task.input_texts(train.rows))
-        kept, held_out = _together(same, strata, fraction, seed, task.strata_names(), train.where)
+        kept, held_out = holdout_together(same, strata, fraction, seed, task.strata_names(), train.where)
     notes.append(
         f"{name}: {len(held_out):,} rows ({len(held_out) / len(train.rows):.0%}) held out of the training rows, {how}"
     )
     return train.take(kept), train.take(held_out, name)
-
-
-def _together(
-    same: np.ndarray, strata: Sequence[int], fraction: float, seed: int, names: Sequence[str], where: str
-) -> tuple[list[int], list[int]]:
-    """Stratified, with rows of the same text on one side: only the first of each is drawn, the others follow it.
-
-    A text that would fill half of the held-out rows by itself is left in training. Where too few others are left to
-    draw from, rows are drawn one by one, and what then stands on both sides is a warning.
-    """
-    firsts, counts = np.unique(same, return_counts=True)
-    wanted = fraction * len(same)
-    few = counts <= max(1, wanted / 2)
-    classes = np.asarray(strata)
-    sizes = np.unique(classes[firsts[few]], return_counts=True)[1]
-    if len(firsts) == len(same) or len(sizes) < len(np.unique(classes)) or sizes.min() < 2:
-        return holdout(strata, fraction, seed, names, where)
-    share = min(wanted / counts[few].sum(), 0.5)
-    _, held_out = holdout(classes[firsts[few]].tolist(), share, seed, names, where)
-    is_held_out = np.isin(same, firsts[few][held_out])
-    return np.flatnonzero(~is_held_out).tolist(), np.flatnonzero(is_held_out).tolist()
 
 
 def without_repeats(train: Split, task: Task, notes: list[str]) -> Split:
@@ -100,6 +80,10 @@ def without_leaks(train: Split, others: Sequence[Split], task: Task, notes: list
     texts = (text for split in (train, *others) for text in compared_texts(split, task))
     near, number = find(texts).near, len(train.rows)
     kept = np.flatnonzero(~np.isin(near[:number], near[number:]))
+    if not len(kept):
+        found = f"all {number:,} training rows in a held-out split, too"
+        hint = "data.drop_duplicates=false, or other files"
+        raise DataError(Problem(code="E104", where=train.where, found=found, expected="rows to train on", hint=hint))
     return _left_out(train, kept.tolist(), "stand in a held-out split too, word for word or nearly", notes)
 
 
