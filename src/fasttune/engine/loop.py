@@ -14,17 +14,13 @@ from accelerate import Accelerator
 from fasttune.batching.feed import Feed
 from fasttune.batching.plan import Indices, Plan, num_tokens
 from fasttune.engine.events import Evaluated, Event, Finished, OutOfMemory, SaveDue, Started, StepDone
-from fasttune.engine.memory import TooLarge, give_back_freed_memory, halved
+from fasttune.engine.memory import TooLarge, halved
 from fasttune.engine.optimizer import Schedule, set_learning_rate
 from fasttune.engine.step import run_step
 from fasttune.errors import DivergedError, Problem
 from fasttune.recipe import Recipe
 from fasttune.recipe.values import LESS_IS_BETTER
 from fasttune.tasks import Task
-
-# Steps of ever new shapes leave holes behind: in 80 steps of windows of 384 tokens a process grew from 1.1 to 2.0 GB.
-# To give memory back takes about 20 ms, so it is done by the clock.
-GIVEN_BACK_SECONDS = 3.0
 
 
 @dataclass
@@ -88,13 +84,9 @@ class Loop:
             num_processes=self.accelerator.num_processes,
         )
         begin = time.perf_counter() - state.seconds
-        given_back = time.perf_counter()
         saved_at = state.step
         while state.step < self.num_steps and self.stop_reason is None:
             yield from self._step(schedule(state.step))
-            if self.accelerator.device.type == "cpu" and time.perf_counter() - given_back > GIVEN_BACK_SECONDS:
-                give_back_freed_memory()
-                given_back = time.perf_counter()
             is_best = False
             if self._is_due(self.recipe.evaluation.eval_strategy, self.recipe.evaluation.eval_steps):
                 evaluated = self._evaluate()
