@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fasttune.data.delimited import read_delimited
 from fasttune.data.json_rows import read_json
-from fasttune.data.storage import COMPRESSED, ZIP, Reading, inner_name, opened
+from fasttune.data.storage import COMPRESSED, ZIP, Reading, inner_name, opened, suffix_of
 from fasttune.data.text_file import EXCEL_MAGIC, WRITE_AGAIN, FileRows, excel_problem
 from fasttune.errors import DataError, Problem, shown
 
@@ -26,11 +26,6 @@ EXCEL_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 OTHER_FILE_SUFFIXES = (".tar", ".tgz", ".7z", ".rar", ".yaml", ".yml", ".py", ".xml", ".html")
 ALL_SUFFIXES = (*DATA_SUFFIXES, *PACKED_SUFFIXES, *EXCEL_SUFFIXES, *PICKLE_SUFFIXES, *OTHER_FILE_SUFFIXES)
-
-
-def suffix_of(name: str) -> str:
-    """The ending of a file's name, in small letters."""
-    return PurePosixPath(name).suffix.lower()
 
 
 def is_data_file(name: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fasttune.data.files import is_data_file, suffix_of
+from fasttune.data.files import is_data_file
+from fasttune.data.storage import suffix_of
 from fasttune.errors import Problem
 
 # As people and `datasets` name their files: train.csv, reviews-train.jsonl, dev_2.tsv, test-00000-of-00002.parquet.

@@ -51,6 +51,11 @@ class Reading:
     head: int | None = None
 
 
+def suffix_of(name: str) -> str:
+    """The ending of a file's name, in small letters."""
+    return PurePosixPath(name).suffix.lower()
+
+
 def is_address(spec: str) -> bool:
     return "://" in spec
 
@@ -102,7 +107,7 @@ def opened(name: str) -> Any:
 
 def inner_name(name: str) -> str:
     """What the file is called without its packing: reviews.csv.gz -> reviews.csv; of a .zip its only data file."""
-    suffix = PurePosixPath(name).suffix.lower()
+    suffix = suffix_of(name)
     if suffix in COMPRESSED:
         return name[: -len(suffix)]
     if suffix == ZIP:
@@ -113,7 +118,7 @@ def inner_name(name: str) -> str:
 
 def read_bytes(name: str, reading: Reading) -> bytes:
     """The content, unpacked."""
-    suffix = PurePosixPath(name).suffix.lower()
+    suffix = suffix_of(name)
     with opened(name) as file:
         if suffix == ZIP:
             with _zip(file, name) as archive:

@@ -68,6 +68,10 @@ class TokenStore:
     def num_tokens(self) -> int:
         return int(self.starts[-1])
 
+    def share_of(self, token: int | None) -> float:
+        """The share of this token among all; 0 for a token that the tokenizer does not have."""
+        return 0.0 if token is None or not self.num_tokens else float(np.mean(self.inputs["input_ids"] == token))
+
     @property
     def is_labelled(self) -> bool:
         return bool(self.targets or self.token_targets)

@@ -45,6 +45,16 @@ class Audit:
         self.warnings.append(problem)
         self.entries.append({**asdict(problem), **details})
 
+    def add_rows(self, code: str, split: Split, rows: Sequence[int], found: str, expected: str, hint: str) -> None:
+        """A warning about these rows, if there are any; the first few of them are named behind `found`."""
+        if len(rows):
+            listed = [split.rows.place(int(row)) for row in rows[:MOST_LISTED]]
+            self.add(code, _where(split), f"{found} ({some_of(listed)})", expected, hint, rows=listed)
+
+
+def _where(split: Split) -> str:
+    return f"{split.name} ({split.where})"
+
 
 def audit_rows(splits: Sequence[Split], task: Task) -> Audit:
     """What texts and labels show by themselves, before any model is loaded."""
@@ -75,7 +85,7 @@ def _licence(audit: Audit, train: Split) -> None:
         return
     audit.add(
         "W265",
-        f"{train.name} ({train.where})",
+        _where(train),
         f"licence {train.licence}" if train.licence else "a card that names no licence",
         "a licence that allows what you have in mind: a model inherits the limits of its data",
         "ask the author of the data",
@@ -96,7 +106,7 @@ def _leakage(audit: Audit, later: Split, of_later: Duplicates, earlier: Split, o
     )
     audit.add(
         "W250",
-        f"{later.name} ({later.where})",
+        _where(later),
         found,
         f"rows that {earlier.name} does not have: scores on these say little",
         "data.drop_duplicates=true" if earlier.name == "train" else "take them out of one of the two files",
@@ -126,7 +136,7 @@ def _repeats(audit: Audit, split: Split, own: Duplicates, task: Task) -> None:
         repeated += [rows for rows in targets.values() if len(rows) > 1]
         if len(targets) > 1:
             conflicts.append([same[0] for same in targets.values()])
-    where = f"{split.name} ({split.where})"
+    where = _where(split)
     if conflicts:
         listed = _places(split, conflicts)
         audit.add(
@@ -155,53 +165,44 @@ def _places(split: Split, groups: list[list[int]]) -> list[str]:
 
 
 def _texts(audit: Audit, split: Split, task: Task) -> None:
-    where = f"{split.name} ({split.where})"
-    kinds = rows_with(task.input_texts(split.rows))
-    for kind, rows in kinds.items():
-        if rows:
-            listed = [split.rows.place(row) for row in rows[:MOST_LISTED]]
-            audit.add(
-                "W264",
-                where,
-                f"{kind} in {counted(len(rows), 'row')} ({some_of(listed)})",
-                "texts without personal data, unless you may use it: a model can give away what it was shown",
-                "replace them before training",
-                rows=listed,
-            )
-    other_form = [
-        row for row, text in enumerate(task.input_texts(split.rows)) if not unicodedata.is_normalized("NFC", text)
-    ]
-    if other_form:
-        listed = [split.rows.place(row) for row in other_form[:MOST_LISTED]]
-        audit.add(
-            "W263",
-            where,
-            f"{counted(len(other_form), 'text')} with letters and accents written apart ({some_of(listed)})",
-            "one form for the same letter (NFC), or the tokenizer takes it for two",
-            "unicodedata.normalize('NFC', text) where the file is made",
-            rows=listed,
+    for kind, rows in rows_with(task.input_texts(split.rows)).items():
+        audit.add_rows(
+            "W264",
+            split,
+            rows,
+            f"{kind} in {counted(len(rows), 'row')}",
+            "texts without personal data, unless you may use it: a model can give away what it was shown",
+            "replace them before training",
         )
-    pair = split.rows.values.get("text_pair")
-    if pair is not None:
-        same = [
-            row for row, (one, other) in enumerate(zip(split.rows.values["text"], pair, strict=True)) if one == other
-        ]
-        if same:
-            listed = [split.rows.place(row) for row in same[:MOST_LISTED]]
-            audit.add(
-                "W231",
-                where,
-                f"{counted(len(same), 'pair')} of a text and itself ({some_of(listed)})",
-                "two different texts",
-                "take these rows out if they are a slip",
-                rows=listed,
-            )
+    apart = [row for row, text in enumerate(task.input_texts(split.rows)) if not unicodedata.is_normalized("NFC", text)]
+    audit.add_rows(
+        "W263",
+        split,
+        apart,
+        f"{counted(len(apart), 'text')} with letters and accents written apart",
+        "one form for the same letter (NFC), or the tokenizer takes it for two",
+        "unicodedata.normalize('NFC', text) where the file is made",
+    )
+    texts, others = split.rows.values.get("text", ()), split.rows.values.get("text_pair")
+    same = (
+        []
+        if others is None
+        else [row for row, pair in enumerate(zip(texts, others, strict=True)) if pair[0] == pair[1]]
+    )
+    audit.add_rows(
+        "W231",
+        split,
+        same,
+        f"{counted(len(same), 'pair')} of a text and itself",
+        "two different texts",
+        "take these rows out if they are a slip",
+    )
 
 
 def _labels(audit: Audit, train: Split, task: Task) -> None:
     role = next(column.role for column in task.columns if column.is_target)
     values = train.rows.values[role]
-    where = f"{train.name} ({train.where})"
+    where = _where(train)
     if not all(isinstance(value, str) for value in values):
         return
     if len(values) >= FEW_ROWS_FOR_ORDER and all(map(is_number, values)) and _in_order(values):
@@ -239,7 +240,7 @@ def _absent(audit: Audit, splits: Sequence[Split], task: Task) -> None:
             listed = some_of([f"{shown(value)} in {counted(number, 'row')}" for value, number in counts.items()])
             audit.add(
                 "W266",
-                f"{split.name} ({split.where})",
+                _where(split),
                 f"labels that no training row has: {listed}",
                 "every label among the training rows: no prediction can be one that was never shown",
                 "another data.columns.group or data.columns.time, or splits of your own",
@@ -254,7 +255,7 @@ def _in_order(values: Sequence[str]) -> bool:
 
 def audit_tokens(audit: Audit, split: Split, store: TokenStore, task: Task, unknown: int | None) -> None:
     """What shows in the tokens: lengths, unknown ones, answers out of reach. `unknown`: that token of the tokenizer."""
-    where = f"{split.name} ({split.where})"
+    where = _where(split)
     cut = store.num_tokens_cut
     share = float((cut > 0).mean())
     if share >= CUT_SHARE:
@@ -269,7 +270,7 @@ def audit_tokens(audit: Audit, split: Split, store: TokenStore, task: Task, unkn
             share=share,
             num_tokens=num_cut,
         )
-    rate = float(np.mean(store.inputs["input_ids"] == unknown)) if unknown is not None else 0.0
+    rate = store.share_of(unknown)
     if rate >= UNKNOWN_SHARE:
         audit.add(
             "W254",
@@ -280,14 +281,12 @@ def audit_tokens(audit: Audit, split: Split, store: TokenStore, task: Task, unkn
             share=rate,
         )
     lost = task.out_of_reach(store)
-    if len(lost):
-        listed = [split.rows.place(int(row)) for row in lost[:MOST_LISTED]]
-        audit.add(
-            "W246",
-            where,
-            f"{counted(len(lost), 'answer')} that cannot be given, because no window holds it or it is longer than "
-            f"evaluation.max_answer_length ({some_of(listed)})",
-            "answers that the model can point to",
-            "a larger evaluation.max_answer_length or preprocessing.max_length",
-            rows=listed,
-        )
+    audit.add_rows(
+        "W246",
+        split,
+        lost,
+        f"{counted(len(lost), 'answer')} that cannot be given, because no window holds it or it is longer than "
+        "evaluation.max_answer_length",
+        "answers that the model can point to",
+        "a larger evaluation.max_answer_length or preprocessing.max_length",
+    )

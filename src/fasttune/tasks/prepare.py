@@ -243,8 +243,7 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_len
                 expected="rows whose answers or tags can be found in their texts",
             )
         )
-    unknown = tokenizer.unk_token_id
-    share = float(np.mean(store.inputs["input_ids"] == unknown)) if unknown is not None and store.num_tokens else 0.0
+    share = store.share_of(tokenizer.unk_token_id)
     if share > MAX_UNKNOWN_SHARE:
         raise DataError(
             Problem(
