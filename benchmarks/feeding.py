@@ -38,7 +38,7 @@ def collation() -> float:
     tokenizer = load_tokenizer(recipe.model)
     for _ in range(2):  # the second time it is mapped
         store = encode(splits.train, splits.task, tokenizer, 512)
-    plan = Plan(store.lengths, 16, 4096, seed=1)
+    plan = Plan(lengths=store.lengths, batch_size=16, tokens_per_microbatch=4096, seed=1)
     speeds = []
     for epoch in range(ROUNDS):
         steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)

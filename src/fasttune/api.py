@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,9 @@ from fasttune.session import Say, Session
 from fasttune.start import reconciled, start
 from fasttune.tasks import TASKS, Prediction
 from fasttune.tasks.marks import tokens_of
-from fasttune.tasks.prepare import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    open_source,
-    read_labelled,
-    read_splits,
-    read_unlabelled,
-    reading_of,
-    task_of,
-)
+from fasttune.tasks.prepare import read_labelled, read_splits, read_unlabelled
+from fasttune.tasks.reading import TEST, TRAIN, VALIDATION, task_of
+from fasttune.tasks.streaming import rows_to_see
 
 __all__ = [
     "Predictor",
@@ -54,7 +46,7 @@ __all__ = [
 
 RECIPE_SUFFIXES = (".yaml", ".yml")  # never data: a file that is missing is a missing recipe
 HEAD = 1 << 20  # bytes that are read to learn what columns a file has
-READING_FIELDS = ("encoding", "header", "max_bytes")  # of `data`: how files are read
+READING_FIELDS = ("encoding", "header", "max_bytes", "streaming")  # of `data`: how files are read
 RecipeSource = Any  # str | Path | Mapping[str, Any] | Recipe | rows; see recipe_of
 
 
@@ -130,11 +122,10 @@ def _task_of_bare(data: str, overrides: Overrides) -> str:
     else:
         fields = tuple(f"data.{name}=" for name in READING_FIELDS)
         recipe = load_recipe({"data": {"train": data}}, [one for one in overrides if one.startswith(fields)])
-    whole = reading_of(recipe)
     # The beginning of a file mostly tells its columns. What is wrong with it is said with the rest, when it is read.
-    for reading in (replace(whole, head=HEAD), whole) if Path(data).is_file() else (whole,):
+    for head in (HEAD, None) if Path(data).is_file() and not recipe.data.streaming else (None,):
         with suppress(DataError):
-            task = task_of(open_source(data, TRAIN, reading).dataset.column_names)
+            task = task_of(rows_to_see(data, TRAIN, recipe, head).dataset.column_names)
             return recipe.task if task is None else task.name
     return recipe.task
 
@@ -312,7 +303,7 @@ def show(
     """
     spec = stored(data) if is_rows(data) else data
     recipe = load_recipe({"data": {"train": spec}}, overrides)
-    source = open_source(spec, split, reading_of(recipe))
+    source = rows_to_see(spec, split, recipe)
     rows = sample_rows(source.dataset, num_rows, seed)
     tokens = None
     if tokenizer is not None:

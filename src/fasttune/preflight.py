@@ -24,7 +24,8 @@ from fasttune.run_folder import RunFolder
 from fasttune.session import Say, Session, score_split
 from fasttune.start import data_report, prepared
 from fasttune.tasks.audit import audit_rows
-from fasttune.tasks.prepare import TEST, TRAIN, VALIDATION, Splits, encode, read_splits
+from fasttune.tasks.prepare import Splits, encode, read_splits
+from fasttune.tasks.reading import TEST, TRAIN, VALIDATION
 
 SAMPLE = 20_000  # rows of a split whose tokens are looked at; a share of 1 % is then known to about 0.2 %
 EVALUATED = 500  # rows that are scored to tell how long an evaluation takes
@@ -62,6 +63,8 @@ def check(recipe: Recipe, say: Say) -> Checked:
     splits = read_splits(recipe)
     audit = audit_rows(splits.all(), splits.task)
     num_rows = {split.name: len(split.rows) for split in splits.all()}
+    if splits.stream is not None:
+        num_rows[TRAIN] = splits.stream.files.num_rows
     sampled = _sampled(splits, recipe.data.seed)
     with tempfile.TemporaryDirectory(prefix="fasttune-check-") as folder:
         session = prepared(recipe, sampled, RunFolder(Path(folder) / "run"), say, audit)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fasttune.batching.feed import Feed
-from fasttune.batching.plan import Plan
+from fasttune.batching.feed import Feed, StoreFeed
+from fasttune.batching.plan import Plan, Steps
+from fasttune.batching.stream import BEGINNING, StreamFeed, Windows
 from fasttune.checkpoint import Checkpoint, prune
 from fasttune.checkpoint import write as write_checkpoint
 from fasttune.checkpoint.resume import open_checkpoint
@@ -37,7 +38,8 @@ from fasttune.report.card import card
 from fasttune.run_folder import RESULT_PREFIX, RunFolder, read_json, write_json, write_json_lines, write_text
 from fasttune.tasks import Task
 from fasttune.tasks.audit import Audit
-from fasttune.tasks.prepare import TRAIN, VALIDATION, Split, Splits
+from fasttune.tasks.prepare import Split, Splits
+from fasttune.tasks.reading import TRAIN, VALIDATION
 
 Say = Callable[[str], None]
 
@@ -57,6 +59,7 @@ class Session:
     say: Say
     used_rows: np.ndarray | None = None  # of the word embeddings, where only these are trained
     audit: Audit = field(default_factory=Audit)  # what is doubtful about the rows
+    windows: Windows | None = None  # the training rows, where they are a stream
     signal: int | None = None
     # The last scores of each split and the step of the weights they belong to, so that none is computed twice.
     scored: dict[str, tuple[int, Scored]] = field(default_factory=dict)
@@ -103,13 +106,7 @@ class Session:
         optimizer = setup.accelerator.prepare_optimizer(optimizer)
         if self.checkpoint is not None:
             self._restore(optimizer)
-        feed = Feed(
-            self.stores[TRAIN],
-            setup.pad_token_id,
-            setup.padded_length,
-            setup.accelerator.process_index,
-            pinned=setup.accelerator.device.type == "cuda",
-        )
+        feed, plan = self._feed()
         stack.callback(feed.close)
         loop = Loop(
             recipe=recipe,
@@ -117,14 +114,7 @@ class Session:
             model=setup.prepared,
             optimizer=optimizer,
             feed=feed,
-            plan=Plan(
-                lengths=self.stores[TRAIN].lengths,
-                batch_size=recipe.training.batch_size,
-                tokens_per_microbatch=state.tokens_per_microbatch or setup.tokens_per_microbatch,
-                seed=recipe.training.seed,
-                padded=setup.padded,
-                num_ranks=setup.accelerator.num_processes,
-            ),
+            plan=plan,
             accelerator=setup.accelerator,
             metric=self.metric,
             state=state,
@@ -137,6 +127,34 @@ class Session:
                 loop.stop_reason = observer(event) or loop.stop_reason
         assert isinstance(event, Finished), "the loop's last event"
         return event
+
+    def _feed(self) -> tuple[Feed[Any], Steps]:
+        """The micro-batches of each step, and the plan that cuts them."""
+        setup, state, store = self.setup, self.state, self.stores[TRAIN]
+        rank, pinned = setup.accelerator.process_index, setup.accelerator.device.type == "cuda"
+        how: dict[str, Any] = {
+            "batch_size": self.recipe.training.batch_size,
+            "tokens_per_microbatch": state.tokens_per_microbatch or setup.tokens_per_microbatch,
+            "padded": setup.padded,
+            "num_ranks": setup.accelerator.num_processes,
+        }
+        into = (setup.pad_token_id, setup.padded_length, rank, pinned)
+        if self.windows is None:
+            return StoreFeed(*into, store=store), Plan(lengths=store.lengths, seed=self.recipe.training.seed, **how)
+        epoch, number, row = state.position or BEGINNING
+        feed = StreamFeed(*into, windows=self.windows, first_step=state.step, begin=(epoch, number, row))
+        return feed, Steps(num_examples=self.num_examples, **how)
+
+    @property
+    def num_examples(self) -> int:
+        """Of an epoch."""
+        return self.splits.num_training_examples(self.stores[TRAIN])
+
+    @property
+    def training_examples(self) -> str:
+        """A digest of everything that training sees."""
+        own = self.stores[TRAIN].fingerprint
+        return own if self.splits.stream is None else f"{self.splits.stream.files.fingerprint}-{own}"
 
     def _own_observers(self, stack: ExitStack) -> list[Observer]:
         recipe, own = self.recipe, list[Observer]()
@@ -165,7 +183,7 @@ class Session:
                 "optimizer": optimizer_tensors(setup.model, optimizer),
             },
             state={**asdict(self.state), "scaler": scaler.state_dict() if scaler else None},
-            about={"run_id": self.run_id, "data": self.stores[TRAIN].fingerprint, "versions": versions()},
+            about={"run_id": self.run_id, "data": self.training_examples, "versions": versions()},
         )
         keep = {best["step"]} if best else set()
         prune(self.folder.checkpoints, self.recipe.output.save_total_limit, keep, self.run_id)
@@ -254,16 +272,17 @@ class Session:
 
     def train_results(self) -> dict[str, float]:
         state, store, setup = self.state, self.stores[TRAIN], self.setup
-        epochs = state.num_tokens / store.num_tokens
+        passes = state.num_tokens / store.num_tokens  # over the store, which of a stream is a sample
+        epochs = passes * len(store) / self.num_examples
         seconds = max(state.seconds, 1e-9)
-        flops = training_flops(setup.model, store.sequence_lengths) * epochs
+        flops = training_flops(setup.model, store.sequence_lengths) * passes
         peak = measured_peak(setup.accelerator.device, self.recipe.training.precision)
         return {
             "epoch": round(epochs, 6),
             "train_loss": state.loss_sum / max(state.step, 1),
             "train_runtime": state.seconds,
-            "train_samples": len(store),
-            "train_samples_per_second": len(store) * epochs / seconds,
+            "train_samples": self.num_examples,
+            "train_samples_per_second": len(store) * passes / seconds,
             "train_steps_per_second": state.step / seconds,
             "train_tokens_per_second": state.num_tokens / seconds,
             "total_flos": flops,

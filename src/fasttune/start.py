@@ -25,7 +25,9 @@ from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RunFolder, read_json, write_json, write_text
 from fasttune.session import Say, Session
 from fasttune.tasks.audit import Audit, audit_rows, audit_tokens
-from fasttune.tasks.prepare import TRAIN, Split, Splits, encode, read_splits, report
+from fasttune.tasks.prepare import Split, Splits, encode, read_splits, report
+from fasttune.tasks.reading import TRAIN
+from fasttune.tasks.streaming import windows_of
 
 # What may change between a start and its resume without changing what is learned.
 MAY_CHANGE = ("output.save_total_limit", "training.logging_steps", "tracking.report_to", "output.dir")
@@ -66,7 +68,7 @@ def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit:
     audit = audit or audit_rows(splits.all(), splits.task)
     setup = set_up(recipe, recipe.model, splits.task)
     stores = {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
-    used_rows = choose_trained_rows(recipe, setup, stores[TRAIN])
+    used_rows = None if recipe.data.streaming else choose_trained_rows(recipe, setup, stores[TRAIN])
     if setup.accelerator.device.type == "cuda" and recipe.training.tokens_per_microbatch == "auto":
         probed = probe(setup, splits.task, stores[TRAIN])
         if probed is not None:
@@ -77,13 +79,18 @@ def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit:
         say(described(split, stores[split.name]))
     for note in splits.notes:
         say(f"  {note}")
-    for line in without_effect(recipe, len(stores[TRAIN])):
+    for line in without_effect(recipe, splits.num_training_examples(stores[TRAIN])):
         say(line)
     for name, choice in setup.choices.items():
         say(f"{name}: {choice.value} ({choice.reason})")
     for split in splits.all():
         audit_tokens(audit, split, stores[split.name], splits.task, setup.tokenizer.unk_token_id)
-    return Session(recipe, folder, uuid.uuid4().hex, splits, stores, setup, TrainState(), None, say, used_rows, audit)
+    session = Session(
+        recipe, folder, uuid.uuid4().hex, splits, stores, setup, TrainState(), None, say, used_rows, audit
+    )
+    if splits.stream is not None:
+        session.windows = windows_of(splits.stream, splits.task, setup.tokenizer, setup.max_length)
+    return session
 
 
 def choose_trained_rows(recipe: Recipe, setup: Setup, store: TokenStore) -> np.ndarray | None:
@@ -134,8 +141,9 @@ def described(split: Split, store: TokenStore) -> str:
     several = int((store.num_windows > 1).sum())
     if several:
         truncated += f", {several:,} read in several windows ({int(store.num_windows.sum()):,} in all)"
+    sample = "a sample of " if split.is_sample else ""
     return (
-        f"{split.name}: {len(split.rows):,} rows of {split.where}, {lengths.mean():.0f} tokens on average, "
+        f"{split.name}: {sample}{len(split.rows):,} rows of {split.where}, {lengths.mean():.0f} tokens on average, "
         f"{lengths.max()} at most{truncated}"
     )
 
@@ -221,7 +229,7 @@ def data_report(session: Session) -> dict[str, Any]:
     return {
         "columns": session.splits.columns,
         "notes": session.splits.notes,
-        "training_examples": session.stores[TRAIN].fingerprint,
+        "training_examples": session.training_examples,
         "splits": parts,
         "warnings": session.audit.entries,
     }
@@ -239,7 +247,7 @@ def _go_on(session: Session) -> None:
             session.say(
                 f"{name}: {now} now, {before} before; the run goes on, though not to the last bit as it would have"
             )
-    if read_json(folder.data_report)["training_examples"] != session.stores[TRAIN].fingerprint:
+    if read_json(folder.data_report)["training_examples"] != session.training_examples:
         raise DataError(
             Problem(
                 where=f"resume of {folder.path}: {session.splits.train.where}",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fasttune.batching.collate import collate
-from fasttune.batching.feed import Feed
+from fasttune.batching.feed import StoreFeed
 from fasttune.batching.plan import Plan
 from fasttune.data.token_store import TokenStore
 
@@ -22,12 +22,12 @@ STORE = TokenStore(
     np.zeros(50, dtype=np.int64),
     {"labels": np.arange(50) % 3},
 )
-PLAN = Plan(LENGTHS, batch_size=8, tokens_per_microbatch=60, seed=3, num_ranks=2)
+PLAN = Plan(lengths=LENGTHS, batch_size=8, tokens_per_microbatch=60, seed=3, num_ranks=2)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_every_step_is_the_plan_s_whatever_was_asked_before(rank: int) -> None:
-    feed = Feed(STORE, 0, None, rank)
+    feed = StoreFeed(0, None, rank, store=STORE)
     smaller = replace(PLAN, tokens_per_microbatch=30)
     for plan, step in [(PLAN, 0), (PLAN, 1), (PLAN, 1), (smaller, 1), (smaller, 2), (PLAN, 40), (PLAN, 41), (PLAN, 3)]:
         found = feed.microbatches(plan, step)
@@ -42,7 +42,7 @@ def test_every_step_is_the_plan_s_whatever_was_asked_before(rank: int) -> None:
 
 def test_a_fault_in_the_background_is_raised_where_the_step_is_asked_for() -> None:
     broken = replace(STORE, starts=STARTS[:40])  # as a damaged store might be
-    feed = Feed(broken, 0, None)
+    feed = StoreFeed(0, None, store=broken)
     with pytest.raises(IndexError):
         for step in range(PLAN.steps_per_epoch):
             feed.microbatches(PLAN, step)

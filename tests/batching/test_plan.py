@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
@@ -43,7 +44,7 @@ def test_the_budget_is_kept_unless_one_example_exceeds_it_alone(plan: Plan) -> N
 
 @given(plans, st.integers(1, 400), st.integers(1, 3))
 def test_a_step_holds_the_same_examples_for_any_budget_and_ranks(plan: Plan, budget: int, ranks: int) -> None:
-    other = Plan(plan.lengths, plan.batch_size, budget, plan.seed, not plan.padded, ranks)
+    other = replace(plan, tokens_per_microbatch=budget, padded=not plan.padded, num_ranks=ranks)
     for step in (0, plan.steps_per_epoch):
         ours, theirs = (np.concatenate(all_microbatches(which, step)) for which in (plan, other))
         assert sorted(ours) == sorted(theirs)
@@ -53,7 +54,7 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     lengths = np.arange(1, 101)
 
     def drawn(seed: int, step: int) -> tuple[int, ...]:
-        return tuple(Plan(lengths, 10, 10**6, seed).examples(step))
+        return tuple(Plan(lengths=lengths, batch_size=10, tokens_per_microbatch=10**6, seed=seed).examples(step))
 
     assert len({drawn(seed=1, step=0), drawn(seed=2, step=0), drawn(seed=1, step=10)}) == 3
     assert drawn(seed=1, step=10) == drawn(seed=1, step=10)
@@ -61,7 +62,7 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
 
 def test_ranks_get_nearly_equal_numbers_of_tokens() -> None:
     lengths = np.random.default_rng(0).integers(5, 500, size=640)
-    plan = Plan(lengths, 64, 4096, seed=1, num_ranks=4)
+    plan = Plan(lengths=lengths, batch_size=64, tokens_per_microbatch=4096, seed=1, num_ranks=4)
     for step in range(plan.steps_per_epoch):
         shares = [sum(lengths[cut].sum() for cut in plan.microbatches(step, rank)) for rank in range(4)]
         assert max(shares) < 1.1 * min(shares)

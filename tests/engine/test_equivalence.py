@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fasttune import recipe as recipes
-from fasttune.batching.feed import Feed
+from fasttune.batching.feed import StoreFeed
 from fasttune.batching.plan import Plan
 from fasttune.data.token_store import TokenStore
 from fasttune.engine.events import StepDone
@@ -53,8 +53,14 @@ def train(model: Path, store: TokenStore, tokens_per_microbatch: int, **training
         task=task,
         model=setup.prepared,
         optimizer=optimizer,
-        feed=Feed(store, 0, None),
-        plan=Plan(store.lengths, 16, tokens_per_microbatch, seed=1, padded=setup.padded),
+        feed=StoreFeed(0, None, store=store),
+        plan=Plan(
+            lengths=store.lengths,
+            batch_size=16,
+            tokens_per_microbatch=tokens_per_microbatch,
+            seed=1,
+            padded=setup.padded,
+        ),
         accelerator=setup.accelerator,
         metric="eval_accuracy",
         state=TrainState(),

@@ -39,6 +39,8 @@ FIELDS_AND_DEFAULTS = {
     "data.max_bytes": None,
     "data.drop_empty": False,
     "data.drop_duplicates": False,
+    "data.streaming": False,
+    "data.shuffle_buffer_size": 10_000,
     "data.validation_fraction": 0.1,
     "data.test_fraction": 0.0,
     "data.max_train_samples": None,

@@ -31,6 +31,10 @@ class MicroBatch:
     examples: np.ndarray
     num_tokens: int
 
+    def cost(self, padded: bool) -> int:
+        """What it takes of its budget: its real tokens, or with `padded` all of its places."""
+        return self.inputs["input_ids"].numel() if padded else self.num_tokens
+
     def to(self, device: torch.device) -> MicroBatch:
         return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -65,24 +65,35 @@ def deal(indices: Indices, lengths: np.ndarray, num_ranks: int) -> list[Indices]
     return [np.array(share, dtype=np.int64) for share in shares]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The steps of a training run over examples of these `lengths` (N,).
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The steps of a training run over `num_examples`.
 
     `padded`: count padding in the budget (the model does not run padding-free).
     """
 
-    lengths: np.ndarray
+    num_examples: int
     batch_size: int
     tokens_per_microbatch: int
-    seed: int
     padded: bool = False
     num_ranks: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
         """The last step of an epoch may hold fewer than `batch_size` examples; none is dropped."""
-        return math.ceil(len(self.lengths) / self.batch_size)
+        return math.ceil(self.num_examples / self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Steps):
+    """Steps over examples of these `lengths` (N,), in an order drawn from `seed`."""
+
+    lengths: np.ndarray
+    seed: int
+    num_examples: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_examples", len(self.lengths))
 
     def examples(self, step: int) -> Indices:
         """Examples of one step, counted from 0 over the whole run, longest first."""

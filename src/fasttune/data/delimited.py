@@ -10,14 +10,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
 from fasttune.data.labels import is_number
 from fasttune.data.storage import Reading
-from fasttune.data.text_file import WRITE_AGAIN, FileRows, Problems, read_text
+from fasttune.data.text_file import WRITE_AGAIN, FileRows, Problems, TextFile, read_text
 from fasttune.errors import DataError, Problem, shown
 
 DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
@@ -37,6 +37,15 @@ USUAL_NAMES = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What holds for all rows of a file. `quoted`: whether double quotes are quoting; otherwise they are text."""
+
+    delimiter: str
+    quoted: bool
+    names: tuple[str, ...]
+
+
 @dataclass
 class Scan:
     """One reading of a file with one delimiter and one rule of quoting."""
@@ -46,35 +55,74 @@ class Scan:
     row_numbers: list[int] = field(default_factory=list)
     problems: Problems = field(default_factory=lambda: Problems(""))
     broken: bool = False  # quoting went wrong, what follows was not read
+    quoted: bool = True
     num_blank: int = 0  # empty lines between rows
 
 
 def read_delimited(where: str, suffix: str, reading: Reading) -> FileRows:
     """`where` is the path or address of the file, `suffix` its ending without packing."""
     file = read_text(where, reading)
-    notes = list(file.notes)
+    scan, _, notes = _parsed(file.text, where, suffix, reading.header)
+    if scan.num_blank:
+        notes.append(f"{where}: {scan.num_blank:,} empty lines between rows are not read as rows")
+    return FileRows(_to_table(scan), scan.row_numbers, file.sha256, (*file.notes, *notes))
+
+
+def layout_of(text: str, where: str, suffix: str, header: bool) -> tuple[Layout, tuple[str, ...]]:
+    """How a file is laid out, told by whole lines of its beginning; and what is to be said of it."""
+    _, layout, notes = _parsed(text, where, suffix, header, in_lines=True)
+    return layout, tuple(notes)
+
+
+def read_lines(file: TextFile, where: str, layout: Layout) -> FileRows:
+    """Some whole lines from anywhere in a file below its header; every line is a row, a blank one is none."""
+    with _long_fields():
+        scan = _scan(file.text, layout.delimiter, where, header=False, quoted=layout.quoted, names=layout.names)
+    _check_lines(scan, where)
+    scan.problems.raise_if_any()
+    return FileRows(_to_table(scan), scan.row_numbers, file.sha256, file.notes)
+
+
+def _check_lines(scan: Scan, where: str) -> None:
+    """A field that goes over several lines cannot be told from others by who begins to read in its middle."""
+    over = [row for row, record in zip(scan.row_numbers, scan.records, strict=True) if _has_line_break(record)]
+    if not scan.broken and not over and not _has_line_break(scan.names):
+        return
+    found = f"a field that goes over several lines (row {over[0] if over else 1})"
+    if scan.broken:
+        found = f"{scan.problems.kept[-1].where.removeprefix(where).strip()}: {scan.problems.kept[-1].found}"
+    expected = "one line a row in a file that is streamed"
+    hint = "write it as JSONL or Parquet, or data.streaming=false"
+    raise DataError(Problem(code="E137", where=where, found=found, expected=expected, hint=hint))
+
+
+def _has_line_break(record: Sequence[str]) -> bool:
+    return any("\n" in cell or "\r" in cell for cell in record)
+
+
+def _parsed(text: str, where: str, suffix: str, header: bool, in_lines: bool = False) -> tuple[Scan, Layout, list[str]]:
+    """All records below the header, with `in_lines` one a line; DataError tells everything that is wrong with them."""
+    notes = []
     with _long_fields():
         usual = "," if suffix == ".csv" else "\t"
-        delimiter = detect_delimiter(file.text, preferred=usual)
+        delimiter = detect_delimiter(text, preferred=usual)
         if delimiter != usual:
             notes.append(f"{where}: fields are separated by a {DELIMITER_NAMES[delimiter]}")
         scan, note = (
-            _scan_tabs(file.text, where, reading.header)
-            if delimiter == "\t"
-            else (_scan(file.text, delimiter, where, reading.header), "")
+            _scan_tabs(text, where, header) if delimiter == "\t" else (_scan(text, delimiter, where, header), "")
         )
     if note:
         notes.append(f"{where}: {note}")
-    if scan.num_blank:
-        notes.append(f"{where}: {scan.num_blank:,} empty lines between rows are not read as rows")
-    if reading.header:
+    if in_lines:
+        _check_lines(scan, where)
+    if header:
         _check_header(scan, where)
     scan.problems.raise_if_any()
     if not scan.records:
         hint = f"{WRITE_AGAIN}; without a header: data.header=false"
         found = "0 rows below the header"
         raise DataError(Problem(code="E104", where=where, found=found, expected="rows of data", hint=hint))
-    return FileRows(_to_table(scan), scan.row_numbers, file.sha256, tuple(notes))
+    return scan, Layout(delimiter, scan.quoted, tuple(scan.names)), notes
 
 
 @contextmanager
@@ -118,9 +166,14 @@ def _share_like_header(text: str, delimiter: str, *, quoted: bool = True) -> flo
     return sum(len(record) == len(records[0]) for record in records) / len(records)
 
 
-def _scan(text: str, delimiter: str, where: str, header: bool, *, quoted: bool = True) -> Scan:
-    """`header`: whether the first record holds the names of the columns, which are column1, column2 ... otherwise."""
-    scan = Scan(problems=Problems(where))
+def _scan(
+    text: str, delimiter: str, where: str, header: bool, *, quoted: bool = True, names: Sequence[str] = ()
+) -> Scan:
+    """`header`: whether the first record holds the names of the columns.
+
+    They are `names` otherwise, or where these are not known column1, column2 and so on.
+    """
+    scan = Scan(names=list(names), problems=Problems(where), quoted=quoted)
     reader = _reader(text, delimiter, quoted=quoted)
     start, num_blank = 1, 0
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,6 @@ def refuse_foreign(name: str, where: str = "") -> None:
 
 def _read_table(where: str, suffix: str) -> FileRows:
     """A Parquet or Arrow file."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with opened(where) as file:
@@ -101,21 +101,35 @@ def _read_table(where: str, suffix: str) -> FileRows:
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        try:
+        with reading_tables(where, suffix):
             # ParquetFile reads this one file: read_table would add a column for each `name=value` folder in the path.
             table = pq.ParquetFile(file).read() if suffix == ".parquet" else _arrow_reader(file, magic).read_all()
-        except (pa.ArrowException, OSError) as error:
-            message = str(error).split("\n")[0][:200]
-            expected = f"a whole {'Parquet' if suffix == '.parquet' else 'Arrow'} file"
-            raise DataError(Problem(code="E127", where=where, found=message, expected=expected)) from None
+    if not table.num_rows:
+        raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
+    return FileRows(plain_table(table, where), None, sha256)
+
+
+@contextmanager
+def reading_tables(where: str, suffix: str) -> Iterator[None]:
+    """What Arrow says of a damaged file, as a DataError."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        message = str(error).split("\n")[0][:200]
+        expected = f"a whole {'Parquet' if suffix == '.parquet' else 'Arrow'} file"
+        raise DataError(Problem(code="E127", where=where, found=message, expected=expected)) from None
+
+
+def plain_table(table: pa.Table, where: str) -> pa.Table:
+    """Without dictionaries; DataError where two columns have one name."""
     names = table.column_names
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         found = f"two columns named {shown(twice[0])}"
         raise DataError(Problem(code="E113", where=where, found=found, expected="a different name for each column"))
-    if not table.num_rows:
-        raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
-    return FileRows(without_dictionaries(table), None, sha256)
+    return without_dictionaries(table)
 
 
 def _arrow_reader(file: Any, magic: bytes) -> Any:

@@ -39,6 +39,18 @@ def load(name: str, config: str | None, spec: str) -> Any:
         raise DataError(_problem(error, name, spec)) from None
 
 
+def files(name: str, config: str | None, spec: str) -> dict[str, list[str]]:
+    """Split -> the addresses of its files, nothing of them read."""
+    import datasets
+
+    repository, _, revision = name.partition("@")
+    try:
+        builder = datasets.load_dataset_builder(repository, config, revision=revision or None)
+    except Exception as error:  # as in `load`
+        raise DataError(_problem(error, name, spec)) from None
+    return {str(split): [str(file) for file in found] for split, found in (builder.config.data_files or {}).items()}
+
+
 def _problem(error: Exception, name: str, spec: str) -> Problem:
     import datasets
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from fasttune.data.squad_json import are_answers, flat_rows, is_squad
 from fasttune.data.storage import Reading
-from fasttune.data.text_file import FileRows, Problems, read_text, row_name
+from fasttune.data.text_file import FileRows, Problems, TextFile, read_text, row_name
 from fasttune.errors import DataError, Problem, shown
 
 SNIPPET_CHARACTERS = 20
@@ -41,14 +41,21 @@ class _Refused(ValueError):
 def read_json(where: str, suffix: str, reading: Reading) -> FileRows:
     """`where` is the path or address of the file, `suffix` its ending without packing."""
     file = read_text(where, reading)
-    problems = Problems(where)
-    if suffix == ".json":
-        rows, row_numbers = _read_document(file.text, where, problems)
-    else:
-        rows, row_numbers = _read_lines(file.text, where, problems)
-    problems.raise_if_any()
-    if not rows:
+    read = _table_of(file, where, _read_document if suffix == ".json" else _read_lines)
+    if not read.table.num_rows:
         raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
+    return read
+
+
+def read_json_lines(file: TextFile, where: str) -> FileRows:
+    """Some whole lines from anywhere in a file; a blank one is no row."""
+    return _table_of(file, where, _read_lines)
+
+
+def _table_of(file: TextFile, where: str, read: Callable[..., tuple[list[dict], list[int] | None]]) -> FileRows:
+    problems = Problems(where)
+    rows, row_numbers = read(file.text, where, problems)
+    problems.raise_if_any()
 
     def place(index: int) -> str:
         return f"row {row_numbers[index]}" if row_numbers else row_name(index)

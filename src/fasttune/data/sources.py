@@ -40,6 +40,7 @@ class Source:
     `fingerprint` is the sha256 of the file (of the files' sha256 where there are several), or the hub's own.
     `split_names` are the other splits that a folder or hub id offers.
     `parts` tells which rows come from which file: (index of the first row, file, line of the file for each row).
+    With `pieces` the parts are pieces of files, whose names tell where they begin.
     `kept`: the rows as they were read that are still there; None: all.
     `licence`: what a card says; empty where it says nothing, None where there is no card.
     """
@@ -50,6 +51,7 @@ class Source:
     fingerprint: str = ""
     split_names: tuple[str, ...] = ()
     parts: tuple[tuple[int, str, Sequence[int] | None], ...] = ()
+    pieces: bool = False
     kept: Sequence[int] | None = None
     licence: str | None = None
 
@@ -65,7 +67,18 @@ class Source:
             return row_name(index)
         first, name, row_numbers = self.parts[bisect_right(self.parts, index, key=lambda part: part[0]) - 1]
         number = row_numbers[index - first] if row_numbers is not None else index - first + 1
-        return f"{name} row {number}" if len(self.parts) > 1 else f"row {number}"
+        return f"{name} row {number}" if len(self.parts) > 1 or self.pieces else f"row {number}"
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files that are read as one table; `note`, `split_names` and `licence` as a Source has them."""
+
+    names: list[str]
+    described_as: str
+    note: str = ""
+    split_names: tuple[str, ...] = ()
+    licence: str | None = None
 
 
 def load_source(spec: str | list[str], split: str = "train", reading: Reading | None = None) -> Source:
@@ -73,25 +86,63 @@ def load_source(spec: str | list[str], split: str = "train", reading: Reading | 
 
     `split` is what is taken from a folder or hub id that has several and where the spec itself names none.
     """
-    reading = reading or Reading()
+    files = files_of(spec, split)
+    if files is not None:
+        source = _load_files(files, reading or Reading())
+        notes = (files.note, *source.notes) if files.note else source.notes
+        return replace(source, notes=notes, split_names=files.split_names, licence=files.licence)
+    assert isinstance(spec, str), "a list names files"
+    folder, named = _folder_of(spec)
+    return _load_hub(spec, split) if folder is None else _load_saved(folder, spec, split, named)
+
+
+def files_of(spec: str | list[str], split: str) -> Files | None:
+    """The data files that a spec names; None for a folder that save_to_disk wrote and for a hub id."""
     if isinstance(spec, list):
         if not spec:
             raise DataError(Problem(code="E101", where="data", found="an empty list of files", expected="files"))
         # A file that two patterns match is read once.
         names = list(dict.fromkeys(path for item in spec for path in _expand(item, several=True)))
-        return _load_files(names, ", ".join(spec), reading)
+        return Files(names, ", ".join(spec))
     if is_address(spec):
-        return _load_files(expand_address(spec), spec, reading)
+        return Files(expand_address(spec), spec)
+    folder, named = _folder_of(spec)
+    if folder is not None:
+        return None if _is_saved(folder) else _files_of_folder(folder, spec, split, named)
+    if not Path(spec).expanduser().exists() and hub.is_hub_id(spec) and not _looks_like_file(spec):
+        return None
+    return Files(_expand(spec, several=False), spec)
+
+
+def streamed_files(spec: str | list[str], split: str) -> Files:
+    """The files that a spec names, those of a repository on the hub included, to be read piece by piece."""
+    files = files_of(spec, split)
+    if files is not None:
+        return files
+    assert isinstance(spec, str), "a list names files"
+    folder, _ = _folder_of(spec)
+    if folder is not None:
+        found, hint = "a folder that save_to_disk wrote", "data.streaming=false, or write it as Parquet"
+        expected = "files that can be read piece by piece"
+        raise DataError(Problem(code="E138", where=spec, found=found, expected=expected, hint=hint))
+    name, config, named = hub.parse(spec)
+    splits = hub.files(name, config, spec)
+    wanted = named or split
+    if wanted not in splits:
+        raise DataError(_no_split(name, wanted, list(splits)))
+    others = tuple(other for other in splits if other != wanted)
+    return Files(splits[wanted], f"{name}:{config}:{wanted}" if config else f"{name}:{wanted}", split_names=others)
+
+
+def _folder_of(spec: str) -> tuple[Path | None, str]:
+    """The folder that a spec names, and the split behind it (`FOLDER:SPLIT`), if any."""
     path = Path(spec).expanduser()
     if path.is_dir():
-        return _load_folder(path, spec, split, reading)
-    if not path.exists():
-        folder, _, named = spec.rpartition(":")
-        if folder and Path(folder).expanduser().is_dir():
-            return _load_folder(Path(folder).expanduser(), folder, split, reading, named)
-        if hub.is_hub_id(spec) and not _looks_like_file(spec):
-            return _load_hub(spec, split)
-    return _load_files(_expand(spec, several=False), spec, reading)
+        return path, ""
+    name, _, named = spec.rpartition(":")
+    if name and not path.exists() and Path(name).expanduser().is_dir():
+        return Path(name).expanduser(), named
+    return None, ""
 
 
 def from_rows(rows: list[dict[str, Any]], where: str = "rows") -> Source:
@@ -173,40 +224,43 @@ def _missing_problem(path: Path, spec: str, *, several: bool) -> Problem:
     return Problem(code="E101", where=spec, found=found, expected=expected, hint=hint)
 
 
-def _load_folder(path: Path, spec: str, split: str, reading: Reading, named: str = "") -> Source:
-    """What save_to_disk wrote, or a folder of data files, whose names may tell their splits."""
+def _is_saved(folder: Path) -> bool:
+    """Whether save_to_disk wrote it."""
+    is_dict = (folder / "dataset_dict.json").is_file()
+    return is_dict or ((folder / "state.json").is_file() and (folder / "dataset_info.json").is_file())
+
+
+def _load_saved(folder: Path, spec: str, split: str, named: str) -> Source:
     import datasets
 
-    is_dict = (path / "dataset_dict.json").is_file()
-    if not is_dict and not ((path / "state.json").is_file() and (path / "dataset_info.json").is_file()):
-        return _load_data_folder(path, spec, split, reading, named)
     try:
-        loaded = datasets.load_from_disk(str(path))
+        loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever a damaged folder makes the library raise
         message = str(error).split("\n")[0]
         raise DataError(
             Problem(code="E127", where=spec, found=message, expected="a folder that save_to_disk wrote in full")
         ) from None
-    return _pick_split(loaded, spec, split, named)
+    return _pick_split(loaded, spec.removesuffix(f":{named}") if named else spec, split, named)
 
 
-def _load_data_folder(path: Path, spec: str, split: str, reading: Reading, named: str) -> Source:
-    files = data_files(path)
-    splits, licence = splits_of(files), licence_of(path)
+def _files_of_folder(folder: Path, spec: str, split: str, named: str) -> Files:
+    """All data files of a folder or, where their names tell splits, those of one."""
+    files = data_files(folder)
+    splits, licence = splits_of(files), licence_of(folder)
+    name = spec.removesuffix(f":{named}") if named else spec
     if "train" not in splits:
-        if named or not files or splits or len({kind_of_file(name) for name in files}) > 1:
-            raise DataError(folder_problem(files, spec))
-        return replace(_load_files(files, spec, reading), licence=licence)
+        if named or not files or splits or len({kind_of_file(file) for file in files}) > 1:
+            raise DataError(folder_problem(files, name))
+        return Files(files, name, licence=licence)
     wanted = named or split
     if wanted not in splits:
-        raise DataError(_no_split(spec, wanted, list(splits)))
-    source = _load_files(splits[wanted], f"{spec}:{wanted}", reading)
-    others = [name for name in files if not any(name in own for own in splits.values())]
-    note = f"{spec}: {wanted} is {', '.join(Path(name).name for name in splits[wanted])}, told by the names"
+        raise DataError(_no_split(name, wanted, list(splits)))
+    others = [file for file in files if not any(file in own for own in splits.values())]
+    note = f"{name}: {wanted} is {', '.join(Path(file).name for file in splits[wanted])}, told by the names"
     if others:
-        note += f"; not read: {', '.join(Path(name).name for name in others)}"
-    names = tuple(name for name in splits if name != wanted)
-    return replace(source, split_names=names, notes=(note, *source.notes), licence=licence)
+        note += f"; not read: {', '.join(Path(file).name for file in others)}"
+    names = tuple(other for other in splits if other != wanted)
+    return Files(splits[wanted], f"{name}:{wanted}", note, names, licence)
 
 
 def _load_hub(spec: str, split: str) -> Source:
@@ -251,24 +305,30 @@ def _no_split(spec: str, wanted: str, splits: list[str]) -> Problem:
     )
 
 
-def _load_files(names: list[str], described_as: str, reading: Reading) -> Source:
+def _load_files(files: Files, reading: Reading) -> Source:
+    names, problems = files.names, Problems(files.described_as)
+    kinds = {kind_of_file(name): name for name in names}
+    if len(kinds) > 1:
+        raise DataError(several_kinds(files.described_as, list(kinds.values())))
+    read: list[tuple[str, FileRows]] = []
+    for name in names:
+        with problems.collected():
+            read.append((name, read_file(name, reading)))
+    problems.raise_if_any()
+    title = names[0] if len(names) == 1 else f"{files.described_as} ({len(names)} files)"
+    return joined(read, title, files.described_as)
+
+
+def several_kinds(where: str, names: list[str]) -> Problem:
+    return Problem(code="E129", where=where, found=f"files of several kinds ({', '.join(names)})", expected="one kind")
+
+
+def joined(read: list[tuple[str, FileRows]], title: str, where: str) -> Source:
+    """What several files hold, or several parts of them, as one; DataError where their columns differ."""
     import datasets
     import pyarrow as pa
 
-    problems = Problems(described_as)
-    kinds = {kind_of_file(name): name for name in names}
-    if len(kinds) > 1:
-        listed = ", ".join(kinds.values())
-        raise DataError(
-            Problem(code="E129", where=described_as, found=f"files of several kinds ({listed})", expected="one kind")
-        )
-    read: list[tuple[str, FileRows]] = []
-    for name in names:
-        try:
-            read.append((name, read_file(name, reading)))
-        except DataError as error:
-            problems.add_error(error)
-    problems.raise_if_any()
+    problems = Problems(where)
     problems.add(*disagreements(read))
     problems.raise_if_any()
     # By name: the order of the columns may differ, and a column of nothing but nulls takes the type of the others.
@@ -280,6 +340,5 @@ def _load_files(names: list[str], described_as: str, reading: Reading) -> Source
     for name, rows in read:
         parts.append((first, name, rows.row_numbers))
         first += rows.table.num_rows
-    title = names[0] if len(names) == 1 else f"{described_as} ({len(names)} files)"
     notes = tuple(note for _, rows in read for note in rows.notes)
     return Source(dataset, _describe(title, dataset), notes, fingerprint, parts=tuple(parts))

@@ -136,10 +136,15 @@ def read_text(name: str, reading: Reading) -> TextFile:
         raise DataError(
             Problem(code="E103", where=name, found="a file of 0 bytes", expected="rows of data", hint=WRITE_AGAIN)
         )
+    return text_of(data, name, reading.encoding)
+
+
+def text_of(data: bytes, name: str, encoding: str | None) -> TextFile:
+    """The text of a file's bytes, or of some whole lines of it; `encoding` as `Reading` has it."""
     if data.startswith(EXCEL_MAGIC):
         raise DataError(excel_problem(name))
     sha256 = hashlib.sha256(data).hexdigest()
-    text, notes = _decoded(data, name, reading.encoding)
+    text, notes = _decoded(data, name, encoding)
     position = text.find("\0")
     if position >= 0:
         count = text.count("\0")

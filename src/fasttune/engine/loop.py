@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from fasttune.batching.feed import Feed
-from fasttune.batching.plan import Indices, Plan, num_tokens
+from fasttune.batching.collate import MicroBatch
+from fasttune.batching.feed import Feed, Position
+from fasttune.batching.plan import Steps
 from fasttune.engine.events import Evaluated, Event, Finished, OutOfMemory, SaveDue, Started, StepDone
 from fasttune.engine.memory import TooLarge, halved
 from fasttune.engine.optimizer import Schedule, set_learning_rate
@@ -33,6 +34,7 @@ class TrainState:
     seconds: float = 0.0  # from the first batch to the last step, evaluations and saves included
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     tokens_per_microbatch: int | None = None  # what fitted, where the budget of the start did not
+    position: Position | None = None  # where the next step begins in a stream
 
     def best(self, metric: str) -> dict[str, Any] | None:
         """The evaluation with the greatest `metric` (least of a loss or error); the earliest of equals."""
@@ -57,8 +59,8 @@ class Loop:
     task: Task
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
-    feed: Feed
-    plan: Plan
+    feed: Feed[Any]
+    plan: Steps
     accelerator: Accelerator
     metric: str
     state: TrainState
@@ -79,7 +81,7 @@ class Loop:
         yield Started(
             **self._now(),
             num_steps=self.num_steps,
-            num_examples=len(self.feed.store),
+            num_examples=self.plan.num_examples,
             batch_size=training.batch_size,
             num_processes=self.accelerator.num_processes,
         )
@@ -126,12 +128,13 @@ class Loop:
                 break
             except TooLarge as error:
                 reason = str(error)
-            yield self._halve([batch.examples for batch in microbatches], reason)
+            yield self._halve(microbatches, reason)
         if not math.isfinite(result.loss) or (self.accelerator.scaler is None and not result.is_finite):
             raise self._diverged(result.loss, result.grad_norm)
         state.step += 1
         state.loss_sum += result.loss
         state.num_tokens += result.num_tokens
+        state.position = self.feed.position(state.step)
         yield StepDone(
             **self._now(),
             loss=result.loss,
@@ -142,23 +145,21 @@ class Loop:
             seconds=round(result.seconds, 4),
         )
 
-    def _halve(self, cuts: list[Indices], reason: str) -> OutOfMemory:
+    def _halve(self, microbatches: list[MicroBatch], reason: str) -> OutOfMemory:
         self.optimizer.zero_grad(set_to_none=True)
         if self.accelerator.num_processes > 1:  # the other ranks wait for gradients that will not come
             raise RuntimeError(f"out of memory on rank {self.accelerator.process_index}: {reason}")
-        lengths, padded = self.plan.lengths, self.plan.padded
-        largest = max(cuts, key=lambda cut: num_tokens(cut, lengths, padded))
-        tokens = num_tokens(largest, lengths, padded)
-        budget = halved(self.plan.tokens_per_microbatch, tokens, len(largest), reason)
+        tokens, num_examples = max((batch.cost(self.plan.padded), len(batch.examples)) for batch in microbatches)
+        budget = halved(self.plan.tokens_per_microbatch, tokens, num_examples, reason)
         self.plan = replace(self.plan, tokens_per_microbatch=budget)
         self.state.tokens_per_microbatch = budget
         return OutOfMemory(**self._now(), tokens_per_microbatch=budget, reason=reason)
 
     def _diverged(self, loss: float, grad_norm: float) -> DivergedError:
-        rows = sorted(int(self.feed.store.rows[example]) for example in self.plan.examples(self.state.step))
+        rows = self.feed.rows(self.plan, self.state.step)
         return DivergedError(
             Problem(
-                where=f"step {self.state.step + 1}, training rows {', '.join(map(str, rows[:16]))}",
+                where=f"step {self.state.step + 1}, training rows {', '.join(rows[:16])}",
                 found=f"loss {loss}, gradient norm {grad_norm}",
                 expected="finite numbers; the weights of this step were not updated and not saved",
                 hint=f"a new run with training.learning_rate={self.recipe.training.learning_rate / 10:g}, "

@@ -35,6 +35,15 @@ TASKS_WITH: dict[Path, tuple[str, ...]] = {
 }
 
 
+NOT_STREAMED: tuple[Path, ...] = (
+    ("data", "columns", "group"),
+    ("data", "columns", "time"),
+    ("data", "drop_duplicates"),
+    ("data", "test_fraction"),
+    ("data", "max_train_samples"),
+)
+
+
 @dataclass(frozen=True)
 class Conflict:
     """`paths` are the fields that contradict each other; the place that is named is the one last written of them."""
@@ -57,6 +66,7 @@ def conflicts(recipe: Recipe) -> Iterator[Conflict]:
     yield from _early_stopping(recipe)
     yield from _best_metric(recipe)
     yield from _fractions(recipe)
+    yield from _streaming(recipe)
     yield from _of_other_tasks(recipe)
 
 
@@ -128,6 +138,16 @@ def _fractions(recipe: Recipe) -> Iterator[Conflict]:
     if data.columns.group is not None and data.columns.time is not None:
         group, time = ("data", "columns", "group"), ("data", "columns", "time")
         yield Conflict("E313", (time, group), "both a group and a time", "one of them to split by", (time, None))
+
+
+def _streaming(recipe: Recipe) -> Iterator[Conflict]:
+    """What needs all training rows at once."""
+    defaults = {path: field.default for path, field in fields()}
+    for path in NOT_STREAMED if recipe.data.streaming else ():
+        value = reduce(getattr, path, recipe)
+        if value != defaults[path]:
+            found = f"{path[-1]} with data.streaming, which reads rows as they come"
+            yield Conflict("E313", (path, ("data", "streaming")), found, "one of them", (path, defaults[path]))
 
 
 def has(task: str, path: Path) -> bool:

@@ -143,6 +143,19 @@ class Data(Section):
         "all but the first of training rows with the same text and label. They are counted and said.",
         allowed="true or false",
     )
+    streaming: Annotated[bool, Strict()] = setting(
+        False,
+        "Read the training rows while they are needed, for data that do not fit into memory: JSONL, CSV, TSV (a row a "
+        "line) and Parquet, as files, addresses or on the hub. Validation rows are given then, and an epoch is as many "
+        "steps as the sizes of the files make likely, where the files do not say how many rows they have.",
+        allowed="true or false",
+    )
+    shuffle_buffer_size: Count = setting(
+        10_000,
+        "How many rows of a stream are read and shuffled at once, from 16 places of the data or more where the files "
+        "allow it.",
+        allowed="a whole number of rows above 0",
+    )
     validation_fraction: Number = setting(
         0.1,
         "The share of the training rows that is set aside where `data.validation` is left out: stratified by label "

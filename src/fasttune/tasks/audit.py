@@ -26,6 +26,7 @@ from fasttune.tasks.base import Task
 from fasttune.tasks.splitting import Split, compared_texts
 
 NOT_FOR_ALL = re.compile(r"(^|-)nc(-|$)|other|unknown", re.IGNORECASE)  # as the hub names licences
+DROP = "data.drop_duplicates=true"
 MOST_LISTED = 1000  # rows of one finding in data_report.json
 FEW_ROWS_FOR_ORDER = 20  # so many labels in rising order are no accident
 RARE_SHARE = 0.01  # of the rows of the most frequent label
@@ -109,7 +110,7 @@ def _leakage(audit: Audit, later: Split, of_later: Duplicates, earlier: Split, o
         _where(later),
         found,
         f"rows that {earlier.name} does not have: scores on these say little",
-        "data.drop_duplicates=true" if earlier.name == "train" else "take them out of one of the two files",
+        DROP if earlier.name == "train" and not earlier.is_sample else "take them out of one of the two files",
         num_exact=int(exact.sum()),
         num_near=int(near.sum()),
         similarity=SIMILAR,
@@ -154,7 +155,7 @@ def _repeats(audit: Audit, split: Split, own: Duplicates, task: Task) -> None:
             where,
             f"{counted(num_repeated, 'row')} that repeat another, text and label ({some_of(listed)})",
             "each row once, unless it is to count more",
-            "data.drop_duplicates=true" if split.name == "train" else "",
+            DROP if split.name == "train" and not split.is_sample else "",
             num_rows=num_repeated,
             rows=listed,
         )

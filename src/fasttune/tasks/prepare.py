@@ -5,36 +5,24 @@ The test split is never used to choose anything: where no validation is given, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fasttune.data.columns import Column, cells_of, empty_rows, resolve, some_cells
-from fasttune.data.sources import Source, from_rows, load_source
-from fasttune.data.storage import Reading
 from fasttune.data.text_file import Problems
 from fasttune.data.token_cache import cached, key_of
 from fasttune.data.token_store import TokenStore
-from fasttune.errors import DataError, Problem, UsageError
+from fasttune.errors import DataError, Problem
 from fasttune.recipe import Recipe
-from fasttune.starter import pairs, questions, reviews
 from fasttune.tasks import TASKS, Task
-from fasttune.tasks.splitting import GROUP, TIME, Split, hold_out, without_leaks, without_repeats
+from fasttune.tasks.reading import ANY, TEST, TRAIN, VALIDATION, Reader, is_starter
+from fasttune.tasks.splitting import Split, hold_out, without_leaks, without_repeats
+from fasttune.tasks.streaming import RowStream, open_row_stream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-STARTERS: dict[str, Callable[[], dict[str, Any]]] = {  # generated data sets, as `data.train` names them
-    "starter": reviews.generate,
-    "starter:pairs": pairs.generate,
-    "starter:questions": questions.generate,
-}
-DEFAULT_TASK = "text-classification"
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
-ANY = "data"  # rows of no split, such as a file to predict
 # Above this share of unknown tokens a tokenizer does not know the language of the texts. English reviews under an
 # English WordPiece have less than 0.1 %; Chinese ones most of their characters.
 MAX_UNKNOWN_SHARE = 0.2
@@ -42,7 +30,10 @@ MAX_UNKNOWN_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows of a run; `notes` are the decisions to say and store."""
+    """The rows of a run; `notes` are the decisions to say and store.
+
+    `stream`: the training rows, where `train` is only a sample of them to look at.
+    """
 
     task: Task
     train: Split
@@ -50,123 +41,32 @@ class Splits:
     test: Split | None
     columns: dict[str, str]
     notes: list[str]
+    stream: RowStream | None = None
+
+    def num_training_examples(self, store: TokenStore) -> int:
+        """Of an epoch; `store`: the examples of `train`. A stream is taken row by row."""
+        return len(store) if self.stream is None else self.stream.files.num_rows
 
     def all(self) -> list[Split]:
         return [split for split in (self.train, self.validation, self.test) if split is not None]
-
-
-def is_starter(spec: str | list[str]) -> bool:
-    return isinstance(spec, str) and spec in STARTERS
-
-
-def open_source(spec: str | list[str], split: str, reading: Reading | None = None) -> Source:
-    """A file, glob, folder, address or hub id, or generated rows."""
-    if not is_starter(spec):
-        return load_source(spec, split, reading)
-    splits = STARTERS[str(spec)]()
-    split = TEST if split == ANY else split
-    if split not in splits:
-        raise UsageError(Problem(where="--split", found=repr(split), expected=f"one of {', '.join(splits)}"))
-    return from_rows(splits[split], f"{spec}:{split}")
-
-
-def reading_of(recipe: Recipe) -> Reading:
-    return Reading(recipe.data.encoding, recipe.data.header, recipe.data.max_bytes)
-
-
-@dataclass
-class Reader:
-    """Reads one recipe's sources; collects notes."""
-
-    recipe: Recipe
-    task_class: type[Task]
-    notes: list[str] = field(default_factory=list)
-    columns: dict[str, str] = field(default_factory=dict)
-
-    def rows(self, spec: str | list[str], split: str, need_labels: bool = True) -> tuple[Split, Source]:
-        source = open_source(spec, split, reading_of(self.recipe))
-        self.notes += source.notes
-        where = spec if isinstance(spec, str) else ", ".join(spec)
-        names = self._columns(source, where, split, need_labels)
-        if self.recipe.data.drop_empty:
-            source = self._without_empty(source, names, where)
-        rows = self.task_class.read(source, names, self.recipe)
-        self.notes += rows.notes
-        ties = {role: cells_of(source.dataset, names[role]) for role in (GROUP, TIME) if role in names}
-        rows = replace(rows, values={**rows.values, **ties}, place=source.place)
-        return Split(split, where, rows, source.fingerprint, source.licence), source
-
-    def _columns(self, source: Source, where: str, split: str, need_labels: bool) -> dict[str, str]:
-        """Role -> the name of its column, for the task's roles and those that training rows are split by."""
-        # Every split has the columns of the training rows.
-        given = {**self.recipe.data.columns.model_dump(), **self.columns}
-        ties = tuple(
-            Column(role, "what the rows are split by", required=True)
-            for role in (GROUP, TIME)
-            if given.pop(role) is not None and split == TRAIN
-        )
-        given |= {tie.role: getattr(self.recipe.data.columns, tie.role) for tie in ties}
-        columns = (*self.task_class.columns, *ties)
-        if not need_labels:
-            targets = {column.role for column in columns if column.is_target}
-            columns = tuple(column for column in columns if column.role not in targets)
-            given = {role: name for role, name in given.items() if role not in targets}
-        try:
-            cells = partial(some_cells, source.dataset)
-            resolved = resolve(columns, given, source.dataset.column_names, where, cells)
-        except DataError as error:
-            raise _with_other_task(error, self.task_class, source.dataset.column_names) from None
-        if split == TRAIN:
-            self.columns = dict(resolved.names)
-            self.notes += resolved.notes
-        return resolved.names
-
-    def _without_empty(self, source: Source, names: dict[str, str], where: str) -> Source:
-        required = [one for one in self.task_class.columns if one.role in names and not one.may_be_empty]
-        empty = {row for one in required for row in empty_rows(source.dataset, names[one.role], not one.is_target)}
-        if not empty:
-            return source
-        self.notes.append(f"{where}: {len(empty):,} rows left out whose text or label is empty (data.drop_empty)")
-        return source.take([row for row in range(len(source.dataset)) if row not in empty])
-
-
-def task_of(available: Sequence[str]) -> type[Task] | None:
-    """The task that has these very names as its roles; None where no task or the default one has them."""
-    names = {name.strip().lower() for name in available}
-    for task in TASKS.values():
-        if task is not TASKS[DEFAULT_TASK] and {column.role for column in task.columns if column.required} <= names:
-            return task
-    return None
-
-
-def _with_other_task(error: DataError, task_class: type[Task], available: list[str]) -> DataError:
-    """The same or, where the columns have the very names of another task's roles, that it is rows of this."""
-    task = task_of(available)
-    if task is None or task is task_class:
-        return error
-    found = f"the columns of {task.name}: {', '.join(column.role for column in task.columns if column.required)}"
-    if task.name == "question-answering":
-        found += ", as SQuAD has them"
-    expected, hint = f"those of {task_class.name}", f"task={task.name}"
-    return DataError(
-        *(
-            replace(one, code="E116", found=found, expected=expected, hint=hint) if one.code == "E201" else one
-            for one in error.problems
-        )
-    )
 
 
 def read_splits(recipe: Recipe) -> Splits:
     """Read, check and split; DataError tells what cannot be used, all of it together."""
     reader, data = Reader(recipe, TASKS[recipe.task]), recipe.data
     problems = Problems("data")
-    train = task = source = None
+    train = task = stream = None
+    own: tuple[str, ...] = ()
     with problems.collected():
-        train, source = reader.rows(data.train, TRAIN)
+        if data.streaming:
+            stream, train = open_row_stream(reader)
+            own = stream.files.split_names
+        else:
+            train, source = reader.rows(data.train, TRAIN)
+            own = source.split_names
         task = reader.task_class.from_rows(train.rows, recipe, train.where)
         task.strata(train.rows, train.where)  # targets that cannot be used are found now
         reader.notes += task.notes
-    own = source.split_names if source is not None else ()
     others: dict[str, Split] = {}
     for name, spec in {VALIDATION: data.validation, TEST: data.test}.items():
         if spec is None and (name in own or is_starter(data.train)):
@@ -177,23 +77,27 @@ def read_splits(recipe: Recipe) -> Splits:
                 others[name] = reader.rows(spec, name)[0]
                 if task is not None:
                     task.strata(others[name].rows, others[name].where)  # so is a label that training never saw
+        elif name == VALIDATION and data.streaming:
+            found, hint = "no validation rows", "data.validation=FILE"
+            expected = "rows of their own: none can be held out of rows that are read as they come"
+            problems.add(Problem(code="E258", where="data.validation", found=found, expected=expected, hint=hint))
     problems.raise_if_any()
     assert train is not None and task is not None
-    train = _divided(train, others, task, recipe, reader.notes)
-    train = train.limited(data.max_train_samples, data.seed, reader.notes)
-    _check_batch(train, recipe.training.batch_size)
+    if stream is None:
+        train = _divided(train, others, task, recipe, reader.notes)
+        train = train.limited(data.max_train_samples, data.seed, reader.notes)
+    _check_batch(train.where, len(train.rows) if stream is None else stream.files.num_rows, recipe.training.batch_size)
     for name, split in others.items():
         others[name] = split.limited(data.max_eval_samples, data.seed, reader.notes)
-    return Splits(task, train, others.get(VALIDATION), others.get(TEST), reader.columns, reader.notes)
+    return Splits(task, train, others.get(VALIDATION), others.get(TEST), reader.columns, reader.notes, stream)
 
 
-def _check_batch(train: Split, batch_size: int) -> None:
-    number = len(train.rows)
+def _check_batch(where: str, number: int, batch_size: int) -> None:
     if number < batch_size:
         raise DataError(
             Problem(
                 code="E252",
-                where=train.where,
+                where=where,
                 found=f"{number:,} training rows for steps of training.batch_size {batch_size:,}",
                 expected="one step or more of that size",
                 hint=f"training.batch_size={number}",

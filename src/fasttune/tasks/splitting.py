@@ -19,13 +19,17 @@ GROUP, TIME = "group", "time"
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one split; `where` names their source in messages, `licence` is what its card says (Source)."""
+    """The rows of one split, or with `is_sample` some rows of a stream.
+
+    `where` names their source in messages, `licence` is what its card says (Source).
+    """
 
     name: str
     where: str
     rows: Rows
     fingerprint: str
     licence: str | None = None
+    is_sample: bool = False
 
     def take(self, indices: Sequence[int], name: str = "") -> Split:
         """The rows at these positions, in this order, as the split `name`."""

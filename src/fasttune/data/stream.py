@@ -1,0 +1,263 @@
+"""Rows of files that do not fit into memory, read piece by piece in a shuffled order.
+
+Files are seen as blocks: runs of whole lines of a JSONL, CSV or TSV file, row groups of a Parquet file. An epoch takes
+the blocks in an order drawn from seed and epoch; so many neighbours in that order as make `rows_at_once` rows are a
+window, which is read at once. What a window holds is a pure function of files, seed, epoch and its number: nothing
+before it has to be read again, and every row is in one window of an epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fasttune.data.delimited import layout_of, read_lines
+from fasttune.data.files import DELIMITED_SUFFIXES, plain_table, reading_tables
+from fasttune.data.json_rows import read_json_lines
+from fasttune.data.sources import Source, joined, several_kinds, streamed_files
+from fasttune.data.storage import Reading, inner_name, opened, suffix_of
+from fasttune.data.text_file import BYTE_ORDER_MARKS, WRITE_AGAIN, FileRows, TextFile, text_of
+from fasttune.errors import DataError, Problem
+
+HEAD_BYTES = 1 << 20  # of a file, to see how it is laid out and how long its lines are
+BLOCKS_A_WINDOW = 16  # so many places of the files are mixed
+# Below, a block takes longer to ask for than to read where files lie elsewhere; above, a window is a few places only.
+LEAST_BLOCK, LARGEST_BLOCK = 1 << 16, 1 << 22
+LARGE_ROW_GROUPS = 4  # times the rows of a window: worth saying
+STREAMED = ("JSONL", "CSV", "TSV", "Parquet")
+
+
+@dataclass(frozen=True)
+class Block:
+    """`first` to `last`: bytes of a text file where lines begin; a Parquet file's row group has its number as `first`.
+
+    `size` in bytes, as stored.
+    """
+
+    file: StreamedFile
+    first: int
+    last: int
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedFile(ABC):
+    """`notes` as a Source has them; `digest` of size, beginning and end."""
+
+    name: str
+    digest: str
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def blocks(self, num_bytes: int) -> Iterator[Block]:
+        """All of it, in blocks of about so many bytes where its kind leaves that open."""
+
+    @abstractmethod
+    def read(self, first: int, last: int) -> tuple[str, FileRows]:
+        """The rows of a block, and what it is called."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lines(StreamedFile):
+    """A text file; `begin`: where its rows begin, below the header; `parse`: whole lines and their name -> rows."""
+
+    begin: int = 0
+    size: int = 0
+    encoding: str | None = None
+    parse: Callable[[TextFile, str], FileRows] = read_json_lines
+
+    def blocks(self, num_bytes: int) -> Iterator[Block]:
+        length = self.size - self.begin
+        bounds = np.linspace(self.begin, self.size, max(round(length / num_bytes), 1) + 1).astype(np.int64)
+        for first, last in pairwise(bounds.tolist()):
+            yield Block(self, first, last, last - first)
+
+    def read(self, first: int, last: int) -> tuple[str, FileRows]:
+        name = f"{self.name} from byte {first + 1:,}"
+        with opened(self.name) as file:
+            data = lines_between(file, first, last, self.begin)
+        return name, self.parse(text_of(data, name, self.encoding), name)
+
+
+def lines_between(file: Any, first: int, last: int, begin: int = 0) -> bytes:
+    """The lines that begin at these bytes, whole; one begins at `begin` and after each line break."""
+    start = max(first - 1, begin)
+    file.seek(start)
+    data = file.read(last - start)
+    if first > begin:  # the line that lies across `first` belongs to the block before
+        data = data[data.find(b"\n") + 1 :] if b"\n" in data else b""
+    while data and not data.endswith(b"\n") and (more := file.readline()):
+        data += more
+    return data
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroups(StreamedFile):
+    metadata: Any = None  # pyarrow.parquet.FileMetaData
+
+    def blocks(self, num_bytes: int) -> Iterator[Block]:
+        for number in range(self.metadata.num_row_groups):
+            yield Block(self, number, number + 1, self.metadata.row_group(number).total_byte_size)
+
+    def read(self, first: int, last: int) -> tuple[str, FileRows]:
+        import pyarrow.parquet as pq
+
+        name = f"{self.name} row group {first + 1:,}"
+        with opened(self.name) as file, reading_tables(name, ".parquet"):
+            table = pq.ParquetFile(file, metadata=self.metadata).read_row_group(first)
+        return name, FileRows(plain_table(table, name), None, "")
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """`num_rows`: of all files; counted where the files say it, else estimated from those of the first window."""
+
+    described_as: str
+    blocks: tuple[Block, ...]
+    blocks_per_window: int
+    seed: int
+    notes: tuple[str, ...] = ()
+    fingerprint: str = ""
+    split_names: tuple[str, ...] = ()
+    licence: str | None = None
+    num_rows_known: int | None = field(default=None, repr=False)
+
+    @property
+    def num_windows(self) -> int:
+        """Of an epoch."""
+        return -(-len(self.blocks) // self.blocks_per_window)
+
+    def window(self, epoch: int, number: int) -> Source:
+        """Its rows, which may be none."""
+        chosen = self._chosen(epoch, number)
+        read = [block.file.read(block.first, block.last) for block in chosen]
+        # A block without the beginning of a line knows no columns.
+        read = [(name, rows) for name, rows in read if rows.table.num_rows] or read[:1]
+        return replace(joined(read, self.described_as, self.described_as), pieces=True)
+
+    @cached_property
+    def sample(self) -> Source:
+        """The first window, to look at."""
+        source = self.window(0, 0)
+        if not source.dataset.num_rows:
+            raise DataError(Problem(code="E104", where=self.described_as, found="0 rows", expected="rows of data"))
+        return source
+
+    @cached_property
+    def num_rows(self) -> int:
+        if self.num_rows_known is not None:
+            return self.num_rows_known
+        share = sum(block.size for block in self._chosen(0, 0)) / sum(block.size for block in self.blocks)
+        return round(self.sample.dataset.num_rows / share)
+
+    def _chosen(self, epoch: int, number: int) -> list[Block]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.blocks))
+        return [self.blocks[place] for place in order[number * self.blocks_per_window :][: self.blocks_per_window]]
+
+
+def open_stream(spec: str | list[str], split: str, reading: Reading, rows_at_once: int, seed: int) -> Stream:
+    """`spec` and `split` as `load_source` has them. Only the beginning of each file, or its footer, is read here."""
+    files = streamed_files(spec, split)
+    kinds = {_kind(name): name for name in files.names}
+    if len(kinds) > 1:
+        raise DataError(several_kinds(files.described_as, list(kinds.values())))
+    is_parquet = next(iter(kinds)) == ".parquet"
+    if is_parquet:
+        tables = [_parquet(name) for name in files.names]
+        blocks = tuple(block for one in tables for block in one.blocks(0))
+        num_rows = sum(one.metadata.num_rows for one in tables)
+        rows_per_block = num_rows / max(len(blocks), 1)
+        opened_files: list[Any] = tables
+    else:
+        heads = [_head(name) for name in files.names]
+        opened_files = [_lines(name, head, reading) for name, head in zip(files.names, heads, strict=True)]
+        bytes_per_row = max(len(heads[0]) / max(heads[0].count(b"\n"), 1), 1.0)
+        block_bytes = int(np.clip(rows_at_once * bytes_per_row / BLOCKS_A_WINDOW, LEAST_BLOCK, LARGEST_BLOCK))
+        blocks = tuple(block for one in opened_files for block in one.blocks(block_bytes))
+        num_rows, rows_per_block = None, sum(block.size for block in blocks) / len(blocks) / bytes_per_row
+    notes = [note for note in (files.note, *(note for one in opened_files for note in one.notes)) if note]
+    if rows_per_block > LARGE_ROW_GROUPS * rows_at_once and is_parquet:
+        notes.append(f"{files.described_as}: {rows_per_block:,.0f} rows a row group, which are read at once")
+    return Stream(
+        files.described_as,
+        blocks,
+        max(round(rows_at_once / max(rows_per_block, 1)), 1),
+        seed,
+        tuple(notes),
+        hashlib.sha256("".join(one.digest for one in opened_files).encode()).hexdigest(),
+        files.split_names,
+        files.licence,
+        num_rows,
+    )
+
+
+def _kind(name: str) -> str:
+    """The kind of a file that can be streamed; DataError for others."""
+    suffix = suffix_of(name)
+    if inner_name(name) == name:
+        if suffix in (".jsonl", ".ndjson"):
+            return ".jsonl"
+        if suffix in DELIMITED_SUFFIXES:
+            return ".csv"
+        if suffix == ".parquet":
+            return suffix
+    what = f"a {suffix} file" if suffix else "a file without an ending"
+    raise DataError(_not_streamed(name, f"{what}, which cannot be read piece by piece"))
+
+
+def _not_streamed(where: str, found: str) -> Problem:
+    expected = f"{', '.join(STREAMED[:-1])} or {STREAMED[-1]}, unpacked, text in UTF-8 or as data.encoding says"
+    hint = "data.streaming=false, or write it as JSONL or Parquet"
+    return Problem(code="E138", where=where, found=found, expected=expected, hint=hint)
+
+
+def _head(name: str) -> bytes:
+    """Whole lines of its beginning."""
+    with opened(name) as file:
+        head = file.read(HEAD_BYTES)
+        if not head:
+            found, hint = "a file of 0 bytes", WRITE_AGAIN
+            raise DataError(Problem(code="E103", where=name, found=found, expected="rows of data", hint=hint))
+        for mark, encoding in BYTE_ORDER_MARKS:
+            if head.startswith(mark):
+                raise DataError(_not_streamed(name, f"a file in {encoding.upper()}"))
+        if b"\n" not in head and (b"\r" in head or len(head) == HEAD_BYTES):
+            raise DataError(_not_streamed(name, f"no line feed in the first {len(head):,} bytes"))
+        return head if len(head) < HEAD_BYTES else head + file.readline()
+
+
+def _digest_and_size(name: str) -> tuple[str, int]:
+    with opened(name) as file:
+        size = file.seek(0, 2)
+        digest = hashlib.sha256(str(size).encode())
+        for place in (0, max(size - LEAST_BLOCK, 0)):
+            file.seek(place)
+            digest.update(file.read(LEAST_BLOCK))
+    return digest.hexdigest(), size
+
+
+def _lines(name: str, head: bytes, reading: Reading) -> Lines:
+    digest, size = _digest_and_size(name)
+    text = text_of(head, name, reading.encoding)
+    suffix = suffix_of(name)
+    if suffix not in DELIMITED_SUFFIXES:
+        return Lines(name, digest, text.notes, 0, size, reading.encoding)
+    layout, notes = layout_of(text.text, name, suffix, reading.header)
+    begin = head.find(b"\n") + 1 if reading.header else 0
+    parse = partial(read_lines, layout=layout)
+    return Lines(name, digest, (*text.notes, *notes), begin, size, reading.encoding, parse)
+
+
+def _parquet(name: str) -> RowGroups:
+    import pyarrow.parquet as pq
+
+    digest, _ = _digest_and_size(name)
+    with opened(name) as file, reading_tables(name, ".parquet"):
+        return RowGroups(name, digest, (), pq.ParquetFile(file).metadata)

@@ -1,0 +1,126 @@
+"""Training rows that are read while they are needed: `data.streaming`."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fasttune.batching.plan import Indices
+from fasttune.data.sources import Source
+from fasttune.data.stream import Stream, open_stream
+from fasttune.data.token_store import TokenStore
+from fasttune.errors import DataError, Problem, UsageError
+from fasttune.recipe import Recipe
+from fasttune.tasks.base import Rows, Task
+from fasttune.tasks.reading import TRAIN, Reader, is_starter, name_of, open_source, reading_of
+from fasttune.tasks.splitting import Split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class RowStream:
+    """`columns`: role -> the name of its column, as the sample showed them."""
+
+    files: Stream
+    reader: Reader
+    columns: dict[str, str]
+
+    @property
+    def where(self) -> str:
+        return name_of(self.reader.recipe.data.train)
+
+    def rows(self, source: Source) -> Rows:
+        """Checked; what was changed or left out is not said again, as it was of the sample."""
+        return replace(self.reader, notes=[]).rows_of(source, self.columns, self.where)
+
+
+def rows_to_see(spec: str | list[str], split: str, recipe: Recipe, head: int | None = None) -> Source:
+    """All rows that a spec names; of a stream a sample, and with `head` of a file those of so many first bytes."""
+    reading, data = replace(reading_of(recipe), head=head), recipe.data
+    if not data.streaming or is_starter(spec):
+        return open_source(spec, split, reading)
+    files = open_stream(spec, split, reading, data.shuffle_buffer_size, recipe.training.seed)
+    sample, number = files.sample, files.num_rows
+    described = f"{sample.description}, a sample of {'' if files.num_rows_known else 'about '}{number:,}"
+    return replace(sample, description=described, notes=(*files.notes, *sample.notes))
+
+
+def open_row_stream(reader: Reader) -> tuple[RowStream, Split]:
+    """The stream, and a sample of its rows: what the task learns of the data, it learns of them."""
+    data = reader.recipe.data
+    if is_starter(data.train):
+        found, expected = "generated rows", "files; these few fit into memory"
+        hint = "data.streaming=false"
+        raise UsageError(Problem(where="data.streaming", found=found, expected=expected, hint=hint, code="E138"))
+    seed = reader.recipe.training.seed
+    files = open_stream(data.train, TRAIN, reading_of(reader.recipe), data.shuffle_buffer_size, seed)
+    reader.notes += [*files.notes, *files.sample.notes]
+    where = name_of(data.train)
+    names = reader.names_in(files.sample, where, TRAIN, need_labels=True)
+    rows = reader.rows_of(files.sample, names, where)
+    known = "" if files.num_rows_known is not None else "about "
+    reader.notes.append(
+        f"{where}: {known}{files.num_rows:,} rows, read as they are needed; labels, lengths and what is doubtful are "
+        f"told by a sample of {len(rows):,}"
+    )
+    return RowStream(files, reader, names), Split(TRAIN, where, rows, files.fingerprint, files.licence, is_sample=True)
+
+
+def _of_stream(problem: Problem) -> Problem:
+    """A label that the sample did not have is no fault of its row."""
+    if problem.code != "E214":
+        return problem
+    found = problem.found.replace("never in the training data", "which the sample at the start did not have")
+    return replace(problem, found=found, hint="name all labels in data.label_names, and start a new run")
+
+
+@dataclass(frozen=True)
+class TaskWindow:
+    """Rows of one window in shuffled order; a `batching.stream.Window`."""
+
+    rows: Rows
+    sizes: np.ndarray = field(repr=False)  # characters
+    windows: TaskWindows = field(repr=False)
+
+    def encode(self, rows: Indices) -> TokenStore:
+        about = self.windows
+        try:
+            return about.task.encode(self.rows.take(rows), about.tokenizer, about.max_length, about.stream.where)
+        except DataError as error:
+            raise DataError(*(_of_stream(problem) for problem in error.problems)) from None
+
+    def place(self, row: int) -> str:
+        return self.rows.place(row)
+
+
+@dataclass(frozen=True)
+class TaskWindows:
+    """A stream as a model's tokenizer reads it; `batching.stream.Windows`."""
+
+    stream: RowStream
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+
+    @property
+    def num_windows(self) -> int:
+        return self.stream.files.num_windows
+
+    def read(self, epoch: int, number: int) -> TaskWindow:
+        source = self.stream.files.window(epoch, number)
+        if not source.dataset.num_rows:
+            return TaskWindow(Rows([], {}), np.zeros(0, np.int64), self)
+        rows = self.stream.rows(source)
+        rows = rows.take(np.random.default_rng([self.stream.files.seed, epoch, 1 + number]).permutation(len(rows)))
+        sizes = np.fromiter(map(len, self.task.input_texts(rows)), np.int64, len(rows))
+        return TaskWindow(rows, sizes, self)
+
+
+def windows_of(stream: RowStream, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TaskWindows:
+    """With a tokenizer of its own: one cannot be used by two threads at once."""
+    return TaskWindows(stream, task, copy.deepcopy(tokenizer), max_length)
