@@ -45,7 +45,7 @@ def collation() -> float:
         cuts = [cut for step in steps for cut in plan.microbatches(step)]
         begin = time.perf_counter()
         for cut in cuts:
-            collate(store, cut, 0)
+            collate(store, cut)
         speeds.append(store.num_tokens / (time.perf_counter() - begin))
     return statistics.median(speeds)
 

@@ -138,7 +138,7 @@ class Session:
             "padded": setup.padded,
             "num_ranks": setup.accelerator.num_processes,
         }
-        into = (setup.pad_token_id, setup.padded_length, rank, pinned)
+        into = (setup.padding, rank, pinned)
         if self.windows is None:
             return StoreFeed(*into, store=store), Plan(lengths=store.lengths, seed=self.recipe.training.seed, **how)
         epoch, number, row = state.position or BEGINNING

@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from fasttune.tasks.streaming import windows_of
 MAY_CHANGE = ("output.save_total_limit", "training.logging_steps", "tracking.report_to", "output.dir")
 # Choices that change no number but its rounding.
 ROUNDING = ("device", "kernel", "attention")
+TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5  # English has about 4.5, Chinese by characters 3
 # What `resolved` fills in: left open by the recipe of a resume, it stays as it was decided at the start.
 FILLED_IN = (
     "problem",
@@ -66,7 +68,7 @@ def start(recipe: Recipe, folder: RunFolder, say: Say) -> Session:
 def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit: Audit | None = None) -> Session:
     """Everything that comes before the first step, except writing. `audit`: of the rows, where it was made before."""
     audit = audit or audit_rows(splits.all(), splits.task)
-    setup = set_up(recipe, recipe.model, splits.task)
+    setup = set_up(recipe, recipe.model, splits.task, tokens_per_step(recipe, splits))
     stores = {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
     used_rows = None if recipe.data.streaming else choose_trained_rows(recipe, setup, stores[TRAIN])
     if setup.accelerator.device.type == "cuda" and recipe.training.tokens_per_microbatch == "auto":
@@ -93,6 +95,12 @@ def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit:
     return session
 
 
+def tokens_per_step(recipe: Recipe, splits: Splits) -> float:
+    """About: before there is a tokenizer, by the bytes of some texts."""
+    texts = list(islice(splits.task.input_texts(splits.train.rows), TEXTS_MEASURED))
+    return recipe.training.batch_size * sum(len(text.encode()) for text in texts) / len(texts) / BYTES_PER_TOKEN
+
+
 def choose_trained_rows(recipe: Recipe, setup: Setup, store: TokenStore) -> np.ndarray | None:
     """Which rows of the word embeddings to train, where all would come to the same; the choice is kept with the others.
 
@@ -100,7 +108,7 @@ def choose_trained_rows(recipe: Recipe, setup: Setup, store: TokenStore) -> np.n
     """
     if recipe.training.weight_decay > 0 or setup.accelerator.num_processes > 1:
         return None
-    used = rows_in_use(setup.model, store.inputs["input_ids"], setup.pad_token_id)
+    used = rows_in_use(setup.model, store.inputs["input_ids"], setup.padding.token_id)
     if used is not None:
         reason = "the others occur in no training text, so no gradient ever reaches them"
         setup.choices["word_embeddings"] = Choice(

@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from fasttune import recipe as recipes
-from fasttune.batching.collate import MicroBatch, collate
+from fasttune.batching.collate import MicroBatch, Padding, collate
 from fasttune.data.columns import resolve
 from fasttune.data.sources import from_rows
 from fasttune.data.token_store import TokenStore
@@ -119,7 +119,7 @@ def _check_loss(task: Task, store: TokenStore, model: transformers.PreTrainedMod
     """Sums that add up over any cut, weights that are known before the forward, and no influence of padding."""
 
     def loss_of(examples: Iterable[int], length: int | None = None) -> tuple[float, float]:
-        batch = collate(store, np.array(list(examples)), 0, length)
+        batch = collate(store, np.array(list(examples)), Padding(length=length))
         with torch.no_grad():
             total, weight = task.loss(model(**batch.inputs), batch, training=False)
         assert total.ndim == 0 and total.dtype == torch.float32, "the loss is one number in fp32"
@@ -134,7 +134,7 @@ def _check_loss(task: Task, store: TokenStore, model: transformers.PreTrainedMod
         assert math.isclose(sum(part[0] for part in parts), total, rel_tol=TOLERANCE), "a mean, where sums must add up"
         assert math.isclose(sum(part[1] for part in parts), weight, rel_tol=TOLERANCE), "weights do not add up"
     assert math.isclose(loss_of(range(size), MAX_LENGTH)[0], total, rel_tol=TOLERANCE), "padding changes the loss"
-    batch = collate(store, np.arange(size), 0)
+    batch = collate(store, np.arange(size))
     task.loss(model(**batch.inputs), batch, training=True)[0].backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert not [name for name in without if "pooler" not in name], f"no gradient reaches {without[:3]}"
@@ -150,9 +150,8 @@ def _check_results(task: Task, store: TokenStore, model: transformers.PreTrained
             task=task,
             store=store,
             accelerator=make_accelerator("cpu", "fp32"),
-            pad_token_id=0,
+            padding=Padding(length=length),
             tokens_per_microbatch=tokens_per_microbatch,
-            padded_length=length,
             padded=True,
         )
 
@@ -195,7 +194,7 @@ def _check_prediction_inputs(
     rows = task.rows_of(inputs)
     assert list(rows.ids) == [str(number) for number in range(len(rows))], "rows_of: ids from 0"
     store = task.encode(rows, tokenizer, MAX_LENGTH, "inputs")
-    batch = collate(store, np.arange(len(store)), 0)
+    batch = collate(store, np.arange(len(store)))
     with torch.no_grad():
         results = _flat(task, batch, task.result(model(**batch.inputs), batch))
     assert len(list(task.decode(results, store, rows))) == len(rows)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasttune.batching.collate import collate
+from fasttune.batching.collate import NO_MORE_THAN_NEEDED, collate
 from fasttune.batching.feed import StoreFeed
 from fasttune.batching.plan import Plan
 from fasttune.data.token_store import TokenStore
@@ -27,11 +27,11 @@ PLAN = Plan(lengths=LENGTHS, batch_size=8, tokens_per_microbatch=60, seed=3, num
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_every_step_is_the_plan_s_whatever_was_asked_before(rank: int) -> None:
-    feed = StoreFeed(0, None, rank, store=STORE)
+    feed = StoreFeed(NO_MORE_THAN_NEEDED, rank, store=STORE)
     smaller = replace(PLAN, tokens_per_microbatch=30)
     for plan, step in [(PLAN, 0), (PLAN, 1), (PLAN, 1), (smaller, 1), (smaller, 2), (PLAN, 40), (PLAN, 41), (PLAN, 3)]:
         found = feed.microbatches(plan, step)
-        expected = [collate(STORE, cut, 0) for cut in plan.microbatches(step, rank)]
+        expected = [collate(STORE, cut) for cut in plan.microbatches(step, rank)]
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
             assert np.array_equal(one.examples, other.examples) and one.num_tokens == other.num_tokens
@@ -42,7 +42,7 @@ def test_every_step_is_the_plan_s_whatever_was_asked_before(rank: int) -> None:
 
 def test_a_fault_in_the_background_is_raised_where_the_step_is_asked_for() -> None:
     broken = replace(STORE, starts=STARTS[:40])  # as a damaged store might be
-    feed = StoreFeed(0, None, store=broken)
+    feed = StoreFeed(NO_MORE_THAN_NEEDED, store=broken)
     with pytest.raises(IndexError):
         for step in range(PLAN.steps_per_epoch):
             feed.microbatches(PLAN, step)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasttune.batching.collate import NO_MORE_THAN_NEEDED
 from fasttune.batching.plan import Indices, Steps
 from fasttune.batching.stream import BEGINNING, StreamFeed, StreamStep, Walk
 from fasttune.data.token_store import TokenStore
@@ -122,7 +123,7 @@ def test_ranks_get_nearly_equal_sizes() -> None:
 
 
 def feed_of(windows: Epochs, **where: object) -> StreamFeed:
-    return StreamFeed(0, None, windows=windows, **where)  # type: ignore[arg-type]
+    return StreamFeed(NO_MORE_THAN_NEEDED, windows=windows, **where)  # type: ignore[arg-type]
 
 
 PLAN = Steps(num_examples=60, batch_size=8, tokens_per_microbatch=20)

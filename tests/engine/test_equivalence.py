@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fasttune import recipe as recipes
+from fasttune.batching.collate import NO_MORE_THAN_NEEDED
 from fasttune.batching.feed import StoreFeed
 from fasttune.batching.plan import Plan
 from fasttune.data.token_store import TokenStore
@@ -53,7 +54,7 @@ def train(model: Path, store: TokenStore, tokens_per_microbatch: int, **training
         task=task,
         model=setup.prepared,
         optimizer=optimizer,
-        feed=StoreFeed(0, None, store=store),
+        feed=StoreFeed(NO_MORE_THAN_NEEDED, store=store),
         plan=Plan(
             lengths=store.lengths,
             batch_size=16,

@@ -1,14 +1,23 @@
-"""The token budget of a CPU: what is fast, less where memory is short, and what was asked for in any case."""
+"""Memory of a CPU: the token budget is what is fast, less where it is short, or what was asked for; few programs."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
-from tiny import tiny_config
+from tiny import make_rows, tiny_config, tiny_tokenizer, write_csv
 
-from fasttune.engine.memory import choose_tokens_per_microbatch
+from fasttune import start
+from fasttune.data.labels import Vocabulary
+from fasttune.engine.memory import FEW_PROGRAMS, choose_tokens_per_microbatch
+from fasttune.engine.setup import set_up
+from fasttune.recipe import load
+from fasttune.tasks import TextClassification
+from fasttune.tasks.prepare import read_splits
+from fasttune.tasks.targets import make_target
 
 LARGE = tiny_config(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16)
 GIGABYTE = 10**9
@@ -30,3 +39,28 @@ def test_half_of_the_free_memory_bounds_the_budget(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
     choice = choose_tokens_per_microbatch(asked, "cpu", precision, LARGE)
     assert choice.value == str(expected) and choice.reason
+
+
+@pytest.mark.parametrize(("tokens_per_step", "kept"), [(2000, "24"), (100, None)])
+def test_a_cpu_keeps_few_programs_unless_steps_are_short(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tokens_per_step: int, kept: str | None
+) -> None:
+    for name in FEW_PROGRAMS:
+        monkeypatch.setenv(name, "")  # so that it is as before afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "77")
+    recipe = load({"data": {"train": "-"}, "training": {"device": "cpu", "precision": "fp32"}})
+    task = TextClassification(make_target("single-label", Vocabulary(("a", "b"), {"a": 0, "b": 1}), recipe))
+    set_up(recipe, str(tiny_model), task, tokens_per_step)
+    assert os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY") == kept
+    assert os.environ["LRU_CACHE_CAPACITY"] == "77", "what the user set stays"
+
+
+def test_tokens_of_a_step_are_told_by_bytes(tiny_model: Path, tmp_path: Path) -> None:
+    rows = make_rows(200, longest=60)
+    path = write_csv(tmp_path / "rows.csv", [{**row, "text": row["text"].replace("w", "word")} for row in rows])
+    recipe = load({"model": "embedded", "data": {"train": str(path)}})
+    splits = read_splits(recipe)
+    tokens = tiny_tokenizer()([text.replace("word", "w") for text in splits.train.rows.values["text"]]).input_ids
+    expected = recipe.training.batch_size * sum(map(len, tokens)) / len(tokens)
+    assert expected / 2 < start.tokens_per_step(recipe, splits) < expected * 2

@@ -10,7 +10,7 @@ import torch
 from tiny import tiny_config, tiny_tokenizer
 
 from fasttune import recipe as recipes
-from fasttune.batching.collate import collate
+from fasttune.batching.collate import Padding, collate
 from fasttune.data.answers import NOWHERE, Answer
 from fasttune.data.token_store import IGNORED
 from fasttune.errors import DataError, RecipeError
@@ -44,7 +44,7 @@ def test_the_loss_is_transformers_own_where_nothing_is_padded() -> None:
     rows = make_rows((GOOD,), (BAD,), ())
     task = make_task(rows)
     store = task.encode(rows, tiny_tokenizer(), 60, "rows")
-    batch = collate(store, np.arange(3), 0)
+    batch = collate(store, np.arange(3))
     torch.manual_seed(0)
     model = transformers.BertForQuestionAnswering(tiny_config()).eval()
     outputs = model(**batch.inputs)
@@ -61,7 +61,7 @@ def test_padding_changes_no_loss_and_unknown_answers_count_for_nothing() -> None
     logits = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 40))).float()
 
     def loss(length: int) -> tuple[float, float]:
-        batch = collate(store, np.arange(3), 0, length)
+        batch = collate(store, np.arange(3), Padding(length=length))
         outputs = {name: logits[part, :, :length] for part, name in enumerate(("start_logits", "end_logits"))}
         total, weight = task.loss(outputs, batch, training=True)
         return total.item(), weight
@@ -77,7 +77,7 @@ def logits_for(task: QuestionAnswering, rows: Rows, max_length: int, wanted: dic
     store = task.encode(rows, tiny_tokenizer(), max_length, "rows")
     parts = []
     for window in range(len(store)):
-        batch = collate(store, np.array([window]), 0)
+        batch = collate(store, np.array([window]))
         size = batch.inputs["input_ids"].shape[1]
         start, end = torch.zeros(1, size), torch.zeros(1, size)
         answer, score = wanted.get(int(store.rows[window]), (None, 0.0))

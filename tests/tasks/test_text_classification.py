@@ -41,7 +41,7 @@ def encoded(task: TextClassification) -> TokenStore:
 
 
 def loss_of(task: TextClassification, examples: list[int], training: bool) -> tuple[float, float]:
-    batch = collate(encoded(task), np.array(examples), 0)
+    batch = collate(encoded(task), np.array(examples))
     total, weight = task.loss({"logits": LOGITS[examples]}, batch, training)
     assert weight == task.weight(batch.targets), "weights are counted before any forward"
     return total.item(), weight
@@ -76,7 +76,7 @@ def test_labels_are_smoothed_in_training_only() -> None:
 
 def test_the_loss_is_computed_in_fp32() -> None:
     task = make_task()
-    batch = collate(encoded(task), np.arange(NUM_ROWS), 0)
+    batch = collate(encoded(task), np.arange(NUM_ROWS))
     total, _ = task.loss({"logits": LOGITS.bfloat16()}, batch, training=True)
     exact, _ = task.loss({"logits": LOGITS.bfloat16().float()}, batch, training=True)
     assert total.dtype == torch.float32 and total.item() == exact.item()
@@ -194,7 +194,7 @@ def test_logits_of_windows_are_pooled_in_training_and_prediction(pooling: str) -
     store = task.encode(LONG_ROWS, tiny_tokenizer(), 10, "rows")
     assert store.num_windows.tolist() == [3, 1, 2]
     examples = np.array([2, 0])
-    batch = collate(store, examples, 0)
+    batch = collate(store, examples)
     assert batch.inputs["input_ids"].shape == (5, 10) and batch.targets["labels"].tolist() == [2, 0]
     assert batch.inputs["attention_mask"].sum(1).tolist() == [10, 10, 10, 7, 3], "longest first"
     assert batch.num_tokens == 40

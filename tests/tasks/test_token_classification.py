@@ -42,7 +42,7 @@ def make_task(rows: Rows | None = None, **sections: Any) -> TokenClassification:
 def test_the_loss_is_transformers_own(weights: dict[str, float] | None) -> None:
     task = make_task(training={"class_weights": weights})
     store = task.encode(make_rows(), tiny_tokenizer(), 60, "rows")
-    batch = collate(store, np.arange(3), 0)
+    batch = collate(store, np.arange(3))
     torch.manual_seed(0)
     model = transformers.BertForTokenClassification(tiny_config(**task.state())).eval()
     outputs = model(**batch.inputs)

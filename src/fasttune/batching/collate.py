@@ -15,6 +15,26 @@ from fasttune.data.token_store import IGNORED, TokenStore
 
 
 @dataclass(frozen=True)
+class Padding:
+    """What stands on the right of sequences that are shorter than their micro-batch is wide.
+
+    `length`: the width of all; None: that of the longest sequence, up to the next `multiple`, but no more than `most`
+    unless the sequence is longer.
+    """
+
+    token_id: int = 0
+    length: int | None = None
+    multiple: int = 1
+    most: int = 0
+
+    def width(self, longest: int) -> int:
+        return self.length or max(min(-(-longest // self.multiple) * self.multiple, self.most), longest)
+
+
+NO_MORE_THAN_NEEDED = Padding()
+
+
+@dataclass(frozen=True)
 class MicroBatch:
     """One forward on one rank.
 
@@ -50,14 +70,14 @@ class MicroBatch:
         )
 
 
-def places(store: TokenStore, examples: np.ndarray, padded_length: int | None) -> tuple[np.ndarray, np.ndarray]:
+def places(store: TokenStore, examples: np.ndarray, padding: Padding) -> tuple[np.ndarray, np.ndarray]:
     """(T,) places of the examples' tokens in the store, and [B, S] bool, their places in the padded micro-batch."""
     bounds, chosen = store.starts, examples
     if store.sequences is not None:
         bounds, chosen = store.sequences, sequences_of(store, examples)[0]
     starts = bounds[chosen]
     lengths = bounds[chosen + 1] - starts
-    columns = np.arange(padded_length or int(lengths.max()))
+    columns = np.arange(padding.width(int(lengths.max())))
     is_real = columns < lengths[:, None]
     return (starts[:, None] + columns)[is_real], is_real
 
@@ -73,12 +93,11 @@ def sequences_of(store: TokenStore, examples: np.ndarray) -> tuple[np.ndarray, n
     return sequences[order], example_of[order]
 
 
-def collate(store: TokenStore, examples: np.ndarray, pad_token_id: int, padded_length: int | None = None) -> MicroBatch:
-    """Pad on the right to `padded_length` tokens, or to the longest of the examples when it is None."""
-    positions, is_real = places(store, examples, padded_length)
+def collate(store: TokenStore, examples: np.ndarray, padding: Padding = NO_MORE_THAN_NEEDED) -> MicroBatch:
+    positions, is_real = places(store, examples, padding)
 
-    def padded(values: np.ndarray, padding: int) -> torch.Tensor:
-        filled = np.full(is_real.shape, padding, dtype=np.int64)
+    def padded(values: np.ndarray, filler: int) -> torch.Tensor:
+        filled = np.full(is_real.shape, filler, dtype=np.int64)
         filled[is_real] = values[positions]
         return torch.from_numpy(filled)
 
@@ -88,8 +107,8 @@ def collate(store: TokenStore, examples: np.ndarray, pad_token_id: int, padded_l
     features = chosen(store.features)
     if store.sequences is not None:
         features["example_of"] = torch.from_numpy(sequences_of(store, examples)[1])
-    paddings = {"input_ids": pad_token_id}
-    inputs = {name: padded(values, paddings.get(name, 0)) for name, values in store.inputs.items()}
+    fillers = {"input_ids": padding.token_id}
+    inputs = {name: padded(values, fillers.get(name, 0)) for name, values in store.inputs.items()}
     return MicroBatch(
         inputs={**inputs, "attention_mask": torch.from_numpy(is_real.astype(np.int64))},
         targets=chosen(store.targets) | {name: padded(values, IGNORED) for name, values in store.token_targets.items()},

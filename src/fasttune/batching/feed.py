@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from fasttune.batching.collate import MicroBatch, collate
+from fasttune.batching.collate import MicroBatch, Padding, collate
 from fasttune.batching.plan import Indices, Plan, Steps
 from fasttune.data.token_store import TokenStore
 
@@ -20,8 +20,7 @@ AnyPlan = TypeVar("AnyPlan", bound=Steps)
 class Feed(ABC, Generic[AnyPlan]):
     """`pinned`: in memory that a CUDA device copies from by itself while it computes."""
 
-    pad_token_id: int
-    padded_length: int | None
+    padding: Padding
     rank: int = 0
     pinned: bool = False
     _executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "feed"), repr=False)
@@ -53,7 +52,7 @@ class Feed(ABC, Generic[AnyPlan]):
 
     def _collate(self, plan: AnyPlan, step: int) -> list[MicroBatch]:
         cuts = self.cuts(plan, step)
-        found = [collate(store, examples, self.pad_token_id, self.padded_length) for store, examples in cuts]
+        found = [collate(store, examples, self.padding) for store, examples in cuts]
         return [batch.pinned() for batch in found] if self.pinned else found
 
 

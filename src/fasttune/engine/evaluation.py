@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from fasttune.batching.collate import collate, places
+from fasttune.batching.collate import Padding, collate, places
 from fasttune.batching.plan import Indices, cut, evaluation_microbatches, num_tokens
 from fasttune.data.token_store import TokenStore
 from fasttune.engine.memory import TooLarge, give_back_freed_memory, halved, naming_out_of_memory
@@ -39,9 +39,8 @@ def run_split(
     task: Task,
     store: TokenStore,
     accelerator: Accelerator,
-    pad_token_id: int,
+    padding: Padding,
     tokens_per_microbatch: int,
-    padded_length: int | None,
     padded: bool,
 ) -> Outputs:
     """What is kept grows with `results` alone. The model is left in evaluation mode.
@@ -53,7 +52,7 @@ def run_split(
     loss_sum, weight_sum = 0.0, 0.0
 
     def forward(examples: Indices) -> tuple[np.ndarray, float, float]:
-        batch = collate(store, examples, pad_token_id, padded_length).to(accelerator.device)
+        batch = collate(store, examples, padding).to(accelerator.device)
         outputs = model(**batch.inputs)
         part = task.result(outputs, batch).float().cpu().numpy()
         if not store.is_labelled:
@@ -75,7 +74,7 @@ def run_split(
         else:
             where: np.ndarray = examples
             if task.result_per_token:
-                where, is_real = places(store, examples, padded_length)
+                where, is_real = places(store, examples, padding)
                 part = part[is_real]
             if results is None:
                 length = store.num_tokens if task.result_per_token else len(store)

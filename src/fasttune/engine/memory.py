@@ -4,6 +4,7 @@ hands it out."""
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,19 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 KEEPING = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 256 * 2**20}
 # Where glibc's own adjustment, which any call of mallopt ends, comes to by itself in a process with large tensors.
 USUAL = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20, M_TOP_PAD: 0}
+
+
+# How many programs for products oneDNN and the layer between it and torch (ideep) keep; each reads its variable when it
+# is first used. A layer needs about nine for one number of tokens, forward and backward (docs/decisions/0011).
+FEW_PROGRAMS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "24", "LRU_CACHE_CAPACITY": "16"}
+# Making them anew took 12 % of a step of 400 tokens, and nothing that could be measured of one of 900.
+SHORT_STEP = 750
+
+
+def keep_few_programs() -> None:
+    """Let programs go that are not in use: where they lie, no large tensor finds room. What the user set stays."""
+    for name, value in FEW_PROGRAMS.items():
+        os.environ.setdefault(name, value)
 
 
 def choose_tokens_per_microbatch(asked: int | str, device: str, precision: str, config: PreTrainedConfig) -> Choice:

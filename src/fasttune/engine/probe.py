@@ -51,7 +51,7 @@ def _peak(setup: Setup, task: Task, store: TokenStore, examples: Indices) -> int
     """Bytes at the peak of one forward and backward; the gradients are thrown away."""
     device, accelerator = setup.accelerator.device, setup.accelerator
     torch.cuda.reset_peak_memory_stats(device)
-    batch = collate(store, examples, setup.pad_token_id, setup.padded_length).to(device)
+    batch = collate(store, examples, setup.padding).to(device)
     setup.model.train()
     with accelerator.no_sync(setup.prepared):
         loss, weight = task.loss(setup.prepared(**batch.inputs), batch, training=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from inspect import signature
 
@@ -9,11 +10,17 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from fasttune.batching.collate import Padding
 from fasttune.data.token_store import TokenStore
 from fasttune.distributed import make_accelerator
 from fasttune.engine.dropout import use_cpu_dropout
 from fasttune.engine.evaluation import Outputs, run_split
-from fasttune.engine.memory import CPU_EVALUATION_TOKENS, choose_tokens_per_microbatch
+from fasttune.engine.memory import (
+    CPU_EVALUATION_TOKENS,
+    SHORT_STEP,
+    choose_tokens_per_microbatch,
+    keep_few_programs,
+)
 from fasttune.engine.precision import Choice, choose_device, choose_precision, dtype_of
 from fasttune.engine.pretrained import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
@@ -25,13 +32,17 @@ from fasttune.recipe import Recipe
 from fasttune.starter.model import EMBEDDED_MODEL, EMBEDDED_MODEL_DESCRIPTION
 from fasttune.tasks import Task
 
+# Without padding only heads see the width of a micro-batch. Where they look at every token, a CPU keeps a program for
+# each number of rows that they multiply: few widths are few programs (docs/decisions/0011).
+ROUND_WIDTH = 32
+
 
 @dataclass
 class Setup:
     """A model that can run.
 
     `model` is the plain Hugging Face model, `prepared` the same as accelerate wraps it; `padded` tells whether the
-    layers see padding, `padded_length` is the fixed length of a batch, or None where it follows its longest sequence.
+    layers see the `padding`.
     """
 
     model: PreTrainedModel
@@ -42,11 +53,7 @@ class Setup:
     max_length: int
     tokens_per_microbatch: int
     padded: bool
-    padded_length: int | None
-
-    @property
-    def pad_token_id(self) -> int:
-        return self.tokenizer.pad_token_id or 0
+    padding: Padding
 
     def run(self, task: Task, store: TokenStore) -> Outputs:
         """A whole split without gradients, results in input order; what fitted into memory is remembered."""
@@ -57,9 +64,8 @@ class Setup:
             task=task,
             store=store,
             accelerator=self.accelerator,
-            pad_token_id=self.pad_token_id,
+            padding=self.padding,
             tokens_per_microbatch=budget,
-            padded_length=self.padded_length,
             padded=self.padded,
         )
         if outputs.tokens_per_microbatch < budget:
@@ -111,10 +117,15 @@ def choose_attention(recipe: Recipe, name: str, device: str, precision: str) -> 
     return kernel, dropout if asked == "auto" else Choice(str(asked), "asked for")
 
 
-def set_up(recipe: Recipe, name: str, task: Task) -> Setup:
-    """Load model `name` for `task`, choose device, precision, lengths and kernel, and move it there."""
+def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.inf) -> Setup:
+    """Load model `name` for `task`, choose device, precision, lengths and kernel, and move it there.
+
+    `tokens_per_step`: about how many one step of training will have; evaluation always has many at once.
+    """
     training = recipe.training
     device = choose_device(training.device)
+    if device.value == "cpu" and tokens_per_step >= SHORT_STEP:
+        keep_few_programs()
     precision = choose_precision(training.precision, device.value)
     tokenizer = load_tokenizer(name)
     max_length = choose_max_length(recipe, name, tokenizer, task.default_max_length)
@@ -142,16 +153,23 @@ def set_up(recipe: Recipe, name: str, task: Task) -> Setup:
     }
     if loaded.new_weights:
         choices["new_weights"] = Choice(", ".join(loaded.new_weights), f"drawn with training.seed {training.seed}")
+    padded, most = kernel.value != "padding-free", int(max_length.value)
+    padding = Padding(
+        token_id=tokenizer.pad_token_id or 0,
+        length=most if recipe.preprocessing.padding == "max_length" else None,
+        multiple=1 if padded else ROUND_WIDTH,
+        most=most,
+    )
     return Setup(
         model=loaded.model,
         prepared=accelerator.prepare_model(loaded.model),
         tokenizer=tokenizer,
         accelerator=accelerator,
         choices=choices,
-        max_length=int(max_length.value),
+        max_length=most,
         tokens_per_microbatch=int(budget.value),
-        padded=kernel.value != "padding-free",
-        padded_length=int(max_length.value) if recipe.preprocessing.padding == "max_length" else None,
+        padded=padded,
+        padding=padding,
     )
 
 
