@@ -190,3 +190,14 @@ def test_a_file_that_changed_has_another_fingerprint(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write(json.dumps(ROWS[0]) + "\n")
     assert opened(path).fingerprint != before
+
+
+def test_parquet_without_rows_and_first_lines_of_a_megabyte(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "empty.parquet")
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path / "empty.parquet")
+    assert caught.value.problems[0].code == "E104"
+    rows = [{"id": str(row), "text": "x" * 1_000_000} for row in range(3)]
+    assert by_id(epoch_of(opened(write(tmp_path / "long.jsonl", rows)))) == rows
+    (tmp_path / "long.csv").write_text("id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in rows))
+    assert by_id(epoch_of(opened(tmp_path / "long.csv"))) == rows

@@ -26,11 +26,11 @@ from fasttune.data.storage import Reading, inner_name, opened, suffix_of
 from fasttune.data.text_file import BYTE_ORDER_MARKS, WRITE_AGAIN, FileRows, TextFile, text_of
 from fasttune.errors import DataError, Problem
 
-HEAD_BYTES = 1 << 20  # of a file, to see how it is laid out and how long its lines are
+LONGEST_LINE = 1 << 24  # bytes, of the first line behind LEAST_BLOCK; a file without line feeds has none
 BLOCKS_A_WINDOW = 16  # so many places of the files are mixed
 # Below, a block takes longer to ask for than to read where files lie elsewhere; above, a window is a few places only.
 LEAST_BLOCK, LARGEST_BLOCK = 1 << 16, 1 << 22
-LARGE_ROW_GROUPS = 4  # times the rows of a window: worth saying
+MANY_ROWS = 4  # times those of a window in one block: worth saying
 STREAMED = ("JSONL", "CSV", "TSV", "Parquet")
 
 
@@ -49,10 +49,12 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class StreamedFile(ABC):
-    """`notes` as a Source has them; `digest` of size, beginning and end."""
+    """`digest` of size, beginning and end; `num_rows` where it is known; `notes` as a Source has them."""
 
     name: str
     digest: str
+    bytes_per_row: float
+    num_rows: int | None
     notes: tuple[str, ...] = ()
 
     @abstractmethod
@@ -164,37 +166,34 @@ class Stream:
 
 def open_stream(spec: str | list[str], split: str, reading: Reading, rows_at_once: int, seed: int) -> Stream:
     """`spec` and `split` as `load_source` has them. Only the beginning of each file, or its footer, is read here."""
-    files = streamed_files(spec, split)
-    kinds = {_kind(name): name for name in files.names}
+    named = streamed_files(spec, split)
+    where = named.described_as
+    kinds = {_kind(name): name for name in named.names}
     if len(kinds) > 1:
-        raise DataError(several_kinds(files.described_as, list(kinds.values())))
-    is_parquet = next(iter(kinds)) == ".parquet"
-    if is_parquet:
-        tables = [_parquet(name) for name in files.names]
-        blocks = tuple(block for one in tables for block in one.blocks(0))
-        num_rows = sum(one.metadata.num_rows for one in tables)
-        rows_per_block = num_rows / max(len(blocks), 1)
-        opened_files: list[Any] = tables
-    else:
-        heads = [_head(name) for name in files.names]
-        opened_files = [_lines(name, head, reading) for name, head in zip(files.names, heads, strict=True)]
-        bytes_per_row = max(len(heads[0]) / max(heads[0].count(b"\n"), 1), 1.0)
-        block_bytes = int(np.clip(rows_at_once * bytes_per_row / BLOCKS_A_WINDOW, LEAST_BLOCK, LARGEST_BLOCK))
-        blocks = tuple(block for one in opened_files for block in one.blocks(block_bytes))
-        num_rows, rows_per_block = None, sum(block.size for block in blocks) / len(blocks) / bytes_per_row
-    notes = [note for note in (files.note, *(note for one in opened_files for note in one.notes)) if note]
-    if rows_per_block > LARGE_ROW_GROUPS * rows_at_once and is_parquet:
-        notes.append(f"{files.described_as}: {rows_per_block:,.0f} rows a row group, which are read at once")
+        raise DataError(several_kinds(where, list(kinds.values())))
+    open_one = _row_groups if next(iter(kinds)) == ".parquet" else _lines
+    files = [open_one(name, reading) for name in named.names]
+    known = [file.num_rows for file in files]
+    bytes_per_row = files[0].bytes_per_row
+    block_bytes = int(np.clip(rows_at_once * bytes_per_row / BLOCKS_A_WINDOW, LEAST_BLOCK, LARGEST_BLOCK))
+    blocks = tuple(block for file in files for block in file.blocks(block_bytes))
+    if not blocks or known == [0] * len(files):
+        raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
+    rows_per_block = sum(block.size for block in blocks) / len(blocks) / bytes_per_row
+    notes = [named.note] if named.note else []
+    notes += [note for file in files for note in file.notes]
+    if rows_per_block > MANY_ROWS * rows_at_once:
+        notes.append(f"{where}: about {rows_per_block:,.0f} rows a block, which are read at once")
     return Stream(
-        files.described_as,
+        where,
         blocks,
-        max(round(rows_at_once / max(rows_per_block, 1)), 1),
+        max(round(rows_at_once / rows_per_block), 1),
         seed,
         tuple(notes),
-        hashlib.sha256("".join(one.digest for one in opened_files).encode()).hexdigest(),
-        files.split_names,
-        files.licence,
-        num_rows,
+        hashlib.sha256("".join(file.digest for file in files).encode()).hexdigest(),
+        named.split_names,
+        named.licence,
+        None if None in known else sum(number or 0 for number in known),
     )
 
 
@@ -218,19 +217,33 @@ def _not_streamed(where: str, found: str) -> Problem:
     return Problem(code="E138", where=where, found=found, expected=expected, hint=hint)
 
 
+def _lines(name: str, reading: Reading) -> Lines:
+    head = _head(name)
+    digest, size = _digest_and_size(name)
+    text = text_of(head, name, reading.encoding)
+    suffix, notes, begin, parse = suffix_of(name), text.notes, 0, read_json_lines
+    if suffix in DELIMITED_SUFFIXES:
+        layout, said = layout_of(text.text, name, suffix, reading.header)
+        notes, parse = (*notes, *said), partial(read_lines, layout=layout)
+        begin = head.find(b"\n") + 1 if reading.header else 0
+    bytes_per_row = len(head) / (head.rstrip().count(b"\n") + 1)
+    return Lines(name, digest, bytes_per_row, None, notes, begin, size, reading.encoding, parse)
+
+
 def _head(name: str) -> bytes:
     """Whole lines of its beginning."""
     with opened(name) as file:
-        head = file.read(HEAD_BYTES)
+        head = file.read(LEAST_BLOCK)
         if not head:
             found, hint = "a file of 0 bytes", WRITE_AGAIN
             raise DataError(Problem(code="E103", where=name, found=found, expected="rows of data", hint=hint))
         for mark, encoding in BYTE_ORDER_MARKS:
             if head.startswith(mark):
                 raise DataError(_not_streamed(name, f"a file in {encoding.upper()}"))
-        if b"\n" not in head and (b"\r" in head or len(head) == HEAD_BYTES):
-            raise DataError(_not_streamed(name, f"no line feed in the first {len(head):,} bytes"))
-        return head if len(head) < HEAD_BYTES else head + file.readline()
+        head += file.readline(LONGEST_LINE)
+        if not head.endswith(b"\n") and (file.read(1) or b"\r" in head):
+            raise DataError(_not_streamed(name, f"no line feed in {min(len(head), LONGEST_LINE):,} bytes"))
+        return head
 
 
 def _digest_and_size(name: str) -> tuple[str, int]:
@@ -243,21 +256,11 @@ def _digest_and_size(name: str) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _lines(name: str, head: bytes, reading: Reading) -> Lines:
-    digest, size = _digest_and_size(name)
-    text = text_of(head, name, reading.encoding)
-    suffix = suffix_of(name)
-    if suffix not in DELIMITED_SUFFIXES:
-        return Lines(name, digest, text.notes, 0, size, reading.encoding)
-    layout, notes = layout_of(text.text, name, suffix, reading.header)
-    begin = head.find(b"\n") + 1 if reading.header else 0
-    parse = partial(read_lines, layout=layout)
-    return Lines(name, digest, (*text.notes, *notes), begin, size, reading.encoding, parse)
-
-
-def _parquet(name: str) -> RowGroups:
+def _row_groups(name: str, reading: Reading) -> RowGroups:
     import pyarrow.parquet as pq
 
-    digest, _ = _digest_and_size(name)
+    digest, size = _digest_and_size(name)
     with opened(name) as file, reading_tables(name, ".parquet"):
-        return RowGroups(name, digest, (), pq.ParquetFile(file).metadata)
+        metadata = pq.ParquetFile(file).metadata
+    stored = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    return RowGroups(name, digest, (stored or size) / max(metadata.num_rows, 1), metadata.num_rows, (), metadata)
