@@ -61,7 +61,7 @@ def evaluate(run: str, rows: str) -> dict[str, int]:
 def measured(kind: str, numbers: list[int], rounds: int, folder: Path) -> dict[str, list[dict[str, int]]]:
     recipe = "squad-starter" if kind == "questions" else "quickstart"
     run = folder / kind
-    settings = [f"training.max_steps={STEPS}", "data.max_eval_samples=50", "output.save_strategy=no"]
+    settings = [f"training.max_steps={STEPS}", "evaluation.eval_strategy=no", "output.save_strategy=no"]
     command = [sys.executable, "-m", "fasttune", "train", recipe, "--output", str(run), "--quiet", *settings]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     found: dict[str, list[dict[str, int]]] = {}

@@ -329,6 +329,12 @@ REFUSED = {
         2,
         "--split: found 'nope', expected one of train, validation, test",
     ),
+    "a split of a plain file": (
+        ["show", "reviews.csv", "--split", "test"],
+        4,
+        "E131 reviews.csv: found files without splits, of which 'test' is wanted, "
+        "expected a folder or data set of splits\n  hint: leave the split out",
+    ),
     "more rows than there are": (
         ["show", "reviews.csv", "--sample", "81"],
         2,

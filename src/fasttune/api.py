@@ -26,7 +26,7 @@ from fasttune.start import reconciled, start
 from fasttune.tasks import TASKS, Prediction
 from fasttune.tasks.marks import tokens_of
 from fasttune.tasks.prepare import read_labelled, read_splits, read_unlabelled
-from fasttune.tasks.reading import TEST, TRAIN, VALIDATION, task_of
+from fasttune.tasks.reading import TEST, VALIDATION, task_of
 from fasttune.tasks.streaming import rows_to_see
 
 __all__ = [
@@ -125,7 +125,7 @@ def _task_of_bare(data: str, overrides: Overrides) -> str:
     # The beginning of a file mostly tells its columns. What is wrong with it is said with the rest, when it is read.
     for head in (HEAD, None) if Path(data).is_file() and not recipe.data.streaming else (None,):
         with suppress(DataError):
-            task = task_of(rows_to_see(data, TRAIN, recipe, head).dataset.column_names)
+            task = task_of(rows_to_see(data, None, recipe, head).dataset.column_names)
             return recipe.task if task is None else task.name
     return recipe.task
 
@@ -223,7 +223,7 @@ def evaluate(
     predictor = load(run, overrides)
     if data is not None:
         return predictor.score(read_labelled(predictor.recipe, stored(data) if is_rows(data) else data, "data"))
-    splits = {part.name: part for part in read_splits(predictor.recipe).all()}
+    splits = {part.name: part for part in read_splits(predictor.recipe).all() if not part.is_sample}
     name = split or (TEST if TEST in splits else VALIDATION)
     if name not in splits:
         expected = f"one of {', '.join(splits)}"
@@ -292,14 +292,14 @@ def show(
     *,
     num_rows: int = 5,
     seed: int = 42,
-    split: str = "train",
+    split: str | None = None,
     tokenizer: str | None = None,
     overrides: Overrides = (),
 ) -> Preview:
     """`num_rows` different random rows of a file, folder, glob, address, hub id or `starter`, with label names.
 
-    `tokenizer`: the model whose tokens are shown too, such as "embedded". `overrides`: how to read, such as
-    ["data.encoding=cp1252"].
+    `split`: of a data set that has several; None: its training rows. `tokenizer`: the model whose tokens are shown too,
+    such as "embedded". `overrides`: how to read, such as ["data.encoding=cp1252"].
     """
     spec = stored(data) if is_rows(data) else data
     recipe = load_recipe({"data": {"train": spec}}, overrides)

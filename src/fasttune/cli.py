@@ -191,7 +191,7 @@ def show(
     overrides: Overrides = None,
     sample: Annotated[int, typer.Option("--sample", "-n", help="How many rows.")] = 5,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the rows.")] = 42,
-    split: Annotated[str, typer.Option("--split", help="Of a data set with splits.")] = "train",
+    split: Annotated[str | None, typer.Option("--split", help="Of a data set with splits; train if left out.")] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Also what the tokenizer makes of each row.")] = False,
     model: Annotated[str, typer.Option("--model", help="Whose tokenizer.")] = "embedded",
     as_json: Json = False,

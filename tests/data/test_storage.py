@@ -72,7 +72,7 @@ def zip_of(*members: tuple[str, bytes]) -> None:
 
 
 def test_a_zip_of_one_data_file_is_read() -> None:
-    zip_of(("folder/data.csv", PLAIN), ("__MACOSX/._data.csv", b"x"), ("folder/.hidden", b"x"))
+    zip_of(("folder/data.csv", PLAIN), ("__MACOSX/._data.csv", b"x"), ("folder/.hidden", b"x"), ("LICENSE.txt", b"x"))
     assert rows_of(load_source("data.zip")) == ROWS
     zip_of(("a.csv", PLAIN), ("b.csv", PLAIN))
     assert refused("data.zip").code == "E102"

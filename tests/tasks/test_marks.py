@@ -77,7 +77,7 @@ def test_tokens_are_shown_where_they_are_asked_for(
     assert api.show(str(path), num_rows=1, tokenizer=str(tiny_model)).tokens == [["[CLS]", "good", "food", "[SEP]"]]
     assert cli.run(["show", str(path), "-n", "1", "--tokens", "--model", str(tiny_model), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found == {"text": "good food", "label": "1", "tokens of the model": ["[CLS]", "good", "food", "[SEP]"]}
+    assert found == {"text": "good food", "label": "1", "model_tokens": ["[CLS]", "good", "food", "[SEP]"]}
     assert cli.run(["show", str(path), "-n", "1", "--tokens", "--model", str(tiny_model)]) == 0
     assert "4: [CLS] good food [SEP]" in capsys.readouterr().out
     path.write_text("Review,Title,label\ngood food,bad room,1\n")

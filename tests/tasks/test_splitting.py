@@ -183,3 +183,11 @@ def test_nothing_left_to_train_on_is_told() -> None:
     write("test.csv", "text,label", ROWS)
     with pytest.raises(DataError, match=r"E104 data.csv: found all 54 training rows in a held-out split, too"):
         splits_of(test="test.csv", drop_duplicates=True)
+
+
+@pytest.mark.parametrize(("num_rows", "expected"), [(30, 3), (60, 6), (400, 40)])
+def test_few_rows_with_numbers_are_held_out_in_the_share_that_was_asked_for(num_rows: int, expected: int) -> None:
+    write("data.csv", "text,label", [(f"place {number} is fine", number / 8) for number in range(num_rows)])
+    recipe = {"problem": "regression", "data": {"train": "data.csv", "validation_fraction": 0.1}}
+    splits = read_splits(recipes.load(recipe))
+    assert splits.validation is not None and len(splits.validation.rows) == expected

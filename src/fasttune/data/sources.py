@@ -114,6 +114,16 @@ def files_of(spec: str | list[str], split: str) -> Files | None:
     return Files(_expand(spec, several=False), spec)
 
 
+def check_has_splits(spec: str | list[str], split: str) -> None:
+    """DataError for plain files: no part of them is called by any name."""
+    files = files_of(spec, split)
+    if files is not None and not files.note:
+        found, expected = f"files without splits, of which {shown(split)} is wanted", "a folder or data set of splits"
+        raise DataError(
+            Problem(code="E131", where=files.described_as, found=found, expected=expected, hint="leave the split out")
+        )
+
+
 def streamed_files(spec: str | list[str], split: str) -> Files:
     """The files that a spec names, those of a repository on the hub included, to be read piece by piece."""
     files = files_of(spec, split)

@@ -32,6 +32,7 @@ READ_AT_ONCE = 1 << 20
 # few different values to a fiftieth; a thousandth is what an archive made to fill memory has.
 USUAL_EXPANSION = 100
 ALWAYS_ALLOWED = 1 << 30
+BESIDE_DATA = ("README", "LICENSE", "LICENCE", "COPYING", "CITATION", "CHANGELOG")
 INSIDE_MAC_ARCHIVES = "__MACOSX"
 DAMAGES = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
@@ -197,7 +198,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     files = [
         member
         for member in members
-        if not member.is_dir() and INSIDE_MAC_ARCHIVES not in member.filename and not _is_hidden(member.filename)
+        if not member.is_dir() and INSIDE_MAC_ARCHIVES not in member.filename and not _is_beside(member.filename)
     ]
     if len(files) != 1:
         listed = ", ".join(shown(member.filename) for member in files[:5])
@@ -207,5 +208,6 @@ def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     return files[0]
 
 
-def _is_hidden(name: str) -> bool:
-    return PurePosixPath(name).name.startswith(".")
+def _is_beside(name: str) -> bool:
+    """A hidden file, or one that says something about the data."""
+    return PurePosixPath(name).name.upper().startswith((".", *BESIDE_DATA))

@@ -130,5 +130,5 @@ def _html(pieces: list[Piece]) -> str:
 def as_json(preview: Preview) -> Iterator[Mapping[str, Any]]:
     """Rows as they are, with their tokens where these were asked for."""
     for number, row in enumerate(preview.rows):
-        tokens = {} if preview.tokens is None else {TOKENS: preview.tokens[number]}
+        tokens = {} if preview.tokens is None else {"model_tokens": preview.tokens[number]}
         yield {**row, **tokens}

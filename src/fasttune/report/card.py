@@ -22,7 +22,9 @@ A {task} model, fine-tuned from `{model}` with fasttune.{labels}
 |---|---|
 {scores}
 
-Rows: {sizes}.
+## Data
+
+{data}
 
 ## Use
 
@@ -106,6 +108,27 @@ def front_matter(name: str, recipe: Recipe, split: str, scores: Mapping[str, flo
     return front
 
 
+def data_section(data_report: Mapping[str, Any]) -> str:
+    """Rows and lengths of each split, what was decided about them, and what is doubtful."""
+    lines = ["| split | rows | tokens of a row, mean and most | rows that are cut |", "|---|---|---|---|"]
+    for name, facts in data_report["splits"].items():
+        sample = ", a sample" if facts["is_sample"] else ""
+        lengths, cut = facts["tokens_per_example"], facts["truncated"]["num_examples"]
+        lines.append(f"| {name}{sample} | {facts['num_rows']:,} | {lengths['mean']}, {lengths['max']} | {cut:,} |")
+    for title, entries in (
+        ("Decided", data_report["notes"]),
+        ("Doubtful", [warning_line(entry) for entry in data_report["warnings"]]),
+    ):
+        if entries:
+            lines += ["", f"{title}:", "", *(f"- {entry}" for entry in entries)]
+    return "\n".join(lines)
+
+
+def warning_line(entry: Mapping[str, Any]) -> str:
+    hint = f" (`{entry['hint']}`)" if entry["hint"] else ""
+    return f"{entry['code']} {entry['where']}: found {entry['found']}, expected {entry['expected']}{hint}"
+
+
 def card(
     *,
     name: str,
@@ -127,7 +150,7 @@ def card(
         use=USE.get(recipe.task, ANY_USE),
         split=split,
         scores="\n".join(f"| {metric} | {value:.4f} |" for metric, value in scores.items()),
-        sizes=", ".join(f"{part} {facts['num_rows']:,}" for part, facts in data_report["splits"].items()),
+        data=data_section(data_report),
         recipe=dump(recipe).strip(),
         device=environment["device"]["value"],
         precision=environment["precision"]["value"],

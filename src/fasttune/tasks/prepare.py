@@ -181,6 +181,7 @@ def report(split: Split, store: TokenStore, task: Task) -> dict[str, Any]:
         "source": split.where,
         "fingerprint": split.fingerprint,
         "num_rows": len(split.rows),
+        "is_sample": split.is_sample,
         "num_examples": len(store),
         "num_tokens": store.num_tokens,
         "labels": task.describe(store),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fasttune.batching.plan import Indices
-from fasttune.data.sources import Source
+from fasttune.data.sources import Source, check_has_splits
 from fasttune.data.stream import Stream, open_stream
 from fasttune.data.token_store import TokenStore
 from fasttune.errors import DataError, Problem, UsageError
@@ -39,9 +39,15 @@ class RowStream:
         return replace(self.reader, notes=[]).rows_of(source, self.columns, self.where)
 
 
-def rows_to_see(spec: str | list[str], split: str, recipe: Recipe, head: int | None = None) -> Source:
-    """All rows that a spec names; of a stream a sample, and with `head` of a file those of so many first bytes."""
+def rows_to_see(spec: str | list[str], split: str | None, recipe: Recipe, head: int | None = None) -> Source:
+    """All rows that a spec names; of a stream a sample, and with `head` of a file those of so many first bytes.
+
+    DataError where a `split` is asked for of files that have none.
+    """
     reading, data = replace(reading_of(recipe), head=head), recipe.data
+    if split is not None and not is_starter(spec):
+        check_has_splits(spec, split)
+    split = split or TRAIN
     if not data.streaming or is_starter(spec):
         return open_source(spec, split, reading)
     files = open_stream(spec, split, reading, data.shuffle_buffer_size, recipe.training.seed)

@@ -33,6 +33,7 @@ from fasttune.tasks.base import chosen_metrics
 if TYPE_CHECKING:
     import torch
 
+FEWEST_OF_A_PART = 20  # rows, of which a tenth is held out
 Answer = dict[str, Any]  # a prediction without its id
 
 
@@ -235,8 +236,9 @@ class Regression(Target):
         return encode_numbers(labels, where, self.bounds, place)
 
     def strata(self, encoded: np.ndarray) -> np.ndarray:
-        """Tenths of the rows by their number."""
-        edges = np.quantile(encoded, np.linspace(0, 1, 11)[1:-1])
+        """Tenths of the rows by their number, or of few rows so many parts that each has rows for both sides."""
+        num_parts = min(10, max(len(encoded) // FEWEST_OF_A_PART, 1))
+        edges = np.quantile(encoded, np.linspace(0, 1, num_parts + 1)[1:-1])
         return np.searchsorted(edges, encoded)
 
     def describe(self, encoded: np.ndarray) -> dict[str, Any]:
