@@ -35,6 +35,7 @@ from fasttune.tasks import Task
 # Without padding only heads see the width of a micro-batch. Where they look at every token, a CPU keeps a program for
 # each number of rows that they multiply: few widths are few programs (docs/decisions/0011).
 ROUND_WIDTH = 32
+POOLING = "AutoModelForSequenceClassification"  # its heads look at one place of each sequence
 
 
 @dataclass
@@ -157,7 +158,7 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     padding = Padding(
         token_id=tokenizer.pad_token_id or 0,
         length=most if recipe.preprocessing.padding == "max_length" else None,
-        multiple=1 if padded else ROUND_WIDTH,
+        multiple=1 if padded or task.auto_class == POOLING else ROUND_WIDTH,
         most=most,
     )
     return Setup(
