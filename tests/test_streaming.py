@@ -142,7 +142,7 @@ def test_a_label_that_the_sample_does_not_have_stops_the_run_where_it_stands(pla
         )
     (problem,) = caught.value.problems
     assert problem.code == "E214" and "'mixed'" in problem.found and "from byte" in problem.found
-    assert "data.label_names" in problem.hint
+    assert "data.label_names" in problem.hint and "the sample at the start" in problem.found
     names = "data.label_names=[negative, positive, mixed]"
     overrides = ["training.max_steps=200", "data.shuffle_buffer_size=100", names]
     run = fasttune.fit(recipe_of(place, tiny_model), output=place / "named", progress=False, overrides=overrides)

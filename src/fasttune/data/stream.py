@@ -159,6 +159,11 @@ class Stream:
         share = sum(block.size for block in self._chosen(0, 0)) / sum(block.size for block in self.blocks)
         return round(self.sample.dataset.num_rows / share)
 
+    @property
+    def size(self) -> str:
+        """How many rows, in words."""
+        return f"{'about ' if self.num_rows_known is None else ''}{self.num_rows:,} rows"
+
     def _chosen(self, epoch: int, number: int) -> list[Block]:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.blocks))
         return [self.blocks[place] for place in order[number * self.blocks_per_window :][: self.blocks_per_window]]

@@ -51,9 +51,8 @@ def rows_to_see(spec: str | list[str], split: str | None, recipe: Recipe, head: 
     if not data.streaming or is_starter(spec):
         return open_source(spec, split, reading)
     files = open_stream(spec, split, reading, data.shuffle_buffer_size, recipe.training.seed)
-    sample, number = files.sample, files.num_rows
-    described = f"{sample.description}, a sample of {'' if files.num_rows_known else 'about '}{number:,}"
-    return replace(sample, description=described, notes=(*files.notes, *sample.notes))
+    described = f"{files.sample.description}, a sample of {files.size}"
+    return replace(files.sample, description=described, notes=(*files.notes, *files.sample.notes))
 
 
 def open_row_stream(reader: Reader) -> tuple[RowStream, Split]:
@@ -69,9 +68,8 @@ def open_row_stream(reader: Reader) -> tuple[RowStream, Split]:
     where = name_of(data.train)
     names = reader.names_in(files.sample, where, TRAIN, need_labels=True)
     rows = reader.rows_of(files.sample, names, where)
-    known = "" if files.num_rows_known is not None else "about "
     reader.notes.append(
-        f"{where}: {known}{files.num_rows:,} rows, read as they are needed; labels, lengths and what is doubtful are "
+        f"{where}: {files.size}, read as they are needed; labels, lengths and what is doubtful are "
         f"told by a sample of {len(rows):,}"
     )
     return RowStream(files, reader, names), Split(TRAIN, where, rows, files.fingerprint, files.licence, is_sample=True)
