@@ -261,7 +261,8 @@ def test_weights_that_are_not_finite_stop_the_run_and_are_never_saved(recipe: di
     assert raised.value.exit_code == 6
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert not (tmp_path / "run" / "model.safetensors").exists()
-    assert read_lines(tmp_path / "run" / "events.jsonl")[-1]["event"] == "error"
+    last = read_lines(tmp_path / "run" / "events.jsonl")[-1]
+    assert (last["event"], last["step"], last["loss"], len(last["rows"])) == ("diverged", 0, "nan", 8)
 
 
 def test_an_interrupted_cell_saves_and_returns_the_run_so_far(recipe: dict, tmp_path: Path) -> None:

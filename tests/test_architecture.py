@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a room may import its own files and rooms of lower rows. Rooms of one row do not know each other.
 ROWS = [
-    {"errors", "distributed", "cache"},
+    {"errors", "distributed", "cache", "signals"},
     {"recipe", "run_folder", "native"},
     {"padding_free", "data", "metrics", "starter"},
     {"batching", "dataset"},  # what is made of `data`: tensors of its token stores, and new data sets
@@ -23,10 +23,11 @@ ROWS = [
     {"environment"},
     {"observers", "report", "export"},
     {"session"},  # one training run
-    {"start"},  # how it begins or goes on
+    {"start", "publish"},  # how it begins or goes on, and how it ends
     {"predictor", "preflight"},
     {"display"},
     {"api"},
+    {"doctor"},
     {"cli", "serving", "testing"},
     {"__main__", "__init__"},
 ]

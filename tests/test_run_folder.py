@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from fasttune.api import stem_of
 from fasttune.errors import EnvironmentProblem, UsageError
-from fasttune.run_folder import RunFolder, choose, opened, write_json_lines, write_text
+from fasttune.run_folder import RunFolder, choose, claimed, opened, write_json_lines, write_text
 
 
 def make_run(path: Path, *, finished: bool = False, published: bool = False) -> RunFolder:
@@ -31,8 +35,7 @@ def test_the_first_free_name_is_taken(tmp_path: Path) -> None:
     assert chosen(tmp_path / "runs") == "reviews"
     for expected in ("reviews", "reviews-2", "reviews-3"):
         assert chosen(tmp_path) == expected
-        make_run(tmp_path / expected, finished=True)
-    assert not (tmp_path / "reviews-4").exists(), "choosing makes nothing"
+        assert (tmp_path / expected).is_dir(), "so that no other process takes the same name"
 
 
 def test_resume_takes_the_newest_unfinished(tmp_path: Path) -> None:
@@ -50,8 +53,45 @@ def test_resume_takes_the_newest_where_all_are_finished_and_the_first_name_where
 
 def test_a_folder_that_is_no_run_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "reviews").mkdir()
+    (tmp_path / "reviews" / "notes.txt").write_text("mine")
     assert chosen(tmp_path) == "reviews-2"
     assert chosen(tmp_path, resume=True) == "reviews-2"
+
+
+def test_resume_takes_what_a_killed_start_left(tmp_path: Path) -> None:
+    (tmp_path / "reviews").mkdir()
+    (tmp_path / "reviews" / ".lock").write_text("process 1 on nowhere\n")
+    assert chosen(tmp_path, resume=True) == "reviews"
+    assert chosen(tmp_path) == "reviews-2", "another process may be at work in it"
+    assert choose("reviews", tmp_path / "reviews", False).path == tmp_path / "reviews"
+
+
+def test_one_process_in_a_folder_at_a_time(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    in_use = pytest.raises(EnvironmentProblem, match=rf"E513 .*a process at work in it \(process {os.getpid()} on ")
+    with claimed(run), in_use, claimed(RunFolder(run.path)):
+        pass
+    with claimed(run):
+        pass
+    assert [path.name for path in run.path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    code = (
+        "import os, sys; from pathlib import Path; from fasttune.run_folder import RunFolder, claimed\n"
+        "with claimed(RunFolder(Path(sys.argv[1]))): os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(run.path)]).returncode == -signal.SIGKILL
+    assert run.lock.exists()
+    with claimed(run):
+        assert run.lock.read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_a_folder_that_became_no_run_goes_again(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), claimed(RunFolder(tmp_path / "run")):
+        raise ZeroDivisionError
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_output_is_taken_where_nothing_is_there_or_nothing_in_it(tmp_path: Path) -> None:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fasttune import dataset, preflight
+from fasttune import dataset, distributed, preflight, signals
 from fasttune.data.in_memory import is_rows, stored
 from fasttune.data.preview import sample_rows
 from fasttune.dataset import Built, write
 from fasttune.display.rows import Preview
 from fasttune.errors import DataError, Problem, UsageError
 from fasttune.observers import Observer
+from fasttune.observers.alerts import alert
 from fasttune.observers.console import ConsoleLog
 from fasttune.predictor import Overrides, Predictor
+from fasttune.publish import finish, publish, train_results
 from fasttune.recipe import Recipe, is_recipe, shipped
 from fasttune.recipe import load as load_recipe
-from fasttune.run_folder import RESULT_PREFIX, choose, read_json, write_json_lines
+from fasttune.run_folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, choose, claimed, read_json, write_json_lines
 from fasttune.session import Say, Session
 from fasttune.start import reconciled, start
 from fasttune.tasks import TASKS, Prediction
@@ -139,6 +142,7 @@ def fit(
     *,
     output: str | Path | None = None,
     resume: bool = False,
+    allow_changes: bool = False,
     overrides: Overrides = (),
     progress: bool = True,
     observers: Sequence[Observer] = (),
@@ -148,42 +152,91 @@ def fit(
 
     `sections` are changes to the recipe, such as training={"learning_rate": 3e-5}; `overrides` the same as on the
     command line. `output` names the run folder (default: runs/NAME, then NAME-2 ...); one that holds a run is refused
-    unless `resume`, which goes on from the newest whole checkpoint. `progress` shows what happens on stderr.
+    unless `resume`, which goes on from the newest whole checkpoint; `allow_changes` lets it go on with another learning
+    rate, number of steps and the like. `progress` shows what happens on stderr.
     SIGINT (or interrupting the cell), SIGTERM and SIGUSR1 save a checkpoint and return the run so far.
 
     Raises RecipeError, DataError, EnvironmentProblem, CheckpointError, DivergedError.
 
     >>> run = fasttune.fit("quickstart", training={"max_steps": 10})  # doctest: +SKIP
     """
-    made, stem = recipe_of(recipe, overrides)
-    if sections:
-        made = load_recipe(made, _with_files(sections))
-    folder = choose(stem, output or made.output.dir, resume)
-    console = ConsoleLog(made.training.logging_steps)
-    say: Say = console.say if progress else (lambda line: None)
+    name = "run"
+    path = Path(output or DEFAULT_PARENT / name)
+    try:
+        with signals.caught():
+            made, name = recipe_of(recipe, overrides)
+            if sections:
+                made = load_recipe(made, _with_files(sections))
+            distributed.join(made.training.device)
+            path = distributed.from_main(_chosen_path(name, output or made.output.dir, resume))
+            with _console(made, progress) as console, claimed(RunFolder(path)):
+                run = _fit(made, RunFolder(path), resume, allow_changes, console, observers)
+    except signals.Stopped as stopped:  # before there was anything to save
+        run = Run(path, {}, str(stopped), False, stopped.number)
+    except Exception as error:
+        _tell_a_person(f"fasttune: {name} failed", str(error))
+        raise
+    _tell_a_person(f"fasttune: {run.folder.name} ended", f"{run.reason}\n{run!r}")
+    return run
+
+
+def _chosen_path(name: str, output: str | Path | None, resume: bool) -> Path:
+    """As the main process chooses it."""
+    return choose(name, output, resume).path if distributed.is_main() else Path()
+
+
+@contextmanager
+def _console(recipe: Recipe, progress: bool) -> Iterator[ConsoleLog | None]:
+    console = ConsoleLog(recipe.training.logging_steps) if progress and distributed.is_main() else None
+    try:
+        yield console
+    finally:
+        if console is not None:
+            console.close()
+
+
+def _tell_a_person(title: str, text: str) -> None:
+    problem = alert(title, text) if distributed.is_main() else None
+    if problem is not None:
+        print(f"warning: {problem}", file=sys.stderr)
+
+
+def _fit(
+    recipe: Recipe,
+    folder: RunFolder,
+    resume: bool,
+    allow_changes: bool,
+    console: ConsoleLog | None,
+    observers: Sequence[Observer],
+) -> Run:
+    say: Say = console.say if console else (lambda line: None)
     if resume and folder.is_finished:
-        reconciled(load_recipe(folder.recipe), made, folder)  # another recipe than the run's is refused
+        reconciled(load_recipe(folder.recipe), recipe, folder)  # another recipe than the run's is refused
         say(f"{folder.path} is finished; nothing to resume")
         return Run(folder.path, read_json(folder.all_results), "finished before")
     if resume and not folder.is_run:
         say(f"{folder.path}: nothing to resume yet, starting from the beginning")
-    session = start(made, folder, say)
+    session = None
     try:
-        return _run(session, [*([console] if progress else []), *observers])
+        session = start(recipe, folder, say, allow_changes)
+        return _run(session, [*([console] if console else []), *observers])
+    except signals.Stopped as stopped:  # before the first step, after the last, or for the second time
+        metrics = session.state.evaluations[-1] if session and session.state.evaluations else {}
+        return Run(folder.path, metrics, str(stopped), False, stopped.number)
     finally:
-        console.close()
-        session.close()
+        if session is not None:
+            session.close()
 
 
 def _run(session: Session, observers: list[Observer]) -> Run:
     finished = session.train(observers)
     path, state = session.folder.path, session.state
-    step = session.publish()
+    step = publish(session)
     if session.signal is not None:
         session.say(f"the model at {path} has the weights of step {step}; the run can go on")
         metrics = state.evaluations[-1] if state.evaluations else {}
-        return Run(path, {**session.train_results(), **metrics}, finished.reason, False, session.signal)
-    return Run(path, session.finish(step), finished.reason, example=session.task.example)
+        return Run(path, {**train_results(session), **metrics}, finished.reason, False, session.signal)
+    return Run(path, finish(session, step), finished.reason, example=session.task.example)
 
 
 def check(

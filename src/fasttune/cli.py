@@ -11,15 +11,17 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fasttune import __version__, display
+from fasttune import __version__, display, distributed, signals
 from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
-from fasttune.run_folder import write_json_lines
+from fasttune.run_folder import RunFolder, write_json_lines
 
 SETTING = re.compile(r"(data|preprocessing|training|evaluation|output|tracking)\.[a-z_.]+=")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -63,6 +65,9 @@ def train(
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The run folder (default: runs/NAME).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="With --resume: go on with another learning rate and the like.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -75,14 +80,25 @@ def train(
     _stay_calm()
     from fasttune import api
 
-    run = api.fit(recipe, output=output, resume=resume, overrides=overrides or (), progress=not quiet)
-    if as_json:
-        _print_json({"run": str(run.folder), "reason": run.reason, **run.metrics})
-    elif run.signal is None:
-        display.print_run(run.folder, run.metrics, run.example)
+    run = api.fit(
+        recipe,
+        output=output,
+        resume=resume,
+        allow_changes=allow_changes,
+        overrides=overrides or (),
+        progress=not quiet,
+    )
+    if not distributed.is_main():
+        raise typer.Exit(0 if run.signal is None else 128 + run.signal)
+    with _reader_may_be_gone():
+        if as_json:
+            _print_json({"run": str(run.folder), "reason": run.reason, **run.metrics})
+        elif run.signal is None:
+            display.print_run(run.folder, run.metrics, run.example)
     if run.signal is not None:
-        command = shlex.join(["fasttune", "train", recipe, *(overrides or ()), "--output", str(run.folder), "--resume"])
-        typer.echo(f"{run.reason}. resume with: {command}", err=True)
+        place = ["--output", str(run.folder)] if output is not None or RunFolder(run.folder).is_run else []
+        command = shlex.join(["fasttune", "train", recipe, *(overrides or ()), *place, "--resume"])
+        _tell(f"{run.reason}. resume with: {command}")
         raise typer.Exit(128 + run.signal)
 
 
@@ -257,11 +273,49 @@ def env(as_json: Json = False) -> None:
         display.print_facts(facts)
 
 
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: versions, disk, caches, memory, device, and a few seconds of training.
+
+    Exit code 5 where something would keep a run from working.
+    """
+    _stay_calm()
+    from fasttune.doctor import FAILURE, examine
+
+    has_failed = False
+    for finding in examine():
+        has_failed |= finding.state == FAILURE
+        if as_json:
+            _print_json(asdict(finding), indent=None)
+        else:
+            display.print_finding(finding.name, finding.state, finding.found, finding.hint)
+    if has_failed:
+        raise typer.Exit(EnvironmentProblem.exit_code)
+
+
 def paired(option: str, first: list[str], second: list[str], found: str, expected: str) -> list[tuple[str, str]]:
     if len(first) != len(second):
         found = f"{len(first)} {found.format(len(second))}"
         raise UsageError(Problem(where=option, found=found, expected=expected))
     return list(zip(first, second, strict=True))
+
+
+@contextmanager
+def _reader_may_be_gone() -> Iterator[None]:
+    """What is printed on stdout is no reason to fail for a run that is on the disk."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        signals.keep_quiet(1)
+
+
+def _tell(text: str) -> None:
+    """On stderr, if there is somebody to read it."""
+    try:
+        typer.echo(text, err=True)
+    except OSError:
+        signals.keep_quiet(2)
 
 
 def _stay_calm() -> None:
@@ -282,7 +336,7 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
     except Error as error:
-        typer.echo(f"error: {error}", err=True)
+        _tell(f"error: {error}")
         return error.exit_code
     except OSError as error:
         if error.errno is None:
@@ -290,7 +344,7 @@ def run(arguments: Sequence[str]) -> int:
         # A full disk, a folder where a file should go, missing rights: not ours, and no traceback helps.
         where, found = str(error.filename2 or error.filename or "a file"), error.strerror or type(error).__name__
         problem = Problem(code="E510", where=where, found=found, expected="a place that can be read and written")
-        typer.echo(f"error: {problem}", err=True)
+        _tell(f"error: {problem}")
         return EnvironmentProblem.exit_code
     except Exception:
         return _our_bug()

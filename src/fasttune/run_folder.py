@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from fasttune.distributed import is_main
 from fasttune.errors import EnvironmentProblem, Problem, UsageError
 
 DEFAULT_PARENT = Path("runs")
@@ -76,6 +78,19 @@ class RunFolder:
     def predictions_as(self, prefix: str, name: str) -> Path:
         """The same in another form that is usual for the task, such as eval_nbest_predictions.json."""
         return self.path / "predictions" / f"{prefix}_{name}.json"
+
+    def hang_report(self, rank: int) -> Path:
+        return self.path / f"hang-{rank}.txt"
+
+    @property
+    def lock(self) -> Path:
+        """There while a process trains in the folder."""
+        return self.path / ".lock"
+
+    @property
+    def is_empty(self) -> bool:
+        """Not there, or as a process left it that was killed before it wrote anything."""
+        return not self.path.exists() or {path.name for path in self.path.iterdir()} <= {self.lock.name}
 
     @property
     def is_run(self) -> bool:
@@ -141,8 +156,9 @@ def numbered(stem: str, parent: Path) -> Iterator[Path]:
 
 
 def choose(stem: str, output: str | Path | None, resume: bool, parent: Path = DEFAULT_PARENT) -> RunFolder:
-    """The folder of a run that is about to start or, with `resume`, to go on; nothing is written yet.
+    """The folder of a run that is about to start or, with `resume`, to go on.
 
+    Nothing is written yet, but a new folder without `output` is made, so that no other process takes the same name.
     Without `output`: the first free name of STEM, STEM-2 ...; with `resume` the newest unfinished of them, or the
     newest of them at all (a finished run says so when it is opened), or STEM when there is none.
     """
@@ -152,21 +168,60 @@ def choose(stem: str, output: str | Path | None, resume: bool, parent: Path = DE
         return folder
     existing = []
     for path in numbered(stem, parent):
-        if not path.exists():
+        if not resume:
+            with suppress(FileExistsError):
+                path.mkdir(parents=True)
+                return RunFolder(path)
+        elif RunFolder(path).is_empty:
             break
         existing.append(RunFolder(path))
-    if not resume:
-        return RunFolder(path)
     runs = [run for run in existing if run.is_run]
     unfinished = [run for run in runs if not run.is_finished]
     return (unfinished or runs or [RunFolder(path)])[-1]
+
+
+@contextmanager
+def claimed(folder: RunFolder) -> Iterator[None]:
+    """Keep other processes out of the folder, which is made; EnvironmentProblem where another one is at work in it.
+
+    The system's own lock, which goes with its process: none is ever stale. A folder that is no run yet at the end is
+    taken away where nothing else is in it. Of several processes that train together the main one holds the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    if not is_main():
+        yield
+        return
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.lock, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise EnvironmentProblem(
+            Problem(
+                where=f"run {folder.path}",
+                found=f"a process at work in it ({folder.lock.read_text(encoding='utf-8').strip() or 'unknown'})",
+                expected="one process in a folder at a time",
+                hint="wait for it or end it, or start another run: --output NEW_NAME",
+                code="E513",
+            )
+        ) from None
+    try:
+        folder.lock.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        yield
+    finally:
+        folder.lock.unlink(missing_ok=True)
+        lock.release()
+        if not folder.is_run:
+            with suppress(OSError):
+                folder.path.rmdir()
 
 
 def _check_writable_place(folder: RunFolder, resume: bool) -> None:
     where = f"output folder {folder.path}"
     if folder.path.exists() and not folder.path.is_dir():
         raise UsageError(Problem(where=where, found="a file", expected="a new folder", hint="--output runs/NAME"))
-    if resume or not folder.path.exists() or not any(folder.path.iterdir()):
+    if resume or folder.is_empty:
         return
     found = "an earlier run" if folder.is_run else "a folder with other files in it"
     hint = "go on with it: --resume, or start a new one: --output NEW_NAME" if folder.is_run else "--output NEW_NAME"

@@ -1,46 +1,49 @@
-"""One training run: train, publish the best weights, score them. `start` makes it."""
+"""One training run: steps, evaluations, checkpoints on the way. `start` makes it, `publish` ends it."""
 
 from __future__ import annotations
 
+import copy
 import gc
+import hashlib
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from fasttune import signals
 from fasttune.batching.feed import Feed, StoreFeed
 from fasttune.batching.plan import Plan, Steps
 from fasttune.batching.stream import BEGINNING, StreamFeed, Windows
-from fasttune.checkpoint import Checkpoint, prune
-from fasttune.checkpoint import write as write_checkpoint
-from fasttune.checkpoint.resume import open_checkpoint
-from fasttune.checkpoint.write import path_of
+from fasttune.checkpoint import Checkpoint, Saved, Writer, newest_good
 from fasttune.data.token_store import TokenStore
+from fasttune.distributed import greatest, is_main, wait_for_all
 from fasttune.engine.embedding import trained_rows
-from fasttune.engine.events import Event, Finished, SaveDue
-from fasttune.engine.flops import measured_peak, training_flops
+from fasttune.engine.events import Finished, RolledBack, SaveDone, SaveDue
 from fasttune.engine.loop import Loop, TrainState
 from fasttune.engine.memory import keeping_freed_memory
 from fasttune.engine.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
-from fasttune.engine.pretrained import save_model
 from fasttune.engine.setup import Setup
-from fasttune.environment import peak_memory_bytes, versions
+from fasttune.environment import code_fingerprint, versions
 from fasttune.errors import CheckpointError, DivergedError, Problem
 from fasttune.observers import Observer
 from fasttune.observers.files import EventLog, TensorBoard, has_tensorboard
-from fasttune.observers.stopping import EarlyStopping, StopOnSignal
-from fasttune.recipe import Recipe
-from fasttune.report.card import card
-from fasttune.run_folder import RESULT_PREFIX, RunFolder, read_json, write_json, write_json_lines, write_text
+from fasttune.observers.stopping import EarlyStopping
+from fasttune.observers.watchdog import ASLEEP, PATIENCE, Watchdog
+from fasttune.recipe import Recipe, dump
+from fasttune.run_folder import RunFolder
 from fasttune.tasks import Task
 from fasttune.tasks.audit import Audit
 from fasttune.tasks.prepare import Split, Splits
 from fasttune.tasks.reading import TRAIN, VALIDATION
 
+# Batches that are left out with training.divergence_policy=rollback: a run that diverges more often is not saved by it.
+MOST_ROLLBACKS = 5
 Say = Callable[[str], None]
 
 
@@ -61,6 +64,10 @@ class Session:
     audit: Audit = field(default_factory=Audit)  # what is doubtful about the rows
     windows: Windows | None = None  # the training rows, where they are a stream
     signal: int | None = None
+    saved: deque[Saved] = field(default_factory=deque)  # reports of the thread that writes checkpoints
+    blocking_seconds: dict[int, float] = field(default_factory=dict)  # by step
+    watchdog: Watchdog = ASLEEP
+    next_rows: Callable[[], list[str]] = list
     # The last scores of each split and the step of the weights they belong to, so that none is computed twice.
     scored: dict[str, tuple[int, Scored]] = field(default_factory=dict)
 
@@ -89,44 +96,79 @@ class Session:
                 stack.enter_context(trained_rows(self.setup.model, self.used_rows))
             # Dropout masks are drawn from seeds of their own; the caller's random numbers stay as they were.
             stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
-            signals = stack.enter_context(StopOnSignal())
-            log = EventLog(self.folder.events, self.state.step if self.checkpoint else None)
+            stack.enter_context(signals.deferred())
+            report = self.folder.hang_report(self.setup.accelerator.process_index)
+            self.watchdog = stack.enter_context(Watchdog(report, self._at_hand, self.windows is None))
+            log = EventLog(self.folder.events if is_main() else None, self._resumed_step, self.say)
             stack.callback(log.close)
-            try:
-                finished = self._run(stack, [log, *self._own_observers(stack), *observers, signals])
-            except DivergedError as error:
-                log.write({"event": "error", "step": self.state.step, "error": str(error)})
-                raise
-        self.signal = signals.number
+            writer = Writer(
+                self.folder.checkpoints, self.run_id, self.recipe.output.save_total_limit, self.saved.append
+            )
+            finished = self._run(stack, writer, [log, *self._own_observers(stack), *observers])
+        self.signal = self.signal or signals.pending()
         return finished
 
-    def _run(self, stack: ExitStack, observers: list[Observer]) -> Finished:
-        setup, recipe, state = self.setup, self.recipe, self.state
+    def _run(self, stack: ExitStack, writer: Writer, observers: list[Observer]) -> Finished:
+        setup, recipe = self.setup, self.recipe
         optimizer = make_optimizer(setup.model, recipe.training.learning_rate, recipe.training.weight_decay)
         optimizer = setup.accelerator.prepare_optimizer(optimizer)
         if self.checkpoint is not None:
-            self._restore(optimizer)
+            self._restore(self.checkpoint, optimizer)
+        elif recipe.training.divergence_policy == "rollback":  # there has to be something to go back to
+            self._save(SaveDue(step=0, epoch=0.0), optimizer, writer)
+        while True:
+            try:
+                return self._iterate(optimizer, writer, observers)
+            except DivergedError as error:
+                writer.wait()
+                self._tell_of_saves(observers)
+                self._roll_back(error, optimizer, observers)
+
+    def _iterate(self, optimizer: torch.optim.Optimizer, writer: Writer, observers: list[Observer]) -> Finished:
         feed, plan = self._feed()
-        stack.callback(feed.close)
         loop = Loop(
-            recipe=recipe,
+            recipe=self.recipe,
             task=self.task,
-            model=setup.prepared,
+            model=self.setup.prepared,
             optimizer=optimizer,
             feed=feed,
             plan=plan,
-            accelerator=setup.accelerator,
+            accelerator=self.setup.accelerator,
             metric=self.metric,
-            state=state,
-            evaluate=lambda: self.score(VALIDATION, state.step).metrics,
+            state=self.state,
+            evaluate=lambda: self.score(VALIDATION, self.state.step).metrics,
         )
-        for event in loop:
-            if isinstance(event, SaveDue):
-                self._save(event, optimizer)
-            for observer in observers:
-                loop.stop_reason = observer(event) or loop.stop_reason
+        self.next_rows = lambda: feed.rows(plan, self.state.step)
+        with closing(feed):
+            for event in loop:
+                if isinstance(event, SaveDue):
+                    self._save(event, optimizer, writer)
+                if isinstance(event, Finished):
+                    self.watchdog.expect(PATIENCE)
+                    writer.wait()
+                self._tell_of_saves(observers)
+                reasons = [observer(event) for observer in observers]
+                loop.stop_reason = loop.stop_reason or self._agreed(next(filter(None, reasons), None))
+                self.watchdog.step(event)
         assert isinstance(event, Finished), "the loop's last event"
+        wait_for_all()
         return event
+
+    def _agreed(self, reason: str | None) -> str | None:
+        """The reason to stop, where any process has one: all of them stop after the same step."""
+        number, anything_else = greatest(signals.pending() or 0, reason is not None)
+        if number:
+            self.signal = number
+            return signals.words(number)
+        return (reason or "another process asked for it") if anything_else else None
+
+    def _at_hand(self) -> str:
+        """What a hang interrupted, for its report."""
+        return f"after step {self.state.step} of {self.folder.path}; rows of the next: {', '.join(self.next_rows())}"
+
+    @property
+    def _resumed_step(self) -> int | None:
+        return self.state.step if self.checkpoint else None
 
     def _feed(self) -> tuple[Feed[Any], Steps]:
         """The micro-batches of each step, and the plan that cuts them."""
@@ -151,6 +193,10 @@ class Session:
         return self.splits.num_training_examples(self.stores[TRAIN])
 
     @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.num_examples / self.recipe.training.batch_size)
+
+    @property
     def training_examples(self) -> str:
         """A digest of everything that training sees."""
         own = self.stores[TRAIN].fingerprint
@@ -159,136 +205,103 @@ class Session:
     def _own_observers(self, stack: ExitStack) -> list[Observer]:
         recipe, own = self.recipe, list[Observer]()
         report_to = recipe.tracking.report_to
-        if report_to == ["tensorboard"] or (report_to == "auto" and has_tensorboard()):
-            board = TensorBoard(
-                self.folder.tensorboard,
-                recipe.training.logging_steps,
-                self.state.step if self.checkpoint else None,
-            )
+        if is_main() and (report_to == ["tensorboard"] or (report_to == "auto" and has_tensorboard())):
+            board = TensorBoard(self.folder.tensorboard, recipe.training.logging_steps, self._resumed_step)
             stack.callback(board.close)
             own.append(board)
         if recipe.evaluation.early_stopping_patience is not None:
             own.append(EarlyStopping(self.metric, recipe.evaluation.early_stopping_patience, self.state))
         return own
 
-    def _save(self, event: Event, optimizer: torch.optim.Optimizer) -> None:
+    def _save(self, event: SaveDue, optimizer: torch.optim.Optimizer, writer: Writer) -> None:
         setup = self.setup
+        weights = setup.accelerator.get_state_dict(setup.prepared)
+        if not is_main():
+            return
         scaler = setup.accelerator.scaler
         best = self.state.best(self.metric)
-        write_checkpoint(
-            self.folder.checkpoints,
+        self.watchdog.expect(PATIENCE)
+        self.blocking_seconds[event.step] = writer.save(
             event.step,
-            tensors={
-                "model": setup.accelerator.get_state_dict(setup.prepared),
-                "optimizer": optimizer_tensors(setup.model, optimizer),
+            tensors={"model": weights, "optimizer": optimizer_tensors(setup.model, optimizer)},
+            state={**copy.deepcopy(asdict(self.state)), "scaler": scaler.state_dict() if scaler else None},
+            about={
+                "data": self.training_examples,
+                "recipe": hashlib.sha256(dump(self.recipe).encode()).hexdigest(),
+                "code": code_fingerprint(),
+                "versions": versions(),
+                "num_processes": setup.accelerator.num_processes,
             },
-            state={**asdict(self.state), "scaler": scaler.state_dict() if scaler else None},
-            about={"run_id": self.run_id, "data": self.training_examples, "versions": versions()},
+            keep_steps={best["step"]} if best else set(),
         )
-        keep = {best["step"]} if best else set()
-        prune(self.folder.checkpoints, self.recipe.output.save_total_limit, keep, self.run_id)
 
-    def _restore(self, optimizer: torch.optim.Optimizer) -> None:
-        assert self.checkpoint is not None
-        self.setup.model.load_state_dict(self.checkpoint.tensors("model"))
+    def _tell_of_saves(self, observers: list[Observer]) -> None:
+        """What the thread that writes has to say, said by this one."""
+        while self.saved:
+            saved = self.saved.popleft()
+            event = SaveDone(
+                step=saved.step,
+                epoch=round(saved.step / self.steps_per_epoch, 6),
+                seconds=round(saved.seconds, 3),
+                blocking_seconds=round(self.blocking_seconds[saved.step], 3),
+                failure=saved.failure,
+            )
+            for observer in observers:
+                observer(event)
+
+    def _restore(self, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+        self.setup.model.load_state_dict(checkpoint.tensors("model"))
         try:
-            load_optimizer_tensors(self.setup.model, optimizer, self.checkpoint.tensors("optimizer"))
+            load_optimizer_tensors(self.setup.model, optimizer, checkpoint.tensors("optimizer"))
         except KeyError as error:
             raise CheckpointError(
                 Problem(
-                    where=f"checkpoint {self.checkpoint.path}",
+                    where=f"checkpoint {checkpoint.path}",
                     found=f"moments of {error.args[0]}, which is not trained here",
                     expected="the parameters of the start (fasttune's version and the number of processes decide them)",
                     hint="resume as the run was started, or start a new run with another --output",
                     code="E521",
                 )
             ) from None
-        scaler = self.checkpoint.state()["scaler"]
+        scaler = checkpoint.state()["scaler"]
         if scaler and self.setup.accelerator.scaler:
             self.setup.accelerator.scaler.load_state_dict(scaler)
 
-    # --- after the last step ------------------------------------------------------------------------------------
+    def _roll_back(self, error: DivergedError, optimizer: torch.optim.Optimizer, observers: list[Observer]) -> None:
+        """Weights, optimizer and state of the last checkpoint, and one batch less to learn from; the error itself where
+        the recipe or the number of times forbids it.
+        """
+        skipped = [*self.state.skipped, self.state.step + 1]
+        if self.recipe.training.divergence_policy == "stop" or len(skipped) > MOST_ROLLBACKS:
+            raise error
+        checkpoint, _ = newest_good(self.folder.checkpoints, self.run_id)
+        if checkpoint is None:  # the one of the beginning could not be written
+            raise error
+        self._restore(checkpoint, optimizer)
+        self.state = state_of(checkpoint)
+        self.state.skipped = skipped
+        # What was scored after the step gone back to belongs to weights that are no more.
+        self.scored.clear()
+        epoch = round(self.state.step / self.steps_per_epoch, 6)
+        for observer in observers:
+            observer(RolledBack(step=self.state.step, epoch=epoch, skipped=skipped[-1]))
 
-    def publish(self) -> int:
-        """Put the best weights (or the last, where none were kept) at the root; returns the step they are from."""
-        step = self.state.step
-        if self.keeps_best:
-            best = self.state.best(self.metric)
-            assert best is not None
-            if best["step"] != step:
-                step = best["step"]
-                chosen = open_checkpoint(path_of(self.folder.checkpoints, step), self.run_id)
-                self.setup.model.load_state_dict(chosen.tensors("model"))
-        if self.signal is None:
-            why = f", the best by {self.metric.removeprefix('eval_')}" if self.keeps_best else ""
-            self.say(f"scoring the weights of step {step}{why}")
-            self.score(VALIDATION, step)  # tunes the task by these weights
-        for name, value in self.task.state().items():
-            setattr(self.setup.model.config, name, value)
-        save_model(self.folder.path, self.setup.model, self.setup.tokenizer)
-        return step
+    # --- scoring ------------------------------------------------------------------------------------------------
 
     def score(self, name: str, step: int) -> Scored:
         """One split by the weights of `step`; metrics with transformers' names."""
         if self.scored.get(name, (None,))[0] != step:
             split = next(split for split in self.splits.all() if split.name == name)
             budget = self.setup.tokens_per_microbatch
-            found = score_split(self.setup, self.task, split, self.stores[name], tune=name == VALIDATION)
+            found = score_split(
+                self.setup, self.task, split, self.stores[name], tune=name == VALIDATION, watchdog=self.watchdog
+            )
             self.task = found.task
             self.scored[name] = (step, found)
             if self.setup.tokens_per_microbatch < budget:
                 fits = self.setup.tokens_per_microbatch
                 self.say(f"out of memory in evaluation: going on with {fits:,} tokens a micro-batch")
         return self.scored[name][1]
-
-    def finish(self, step: int) -> dict[str, Any]:
-        """Score the published weights, those of `step`, on the held-out splits; write results, predictions, card."""
-        results = {"train": self.train_results()}
-        for split in self.splits.all():
-            if split.name != TRAIN:
-                scored = self.score(split.name, step)
-                prefix = RESULT_PREFIX[split.name]
-                results[prefix] = {
-                    key.replace("eval_", f"{prefix}_", 1): value for key, value in scored.metrics.items()
-                }
-                predictions = self.task.decode(scored.results, self.stores[split.name], split.rows)
-                write_json_lines(self.folder.predictions(split.name), predictions)
-                for name, content in self.task.files(scored.results, self.stores[split.name], split.rows).items():
-                    write_json(self.folder.predictions_as(prefix, name), content)
-        everything = {key: value for metrics in results.values() for key, value in metrics.items()}
-        write_text(
-            self.folder.card,
-            card(
-                name=self.folder.path.name,
-                recipe=self.recipe,
-                label_names=list(self.task.state().get("label2id", ())),
-                results=everything,
-                data_report=read_json(self.folder.data_report),
-                environment=read_json(self.folder.environment),
-            ),
-        )
-        self.folder.write_results(results)
-        return everything
-
-    def train_results(self) -> dict[str, float]:
-        state, store, setup = self.state, self.stores[TRAIN], self.setup
-        passes = state.num_tokens / store.num_tokens  # over the store, which of a stream is a sample
-        epochs = passes * len(store) / self.num_examples
-        seconds = max(state.seconds, 1e-9)
-        flops = training_flops(setup.model, store.sequence_lengths) * passes
-        peak = measured_peak(setup.accelerator.device, self.recipe.training.precision)
-        return {
-            "epoch": round(epochs, 6),
-            "train_loss": state.loss_sum / max(state.step, 1),
-            "train_runtime": state.seconds,
-            "train_samples": self.num_examples,
-            "train_samples_per_second": len(store) * passes / seconds,
-            "train_steps_per_second": state.step / seconds,
-            "train_tokens_per_second": state.num_tokens / seconds,
-            "total_flos": flops,
-            "train_mfu": flops / seconds / peak,
-            "peak_memory_bytes": peak_memory_bytes(setup.accelerator.device),
-        }
 
     def close(self) -> None:
         """Free the device's memory."""
@@ -311,11 +324,19 @@ class Scored:
     task: Task
 
 
-def score_split(setup: Setup, task: Task, split: Split, store: TokenStore, tune: bool = False) -> Scored:
+def score_split(
+    setup: Setup,
+    task: Task,
+    split: Split,
+    store: TokenStore,
+    tune: bool = False,
+    watchdog: Watchdog = ASLEEP,
+) -> Scored:
     import sklearn.metrics  # noqa: F401  half a second that is not the model's
 
     begin = time.perf_counter()
-    outputs = setup.run(task, store)
+    outputs = setup.run(task, store, watchdog.alive)
+    watchdog.expect(PATIENCE)
     assert outputs.loss is not None, "a split that is scored has labels"
     if tune:
         task = task.tuned(outputs.results, store, split.rows)
@@ -323,3 +344,9 @@ def score_split(setup: Setup, task: Task, split: Split, store: TokenStore, tune:
     runtime = time.perf_counter() - begin
     timing = {"eval_runtime": runtime, "eval_samples_per_second": len(split.rows) / runtime}
     return Scored({"eval_loss": outputs.loss, **metrics, **timing}, outputs.results, task)
+
+
+def state_of(checkpoint: Checkpoint) -> TrainState:
+    saved = checkpoint.state()
+    saved.pop("scaler")
+    return TrainState(**saved)

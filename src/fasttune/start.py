@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from fasttune.checkpoint import newest_good
+from fasttune.checkpoint.space import check_space, needed_bytes
 from fasttune.data.token_store import TokenStore
+from fasttune.distributed import from_main, is_main, main_first
 from fasttune.engine.embedding import rows_in_use
 from fasttune.engine.loop import TrainState, num_training_steps
 from fasttune.engine.precision import Choice
@@ -24,7 +26,7 @@ from fasttune.errors import DataError, Problem, RecipeError
 from fasttune.recipe import Columns, Recipe, differences, dump
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RunFolder, read_json, write_json, write_text
-from fasttune.session import Say, Session
+from fasttune.session import Say, Session, state_of
 from fasttune.tasks.audit import Audit, audit_rows, audit_tokens
 from fasttune.tasks.prepare import Split, Splits, encode, read_splits, report
 from fasttune.tasks.reading import TRAIN
@@ -32,6 +34,31 @@ from fasttune.tasks.streaming import windows_of
 
 # What may change between a start and its resume without changing what is learned.
 MAY_CHANGE = ("output.save_total_limit", "training.logging_steps", "tracking.report_to", "output.dir")
+# What a run can go on with, though not to where it would have come.
+MAY_BE_ALLOWED = (
+    *(
+        f"training.{name}"
+        for name in (
+            "num_train_epochs",
+            "max_steps",
+            "learning_rate",
+            "warmup_steps",
+            "lr_scheduler_type",
+            "max_grad_norm",
+            "label_smoothing_factor",
+            "attention_dropout",
+            "precision",
+            "device",
+            "tokens_per_microbatch",
+            "divergence_policy",
+        )
+    ),
+    "evaluation.eval_strategy",
+    "evaluation.eval_steps",
+    "evaluation.early_stopping_patience",
+    "output.save_strategy",
+    "output.save_steps",
+)
 # Choices that change no number but its rounding.
 ROUNDING = ("device", "kernel", "attention")
 TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5  # English has about 4.5, Chinese by characters 3
@@ -50,18 +77,24 @@ FILLED_IN = (
 )
 
 
-def start(recipe: Recipe, folder: RunFolder, say: Say) -> Session:
-    """Read the data, load the model, decide what is left to the machine, and make the folder or go on in it."""
-    saved = load_recipe(folder.recipe) if folder.is_run else None
-    if saved is not None:
-        recipe = reconciled(saved, recipe, folder)
+def start(recipe: Recipe, folder: RunFolder, say: Say, allow_changes: bool = False) -> Session:
+    """Read the data, load the model, decide what is left to the machine, and make the folder or go on in it.
+
+    `allow_changes`: of settings that a run can go on with, though not to where it would have come.
+    """
+    is_resume = from_main(folder.is_run)
+    if is_resume:
+        recipe = reconciled(load_recipe(folder.recipe), recipe, folder, say if allow_changes else None)
     session = prepared(recipe, read_splits(recipe), folder, say)
+    session.run_id = from_main(session.run_id)
     for warning in session.audit.warnings:
         say(f"warning: {warning}")
-    if saved is None:
-        _write_start(session)
-    else:
+    if is_resume:
         _go_on(session)
+    elif is_main():
+        output = session.recipe.output
+        check_space(folder.path, needed_bytes(session.setup.model, output.save_strategy, output.save_total_limit))
+        _write_start(session)
     return session
 
 
@@ -69,7 +102,8 @@ def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit:
     """Everything that comes before the first step, except writing. `audit`: of the rows, where it was made before."""
     audit = audit or audit_rows(splits.all(), splits.task)
     setup = set_up(recipe, recipe.model, splits.task, tokens_per_step(recipe, splits))
-    stores = {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
+    with main_first():  # the others find the tokens in the cache
+        stores = {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
     used_rows = None if recipe.data.streaming else choose_trained_rows(recipe, setup, stores[TRAIN])
     if setup.accelerator.device.type == "cuda" and recipe.training.tokens_per_microbatch == "auto":
         probed = probe(setup, splits.task, stores[TRAIN])
@@ -178,20 +212,31 @@ def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) ->
     )
 
 
-def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe to go on with: the saved one with harmless changes; RecipeError for any other change."""
+def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Say | None = None) -> Recipe:
+    """The recipe to go on with: the saved one with harmless changes; RecipeError for any other change.
+
+    `allow` is told of changes that a run can go on with; None: they are refused, too.
+    """
     changes = {}
     problems = []
     for path, (old, new) in differences(saved, asked).items():
         if path in MAY_CHANGE:
             changes[path] = new
-        elif not (path in FILLED_IN and new in ("auto", "balanced", None)):
+        elif path in FILLED_IN and new in ("auto", "balanced", None):
+            continue
+        elif path in MAY_BE_ALLOWED and allow is not None:
+            changes[path] = new
+            allow(f"{path}: {new} from here on, {old} before")
+        else:
+            hint = "start a new run with another --output, or resume with the recipe as it was"
+            if path in MAY_BE_ALLOWED:
+                hint += "; --allow-changes goes on with the new value"
             problems.append(
                 Problem(
                     where=f"resume of {folder.path}: {path}",
                     found=str(new),
                     expected=f"{old}, as in {folder.recipe}",
-                    hint="start a new run with another --output, or resume with the recipe as it was",
+                    hint=hint,
                     code="E530",
                 )
             )
@@ -246,15 +291,12 @@ def data_report(session: Session) -> dict[str, Any]:
 def _go_on(session: Session) -> None:
     """Take run id, state and checkpoint from the folder; refuse when the training examples are not the same."""
     folder = session.folder
-    write_text(folder.recipe, dump(session.recipe))  # what may change has changed from here on
+    if is_main():
+        write_text(folder.recipe, dump(session.recipe))  # what may change has changed from here on
     environment = read_json(folder.environment)
     session.run_id = environment["run_id"]
-    for name in ROUNDING:
-        before, now = environment.get(name, {}).get("value"), session.setup.choices[name].value
-        if before not in (None, now):
-            session.say(
-                f"{name}: {now} now, {before} before; the run goes on, though not to the last bit as it would have"
-            )
+    for line in _differences(environment, session):
+        session.say(f"{line}; the run goes on, though not to the last bit as it would have")
     if read_json(folder.data_report)["training_examples"] != session.training_examples:
         raise DataError(
             Problem(
@@ -271,7 +313,20 @@ def _go_on(session: Session) -> None:
     if session.checkpoint is None:
         session.say("no checkpoint yet: starting from the beginning")
         return
-    saved = session.checkpoint.state()
-    saved.pop("scaler")
-    session.state = TrainState(**saved)
+    session.state = state_of(session.checkpoint)
     session.say(f"going on from {session.checkpoint.path}")
+
+
+def _differences(environment: Mapping[str, Any], session: Session) -> Iterator[str]:
+    """What was different when the run started, and may round numbers otherwise."""
+    for name in ROUNDING:
+        before, now = environment.get(name, {}).get("value"), session.setup.choices[name].value
+        if before not in (None, now):
+            yield f"{name}: {now} now, {before} before"
+    num_processes = session.setup.accelerator.num_processes
+    if environment["num_processes"] != num_processes:
+        yield f"processes: {num_processes} now, {environment['num_processes']} before"
+    installed = versions()
+    for package, before in environment["versions"].items():
+        if installed.get(package) != before:
+            yield f"{package}: {installed.get(package, 'none')} now, {before} before"

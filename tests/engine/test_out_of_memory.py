@@ -125,7 +125,7 @@ limit = []
 def observer(event):
     if event.name == "start":
         used = psutil.Process().memory_info().vms
-        resource.setrlimit(resource.RLIMIT_AS, (used + 850 * 2**20,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (used + 1100 * 2**20,) * 2)
 run = fasttune.fit(
     {{"model": {str(model)!r}, "data": {{"train": {str(rows)!r}}},
      "training": {{"batch_size": 128, "max_steps": 3, "precision": "fp32", "tokens_per_microbatch": 100000}},

@@ -61,6 +61,7 @@ FIELDS_AND_DEFAULTS = {
     "training.max_grad_norm": 1.0,
     "training.label_smoothing_factor": 0.0,
     "training.class_weights": None,
+    "training.divergence_policy": "stop",
     "training.attention_dropout": "auto",
     "training.precision": "auto",
     "training.device": "auto",

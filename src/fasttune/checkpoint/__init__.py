@@ -3,8 +3,9 @@
 This room knows tensors, numbers and files, nothing of training. No pickle: tensors are safetensors, the rest is JSON.
 """
 
+from fasttune.checkpoint.background import Saved, Writer
 from fasttune.checkpoint.resume import Checkpoint, newest_good
 from fasttune.checkpoint.retention import prune
 from fasttune.checkpoint.write import write
 
-__all__ = ["Checkpoint", "newest_good", "prune", "write"]
+__all__ = ["Checkpoint", "Saved", "Writer", "newest_good", "prune", "write"]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fasttune.checkpoint.verify import fault, read_manifest
-from fasttune.checkpoint.write import STATE, step_of
+from fasttune.checkpoint.write import STATE, put_back, step_of
 from fasttune.errors import CheckpointError, Problem
 
 
@@ -54,6 +54,7 @@ def newest_good(checkpoints: Path, run_id: str | None) -> tuple[Checkpoint | Non
 
     None when there is no checkpoint at all; CheckpointError when there are some and every one is damaged.
     """
+    put_back(checkpoints)
     passed_over: list[str] = []
     problems: list[Problem] = []
     for step in reversed(all_steps(checkpoints)):

@@ -6,28 +6,30 @@ import shutil
 from pathlib import Path
 
 from fasttune.checkpoint.resume import all_steps
-from fasttune.checkpoint.verify import fault
-from fasttune.checkpoint.write import REPLACED, STAGED, path_of
+from fasttune.checkpoint.verify import FOREIGN, fault
+from fasttune.checkpoint.write import DELETED, PREFIX, REPLACED, STAGED, path_of, put_back
 
 
 def prune(checkpoints: Path, keep_newest: int | None, keep_steps: set[int], run_id: str) -> list[int]:
-    """Delete all but the newest `keep_newest` (None: all stay) and `keep_steps`, and what a killed write left behind.
+    """Delete all but the newest `keep_newest` whole ones (None: all stay) and `keep_steps`, and what a killed write or
+    deletion left behind.
 
     Returns the steps that went. Nothing goes unless the newest checkpoint is read back and found whole.
     """
-    for leftover in checkpoints.glob(".checkpoint-*"):
-        if leftover.name.endswith((STAGED, REPLACED)):
+    put_back(checkpoints)
+    for leftover in checkpoints.glob(f".{PREFIX}*"):
+        if leftover.name.endswith((STAGED, REPLACED, DELETED)):
             shutil.rmtree(leftover, ignore_errors=True)
-    steps = all_steps(checkpoints)
-    if keep_newest is None or len(steps) <= keep_newest:
+    problems = {step: fault(path_of(checkpoints, step), run_id) for step in reversed(all_steps(checkpoints))}
+    own = [step for step, problem in problems.items() if problem != FOREIGN]
+    whole = [step for step in own if problems[step] is None]
+    if keep_newest is None or len(whole) <= keep_newest or own[0] != whole[0]:
         return []
-    if fault(path_of(checkpoints, steps[-1]), run_id) is not None:
-        return []
-    deleted = [step for step in steps[:-keep_newest] if step not in keep_steps]
+    deleted = sorted(step for step in own if step < whole[keep_newest - 1] and step not in keep_steps)
     for step in deleted:
         # Renamed first: a kill half-way through the deletion must not leave a folder that looks like a checkpoint.
         path = path_of(checkpoints, step)
-        doomed = path.with_name(f".{path.name}{REPLACED}")
+        doomed = path.with_name(f".{path.name}{DELETED}")
         path.rename(doomed)
-        shutil.rmtree(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)  # what a busy file system keeps goes next time
     return deleted

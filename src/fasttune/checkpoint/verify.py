@@ -8,6 +8,8 @@ from typing import Any
 
 from fasttune.checkpoint.write import FORMAT, MANIFEST, SELF, hash_of, sha256
 
+FOREIGN = "it belongs to another run"
+
 
 def fault(path: Path, run_id: str | None) -> str | None:
     """What is wrong with the checkpoint at `path`, in words, or None when every byte is as it was written.
@@ -25,7 +27,7 @@ def fault(path: Path, run_id: str | None) -> str | None:
     if manifest.get("format") != FORMAT:
         return f"it has format {manifest.get('format')!r}, this release reads {FORMAT}"
     if run_id is not None and manifest.get("run_id") != run_id:
-        return "it belongs to another run"
+        return FOREIGN
     for name, expected in manifest["files"].items():
         file = path / name
         if not file.is_file():

@@ -147,6 +147,12 @@ def print_recipes(recipes: Mapping[str, str]) -> None:
         print(f"{name:<{width}}  {purpose}")
 
 
+def print_finding(name: str, state: str, found: str, hint: str) -> None:
+    print(f"{state:<8} {name:<17} {found}", flush=True)
+    if hint:
+        print(f"{'':<26} hint: {hint}", flush=True)
+
+
 def print_facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         if isinstance(value, Mapping):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
-from fasttune.batching.collate import Padding, collate, places
-from fasttune.batching.plan import Indices, cut, evaluation_microbatches, num_tokens
+from fasttune import signals
+from fasttune.batching.collate import MicroBatch, Padding, collate, places
+from fasttune.batching.plan import cut, evaluation_microbatches, num_tokens
 from fasttune.data.token_store import TokenStore
+from fasttune.distributed import greatest
 from fasttune.engine.memory import TooLarge, give_back_freed_memory, halved, naming_out_of_memory
 from fasttune.tasks import Task
 
@@ -42,33 +46,30 @@ def run_split(
     padding: Padding,
     tokens_per_microbatch: int,
     padded: bool,
+    alive: Callable[[], None] = lambda: None,
 ) -> Outputs:
     """What is kept grows with `results` alone. The model is left in evaluation mode.
 
-    A micro-batch that does not fit into memory is done again in smaller ones, as are those that follow.
+    A micro-batch that does not fit into memory is done again in smaller ones, as are those that follow. Processes share
+    the micro-batches, and each gets all results. `alive` is called between them. Interrupted when a signal was noted.
     """
     model.eval()
     results: np.ndarray | None = None
     loss_sum, weight_sum = 0.0, 0.0
-
-    def forward(examples: Indices) -> tuple[np.ndarray, float, float]:
-        batch = collate(store, examples, padding).to(accelerator.device)
-        outputs = model(**batch.inputs)
-        part = task.result(outputs, batch).float().cpu().numpy()
-        if not store.is_labelled:
-            return part, 0.0, 0.0
-        loss, weight = task.loss(outputs, batch, training=False)
-        return part, loss.item(), weight
-
-    pending = deque(evaluation_microbatches(store.lengths, tokens_per_microbatch, padded))
+    rank, num_ranks = accelerator.process_index, accelerator.num_processes
+    pending = deque(evaluation_microbatches(store.lengths, tokens_per_microbatch, padded)[rank::num_ranks])
     counts = itertools.count(1)
-    while pending:
+    while go_on(bool(pending)):
+        alive()
+        if not pending:
+            continue  # others have some left
         if next(counts) % GIVEN_BACK_EVERY == 0:
             give_back_freed_memory()
         examples = pending.popleft()
         try:
             with naming_out_of_memory():
-                part, loss, weight = forward(examples)
+                batch = collate(store, examples, padding).to(accelerator.device)
+                part, loss, weight = _forward(model, task, batch, store.is_labelled)
         except TooLarge as error:
             reason = str(error)  # what the exception holds of the device goes with it
         else:
@@ -86,5 +87,38 @@ def run_split(
         tokens_per_microbatch = halved(tokens_per_microbatch, tokens, len(examples), reason)
         left = np.concatenate([examples, *pending])
         pending = deque(cut(left, store.lengths, tokens_per_microbatch, padded))
+    if num_ranks > 1:
+        results, loss_sum, weight_sum = _together(accelerator, results, loss_sum, weight_sum)
     assert results is not None, "an empty split was refused when it was read"
     return Outputs(results, loss_sum / weight_sum if store.is_labelled else None, tokens_per_microbatch)
+
+
+def _forward(
+    model: torch.nn.Module, task: Task, batch: MicroBatch, is_labelled: bool
+) -> tuple[np.ndarray, float, float]:
+    outputs = model(**batch.inputs)
+    part = task.result(outputs, batch).float().cpu().numpy()
+    if not is_labelled:
+        return part, 0.0, 0.0
+    loss, weight = task.loss(outputs, batch, training=False)
+    return part, loss.item(), weight
+
+
+def go_on(has_more: bool) -> bool:
+    """Whether any process has something left; Interrupted, in all of them, where a signal was noted by one."""
+    some_have_more, number = greatest(has_more, signals.pending() or 0)
+    if number:
+        raise signals.Interrupted(signals.words(number))
+    return bool(some_have_more)
+
+
+def _together(
+    accelerator: Accelerator, results: np.ndarray | None, loss_sum: float, weight_sum: float
+) -> tuple[np.ndarray, float, float]:
+    """What every process has, each example by the one that computed it; the others have zeros there."""
+    shape = next(shape for shape in gather_object([None if results is None else results.shape]) if shape is not None)
+    own = torch.zeros(shape) if results is None else torch.from_numpy(results)
+    sums = torch.tensor([loss_sum, weight_sum], dtype=torch.float64)
+    added: torch.Tensor = accelerator.reduce(own.to(accelerator.device), "sum")
+    loss_sum, weight_sum = accelerator.reduce(sums.to(accelerator.device), "sum").tolist()
+    return added.cpu().numpy(), loss_sum, weight_sum

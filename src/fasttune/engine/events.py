@@ -43,6 +43,40 @@ class StepDone(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LossSpike(Event):
+    """The loss of this step is far above the average of those before."""
+
+    name: ClassVar[str] = "loss_spike"
+    loss: float
+    average: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diverged(Event):
+    """Loss or gradients of the step after `step` are not finite: it is not taken. `rows`: those it was made of."""
+
+    name: ClassVar[str] = "diverged"
+    loss: float
+    grad_norm: float
+    rows: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolledBack(Event):
+    """Training goes on from `step`, and `skipped` is the step whose batch is left out."""
+
+    name: ClassVar[str] = "rolled_back"
+    skipped: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped(Event):
+    """The batch of this step was left out: training diverged on it before."""
+
+    name: ClassVar[str] = "skipped"
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutOfMemory(Event):
     """A micro-batch did not fit: the step is done again with this many tokens in each."""
 
@@ -65,9 +99,22 @@ class Evaluated(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class SaveDue(Event):
-    """The state must be on disk before the next event is asked for."""
+    """The state must be copied before the next event is asked for."""
+
+    name: ClassVar[str] = "save"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveDone(Event):
+    """A checkpoint of `step` is on the disk, or (`failure`) is not. It comes when it is known: steps may lie between.
+
+    `seconds` from the copy to the last file, `blocking_seconds` of these training stood still.
+    """
 
     name: ClassVar[str] = "checkpoint"
+    seconds: float
+    blocking_seconds: float
+    failure: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,32 @@ from accelerate import Accelerator
 from fasttune.batching.collate import MicroBatch
 from fasttune.batching.feed import Feed, Position
 from fasttune.batching.plan import Steps
-from fasttune.engine.events import Evaluated, Event, Finished, OutOfMemory, SaveDue, Started, StepDone
+from fasttune.engine.events import (
+    Diverged,
+    Evaluated,
+    Event,
+    Finished,
+    LossSpike,
+    OutOfMemory,
+    SaveDue,
+    Skipped,
+    Started,
+    StepDone,
+)
 from fasttune.engine.memory import TooLarge, halved
 from fasttune.engine.optimizer import Schedule, set_learning_rate
-from fasttune.engine.step import run_step
+from fasttune.engine.step import StepResult, run_step
 from fasttune.errors import DivergedError, Problem
 from fasttune.recipe import Recipe
 from fasttune.recipe.values import LESS_IS_BETTER
+from fasttune.signals import Interrupted
 from fasttune.tasks import Task
+
+# A loss is a spike above so many times the average of those before it, and above that of the first steps: near the end
+# the average may be so low that any hard row exceeds it.
+SPIKE, AVERAGED_STEPS = 10.0, 20
+# A loss scaler halves its scale at each overflow: after so many in a row it has long been below any number.
+MOST_OVERFLOWS = 100
 
 
 @dataclass
@@ -35,11 +53,37 @@ class TrainState:
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     tokens_per_microbatch: int | None = None  # what fitted, where the budget of the start did not
     position: Position | None = None  # where the next step begins in a stream
+    skipped: list[int] = field(default_factory=list)  # steps whose batch is left out, since training diverged on it
+    spikes: list[int] = field(default_factory=list)  # steps whose loss was far above the others'
+    first_losses: float = 0.0  # the average of the first steps
+    recent_losses: float = 0.0  # the same of later ones, fading
 
     def best(self, metric: str) -> dict[str, Any] | None:
         """The evaluation with the greatest `metric` (least of a loss or error); the earliest of equals."""
+        return next(iter(self.best_first(metric)), None)
+
+    def best_first(self, metric: str) -> list[dict[str, Any]]:
+        """All evaluations; the earlier of equals is better."""
         sign = -1.0 if metric.removeprefix("eval_") in LESS_IS_BETTER else 1.0
-        return max(self.evaluations, key=lambda evaluation: sign * evaluation[metric], default=None)
+        return sorted(self.evaluations, key=lambda evaluation: -sign * evaluation[metric])
+
+    @property
+    def num_updates(self) -> int:
+        return self.step - sum(step <= self.step for step in self.skipped)
+
+    def note(self, loss: float) -> float | None:
+        """Take in the loss of a step that was done; the average before it, where it is far above that."""
+        self.loss_sum += loss
+        if self.num_updates <= AVERAGED_STEPS:
+            self.first_losses += (loss - self.first_losses) / self.num_updates
+            self.recent_losses = self.first_losses
+            return None
+        average = self.recent_losses
+        if loss > SPIKE * average and loss > self.first_losses:
+            self.spikes.append(self.step)
+            return average
+        self.recent_losses += (loss - average) / AVERAGED_STEPS
+        return None
 
 
 def num_training_steps(recipe: Recipe, steps_per_epoch: int) -> int:
@@ -66,6 +110,7 @@ class Loop:
     state: TrainState
     evaluate: Callable[[], dict[str, float]]
     stop_reason: str | None = None
+    overflows: int = field(default=0, init=False)  # in a row, of a loss scaler
 
     @property
     def num_steps(self) -> int:
@@ -87,11 +132,17 @@ class Loop:
         )
         begin = time.perf_counter() - state.seconds
         saved_at = state.step
-        while state.step < self.num_steps and self.stop_reason is None:
-            yield from self._step(schedule(state.step))
+        # A run that was stopped in an evaluation makes up for it first.
+        while self.stop_reason is None and (state.step < self.num_steps or self._evaluation_is_due()):
+            if not self._evaluation_is_due():
+                yield from self._step(schedule(state.step))
             is_best = False
-            if self._is_due(self.recipe.evaluation.eval_strategy, self.recipe.evaluation.eval_steps):
-                evaluated = self._evaluate()
+            if self._evaluation_is_due():
+                try:
+                    evaluated = self._evaluate()
+                except Interrupted as stopped:
+                    self.stop_reason = str(stopped)
+                    break
                 is_best = evaluated.is_best
                 yield evaluated
             if self._must_save(is_best):
@@ -108,10 +159,14 @@ class Loop:
     def _now(self) -> dict[str, Any]:
         return {"step": self.state.step, "epoch": round(self.epoch, 6)}
 
-    def _step(self, learning_rate: float) -> Iterator[OutOfMemory | StepDone]:
+    def _step(self, learning_rate: float) -> Iterator[Event]:
         """One update; a step that does not fit into memory is done again in smaller micro-batches."""
         state = self.state
-        rank = self.accelerator.process_index
+        if state.step + 1 in state.skipped:
+            self.feed.microbatches(self.plan, state.step)  # a stream has to be read past them
+            self._go_forward()
+            yield Skipped(**self._now())
+            return
         set_learning_rate(self.optimizer, learning_rate)
         while True:
             microbatches = self.feed.microbatches(self.plan, state.step)
@@ -123,18 +178,16 @@ class Loop:
                     microbatches=microbatches,
                     accelerator=self.accelerator,
                     max_grad_norm=self.recipe.training.max_grad_norm,
-                    seed=(self.recipe.training.seed, state.step, rank),
+                    seed=(self.recipe.training.seed, state.step, self.accelerator.process_index),
                 )
                 break
             except TooLarge as error:
                 reason = str(error)
             yield self._halve(microbatches, reason)
-        if not math.isfinite(result.loss) or (self.accelerator.scaler is None and not result.is_finite):
-            raise self._diverged(result.loss, result.grad_norm)
-        state.step += 1
-        state.loss_sum += result.loss
+        yield from self._check_finite(result)
+        self._go_forward()
+        average = state.note(result.loss)
         state.num_tokens += result.num_tokens
-        state.position = self.feed.position(state.step)
         yield StepDone(
             **self._now(),
             loss=result.loss,
@@ -144,6 +197,12 @@ class Loop:
             num_microbatches=len(microbatches),
             seconds=round(result.seconds, 4),
         )
+        if average is not None:
+            yield LossSpike(**self._now(), loss=result.loss, average=average)
+
+    def _go_forward(self) -> None:
+        self.state.step += 1
+        self.state.position = self.feed.position(self.state.step)
 
     def _halve(self, microbatches: list[MicroBatch], reason: str) -> OutOfMemory:
         self.optimizer.zero_grad(set_to_none=True)
@@ -155,15 +214,34 @@ class Loop:
         self.state.tokens_per_microbatch = budget
         return OutOfMemory(**self._now(), tokens_per_microbatch=budget, reason=reason)
 
-    def _diverged(self, loss: float, grad_norm: float) -> DivergedError:
+    def _check_finite(self, result: StepResult) -> Iterator[Diverged]:
+        """DivergedError, after the event that says it; the update was not made. All ranks see the same sums."""
+        has_scaler = self.accelerator.scaler is not None
+        self.overflows = 0 if result.is_finite else self.overflows + 1
+        if result.is_finite or (has_scaler and math.isfinite(result.loss) and self.overflows < MOST_OVERFLOWS):
+            return
         rows = self.feed.rows(self.plan, self.state.step)
-        return DivergedError(
+        yield Diverged(**self._now(), loss=result.loss, grad_norm=result.grad_norm, rows=rows)
+        training = self.recipe.training
+        where = f"step {self.state.step + 1}, training rows {', '.join(rows[:16])}"
+        if math.isfinite(result.loss) and has_scaler:
+            raise DivergedError(
+                Problem(
+                    where=where,
+                    found=f"gradients too large for fp16 in {self.overflows} steps in a row",
+                    expected="an update now and then, with whatever loss scale",
+                    hint=f"a new run with training.precision=bf16, or training.learning_rate="
+                    f"{training.learning_rate / 10:g}",
+                    code="E602",
+                )
+            )
+        raise DivergedError(
             Problem(
-                where=f"step {self.state.step + 1}, training rows {', '.join(rows[:16])}",
-                found=f"loss {loss}, gradient norm {grad_norm}",
+                where=where,
+                found=f"loss {result.loss}, gradient norm {result.grad_norm}",
                 expected="finite numbers; the weights of this step were not updated and not saved",
-                hint=f"a new run with training.learning_rate={self.recipe.training.learning_rate / 10:g}, "
-                "or with training.precision=fp32",
+                hint=f"a new run with training.learning_rate={training.learning_rate / 10:g}, or with "
+                "training.precision=fp32; training.divergence_policy=rollback leaves such a batch out",
                 code="E601",
             )
         )
@@ -173,6 +251,12 @@ class Loop:
         entry = {"step": self.state.step, "epoch": round(self.epoch, 6), **metrics}
         self.state.evaluations.append(entry)
         return Evaluated(**self._now(), metrics=metrics, is_best=self.state.best(self.metric) is entry)
+
+    def _evaluation_is_due(self) -> bool:
+        """Also after a resume, where the evaluation of its step was not made."""
+        state, evaluation = self.state, self.recipe.evaluation
+        is_made = bool(state.evaluations) and state.evaluations[-1]["step"] == state.step
+        return state.step > 0 and not is_made and self._is_due(evaluation.eval_strategy, evaluation.eval_steps)
 
     def _is_due(self, strategy: str, every: int | None) -> bool:
         """After the last step everything is due that is due at all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 
@@ -56,18 +57,23 @@ class Setup:
     padded: bool
     padding: Padding
 
-    def run(self, task: Task, store: TokenStore) -> Outputs:
-        """A whole split without gradients, results in input order; what fitted into memory is remembered."""
+    def run(self, task: Task, store: TokenStore, alive: Callable[[], None] = lambda: None) -> Outputs:
+        """A whole split without gradients, results in input order; what fitted into memory is remembered.
+
+        `alive` is called between micro-batches.
+        """
         on_cpu = self.accelerator.device.type == "cpu"
         budget = min(self.tokens_per_microbatch, CPU_EVALUATION_TOKENS) if on_cpu else self.tokens_per_microbatch
         outputs = run_split(
-            model=self.prepared,
+            # Not as it is wrapped for training: that waits for the other processes in every forward pass.
+            model=self.model,
             task=task,
             store=store,
             accelerator=self.accelerator,
             padding=self.padding,
             tokens_per_microbatch=budget,
             padded=self.padded,
+            alive=alive,
         )
         if outputs.tokens_per_microbatch < budget:
             self.tokens_per_microbatch = outputs.tokens_per_microbatch

@@ -6,12 +6,25 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any, TextIO, cast
 
 import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from fasttune.engine.events import Evaluated, Event, Finished, OutOfMemory, Started, StepDone
+from fasttune.engine.events import (
+    Evaluated,
+    Event,
+    Finished,
+    LossSpike,
+    OutOfMemory,
+    RolledBack,
+    SaveDone,
+    Skipped,
+    Started,
+    StepDone,
+)
+from fasttune.signals import keep_quiet
 
 WINDOW = 50  # steps over which speed is averaged
 
@@ -28,11 +41,31 @@ def clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+class Lasting:
+    """stderr, whose reader may go away (a lost terminal, a closed pipe) while training goes on."""
+
+    def write(self, text: str) -> int:
+        try:
+            return sys.stderr.write(text)
+        except OSError:
+            keep_quiet(2)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            keep_quiet(2)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 class ConsoleLog:
     """An observer; make it with `terminal=None` to find out by itself whether a person is watching."""
 
     def __init__(self, logging_steps: int, terminal: bool | None = None):
-        self.console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        self.console = Console(file=cast(TextIO, Lasting()), markup=False, emoji=False, highlight=False, soft_wrap=True)
         self.logging_steps = logging_steps
         self.num_steps = 0
         self.recent: deque[StepDone] = deque(maxlen=WINDOW)
@@ -50,6 +83,16 @@ class ConsoleLog:
         elif isinstance(event, OutOfMemory):
             self.say(
                 f"out of memory: going on with {event.tokens_per_microbatch:,} tokens a micro-batch ({event.reason})"
+            )
+        elif isinstance(event, LossSpike):
+            self.say(f"warning: loss {event.loss:.4g} at step {event.step}, {event.average:.4g} on average before")
+        elif isinstance(event, RolledBack):
+            self.say(f"training diverged at step {event.skipped}: going on from step {event.step}, without that batch")
+        elif isinstance(event, Skipped):
+            self.say(f"step {event.step} is left out: training diverged on it before")
+        elif isinstance(event, SaveDone) and event.failure is not None:
+            self.say(
+                f"warning: the checkpoint of step {event.step} could not be written, trying again: {event.failure}"
             )
         elif isinstance(event, Evaluated):
             self.say(" | ".join(evaluation_words(event)))

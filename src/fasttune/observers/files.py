@@ -6,34 +6,67 @@ import importlib.util
 import json
 import math
 import time
+from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fasttune.engine.events import Evaluated, Event, StepDone
+from fasttune.engine.events import Diverged, Evaluated, Event, RolledBack, StepDone
 from fasttune.run_folder import write_text
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class EventLog:
-    """Appends to events.jsonl; a line is complete before the next event happens."""
+    """Appends to events.jsonl; a line is complete before the next event happens.
 
-    def __init__(self, path: Path, resumed_step: int | None):
-        """`resumed_step`: the run goes on from there, and later lines of the lost part are dropped; None: a new run."""
-        if path.exists():
-            kept = [] if resumed_step is None else kept_lines(path.read_text(encoding="utf-8"), resumed_step)
-            write_text(path, "".join(line + "\n" for line in kept))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("a", encoding="utf-8")
+    What a full or broken disk does not take now is written when it takes it again: training goes on meanwhile.
+    """
+
+    def __init__(self, path: Path | None, resumed_step: int | None, say: Callable[[str], None] = lambda line: None):
+        """`path` None: nothing is written. `resumed_step`: the run goes on from there, and later lines of the lost part
+        are dropped; None: a new run.
+        """
+        self.path, self.say = path, say
+        self.file: FileIO | None = None
+        self.waiting, self.is_failing = b"", False
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._open(resumed_step)
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, RolledBack) and self.file is not None:
+            self.file.close()
+            self._open(event.step)
         self.write(event.to_dict())
 
     def write(self, line: dict[str, Any]) -> None:
+        if self.file is None:
+            return
         line = {**line, "time": round(time.time(), 3)}
-        self.file.write(json.dumps({key: as_json(value) for key, value in line.items()}, ensure_ascii=False) + "\n")
-        self.file.flush()
+        text = json.dumps({key: as_json(value) for key, value in line.items()}, ensure_ascii=False) + "\n"
+        self.waiting += text.encode()
+        try:
+            while self.waiting:
+                self.waiting = self.waiting[self.file.write(self.waiting) :]
+        except OSError as error:
+            if not self.is_failing:
+                self.say(f"warning: {self.path} could not be written ({error.strerror}); trying again with each event")
+            self.is_failing = True
+        else:
+            self.is_failing = False
 
     def close(self) -> None:
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
+
+    def _open(self, resumed_step: int | None) -> None:
+        assert self.path is not None
+        if self.path.exists():
+            kept = [] if resumed_step is None else kept_lines(self.path.read_text(encoding="utf-8"), resumed_step)
+            write_text(self.path, "".join(line + "\n" for line in kept))
+        self.file = FileIO(self.path, "a")
 
 
 def as_json(value: Any) -> Any:
@@ -42,14 +75,14 @@ def as_json(value: Any) -> Any:
 
 
 def kept_lines(text: str, step: int) -> list[str]:
-    """Lines up to `step`; a last line that a kill cut short is dropped."""
+    """Lines up to `step`, and what training diverged on; a last line that a kill cut short is dropped."""
     kept = []
     for line in text.splitlines():
         try:
             event = json.loads(line)
         except ValueError:
             continue
-        if event.get("step", 0) <= step and event.get("event") != "end":
+        if event.get("event") == Diverged.name or (event.get("step", 0) <= step and event.get("event") != "end"):
             kept.append(line)
     return kept
 
@@ -62,14 +95,20 @@ class TensorBoard:
     """Training curves every `logging_steps`, evaluations when they come."""
 
     def __init__(self, folder: Path, logging_steps: int, resumed_step: int | None):
+        self.folder, self.logging_steps = str(folder), logging_steps
+        self.writer = self._opened(resumed_step)
+
+    def _opened(self, resumed_step: int | None) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter
 
         # Points after the step resumed from are purged, as lines are in events.jsonl; that step itself stays.
-        self.writer = SummaryWriter(str(folder), purge_step=None if resumed_step is None else resumed_step + 1)
-        self.logging_steps = logging_steps
+        return SummaryWriter(self.folder, purge_step=None if resumed_step is None else resumed_step + 1)
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, StepDone) and event.step % self.logging_steps == 0:
+        if isinstance(event, RolledBack):
+            self.writer.close()
+            self.writer = self._opened(event.step)
+        elif isinstance(event, StepDone) and event.step % self.logging_steps == 0:
             for name in ("loss", "learning_rate", "grad_norm"):
                 self.writer.add_scalar(f"train/{name}", getattr(event, name), event.step)
             self.writer.add_scalar("train/tokens_per_second", event.num_tokens / event.seconds, event.step)

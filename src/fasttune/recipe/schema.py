@@ -102,6 +102,12 @@ class Training(Section):
         "as any other, by its number of training rows. A table: from label name to weight, 1 for those it leaves out.",
         allowed="'balanced', a table from label name to a number above 0, or nothing (all rows alike)",
     )
+    divergence_policy: Literal["stop", "rollback"] = setting(
+        "stop",
+        "What to do at a loss or gradient that is not finite: end the run (exit code 6), or go back to the last "
+        "checkpoint and leave that batch out, five times at most.",
+        allowed="'stop' or 'rollback'",
+    )
     attention_dropout: Literal["auto"] | Annotated[Number, Field(ge=0, lt=1)] = setting(
         "auto",
         "Dropout on attention weights. `auto`: the model's own, or 0 where the attention kernel of the device has "

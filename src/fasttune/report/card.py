@@ -24,7 +24,7 @@ A {task} model, fine-tuned from `{model}` with fasttune.{labels}
 
 ## Data
 
-{data}
+{data}{incidents}
 
 ## Use
 
@@ -137,8 +137,11 @@ def card(
     results: Mapping[str, Any],
     data_report: Mapping[str, Any],
     environment: Mapping[str, Any],
+    incidents: Sequence[str] = (),
 ) -> str:
-    """Markdown; `results` as in all_results.json, the rest as in the files of that name."""
+    """Markdown; `results` as in all_results.json, `incidents` of training in words, the rest as in the files of that
+    name.
+    """
     split, scores = held_out_scores(results)
     front = yaml.safe_dump(front_matter(name, recipe, split, scores), sort_keys=False, allow_unicode=True)
     return TEMPLATE.format(
@@ -151,6 +154,7 @@ def card(
         split=split,
         scores="\n".join(f"| {metric} | {value:.4f} |" for metric, value in scores.items()),
         data=data_section(data_report),
+        incidents="".join(["\n\nIn training:\n", *(f"\n- {incident}" for incident in incidents)]) if incidents else "",
         recipe=dump(recipe).strip(),
         device=environment["device"]["value"],
         precision=environment["precision"]["value"],

@@ -1,0 +1,121 @@
+"""Runs that are killed at random instants and at every change of a file, and go on: what is lost, what is broken?
+
+    python benchmarks/kills.py [--random 500] [--core 0] [--stop-after 3000]
+
+Each trial starts `fasttune train ... --resume`, kills it, looks at the folder, and gives the same command again until
+it ends: the weights must then be those of a run that was never killed, to the byte. The random instants are uniform over
+the time of such a run. The result is kept after each trial; a campaign that was cut short goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from sides import ROOT, heading, machine
+
+sys.path.insert(0, str(ROOT / "tests"))
+from faulty import Fault, Server, make_recipe, sha256, train, trouble
+
+RESTARTS = 5
+SIGKILL = 9
+
+
+class Campaign:
+    def __init__(self, path: Path, server: Server, folder: Path):
+        self.path, self.server, self.folder = path, server, folder
+        self.trials: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+        self.recipe = make_recipe(folder)
+        calls = folder / "calls"
+        ended = server.run(
+            train(self.recipe, folder / "undisturbed"), Fault(str(folder / "undisturbed"), log=str(calls))
+        )
+        assert ended.code == 0, ended.output
+        self.expected, self.seconds = sha256(folder / "undisturbed"), ended.seconds
+        self.calls = [line.split()[1] for line in calls.read_text().splitlines()]
+        # Without the first evaluation's imports, which the server's forks pay once more each.
+        server.run(train(self.recipe, folder / "undisturbed-2"))
+
+    def try_one(self, kind: str, place: float, **how: Any) -> None:
+        if any((trial["kind"], trial["place"]) == (kind, place) for trial in self.trials):
+            return
+        run = self.folder / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        arguments = train(self.recipe, run)
+        killed = self.server.run(arguments, **how)
+        found = trouble(run)
+        codes = [killed.code]
+        while codes[-1] != 0 and len(codes) <= RESTARTS:
+            codes.append(self.server.run(arguments).code)
+        is_equal = codes[-1] == 0 and sha256(run) == self.expected
+        leftovers = [path.name for path in (run / "checkpoints").glob(".*")] if codes[-1] == 0 else []
+        self.trials.append(
+            {"kind": kind, "place": place, "codes": codes, "trouble": found, "equal": is_equal, "leftovers": leftovers}
+        )
+        self.path.write_text(json.dumps(self.trials))
+
+
+def summary(trials: list[dict[str, Any]], facts: dict[str, Any], calls: list[str]) -> str:
+    lines = ["# Kills", "", heading(facts), ""]
+    lines += [
+        "| kind | trials | killed before the end | visible, but corrupt | acknowledged, but lost "
+        "| went on by the same command | the same bytes at the end | leftovers |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for kind in dict.fromkeys(trial["kind"] for trial in trials):
+        own = [trial for trial in trials if trial["kind"] == kind]
+        corrupt, lost = (
+            sum(any(line.startswith(word) for line in t["trouble"]) for t in own) for word in ("visible", "ack")
+        )
+        lines.append(
+            f"| {kind} | {len(own)} | {sum(t['codes'][0] == -SIGKILL for t in own)} | {corrupt} | {lost} "
+            f"| {sum(t['codes'][1:] in ([], [0]) for t in own)} | {sum(t['equal'] for t in own)} "
+            f"| {sum(bool(t['leftovers']) for t in own)} |"
+        )
+    counts = {name: calls.count(name) for name in dict.fromkeys(calls)}
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    lines += ["", f"Changes of files in an undisturbed run (12 steps, 6 checkpoints): {len(calls)}: {said}."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--random", type=int, default=500)
+    parser.add_argument("--core", type=int)
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="this of so many parts, each with a core")
+    parser.add_argument("--stop-after", type=float, default=float("inf"), help="seconds")
+    arguments = parser.parse_args()
+    number, of = arguments.part
+    name = f"{date.today()}-kills"
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    own = path.with_suffix(f".{number}.json") if of > 1 else path
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, Server(Path(folder), arguments.core) as server:
+        campaign = Campaign(own, server, Path(folder))
+        run = str(Path(folder) / "run")
+        places = random.Random(0)
+        trials = [("random instant", round(places.uniform(0, campaign.seconds), 4)) for _ in range(arguments.random)]
+        trials += [("before each change of a file", at) for at in range(1, len(campaign.calls) + 1)]
+        for kind, place in trials[number::of]:
+            if time.monotonic() - begin > arguments.stop_after:
+                break
+            if kind == "random instant":
+                campaign.try_one(kind, place, signal=SIGKILL, after=place)
+            else:
+                campaign.try_one(kind, place, fault=Fault(run, at=int(place)))
+        calls = campaign.calls
+    known = [one for part in sorted(path.parent.glob(f"{name}*.json")) for one in json.loads(part.read_text())]
+    path.with_suffix(".md").write_text(summary(known, machine(), calls))
+    print(path.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The end of a run: its best weights as a plain Hugging Face model, their scores, predictions, results and card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fasttune.checkpoint.resume import open_checkpoint
+from fasttune.checkpoint.write import path_of
+from fasttune.distributed import is_main
+from fasttune.engine.flops import measured_peak, training_flops
+from fasttune.engine.pretrained import save_model
+from fasttune.environment import peak_memory_bytes
+from fasttune.errors import CheckpointError
+from fasttune.report.card import card
+from fasttune.run_folder import RESULT_PREFIX, read_json, write_json, write_json_lines, write_text
+from fasttune.session import Session
+from fasttune.tasks.reading import TRAIN, VALIDATION
+
+
+def publish(session: Session) -> int:
+    """Put the best weights (or the last, where none were kept) at the root; returns the step they are from."""
+    step, setup = session.state.step, session.setup
+    if session.keeps_best:
+        step = _take_best(session)
+    if session.signal is None:
+        why = f", the best by {session.metric.removeprefix('eval_')}" if session.keeps_best else ""
+        session.say(f"scoring the weights of step {step}{why}")
+        session.score(VALIDATION, step)  # tunes the task by these weights
+    if is_main():
+        for name, value in session.task.state().items():
+            setattr(setup.model.config, name, value)
+        save_model(session.folder.path, setup.model, setup.tokenizer)
+    return step
+
+
+def _take_best(session: Session) -> int:
+    """Load the weights of the best evaluation whose checkpoint is whole, or keep the last ones; returns their step."""
+    last = session.state.step
+    for evaluation in session.state.best_first(session.metric):
+        step = int(evaluation["step"])
+        if step == last:
+            break
+        try:
+            chosen = open_checkpoint(path_of(session.folder.checkpoints, step), session.run_id)
+        except CheckpointError as error:
+            if evaluation is session.state.best(session.metric):
+                session.say(f"the best weights, of step {step}, are not used: {error.problems[0].found}")
+            continue
+        session.setup.model.load_state_dict(chosen.tensors("model"))
+        return step
+    return last
+
+
+def finish(session: Session, step: int) -> dict[str, Any]:
+    """Score the published weights, those of `step`, on the held-out splits; write results, predictions, card."""
+    results = {"train": train_results(session)}
+    for split in session.splits.all():
+        if split.name == TRAIN:
+            continue
+        scored, store, task = session.score(split.name, step), session.stores[split.name], session.task
+        prefix = RESULT_PREFIX[split.name]
+        results[prefix] = {key.replace("eval_", f"{prefix}_", 1): value for key, value in scored.metrics.items()}
+        if is_main():
+            predictions = task.decode(scored.results, store, split.rows)
+            write_json_lines(session.folder.predictions(split.name), predictions)
+            for name, content in task.files(scored.results, store, split.rows).items():
+                write_json(session.folder.predictions_as(prefix, name), content)
+    everything = {key: value for metrics in results.values() for key, value in metrics.items()}
+    if is_main():
+        folder = session.folder
+        text = card(
+            name=folder.path.name,
+            recipe=session.recipe,
+            label_names=list(session.task.state().get("label2id", ())),
+            results=everything,
+            data_report=read_json(folder.data_report),
+            environment=read_json(folder.environment),
+            incidents=list(incidents(session)),
+        )
+        write_text(folder.card, text)
+        folder.write_results(results)
+    return everything
+
+
+def incidents(session: Session) -> Iterator[str]:
+    """What did not go smoothly in training, in words."""
+    state = session.state
+    if state.spikes:
+        steps = ", ".join(map(str, state.spikes[:10])) + (" ..." if len(state.spikes) > 10 else "")
+        yield f"the loss was far above the average of the steps before in {len(state.spikes)} steps ({steps})"
+    if state.skipped:
+        steps = ", ".join(map(str, state.skipped))
+        yield f"training diverged at steps {steps} and went on from a checkpoint before, without these batches"
+
+
+def train_results(session: Session) -> dict[str, float]:
+    state, store, setup = session.state, session.stores[TRAIN], session.setup
+    passes = state.num_tokens / store.num_tokens  # over the store, which of a stream is a sample
+    epochs = passes * len(store) / session.num_examples
+    seconds = max(state.seconds, 1e-9)
+    flops = training_flops(setup.model, store.sequence_lengths) * passes
+    peak = measured_peak(setup.accelerator.device, session.recipe.training.precision)
+    return {
+        "epoch": round(epochs, 6),
+        "train_loss": state.loss_sum / max(state.num_updates, 1),
+        "train_runtime": state.seconds,
+        "train_samples": session.num_examples,
+        "train_samples_per_second": len(store) * passes / seconds,
+        "train_steps_per_second": state.step / seconds,
+        "train_tokens_per_second": state.num_tokens / seconds,
+        "total_flos": flops,
+        "train_mfu": flops / seconds / peak,
+        "peak_memory_bytes": peak_memory_bytes(setup.accelerator.device),
+    }

@@ -1,0 +1,163 @@
+"""A harness for faults: runs of the command line that are killed, signalled, or whose disk fails at a chosen call.
+
+    with Server(folder) as server:
+        server.run(["train", ...], fault=Fault(under, at=17))     # killed before the 17th change of a file there
+        server.run(["train", ...], fault=Fault(under, at=1, error=errno.ENOSPC, times=30))
+        server.run(["train", ...], signal=signal.SIGTERM, after=0.8)
+
+Each run is a fork of a process that has loaded its libraries, and takes about a second with a tiny model. It takes
+Linux and gcc.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tiny import make_rows, save_tiny_model, write_csv
+
+from fasttune.checkpoint.resume import all_steps, newest_good
+from fasttune.checkpoint.verify import fault as fault_of
+from fasttune.checkpoint.write import path_of
+from fasttune.errors import CheckpointError
+from fasttune.run_folder import RunFolder, read_json
+
+SOURCE = Path(__file__).parent / "faults"
+CAN_RUN = sys.platform == "linux" and shutil.which("gcc") is not None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What `faults/shim.c` does to write, fsync, rename, unlink, mkdir and open below `folder`."""
+
+    folder: str
+    at: int = 0  # the number of the call, from 1
+    error: int = 0  # an errno; 0: killed
+    times: int = 1  # so many calls fail; 0: all from there
+    bytes: int = -1  # so many can be written before the disk is full
+    calls: str = ""  # only these, blanks between
+    until: str = ""  # once this file is there, nothing fails
+    log: str = ""  # where each call is told
+
+
+@dataclass(frozen=True)
+class Ended:
+    """`code` as subprocess has it (negative: killed by that signal), None where the run hung until its limit."""
+
+    code: int | None
+    output: str
+    seconds: float
+
+
+def built_shim(folder: Path) -> Path:
+    target = folder / "shim.so"
+    command = ["gcc", "-shared", "-fPIC", "-O2", "-o", str(target), str(SOURCE / "shim.c"), "-ldl"]
+    subprocess.run(command, check=True)
+    return target
+
+
+class Server:
+    def __init__(self, folder: Path, core: int | None = None):
+        """`core`: the only one that its runs use."""
+        environment = {**os.environ, "LD_PRELOAD": str(built_shim(folder)), "OMP_NUM_THREADS": "1"}
+        self.errors = (folder / "server.log").open("w")
+        command = [sys.executable, str(SOURCE / "server.py")]
+        if core is not None:
+            command = ["taskset", "-c", str(core), *command]
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
+        )
+        assert self._answer() == "ready"
+
+    def run(self, arguments: list[str], fault: Fault | None = None, **how: Any) -> Ended:
+        """`how`: signal and after (seconds, from the moment when the file `when` is there), limit, environment."""
+        assert self.process.stdin is not None
+        job = {"arguments": arguments, "fault": asdict(fault) if fault else None, **how}
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return Ended(**self._answer())
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the server ended; see {self.errors.name}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        self.errors.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def make_recipe(folder: Path, num_steps: int = 12, **training: Any) -> Path:
+    """A recipe of a run of about a second, with dropout, an evaluation every 4 and a checkpoint every 2 steps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = {
+        "model": str(save_tiny_model(folder / "model")),
+        "data": {"train": str(write_csv(folder / "reviews.csv", make_rows(80))), "validation_fraction": 0.25},
+        "training": {"max_steps": num_steps, "learning_rate": 1e-3, "precision": "fp32", "device": "cpu", **training},
+        "evaluation": {"eval_strategy": "steps", "eval_steps": 4},
+        "output": {"save_strategy": "steps", "save_steps": 2},
+        "tracking": {"report_to": "none"},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def train(recipe: Path, run: Path, *more: str) -> list[str]:
+    """The command line that serves for the first start and for every restart."""
+    return ["train", str(recipe), *more, "--output", str(run), "--resume"]
+
+
+def sha256(run: Path) -> str:
+    return hashlib.sha256(RunFolder(run).weights.read_bytes()).hexdigest()
+
+
+def trouble(run: Path) -> list[str]:
+    """Checkpoints that are visible and not whole, and those that were said to be saved and have no successor."""
+    folder = RunFolder(run)
+    if not folder.is_run:
+        return []
+    run_id = read_json(folder.environment)["run_id"]
+    found = []
+    for step in all_steps(folder.checkpoints):
+        problem = fault_of(path_of(folder.checkpoints, step), run_id)
+        if problem is not None:
+            found.append(f"visible, but corrupt: checkpoint-{step}: {problem}")
+    acknowledged = max((event["step"] for event in events(run) if is_saved(event)), default=0)
+    try:
+        newest, _ = newest_good(folder.checkpoints, run_id)
+    except CheckpointError:
+        newest = None
+    if acknowledged > (newest.step if newest else 0):
+        found.append(f"acknowledged, but lost: step {acknowledged}, the newest is {newest and newest.step}")
+    return found
+
+
+def is_saved(event: dict[str, Any]) -> bool:
+    return event["event"] == "checkpoint" and event["failure"] is None
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    """Whole lines of events.jsonl."""
+    path = RunFolder(run).events
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
