@@ -3,8 +3,8 @@
     python benchmarks/kills.py [--random 500] [--core 0] [--stop-after 3000]
 
 Each trial starts `fasttune train ... --resume`, kills it, looks at the folder, and gives the same command again until
-it ends: the weights must then be those of a run that was never killed, to the byte. The random instants are uniform over
-the time of such a run. The result is kept after each trial; a campaign that was cut short goes on where it stopped.
+it ends: the weights must then be those of a run that was never killed, to the byte. The random instants are uniform
+over the time of such a run. Each trial's result is kept; a campaign that was cut short goes on where it stopped.
 """
 
 from __future__ import annotations

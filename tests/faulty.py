@@ -15,8 +15,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from tiny import make_rows, save_tiny_model, write_csv
 from fasttune.checkpoint.resume import all_steps, newest_good
 from fasttune.checkpoint.verify import fault as fault_of
 from fasttune.checkpoint.write import path_of
+from fasttune.engine.events import Event, StepDone
 from fasttune.errors import CheckpointError
 from fasttune.run_folder import RunFolder, read_json
 
@@ -93,9 +96,7 @@ class Server:
         return json.loads(line)
 
     def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
+        self.process.communicate(timeout=60)
         self.errors.close()
 
     def __enter__(self) -> Server:
@@ -112,7 +113,7 @@ def make_recipe(folder: Path, num_steps: int = 12, **training: Any) -> Path:
         "model": str(save_tiny_model(folder / "model")),
         "data": {"train": str(write_csv(folder / "reviews.csv", make_rows(80))), "validation_fraction": 0.25},
         "training": {"max_steps": num_steps, "learning_rate": 1e-3, "precision": "fp32", "device": "cpu", **training},
-        "evaluation": {"eval_strategy": "steps", "eval_steps": 4},
+        "evaluation": {"eval_strategy": "steps", "eval_steps": 4, "metric_for_best_model": "loss"},
         "output": {"save_strategy": "steps", "save_steps": 2},
         "tracking": {"report_to": "none"},
     }
@@ -127,7 +128,29 @@ def train(recipe: Path, run: Path, *more: str) -> list[str]:
 
 
 def sha256(run: Path) -> str:
-    return hashlib.sha256(RunFolder(run).weights.read_bytes()).hexdigest()
+    """Of what a run ends with: the published weights, the last weights and moments, the predictions."""
+    folder = RunFolder(run)
+    last = path_of(folder.checkpoints, all_steps(folder.checkpoints)[-1])
+    digest = hashlib.sha256(last.name.encode())
+    files = (
+        folder.weights,
+        last / "model.safetensors",
+        last / "optimizer.safetensors",
+        folder.predictions("validation"),
+    )
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def stop_at(step: int, here: bool = True) -> Callable[[Event], None]:
+    """An observer that asks for a stop as a scheduler does; `here`: in this process of several."""
+
+    def observer(event: Event) -> None:
+        if here and isinstance(event, StepDone) and event.step == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    return observer
 
 
 def trouble(run: Path) -> list[str]:

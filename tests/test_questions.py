@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from tiny import write_csv, write_jsonl
+from tiny import make_questions, write_csv, write_jsonl
 
 import fasttune
 from fasttune import cli
@@ -21,24 +20,6 @@ from fasttune import recipe as recipes
 from fasttune.tasks.prepare import read_splits
 
 Row = dict[str, Any]
-
-
-def make_questions(num_rows: int, unanswered: float = 0.0, seed: int = 0, longest: int = 90) -> list[Row]:
-    """Learnable: the answer is `great`, with the word `food` behind it where that stands there."""
-    rng = random.Random(seed)
-    rows = []
-    for number in range(num_rows):
-        words = [f"w{rng.randrange(60)}" for _ in range(rng.randint(5, longest))]
-        answer = rng.choice(["great", "great food"])
-        texts, starts = [], []
-        if rng.random() >= unanswered:
-            place = rng.randint(0, len(words))
-            texts, starts = [answer], [len(" ".join([*words[:place], ""])) if place else 0]
-            words[place:place] = answer.split()
-        answers = {"text": texts, "answer_start": starts}
-        context = " ".join(words)
-        rows.append({"id": f"q{number}", "question": "what was good", "context": context, "answers": answers})
-    return rows
 
 
 def as_squad(rows: list[Row]) -> Row:

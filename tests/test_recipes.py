@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_questions import make_questions
-from tiny import make_rows, write_jsonl
+from tiny import make_questions, make_rows, write_jsonl
 
 import fasttune
 from fasttune import recipe as recipes

@@ -6,6 +6,7 @@ import csv
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -49,6 +50,41 @@ def make_rows(num_rows: int, seed: int = 0, longest: int = 30) -> list[dict[str,
         words = [f"w{rng.randrange(60)}" for _ in range(rng.randint(1, longest))]
         cut = rng.randint(0, len(words))
         rows.append({"text": " ".join([*words[:cut], *core, *words[cut:]]), "label": label})
+    return rows
+
+
+def make_questions(num_rows: int, unanswered: float = 0.0, seed: int = 0, longest: int = 90) -> list[dict[str, Any]]:
+    """Learnable: the answer is `great`, with the word `food` behind it where that stands there."""
+    rng = random.Random(seed)
+    rows = []
+    for number in range(num_rows):
+        words = [f"w{rng.randrange(60)}" for _ in range(rng.randint(5, longest))]
+        answer = rng.choice(["great", "great food"])
+        texts, starts = [], []
+        if rng.random() >= unanswered:
+            place = rng.randint(0, len(words))
+            texts, starts = [answer], [len(" ".join([*words[:place], ""])) if place else 0]
+            words[place:place] = answer.split()
+        answers = {"text": texts, "answer_start": starts}
+        context = " ".join(words)
+        rows.append({"id": f"q{number}", "question": "what was good", "context": context, "answers": answers})
+    return rows
+
+
+def make_sentences(num_rows: int) -> list[dict[str, Any]]:
+    """Learnable: `good` and what is `food` or `room` behind it is an entity; rows longer than the model among them."""
+    rng = random.Random(3)
+    rows = []
+    for number in range(num_rows):
+        words, tags = [], []
+        for _ in range(rng.randint(3, 25) if number % 10 else 90):
+            if rng.random() < 0.2:
+                words += ["good", rng.choice(["food", "room"])]
+                tags += ["B-THING", "I-THING"]
+            else:
+                words.append(f"w{rng.randrange(60)}")
+                tags.append("O")
+        rows.append({"id": f"r{number}", "tokens": words, "ner_tags": tags})
     return rows
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -58,14 +59,30 @@ def caught() -> Iterator[None]:
     if hasattr(signal, "SIGHUP"):
         handlers[signal.SIGHUP] = lambda number, frame: None
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    told, sys.unraisablehook = sys.unraisablehook, _raise_again(sys.unraisablehook)
     is_outermost = previous[signal.SIGINT] is not _note
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = told
         if is_outermost:
             _noted = None
+
+
+def _raise_again(otherwise: Callable[[sys.UnraisableHookArgs], object]) -> Callable[[sys.UnraisableHookArgs], None]:
+    """For an exception that Python drops, as it does in a finaliser: the signal comes again a moment later."""
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        global _noted
+        if isinstance(dropped.exc_value, Stopped):
+            number, _noted = dropped.exc_value.number, None
+            threading.Timer(0.01, signal.raise_signal, [number]).start()
+        else:
+            otherwise(dropped)
+
+    return hook
 
 
 @contextmanager

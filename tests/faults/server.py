@@ -26,22 +26,24 @@ SHIM = ctypes.CDLL(None)
 
 def child(job: dict, output: str) -> None:
     """Never returns."""
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.environ.update(job.get("environment") or {})
-    fault = job.get("fault")
-    if fault:
-        numbers = [ctypes.c_long(fault[name]) for name in ("at", "error", "times", "bytes")]
-        numbers[1] = ctypes.c_int(fault["error"])
-        folder, calls, until, log = (fault[name].encode() for name in ("folder", "calls", "until", "log"))
-        SHIM.fault_arm(folder, calls, *numbers, until, log)
-    sys.argv = ["fasttune", *job["arguments"]]
     code = 70
     try:
+        descriptor = os.open(output, os.O_WRONLY)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.environ.update(job.get("environment") or {})
+        fault = job.get("fault")
+        if fault:
+            at, error, times, room = (fault[name] for name in ("at", "error", "times", "bytes"))
+            folder, calls, until, log = (fault[name].encode() for name in ("folder", "calls", "until", "log"))
+            numbers = (ctypes.c_long(at), ctypes.c_int(error), ctypes.c_long(times), ctypes.c_long(room))
+            SHIM.fault_arm(folder, calls, *numbers, until, log)
+        sys.argv = ["fasttune", *job["arguments"]]
         main()
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else 0
+    except KeyboardInterrupt:
+        code = 130
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -50,7 +52,8 @@ def child(job: dict, output: str) -> None:
 
 def run(job: dict) -> dict:
     begin = time.monotonic()
-    output = tempfile.mktemp(prefix="fasttune-server-")
+    descriptor, output = tempfile.mkstemp(prefix="fasttune-server-")
+    os.close(descriptor)
     number = os.fork()
     if number == 0:
         child(job, output)

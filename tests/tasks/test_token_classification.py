@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tiny import tiny_config, tiny_tokenizer, write_jsonl
+from tiny import make_sentences, tiny_config, tiny_tokenizer, write_jsonl
 
 import fasttune
 from fasttune import cli
@@ -135,23 +135,6 @@ def test_unknown_tags_and_inputs_are_refused() -> None:
         ["so", ",", "so"],
         ["U.S.", "w"],
     ]
-
-
-def make_sentences(num_rows: int) -> list[dict[str, Any]]:
-    """Learnable: `good` and what is `food` or `room` behind it is an entity; rows longer than the model among them."""
-    rng = random.Random(3)
-    rows = []
-    for number in range(num_rows):
-        words, tags = [], []
-        for _ in range(rng.randint(3, 25) if number % 10 else 90):
-            if rng.random() < 0.2:
-                words += ["good", rng.choice(["food", "room"])]
-                tags += ["B-THING", "I-THING"]
-            else:
-                words.append(f"w{rng.randrange(60)}")
-                tags.append("O")
-        rows.append({"id": f"r{number}", "tokens": words, "ner_tags": tags})
-    return rows
 
 
 def test_from_file_to_entities(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ class Writer:
                     found=self.failed.failure or "",
                     expected="a place for the checkpoint",
                     hint=f"make room or mend the disk, then go on from {self._last_good()}: the same command, --resume",
-                    code="E511",
+                    code="E522",
                 )
             )
 

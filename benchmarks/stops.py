@@ -1,0 +1,170 @@
+"""Signals at random instants: does a run stop soon, with the right exit code, and go on to the same end?
+
+    python benchmarks/stops.py [--trials 100] [--with-two 20]
+
+One process is told at an instant that is uniform over the time of a run, from its first line of Python to its last; of
+two processes (torchrun, gloo) one is told. The same command is then given until it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sides import ROOT, heading, machine
+
+sys.path.insert(0, str(ROOT / "tests"))
+from faulty import Server, make_recipe, sha256, train, trouble
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
+LIMIT = 120.0  # seconds until a run counts as hung
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fasttune"]
+
+
+def one_process(server: Server, folder: Path, trials: int) -> list[dict[str, Any]]:
+    recipe, places, found = make_recipe(folder), random.Random(1), []
+    undisturbed = server.run(train(recipe, folder / "undisturbed"))
+    seconds = min(undisturbed.seconds, server.run(train(recipe, folder / "again")).seconds)
+    expected = sha256(folder / "undisturbed")
+    for _ in range(trials):
+        number, after = places.choice(list(CODES)), places.uniform(0.0, seconds)
+        run = folder / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        ended = server.run(train(recipe, run), signal=number, after=after, limit=LIMIT)
+        problems = trouble(run)
+        said = "resume with: " in ended.output and "Traceback" not in ended.output
+        again = server.run(train(recipe, run), limit=LIMIT)
+        found.append(
+            {
+                "processes": 1,
+                "signal": number.name,
+                "after": round(after, 3),
+                "code": ended.code,
+                # Killed by the signal itself where the interpreter had not come to fasttune yet.
+                "right": (ended.code in (CODES[number], 0) and (said or ended.code == 0)) or ended.code == -number,
+                "seconds_to_stop": round(ended.seconds - after, 3),
+                "trouble": problems,
+                "same_end": again.code == 0 and sha256(run) == expected,
+            }
+        )
+        print(found[-1], flush=True)
+    return found
+
+
+def two_processes(folder: Path, trials: int) -> list[dict[str, Any]]:
+    recipe, places, found = make_recipe(folder, num_steps=60), random.Random(2), []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    expected = ""
+    for trial in range(trials + 1):
+        run = folder / f"run-{trial}"
+        arguments = [*LAUNCH, *train(recipe, run)]
+        number, begin = places.choice([signal.SIGTERM, signal.SIGUSR1]), time.monotonic()
+        output = folder / "output"
+        with (
+            output.open("w") as file,
+            subprocess.Popen(arguments, env=environment, stdout=file, stderr=file) as launcher,
+        ):
+            if trial == 0:  # undisturbed
+                launcher.wait(LIMIT)
+                expected = sha256(run)
+                continue
+            ranks = workers_of(launcher)
+            after = wait_until_some_phase(run, places)
+            told, moment = places.choice(ranks), time.monotonic()
+            if told.is_running():
+                told.send_signal(number)
+            try:
+                code = launcher.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                code = None
+                launcher.kill()
+        stopped = time.monotonic() - moment
+        problems = trouble(run)
+        again = subprocess.run(arguments, env=environment, capture_output=True, timeout=LIMIT)
+        text = output.read_text(errors="replace")
+        found.append(
+            {
+                "processes": 2,
+                "signal": number.name,
+                "after": f"{moment - begin:.1f} s, {after}",
+                "code": code,
+                # torchrun's own exit code is 1 where a worker's is not 0; the workers' stand in its report.
+                "right": code is not None and (code == 0 or f"exitcode  : {CODES[number]}" in text or "SIG" in text),
+                "seconds_to_stop": round(stopped, 3),
+                "trouble": problems,
+                "same_end": again.returncode == 0 and sha256(run) == expected,
+            }
+        )
+        print(found[-1], flush=True)
+        shutil.rmtree(run)
+    return found
+
+
+def workers_of(launcher: subprocess.Popen) -> list[psutil.Process]:
+    while len(found := psutil.Process(launcher.pid).children()) < 2:
+        time.sleep(0.05)
+    return found
+
+
+def wait_until_some_phase(run: Path, places: random.Random) -> str:
+    """Import, reading, training or what comes after it."""
+    phase = places.choice(["import", "reading", "training", "training", "training", "end"])
+    if phase == "import":
+        time.sleep(places.uniform(0.5, 3.0))
+    until = {"reading": run / ".lock", "training": run / "events.jsonl", "end": run / "model.safetensors"}.get(phase)
+    begin = time.monotonic()
+    while until is not None and not until.exists() and time.monotonic() - begin < LIMIT:
+        time.sleep(0.005)
+    if phase == "training":
+        time.sleep(places.uniform(0.0, 1.0))
+    return phase
+
+
+def summary(trials: list[dict[str, Any]], facts: dict[str, Any]) -> str:
+    lines = ["# Signals", "", heading(facts), ""]
+    lines += [
+        "| processes | signal | trials | hung | right exit code | over before it came "
+        "| seconds to stop, median and most | broken or lost checkpoints | same end by the same command |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key in sorted({(trial["processes"], trial["signal"]) for trial in trials}):
+        own = [trial for trial in trials if (trial["processes"], trial["signal"]) == key]
+        seconds = sorted(trial["seconds_to_stop"] for trial in own if trial["code"] != 0) or [0.0]
+        lines.append(
+            f"| {key[0]} | {key[1]} | {len(own)} | {sum(trial['code'] is None for trial in own)} "
+            f"| {sum(trial['right'] for trial in own)} | {sum(trial['code'] == 0 for trial in own)} "
+            f"| {seconds[len(seconds) // 2]:.2f}, {seconds[-1]:.2f} | {sum(bool(trial['trouble']) for trial in own)} "
+            f"| {sum(trial['same_end'] for trial in own)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--with-two", type=int, default=20)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        with Server(Path(folder)) as server:
+            found = one_process(server, Path(folder) / "one", arguments.trials)
+        found += two_processes(Path(folder) / "two", arguments.with_two)
+    path = ROOT / "benchmarks" / "results" / f"{date.today()}-stops"
+    path.with_suffix(".json").write_text(json.dumps(found, indent=1))
+    path.with_suffix(".md").write_text(summary(found, machine()))
+    print(path.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main()

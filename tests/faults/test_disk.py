@@ -1,0 +1,132 @@
+"""A disk that fails while a run writes to it, and processes that are killed at a change of a file."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from faulty import Fault, Server, events, sha256, train, trouble
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def calls(place: Path, server: Server, recipe: Path) -> list[str]:
+    """Every change of a file in an undisturbed run: its kind and the file below the run."""
+    log, run = place / "calls", place / "watched"
+    ended = server.run(train(recipe, run), Fault(str(run), log=str(log)))
+    assert ended.code == 0, ended.output
+    return [line.partition(" ")[2] for line in log.read_text().splitlines()]
+
+
+def first(calls: list[str], *words: str) -> int:
+    """The number of the first call that names all of these."""
+    return next(number for number, call in enumerate(calls, start=1) if all(word in call for word in words))
+
+
+# benchmarks/kills.py has all of them
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("open", ".recipe.yaml"),
+        ("mkdir", "/checkpoints"),
+        ("write", "checkpoint-4.staged"),
+        ("open", "checkpoint-4.staged/manifest.json"),
+        ("rename", "checkpoint-4.staged"),
+        ("unlink", "checkpoint-2.deleted/model.safetensors"),
+        ("unlink", "checkpoint-2.deleted"),
+        ("write", "/.all_results.json"),
+    ],
+    ids=" ".join,
+)
+def test_killed_before_a_change_of_a_file(
+    place: Path, server: Server, recipe: Path, calls: list[str], expected: str, words: tuple[str, ...]
+) -> None:
+    run = place / "killed"
+    shutil.rmtree(run, ignore_errors=True)
+    killed = server.run(train(recipe, run), Fault(str(run), at=first(calls, *words)))
+    assert killed.code == -9 and trouble(run) == []
+    assert server.run(train(recipe, run)).code == 0
+    assert sha256(run) == expected
+    assert [path.name for path in (run / "checkpoints").glob(".*")] == []
+
+
+FAILURES = {
+    errno.ENOSPC: "the disk is full (ENOSPC",
+    errno.EDQUOT: "the quota of the disk is used up (EDQUOT",
+    errno.EIO: "the disk reports an error (EIO",
+    errno.EROFS: "the file system is read-only (EROFS",
+    errno.EACCES: "no right to write there (EACCES",
+}
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=errno.errorcode.get)
+def test_a_checkpoint_that_cannot_be_written_is_named_and_training_goes_on(
+    place: Path, server: Server, recipe: Path, calls: list[str], expected: str, error: int
+) -> None:
+    run = place / f"failed-{error}"
+    at = first(calls, "mkdir", "checkpoint-6.staged")
+    ended = server.run(train(recipe, run), Fault(str(run / "checkpoints"), at=at - before(calls), error=error, times=8))
+    assert ended.code == 0, ended.output
+    assert f"could not be written, trying again: {FAILURES[error]}" in ended.output
+    failed = [event["step"] for event in events(run) if event["event"] == "checkpoint" and event["failure"]]
+    assert set(failed) == {6}
+    assert sha256(run) == expected and trouble(run) == []
+    assert [path.name for path in (run / "checkpoints").glob(".*")] == []
+
+
+def before(calls: list[str]) -> int:
+    """Calls that come before those below checkpoints/."""
+    return first(calls, "/checkpoints") - 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_a_disk_that_fills_up_in_the_middle_of_a_file(
+    place: Path, server: Server, recipe: Path, undisturbed: Path, expected: str, share: float
+) -> None:
+    """From there on nothing can be written: the last good checkpoint stays, and is named; with room the run goes on."""
+    run = place / "full"
+    shutil.rmtree(run, ignore_errors=True)
+    whole = sum(path.stat().st_size for path in (undisturbed / "checkpoints" / "checkpoint-12").iterdir())
+    room = int((2 + share) * whole)
+    ended = server.run(train(recipe, run), Fault(str(run / "checkpoints"), bytes=room))
+    assert ended.code == 5, ended.output
+    assert "E522" in ended.output and "go on from checkpoint-4: the same command, --resume" in ended.output
+    assert "Traceback" not in ended.output and trouble(run) == []
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-2", "checkpoint-4"]
+    assert server.run(train(recipe, run)).code == 0
+    assert sha256(run) == expected
+
+
+def test_a_log_that_cannot_be_written_is_written_later(
+    place: Path, server: Server, recipe: Path, calls: list[str], expected: str
+) -> None:
+    run = place / "log"
+    ended = server.run(train(recipe, run), Fault(str(run / "events.jsonl"), at=3, error=errno.ENOSPC, times=6))
+    assert ended.code == 0 and ended.output.count("events.jsonl could not be written") == 1
+    assert [event["step"] for event in events(run) if event["event"] == "step"] == list(range(1, 13))
+    assert sha256(run) == expected
+
+
+def test_a_file_system_that_cannot_rename(place: Path, server: Server, recipe: Path, expected: str) -> None:
+    run = place / "rename"
+    ended = server.run(
+        train(recipe, run), Fault(str(run / "checkpoints"), at=1, error=errno.EXDEV, times=0, calls="rename")
+    )
+    assert ended.code == 5 and "the file system cannot rename a folder (EXDEV" in ended.output
+    assert server.run(train(recipe, run)).code == 0 and sha256(run) == expected
+
+
+def test_too_little_room_is_said_before_the_start(
+    server: Server, recipe: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fasttune.checkpoint import space
+    from fasttune.errors import EnvironmentProblem
+
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda place: SimpleNamespace(free=10**9))
+    space.check_space(place / "new" / "run", 10**9)
+    with pytest.raises(EnvironmentProblem, match=r"E512 disk of .*/new/run: found 1.00 GB free, expected 2.00 GB"):
+        space.check_space(place / "new" / "run", 2 * 10**9)

@@ -1,0 +1,51 @@
+"""A run that was stopped at any step ends as one that was not: weights, moments, logs, predictions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from exact import NUM_STEPS, TASKS, make_recipes, try_all_stops
+
+TWO_RANKS = """
+import json, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+from exact import NUM_STEPS, make_recipes, try_all_stops
+from fasttune import distributed
+distributed.join("cpu")
+folder = Path(sys.argv[2])
+recipe = make_recipes(folder)["text-classification"]
+found = try_all_stops(recipe, folder, "fp32", 2, range(2, NUM_STEPS, 3), here=not distributed.is_main())
+if distributed.is_main():
+    (folder / "found.json").write_text(json.dumps(found))
+torch.distributed.destroy_process_group()
+"""
+
+
+# benchmarks/resumes.py stops at every step, with 1, 2 and 4 micro-batches, and with two processes
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("precision", "num_microbatches"), [("fp32", 2), ("bf16", 1)])
+def test_every_task(task: str, precision: str, num_microbatches: int, tmp_path: Path) -> None:
+    recipe = make_recipes(tmp_path)[task]
+    found = try_all_stops(recipe, tmp_path, precision, num_microbatches, range(2, NUM_STEPS, 3))
+    assert found == {2: [], 5: []}
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = tmp_path / "two.py"
+    script.write_text(TWO_RANKS)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(script), str(Path(__file__).parents[1]), str(tmp_path / "place")],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "place" / "found.json").read_text() == '{"2": [], "5": []}'

@@ -1,0 +1,109 @@
+"""A run that makes no progress ends with a report; a person is told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty import events, make_recipe
+
+import fasttune
+from fasttune.errors import DataError
+from fasttune.observers import watchdog
+from fasttune.observers.alerts import VARIABLE
+from fasttune.observers.watchdog import Watchdog
+
+HANGING = """
+import sys, time
+from fasttune.observers import watchdog
+watchdog.LEAST, watchdog.TICK = 1.0, 0.1
+import fasttune
+def stuck_in_a_rank(event):
+    if event.name == "step" and event.step == 7:
+        time.sleep(600)
+fasttune.fit(sys.argv[1], output=sys.argv[2], progress=False, observers=[stuck_in_a_rank])
+"""
+
+
+@pytest.mark.slow
+def test_a_hang_is_ended_with_what_every_thread_did(tmp_path: Path) -> None:
+    recipe, run = make_recipe(tmp_path), tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING, str(recipe), str(run)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 5
+    assert "no progress for 1 s, after step 7" in done.stderr and "go on with the same command" in done.stderr
+    report = (run / "hang-0.txt").read_text()
+    assert "in stuck_in_a_rank" in report and "in _watch" in report, "all threads"
+    rows = report.partition("rows of the next: ")[2].splitlines()[0].split(", ")
+    assert len(rows) == 4, "the last of an epoch of 60"
+    resumed = fasttune.fit(recipe, output=run, progress=False, resume=True)
+    assert [event["step"] for event in events(resumed.folder) if event["event"] == "step"] == list(range(1, 13))
+
+
+def test_the_limit_follows_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    dog = Watchdog()
+    assert dog.limit == watchdog.PATIENCE, "the first step compiles and allocates"
+    for seconds in (1.0, 1.0, 30.0):
+        dog.step(
+            fasttune.engine.events.StepDone(
+                step=1, epoch=0, loss=0, learning_rate=0, grad_norm=0, num_tokens=1, num_microbatches=1, seconds=seconds
+            )
+        )
+    assert dog.limit == watchdog.LEAST, "ten times the median, or a minute"
+    dog.recent.extend([30.0] * 10)
+    dog.alive()
+    assert dog.limit == 300
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """A service on this machine that takes alerts, and what it was told."""
+    messages: list[dict[str, Any]] = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv(VARIABLE, f"json://user:canary@127.0.0.1:{server.server_port}/")
+        yield messages
+        server.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_person_is_told_of_end_and_failure(
+    recipe: Path, tmp_path: Path, told: list[dict[str, Any]], capfd: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("apprise")
+    run = fasttune.fit(recipe, output=tmp_path / "run")
+    assert [message["title"] for message in told] == ["fasttune: run ended"]
+    assert told[0]["message"].startswith("all 12 steps done") and "eval_accuracy" in told[0]["message"]
+    with pytest.raises(DataError):
+        fasttune.fit(recipe, output=tmp_path / "other", data={"train": "nowhere.csv"})
+    assert told[1]["title"] == "fasttune: recipe failed" and "nowhere.csv" in told[1]["message"]
+    written = [path.read_bytes() for path in run.folder.rglob("*") if path.is_file()]
+    assert not any(b"canary" in content for content in written) and "canary" not in capfd.readouterr().err
+
+
+def test_an_alert_that_fails_is_said_and_ends_nothing(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("apprise")
+    monkeypatch.setenv(VARIABLE, "nonsense://canary")
+    assert fasttune.fit(recipe, output=tmp_path / "run", training={"max_steps": 1}).is_complete
+    said = capsys.readouterr().err
+    assert "warning: 1 of 1 addresses in FASTTUNE_ALERTS are none that apprise knows" in said and "canary" not in said
