@@ -257,6 +257,10 @@ def test_long_texts_are_cut_and_said_to_be(here: Path, capsys: pytest.CaptureFix
 
 # --- what is refused ------------------------------------------------------------------------------------------------
 
+CONVERT_HINT = (
+    '\n  hint: if you trust whoever made them: python -c "from transformers import AutoModel as M, AutoTokenizer as T; '
+    "[C.from_pretrained('pickled').save_pretrained('converted') for C in (M, T)]\", then model=converted"
+)
 HUB_HINT = "\n  hint: model=embedded needs no download; offline, give the path of a folder"
 REFUSED = {
     "a missing recipe": (
@@ -384,13 +388,13 @@ REFUSED = {
         ["train", "reviews.csv", *SETTINGS, "model=no_weights", "--output", "new"],
         5,
         "E404 model no_weights: found Error no file named model.safetensors found in directory no_weights, "
-        "expected weights in model.safetensors; pickle weights are never read" + HUB_HINT,
+        "expected weights in model.safetensors; pickle weights are never read, they can run any code" + HUB_HINT,
     ),
     "a model of pickled weights": (
         ["train", "reviews.csv", *SETTINGS, "model=pickled", "--output", "new"],
         5,
         "E404 model pickled: found Error no file named model.safetensors found in directory pickled, "
-        "expected weights in model.safetensors; pickle weights are never read" + HUB_HINT,
+        "expected weights in model.safetensors; pickle weights are never read, they can run any code" + CONVERT_HINT,
     ),
     "weights that are damaged": (
         ["train", "reviews.csv", *SETTINGS, "model=damaged", "--output", "new"],

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fasttune.checkpoint import newest_good
+from fasttune.checkpoint import newest_good, prune
 from fasttune.checkpoint.space import check_space, needed_bytes
 from fasttune.data.token_store import TokenStore
 from fasttune.distributed import from_main, is_main, main_first
@@ -310,6 +310,8 @@ def _go_on(session: Session) -> None:
     session.checkpoint, passed_over = newest_good(folder.checkpoints, session.run_id)
     for line in passed_over:
         session.say(line)
+    if is_main():
+        prune(folder.checkpoints, None, set(), session.run_id)  # what a killed process left of one
     if session.checkpoint is None:
         session.say("no checkpoint yet: starting from the beginning")
         return

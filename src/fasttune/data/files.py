@@ -129,7 +129,18 @@ def plain_table(table: pa.Table, where: str) -> pa.Table:
     if twice:
         found = f"two columns named {shown(twice[0])}"
         raise DataError(Problem(code="E113", where=where, found=found, expected="a different name for each column"))
-    return without_dictionaries(table)
+    return without_dictionaries(table if _is_understood(table) else table.replace_schema_metadata(None))
+
+
+def _is_understood(table: pa.Table) -> bool:
+    """Whether what a program noted about the columns, such as label names, is what `datasets` would write."""
+    import datasets
+
+    try:
+        datasets.Features.from_arrow_schema(table.schema)
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return False
+    return True
 
 
 def _arrow_reader(file: Any, magic: bytes) -> Any:

@@ -5,6 +5,7 @@ Weights are read from safetensors only, always as fp32, and no code from a model
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from fasttune.errors import EnvironmentProblem, Problem
 from fasttune.starter.model import EMBEDDED_MODEL, embedded_model_path
@@ -27,6 +29,23 @@ from fasttune.starter.model import EMBEDDED_MODEL, embedded_model_path
 ATTENTION_DROPOUT_FIELDS = ("attention_probs_dropout_prob", "attention_dropout")
 # RoBERTa and its relatives number positions from pad_token_id + 1.
 NUMBERED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+CONVERT = (
+    'python -c "from transformers import AutoModel as M, AutoTokenizer as T; '
+    "[C.from_pretrained('{name}').save_pretrained('converted') for C in (M, T)]\", then model=converted"
+)
+# What transformers raises for files that are not those of a model, by accident or on purpose.
+NOT_A_MODEL = (
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ImportError,
+    RuntimeError,  # and RecursionError
+    MemoryError,
+    SafetensorError,
+    StrictDataclassError,
+)
 # A length that a tokenizer reports when it knows none.
 NO_LIMIT = 10**6
 
@@ -55,14 +74,23 @@ def _explained(name: str) -> Iterator[None]:
         if is_local and name != EMBEDDED_MODEL and not Path(name).expanduser().is_dir():
             raise FileNotFoundError("no such folder")
         yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError, StrictDataclassError) as error:
+    except NOT_A_MODEL as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
+        hint = "model=embedded needs no download; offline, give the path of a folder"
+        if isinstance(error, MemoryError | RecursionError):
+            said = [f"files that cannot be read ({type(error).__name__})"]
         if "trust_remote_code" in str(error):
             expected, code = "a model whose code is part of transformers; code of a model folder is never run", "E405"
+            hint = "a model of another family, such as model=google-bert/bert-base-uncased"
         elif isinstance(error, SafetensorError):
             expected, code = "a model.safetensors that is whole", "E404"
         elif "pytorch_model" in str(error) or "safetensors" in str(error):
-            expected, code = "weights in model.safetensors; pickle weights are never read", "E404"
+            expected, code = (
+                "weights in model.safetensors; pickle weights are never read, they can run any code",
+                "E404",
+            )
+            if not is_local or any(Path(name).expanduser().glob("*.bin")):
+                hint = f"if you trust whoever made them: {CONVERT.format(name=name)}"
         else:
             expected, code = "a folder with a Hugging Face model" if is_local else "a model of the hub", "E401"
         raise EnvironmentProblem(
@@ -70,7 +98,7 @@ def _explained(name: str) -> Iterator[None]:
                 where=f"model {name}",
                 found=said[0][:200].rstrip(" ."),
                 expected=expected,
-                hint="model=embedded needs no download; offline, give the path of a folder",
+                hint=hint,
                 code=code,
             )
         ) from error
@@ -155,6 +183,8 @@ def load_model(
     for field, value in state.items():
         setattr(config, field, value)
     own = {field: getattr(config, field) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)}
+    vars(config).pop("transformers_weights", None)  # the name of another file, which may be a pickle
+    _check_index(name)
     if attention_dropout is not None:
         for field in own:
             setattr(config, field, attention_dropout)
@@ -180,6 +210,16 @@ def load_model(
     new_weights = sorted({*info["missing_keys"], *mismatched})
     _check_encoder(name, model, new_weights)
     return Loaded(model, new_weights)
+
+
+def _check_index(name: str) -> None:
+    """transformers reads the parts of weights that an index names by whatever reader their names ask for."""
+    with _explained(name), quiet_transformers():
+        index = cached_file(resolve(name), SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
+        parts = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()) if index else set()
+        for part in parts:
+            if not str(part).endswith(".safetensors") or Path(part).name != part:
+                raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} names {part!r}, which is no safetensors file beside it")
 
 
 def _check_encoder(name: str, model: PreTrainedModel, new_weights: list[str]) -> None:

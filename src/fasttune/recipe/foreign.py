@@ -174,7 +174,12 @@ VALUES |= {
 }
 
 SECRET_NAME = re.compile(r"(^|_)(token|passw(or)?d|secret|api_?key|access_?key|credentials?)($|_)", re.IGNORECASE)
-SECRET_TEXT = re.compile(r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/\s@]+:[^/\s@]+(?=@)")
+# A token of the hub, a password in an address, or one of what signs an address for whoever holds it.
+SECRET_TEXT = re.compile(
+    r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/\s@]+:[^/\s@]+(?=@)"
+    r"|(?<=[?&])[^=&\s]*(?:token|signature|secret|passw|credential|api_?key|access_?key|\bsig\b)[^=&\s]*=[^&\s]+",
+    re.IGNORECASE,
+)
 SECRET_HINT = "put the token in HF_TOKEN: export HF_TOKEN=... in the shell; the recipe is saved and shared"
 
 
