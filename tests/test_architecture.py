@@ -27,7 +27,7 @@ ROWS = [
     {"predictor", "preflight"},
     {"display"},
     {"api"},
-    {"doctor"},
+    {"doctor", "restarts"},
     {"cli", "serving", "testing"},
     {"__main__", "__init__"},
 ]

@@ -193,3 +193,41 @@ def test_a_stream_is_looked_at_and_checked_by_a_sample(place: Path, tiny_model: 
     checked = fasttune.check(recipe_of(place, tiny_model))
     assert checked.forecast.num_steps == NUM_STEPS
     assert any("read as they are needed" in note for note in checked.report["notes"])
+
+
+def bad_rows(event_lines: list[dict]) -> list[str]:
+    return [line["row"].partition(": E")[2][:3] for line in event_lines if line["event"] == "row_skipped"]
+
+
+def test_bad_rows_are_left_out_up_to_a_number(
+    place: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rows = [json.dumps(row) for row in make_rows(2000)]  # several blocks; what is bad is not in the sample
+    clean = tmp_path / "clean.jsonl"
+    clean.write_text("\n".join(rows) + "\n")
+    dirty = tmp_path / "dirty.jsonl"
+    bad = ['{"text": "w1 good", "label": ', '{"text": "", "label": "positive"}', '{"text": "w2", "label": "maybe"}']
+    dirty.write_text("\n".join([*rows[:20], bad[0], *rows[20:50], bad[1], bad[2], *rows[50:]]) + "\n")
+    (tmp_path / "validation.jsonl").write_text("\n".join(rows[:40]) + "\n")
+    recipe = {
+        "model": str(tiny_model),
+        "data": {"train": str(dirty), "validation": str(tmp_path / "validation.jsonl"), "streaming": True,
+                 "shuffle_buffer_size": 50, "label_names": ["negative", "positive"], "max_bad_rows": 3},
+        "training": {"batch_size": 50, "num_train_epochs": 2, "precision": "fp32", "device": "cpu"},
+        "tracking": {"report_to": "none"},
+    }  # fmt: skip
+    run = fasttune.fit(recipe, output=tmp_path / "run")
+    lines = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
+    assert sorted(bad_rows(lines)) == ["115", "210", "214"], "each once, though it is met in both epochs"
+    said = capsys.readouterr().err
+    assert said.count("warning: left out: ") == 3 and "dirty.jsonl from byte" in said
+    assert "3 rows were left out, such as" in (run.folder / "README.md").read_text()
+    tokens = [sum(line["num_tokens"] for line in lines if line["event"] == "step")]
+    exact = fasttune.fit(
+        {**recipe, "data": {**recipe["data"], "train": str(clean)}}, output=tmp_path / "clean", progress=False
+    )
+    lines = [json.loads(line) for line in (exact.folder / "events.jsonl").read_text().splitlines()]
+    tokens.append(sum(line["num_tokens"] for line in lines if line["event"] == "step"))
+    assert tokens[0] == pytest.approx(tokens[1], rel=0.1), "all others are learned from"
+    with pytest.raises(DataError, match=r"data.max_bad_rows=4, where more than these 2 may be left out"):
+        fasttune.fit(recipe, output=tmp_path / "strict", progress=False, data={"max_bad_rows": 2})

@@ -68,6 +68,9 @@ def train(
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="With --resume: go on with another learning rate and the like.")
     ] = False,
+    restarts: Annotated[
+        int, typer.Option("--restarts", min=0, help="Go on by itself so many times after a kill from outside.")
+    ] = 0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -78,6 +81,13 @@ def train(
     fasttune train reviews.csv training.num_train_epochs=2
     """
     _stay_calm()
+    if restarts:
+        from fasttune.restarts import with_restarts
+
+        flags = {"--allow-changes": allow_changes, "--quiet": quiet, "--json": as_json}
+        where = [] if output is None else ["--output", str(output)]
+        given = [recipe, *(overrides or ()), *where, *(flag for flag, is_set in flags.items() if is_set)]
+        raise typer.Exit(with_restarts(["train", *given], restarts, _tell))
     from fasttune import api
 
     run = api.fit(

@@ -24,7 +24,7 @@ from fasttune.checkpoint import Checkpoint, Saved, Writer, newest_good
 from fasttune.data.token_store import TokenStore
 from fasttune.distributed import greatest, is_main, wait_for_all
 from fasttune.engine.embedding import trained_rows
-from fasttune.engine.events import Finished, RolledBack, SaveDone, SaveDue
+from fasttune.engine.events import Finished, RolledBack, RowSkipped, SaveDone, SaveDue
 from fasttune.engine.loop import Loop, TrainState
 from fasttune.engine.memory import keeping_freed_memory
 from fasttune.engine.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
@@ -147,6 +147,7 @@ class Session:
                     self.watchdog.expect(PATIENCE)
                     writer.wait()
                 self._tell_of_saves(observers)
+                self._tell_of_bad_rows(observers)
                 reasons = [observer(event) for observer in observers]
                 loop.stop_reason = loop.stop_reason or self._agreed(next(filter(None, reasons), None))
                 self.watchdog.step(event)
@@ -248,6 +249,20 @@ class Session:
             )
             for observer in observers:
                 observer(event)
+
+    def _tell_of_bad_rows(self, observers: list[Observer]) -> None:
+        if self.splits.stream is None:
+            return
+        for where, what in list(self.splits.stream.files.bad.found.items()):
+            row = f"{where}: {what}"
+            if row not in self.state.bad_rows:
+                self.state.bad_rows.append(row)
+                for observer in observers:
+                    observer(
+                        RowSkipped(
+                            step=self.state.step, epoch=round(self.state.step / self.steps_per_epoch, 6), row=row
+                        )
+                    )
 
     def _restore(self, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
         self.setup.model.load_state_dict(checkpoint.tensors("model"))

@@ -170,6 +170,8 @@ def without_effect(recipe: Recipe, num_examples: int) -> list[str]:
         and recipe.preprocessing.window_pooling != default.preprocessing.window_pooling,
         "data.validation_fraction: data.validation is given": recipe.data.validation is not None
         and recipe.data.validation_fraction != default.data.validation_fraction,
+        "data.max_bad_rows: data.streaming is false, so all rows are checked first": recipe.data.max_bad_rows > 0
+        and not recipe.data.streaming,
         "output.save_total_limit: output.save_strategy is no": recipe.output.save_strategy == "no"
         and recipe.output.save_total_limit != default.output.save_total_limit,
     }

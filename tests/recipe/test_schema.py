@@ -41,6 +41,7 @@ FIELDS_AND_DEFAULTS = {
     "data.drop_duplicates": False,
     "data.streaming": False,
     "data.shuffle_buffer_size": 10_000,
+    "data.max_bad_rows": 0,
     "data.validation_fraction": 0.1,
     "data.test_fraction": 0.0,
     "data.max_train_samples": None,

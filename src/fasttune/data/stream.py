@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from fasttune.data.bad_rows import BadRows
 from fasttune.data.delimited import layout_of, read_lines
 from fasttune.data.files import DELIMITED_SUFFIXES, plain_table, reading_tables
 from fasttune.data.json_rows import read_json_lines
@@ -130,6 +131,7 @@ class Stream:
     split_names: tuple[str, ...] = ()
     licence: str | None = None
     num_rows_known: int | None = field(default=None, repr=False)
+    bad: BadRows = field(default_factory=BadRows)
 
     @property
     def num_windows(self) -> int:
@@ -139,10 +141,23 @@ class Stream:
     def window(self, epoch: int, number: int) -> Source:
         """Its rows, which may be none."""
         chosen = self._chosen(epoch, number)
-        read = [block.file.read(block.first, block.last) for block in chosen]
+        read = [piece for block in chosen for piece in self._read(block.file, block.first, block.last)]
         # A block without the beginning of a line knows no columns.
         read = [(name, rows) for name, rows in read if rows.table.num_rows] or read[:1]
         return replace(joined(read, self.described_as, self.described_as), pieces=True)
+
+    def _read(self, file: StreamedFile, first: int, last: int) -> list[tuple[str, FileRows]]:
+        """A block, or the parts of it that can be read; what is left of a line that cannot is one byte."""
+        try:
+            return [file.read(first, last)]
+        except DataError as error:
+            if not self.bad.most:
+                raise
+            if last - first == 1:
+                self.bad.note(error)
+                return []
+        middle = (first + last) // 2
+        return self._read(file, first, middle) + self._read(file, middle, last)
 
     @cached_property
     def sample(self) -> Source:
@@ -169,7 +184,9 @@ class Stream:
         return [self.blocks[place] for place in order[number * self.blocks_per_window :][: self.blocks_per_window]]
 
 
-def open_stream(spec: str | list[str], split: str, reading: Reading, rows_at_once: int, seed: int) -> Stream:
+def open_stream(
+    spec: str | list[str], split: str, reading: Reading, rows_at_once: int, seed: int, max_bad_rows: int = 0
+) -> Stream:
     """`spec` and `split` as `load_source` has them. Only the beginning of each file, or its footer, is read here."""
     named = streamed_files(spec, split)
     where = named.described_as
@@ -199,6 +216,7 @@ def open_stream(spec: str | list[str], split: str, reading: Reading, rows_at_onc
         named.split_names,
         named.licence,
         None if None in known else sum(number or 0 for number in known),
+        BadRows(max_bad_rows),
     )
 
 

@@ -77,6 +77,14 @@ class Skipped(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowSkipped(Event):
+    """A row of a stream cannot be learned from and is left out; `row` says where it stands and what is wrong."""
+
+    name: ClassVar[str] = "row_skipped"
+    row: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutOfMemory(Event):
     """A micro-batch did not fit: the step is done again with this many tokens in each."""
 

@@ -19,6 +19,7 @@ from fasttune.engine.events import (
     LossSpike,
     OutOfMemory,
     RolledBack,
+    RowSkipped,
     SaveDone,
     Skipped,
     Started,
@@ -84,6 +85,8 @@ class ConsoleLog:
             self.say(
                 f"out of memory: going on with {event.tokens_per_microbatch:,} tokens a micro-batch ({event.reason})"
             )
+        elif isinstance(event, RowSkipped):
+            self.say(f"warning: left out: {event.row}")
         elif isinstance(event, LossSpike):
             self.say(f"warning: loss {event.loss:.4g} at step {event.step}, {event.average:.4g} on average before")
         elif isinstance(event, RolledBack):

@@ -156,6 +156,12 @@ class Data(Section):
         "allow it.",
         allowed="a whole number of rows above 0",
     )
+    max_bad_rows: Annotated[Whole, Field(ge=0)] = setting(
+        0,
+        "How many rows of a stream that cannot be learned from are left out, each named, before the run ends. Without "
+        "streaming all rows are checked before the first step.",
+        allowed="a whole number, 0 or above",
+    )
     validation_fraction: Number = setting(
         0.1,
         "The share of the training rows that is set aside where `data.validation` is left out: stratified by label "

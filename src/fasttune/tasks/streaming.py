@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fasttune.batching.plan import Indices
+from fasttune.data.bad_rows import BadRows
 from fasttune.data.sources import Source, check_has_splits
 from fasttune.data.stream import Stream, open_stream
 from fasttune.data.token_store import TokenStore
@@ -36,7 +37,16 @@ class RowStream:
 
     def rows(self, source: Source) -> Rows:
         """Checked; what was changed or left out is not said again, as it was of the sample."""
-        return replace(self.reader, notes=[]).rows_of(source, self.columns, self.where)
+        return good_rows(replace(self.reader, notes=[]), source, self.columns, self.where, self.files.bad)
+
+
+def good_rows(reader: Reader, source: Source, columns: dict[str, str], where: str, bad: BadRows) -> Rows:
+    """The rows of a source without those that are bad, where some may be left out."""
+    everything = range(len(source.dataset))
+    kept = (
+        bad.good(everything, lambda rows: reader.rows_of(source.take(rows), columns, where)) if bad.most else everything
+    )
+    return reader.rows_of(source if len(kept) == len(everything) else source.take(kept), columns, where)
 
 
 def rows_to_see(spec: str | list[str], split: str | None, recipe: Recipe, head: int | None = None) -> Source:
@@ -63,11 +73,12 @@ def open_row_stream(reader: Reader) -> tuple[RowStream, Split]:
         hint = "data.streaming=false"
         raise UsageError(Problem(where="data.streaming", found=found, expected=expected, hint=hint, code="E138"))
     seed = reader.recipe.training.seed
-    files = open_stream(data.train, TRAIN, reading_of(reader.recipe), data.shuffle_buffer_size, seed)
+    reading = reading_of(reader.recipe)
+    files = open_stream(data.train, TRAIN, reading, data.shuffle_buffer_size, seed, data.max_bad_rows)
     reader.notes += [*files.notes, *files.sample.notes]
     where = name_of(data.train)
     names = reader.names_in(files.sample, where, TRAIN, need_labels=True)
-    rows = reader.rows_of(files.sample, names, where)
+    rows = good_rows(reader, files.sample, names, where, files.bad)
     reader.notes.append(
         f"{where}: {files.size}, read as they are needed; labels, lengths and what is doubtful are "
         f"told by a sample of {len(rows):,}"
@@ -92,6 +103,16 @@ class TaskWindow:
     windows: TaskWindows = field(repr=False)
 
     def encode(self, rows: Indices) -> TokenStore:
+        """Of those that are not bad, where some may be left out."""
+        bad = self.windows.stream.files.bad
+        try:
+            return self._encode(rows)
+        except DataError:
+            kept = np.array(bad.good(range(len(rows)), lambda places: self._encode(rows[places])), np.int64)
+        store = self._encode(rows[kept])
+        return replace(store, rows=kept[store.rows])
+
+    def _encode(self, rows: Indices) -> TokenStore:
         about = self.windows
         try:
             return about.task.encode(self.rows.take(rows), about.tokenizer, about.max_length, about.stream.where)

@@ -1,0 +1,51 @@
+"""`--restarts N`: a run that something outside ended (a scheduler's signal, the kernel for lack of memory) goes on.
+
+Errors, divergence and hangs are for a person to look at, and end it as they would have.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from fasttune.signals import STOPS
+
+# SIGINT comes from a person. What ends a run after a safe save has 128 added to its number.
+FROM_OUTSIDE = tuple(number for number in STOPS if number != signal.SIGINT)
+ENDED_FROM_OUTSIDE = {
+    -signal.SIGKILL,
+    *(-number for number in FROM_OUTSIDE),
+    *(128 + number for number in FROM_OUTSIDE),
+}
+
+
+def with_restarts(arguments: Sequence[str], most: int, say: Callable[[str], None]) -> int:
+    """Run `fasttune ARGUMENTS --resume` in a process of its own, again at most `most` times; returns its exit code.
+
+    A signal that comes here is handed on, and ends it for good.
+    """
+    command = [sys.executable, "-m", "fasttune", *arguments, "--resume"]
+    told = False
+    process: subprocess.Popen[bytes] | None = None
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        told = True
+        if process is not None and number != signal.SIGINT:  # which a terminal sends to both
+            process.send_signal(number)
+
+    previous = {number: signal.signal(number, hand_on) for number in STOPS}
+    try:
+        for number in range(most + 1):
+            process = subprocess.Popen(command)
+            code = process.wait()
+            if told or code not in ENDED_FROM_OUTSIDE or number == most:
+                break
+            say(f"ended from outside (exit code {code}): restart {number + 1} of {most}")
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,63 @@
+"""`--restarts`: a run that is killed from outside goes on by itself; nothing else is tried again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from faulty import events, make_recipe
+
+pytestmark = pytest.mark.slow
+
+
+def started(recipe: Path, run: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fasttune", "train", str(recipe), *more, "--output", str(run), "--restarts", "2"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+def child_of(process: subprocess.Popen[str], run: Path, step: int) -> psutil.Process:
+    """The process that trains, once it has come so far."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        children = psutil.Process(process.pid).children()
+        if children and max((event["step"] for event in events(run)), default=0) >= step:
+            return children[0]
+        time.sleep(0.005)
+    raise AssertionError("it never came so far")
+
+
+@pytest.fixture(scope="module")
+def long_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_recipe(tmp_path_factory.mktemp("long"), num_steps=400)
+
+
+def test_a_killed_run_goes_on_by_itself(long_recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with started(long_recipe, run) as process:
+        child_of(process, run, 20).kill()
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "ended from outside (exit code -9): restart 1 of 2" in said and "going on from" in said
+    steps = [event["step"] for event in events(run) if event["event"] == "step"]
+    assert steps == list(range(1, 401))
+
+
+def test_a_signal_to_the_command_itself_ends_it(long_recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with started(long_recipe, run) as process:
+        child_of(process, run, 20)
+        os.kill(process.pid, signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 143 and "restart" not in said.replace("--restarts", "")
+
+
+def test_an_error_is_not_tried_again(long_recipe: Path, tmp_path: Path) -> None:
+    with started(long_recipe, tmp_path / "run", "data.train=nowhere.csv") as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 4 and said.count("error: E101") == 1
