@@ -68,19 +68,28 @@ def finish(session: Session, step: int) -> dict[str, Any]:
                 write_json(session.folder.predictions_as(prefix, name), content)
     everything = {key: value for metrics in results.values() for key, value in metrics.items()}
     if is_main():
-        folder = session.folder
+        _write_card(session, everything)
+        session.folder.write_results(results)
+    return everything
+
+
+def _write_card(session: Session, results: dict[str, Any]) -> None:
+    """A card that cannot be made costs the card alone: weights and scores are what the run was for."""
+    folder = session.folder
+    try:
         text = card(
             name=folder.path.name,
             recipe=session.recipe,
             label_names=list(session.task.state().get("label2id", ())),
-            results=everything,
+            results=results,
             data_report=read_json(folder.data_report),
             environment=read_json(folder.environment),
             incidents=list(incidents(session)),
         )
+    except Exception as error:
+        session.say(f"warning: no model card, its code failed: {type(error).__name__}: {error}")
+    else:
         write_text(folder.card, text)
-        folder.write_results(results)
-    return everything
 
 
 def incidents(session: Session) -> Iterator[str]:

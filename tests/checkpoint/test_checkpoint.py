@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,18 +41,23 @@ def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
     assert checkpoint.newest_good(tmp_path / "none", "this run") == (None, [])
 
 
-def flip_a_bit(path: Path) -> None:
+def flip_a_bit(path: Path, place: float) -> None:
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[int(len(content) * place)] ^= 1
     path.write_bytes(content)
+
+
+def cut(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
 
 
 FILES = ["model.safetensors", "optimizer.safetensors", "trainer_state.json", "manifest.json"]
 DAMAGE = {
     "missing": Path.unlink,
     "empty": lambda path: path.write_bytes(b""),
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:-3]),
-    "bit": flip_a_bit,
+    **{f"cut at {share}": partial(cut, share=share) for share in (0.01, 0.5, 0.99)},
+    **{f"bit at {place}": partial(flip_a_bit, place=place) for place in (0.0, 0.01, 0.3, 0.5, 0.7, 0.99)},
     "of another step": lambda path: path.write_bytes((path.parents[1] / "checkpoint-10" / path.name).read_bytes()),
 }
 
@@ -105,6 +111,64 @@ def test_nothing_is_deleted_while_the_newest_is_not_whole(tmp_path: Path) -> Non
         write(tmp_path, step)
     (tmp_path / "checkpoint-3" / "model.safetensors").unlink()
     assert checkpoint.prune(tmp_path, 1, set(), "this run") == []
+
+
+def test_a_foreign_checkpoint_keeps_nothing_from_going(tmp_path: Path) -> None:
+    write(tmp_path, 99, run_id="an earlier run")
+    for step in (1, 2, 3):
+        write(tmp_path, step)
+    assert checkpoint.prune(tmp_path, 1, set(), "this run") == [1, 2]
+    assert (tmp_path / "checkpoint-99").is_dir()
+
+
+def test_a_write_that_was_cut_short_between_its_renames_loses_nothing(tmp_path: Path) -> None:
+    write(tmp_path, 4).rename(tmp_path / ".checkpoint-4.replaced")
+    found, _ = checkpoint.newest_good(tmp_path, "this run")
+    assert found is not None and found.step == 4
+
+
+def saves(folder: Path, reports: list[checkpoint.Saved]) -> checkpoint.Writer:
+    return checkpoint.Writer(folder, "this run", 2, reports.append)
+
+
+def save(writer: checkpoint.Writer, step: int, weight: torch.Tensor) -> None:
+    writer.save(step, {"model": {"weight": weight}}, {"step": step}, {}, set())
+
+
+def test_what_is_written_is_what_was_there_when_it_was_asked_for(tmp_path: Path) -> None:
+    reports: list[checkpoint.Saved] = []
+    writer, weight = saves(tmp_path, reports), torch.ones(2_000_000)
+    save(writer, 1, weight)
+    weight.zero_()
+    writer.wait()
+    found, _ = checkpoint.newest_good(tmp_path, "this run")
+    assert found is not None and found.tensors("model")["weight"].min() == 1
+    assert [(report.step, report.failure) for report in reports] == [(1, None)]
+
+
+def test_without_memory_for_a_copy_training_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    reports: list[checkpoint.Saved] = []
+    writer = saves(tmp_path, reports)
+    monkeypatch.setattr(torch, "empty", refuse)
+    save(writer, 1, torch.ones(20))
+    assert [report.step for report in reports] == [1], "written when save returns"
+    assert fault(tmp_path / "checkpoint-1", "this run") is None
+
+
+def test_a_newer_save_takes_the_place_of_one_that_cannot_be_written(tmp_path: Path) -> None:
+    reports: list[checkpoint.Saved] = []
+    writer = saves(tmp_path / "checkpoints", reports)
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    save(writer, 1, torch.ones(20))
+    while not reports:
+        time.sleep(0.01)
+    (tmp_path / "checkpoints").unlink()
+    save(writer, 2, torch.ones(20))
+    writer.wait()
+    assert [(report.step, report.failure is None) for report in reports] == [(1, False), (1, True), (2, True)]
 
 
 WRITER = """

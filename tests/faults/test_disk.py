@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from faulty import Fault, Server, events, sha256, train, trouble
+
+import fasttune
+from fasttune.engine.events import Event, StepDone
 
 pytestmark = pytest.mark.slow
 
@@ -130,3 +134,31 @@ def test_too_little_room_is_said_before_the_start(
     space.check_space(place / "new" / "run", 10**9)
     with pytest.raises(EnvironmentProblem, match=r"E512 disk of .*/new/run: found 1.00 GB free, expected 2.00 GB"):
         space.check_space(place / "new" / "run", 2 * 10**9)
+
+
+def test_folders_that_cannot_be_emptied_go_later(place: Path, server: Server, recipe: Path, expected: str) -> None:
+    """As on network file systems: rmtree finds a folder that is not empty."""
+    run = place / "not-empty"
+    fault = Fault(str(run / "checkpoints"), at=1, error=errno.ENOTEMPTY, times=7, calls="unlink")
+    assert server.run(train(recipe, run), fault).code == 0
+    assert sha256(run) == expected and trouble(run) == []
+    assert [path.name for path in (run / "checkpoints").glob(".*")] == []
+
+
+@pytest.mark.parametrize("kind", ["deleted", "a file"])
+def test_checkpoints_that_vanish_while_the_run_goes_on(recipe: Path, expected: str, tmp_path: Path, kind: str) -> None:
+    def observer(event: Event) -> None:
+        folder = tmp_path / "run" / "checkpoints"
+        if isinstance(event, StepDone) and event.step == 7:
+            time.sleep(0.3)  # what is being written comes to its end
+            shutil.rmtree(folder)
+            if kind == "a file":
+                folder.write_text("")
+        if isinstance(event, StepDone) and event.step == 11 and kind == "a file":
+            folder.unlink()
+
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False, observers=[observer])
+    failures = [event["failure"] for event in events(run.folder) if event["event"] == "checkpoint" and event["failure"]]
+    assert all("there is a file where a folder should be" in failure for failure in failures)
+    assert bool(failures) == (kind == "a file")
+    assert sha256(run.folder) == expected and trouble(run.folder) == []
