@@ -16,6 +16,7 @@ import torch
 
 from fasttune import checkpoint
 from fasttune.checkpoint.verify import fault
+from fasttune.checkpoint.write import hash_of
 from fasttune.errors import CheckpointError
 
 ABOUT = {"run_id": "this run"}
@@ -111,6 +112,14 @@ def test_nothing_is_deleted_while_the_newest_is_not_whole(tmp_path: Path) -> Non
         write(tmp_path, step)
     (tmp_path / "checkpoint-3" / "model.safetensors").unlink()
     assert checkpoint.prune(tmp_path, 1, set(), "this run") == []
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    manifest = {**json.loads((write(tmp_path, 1) / "manifest.json").read_text()), "format": 2}
+    manifest["sha256"] = hash_of(manifest)
+    (tmp_path / "checkpoint-1" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="it has format 2, this release reads 1"):
+        checkpoint.newest_good(tmp_path, "this run")
 
 
 def test_a_foreign_checkpoint_keeps_nothing_from_going(tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""What checkpoints cost: a run of twenty minutes at default settings, and one save of a model of BERT-base's size.
+
+    python benchmarks/saves.py [--minutes 20]
+
+The run is on Yelp rows with the embedded model, over so many epochs as take the minutes. Training
+stands still for the seconds that each save blocks; while one is written the steps beside it are slower, which is
+measured, too: the seconds a token of steps that overlap a write against those of all others. The model of BERT-base's
+size has random weights and moments; its saves are timed alone, the first (buffers are made) and later ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from sides import ROOT, YELP, heading, machine, recipe_of
+
+from fasttune.checkpoint import Saved, Writer
+from fasttune.engine.events import Event, SaveDone, SaveDue, StepDone
+
+TOKENS_PER_SECOND = 3_600  # about, of the embedded model on two cores: for the number of epochs
+NUM_ROWS, TOKENS_PER_ROW = 4_000, 170
+WARM_UP = 10  # steps
+
+
+class Watch:
+    """An observer that notes steps and saves with the time of day that their events came."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[float, float, int]] = []  # end, seconds, tokens
+        self.saves: list[dict[str, Any]] = []
+
+    def __call__(self, event: Event) -> None:
+        now = time.perf_counter()
+        if isinstance(event, StepDone):
+            self.steps.append((now, event.seconds, event.num_tokens))
+        elif isinstance(event, SaveDue):
+            self.saves.append({"begin": now})
+        elif isinstance(event, SaveDone):
+            self.saves[-1] |= {"seconds": event.seconds, "blocking_seconds": event.blocking_seconds}
+
+
+def a_long_run(folder: Path, minutes: float) -> dict[str, Any]:
+    import fasttune
+
+    epochs = max(round(minutes * 60 * TOKENS_PER_SECOND / TOKENS_PER_ROW / NUM_ROWS), 1)
+    watch = Watch()
+    recipe = recipe_of(YELP, 1, NUM_ROWS, 200, epochs)
+    run = fasttune.fit(recipe, output=folder / "run", progress=False, observers=[watch])
+    steps = watch.steps[WARM_UP:]
+    # What the event tells of lies between the copy and the last file.
+    spans = [(save["begin"], save["begin"] + save["seconds"]) for save in watch.saves]
+
+    def speed(of: list[tuple[float, float, int]]) -> float:
+        return sum(seconds for _, seconds, _ in of) / max(sum(tokens for *_, tokens in of), 1)
+
+    beside = [step for step in steps if any(step[0] - step[1] < end and step[0] > begin for begin, end in spans)]
+    others = [step for step in steps if step not in beside]
+    slowed = sum(tokens for *_, tokens in beside) * max(speed(beside) - speed(others), 0.0) if beside else 0.0
+    blocking = sum(save["blocking_seconds"] for save in watch.saves)
+    runtime = run.metrics["train_runtime"]
+    return {
+        "epochs": epochs,
+        "train_runtime": runtime,
+        "saves": watch.saves,
+        "blocking_seconds": blocking,
+        "steps_beside": len(beside),
+        "slowed_seconds": slowed,
+        "share": (blocking + slowed) / runtime,
+    }
+
+
+def a_large_model(folder: Path, saves: int = 5) -> list[dict[str, float]]:
+    """Blocking seconds and those in all, of each save."""
+    model = transformers.BertModel(transformers.BertConfig())
+    weights = model.state_dict()
+    moments = {f"{key}.{name}": torch.randn_like(value) for name, value in weights.items() for key in ("a", "b")}
+    reports: list[Saved] = []
+    writer, found = Writer(folder, "a run", 2, reports.append), []
+    for step in range(1, saves + 1):
+        blocking = writer.save(step, {"model": weights, "optimizer": moments}, {"step": step}, {}, set())
+        writer.wait()
+        found.append({"blocking_seconds": blocking, "seconds": reports[-1].seconds})
+    return found
+
+
+def summary(run: dict[str, Any], large: list[dict[str, float]], facts: dict[str, Any]) -> str:
+    blocking = [save["blocking_seconds"] for save in run["saves"]]
+    seconds = [save["seconds"] for save in run["saves"]]
+    later = [save["blocking_seconds"] for save in large[1:]]
+    lines = [
+        "# What checkpoints cost",
+        "",
+        heading(facts),
+        "",
+        f"Embedded model, {NUM_ROWS:,} rows of yelp_review_full, {run['epochs']} epochs, default settings: "
+        f"{run['train_runtime'] / 60:.1f} minutes, {len(blocking)} saves.",
+        "",
+        "| | seconds |",
+        "|---|---|",
+        f"| one save, training stands still | {statistics.median(blocking):.2f} ({max(blocking):.2f} at most) |",
+        f"| one save, in all | {statistics.median(seconds):.2f} ({max(seconds):.2f} at most) |",
+        f"| all saves, training stands still | {run['blocking_seconds']:.2f} |",
+        f"| {run['steps_beside']} steps beside a write, longer than others by | {run['slowed_seconds']:.2f} |",
+        f"| share of training | {run['share']:.2%} |",
+        "",
+        "A model of BERT-base's size with its moments (1.3 GB):",
+        "",
+        "| | seconds |",
+        "|---|---|",
+        f"| first save, training stands still | {large[0]['blocking_seconds']:.2f} |",
+        f"| later saves, training stands still | {statistics.median(later):.2f} ({max(later):.2f} at most) |",
+        f"| in all | {statistics.median(save['seconds'] for save in large):.2f} |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=21.0)
+    arguments = parser.parse_args()
+    facts = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        large = a_large_model(Path(folder) / "large")
+        run = a_long_run(Path(folder), arguments.minutes)
+    path = ROOT / "benchmarks" / "results" / f"{date.today()}-saves"
+    path.with_suffix(".json").write_text(json.dumps({"facts": facts, "run": run, "large": large}, indent=1))
+    path.with_suffix(".md").write_text(summary(run, large, facts))
+    print(path.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main()
