@@ -99,7 +99,8 @@ def incidents(session: Session) -> Iterator[str]:
         steps = ", ".join(map(str, state.spikes[:10])) + (" ..." if len(state.spikes) > 10 else "")
         yield f"the loss was far above the average of the steps before in {len(state.spikes)} steps ({steps})"
     if state.bad_rows:
-        yield f"{len(state.bad_rows)} rows were left out, such as {state.bad_rows[0]}"
+        where, what = next(iter(state.bad_rows.items()))
+        yield f"{len(state.bad_rows)} rows were left out, such as {where}: {what}"
     if state.skipped:
         steps = ", ".join(map(str, state.skipped))
         yield f"training diverged at steps {steps} and went on from a checkpoint before, without these batches"

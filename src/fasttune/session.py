@@ -10,7 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -104,11 +105,11 @@ class Session:
             writer = Writer(
                 self.folder.checkpoints, self.run_id, self.recipe.output.save_total_limit, self.saved.append
             )
-            finished = self._run(stack, writer, [log, *self._own_observers(stack), *observers])
-        self.signal = self.signal or signals.pending()
+            finished = self._run(writer, [log, *self._own_observers(stack), *observers])
+        self.signal = greatest(self.signal or signals.pending() or 0)[0] or None
         return finished
 
-    def _run(self, stack: ExitStack, writer: Writer, observers: list[Observer]) -> Finished:
+    def _run(self, writer: Writer, observers: list[Observer]) -> Finished:
         setup, recipe = self.setup, self.recipe
         optimizer = make_optimizer(setup.model, recipe.training.learning_rate, recipe.training.weight_decay)
         optimizer = setup.accelerator.prepare_optimizer(optimizer)
@@ -121,6 +122,7 @@ class Session:
                 return self._iterate(optimizer, writer, observers)
             except DivergedError as error:
                 writer.wait()
+                wait_for_all()
                 self._tell_of_saves(observers)
                 self._roll_back(error, optimizer, observers)
 
@@ -197,6 +199,9 @@ class Session:
     def steps_per_epoch(self) -> int:
         return math.ceil(self.num_examples / self.recipe.training.batch_size)
 
+    def _epoch(self, step: int) -> float:
+        return round(step / self.steps_per_epoch, 6)
+
     @property
     def training_examples(self) -> str:
         """A digest of everything that training sees."""
@@ -226,15 +231,20 @@ class Session:
             event.step,
             tensors={"model": weights, "optimizer": optimizer_tensors(setup.model, optimizer)},
             state={**copy.deepcopy(asdict(self.state)), "scaler": scaler.state_dict() if scaler else None},
-            about={
-                "data": self.training_examples,
-                "recipe": hashlib.sha256(dump(self.recipe).encode()).hexdigest(),
-                "code": code_fingerprint(),
-                "versions": versions(),
-                "num_processes": setup.accelerator.num_processes,
-            },
+            about=self._about,
             keep_steps={best["step"]} if best else set(),
         )
+
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        """What a checkpoint's manifest says of the run."""
+        return {
+            "data": self.training_examples,
+            "recipe": hashlib.sha256(dump(self.recipe).encode()).hexdigest(),
+            "code": code_fingerprint(),
+            "versions": versions(),
+            "num_processes": self.setup.accelerator.num_processes,
+        }
 
     def _tell_of_saves(self, observers: list[Observer]) -> None:
         """What the thread that writes has to say, said by this one."""
@@ -242,7 +252,7 @@ class Session:
             saved = self.saved.popleft()
             event = SaveDone(
                 step=saved.step,
-                epoch=round(saved.step / self.steps_per_epoch, 6),
+                epoch=self._epoch(saved.step),
                 seconds=round(saved.seconds, 3),
                 blocking_seconds=round(self.blocking_seconds[saved.step], 3),
                 failure=saved.failure,
@@ -251,17 +261,15 @@ class Session:
                 observer(event)
 
     def _tell_of_bad_rows(self, observers: list[Observer]) -> None:
+        """Each once, whatever epoch or start it is met in."""
         if self.splits.stream is None:
             return
         for where, what in list(self.splits.stream.files.bad.found.items()):
-            row = f"{where}: {what}"
-            if row not in self.state.bad_rows:
-                self.state.bad_rows.append(row)
+            if where not in self.state.bad_rows:
+                self.state.bad_rows[where] = what
                 for observer in observers:
                     observer(
-                        RowSkipped(
-                            step=self.state.step, epoch=round(self.state.step / self.steps_per_epoch, 6), row=row
-                        )
+                        RowSkipped(step=self.state.step, epoch=self._epoch(self.state.step), row=f"{where}: {what}")
                     )
 
     def _restore(self, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
@@ -293,13 +301,11 @@ class Session:
         if checkpoint is None:  # the one of the beginning could not be written
             raise error
         self._restore(checkpoint, optimizer)
-        self.state = state_of(checkpoint)
-        self.state.skipped = skipped
+        vars(self.state).update(vars(replace(state_of(checkpoint), skipped=skipped)))  # observers hold this very object
         # What was scored after the step gone back to belongs to weights that are no more.
         self.scored.clear()
-        epoch = round(self.state.step / self.steps_per_epoch, 6)
         for observer in observers:
-            observer(RolledBack(step=self.state.step, epoch=epoch, skipped=skipped[-1]))
+            observer(RolledBack(step=self.state.step, epoch=self._epoch(self.state.step), skipped=skipped[-1]))
 
     # --- scoring ------------------------------------------------------------------------------------------------
 

@@ -318,6 +318,8 @@ def _go_on(session: Session) -> None:
         session.say("no checkpoint yet: starting from the beginning")
         return
     session.state = state_of(session.checkpoint)
+    if session.splits.stream is not None:
+        session.splits.stream.files.bad.found.update(session.state.bad_rows)
     session.say(f"going on from {session.checkpoint.path}")
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -156,4 +156,5 @@ def put_back(checkpoints: Path) -> None:
     for replaced in checkpoints.glob(f".{PREFIX}*{REPLACED}"):
         target = checkpoints / replaced.name[1:].removesuffix(REPLACED)
         if not target.exists():
-            replaced.rename(target)
+            with suppress(FileNotFoundError):  # another process of the run did it
+                replaced.rename(target)

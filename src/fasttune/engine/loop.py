@@ -55,7 +55,7 @@ class TrainState:
     position: Position | None = None  # where the next step begins in a stream
     skipped: list[int] = field(default_factory=list)  # steps whose batch is left out, since training diverged on it
     spikes: list[int] = field(default_factory=list)  # steps whose loss was far above the others'
-    bad_rows: list[str] = field(default_factory=list)  # of a stream: left out, in words
+    bad_rows: dict[str, str] = field(default_factory=dict)  # of a stream, left out: where each stands -> why
     first_losses: float = 0.0  # the average of the first steps
     recent_losses: float = 0.0  # the same of later ones, fading
 

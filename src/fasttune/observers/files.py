@@ -47,6 +47,10 @@ class EventLog:
         line = {**line, "time": round(time.time(), 3)}
         text = json.dumps({key: as_json(value) for key, value in line.items()}, ensure_ascii=False) + "\n"
         self.waiting += text.encode()
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self.file is not None
         try:
             while self.waiting:
                 self.waiting = self.waiting[self.file.write(self.waiting) :]
@@ -59,6 +63,7 @@ class EventLog:
 
     def close(self) -> None:
         if self.file is not None:
+            self._flush()
             self.file.close()
 
     def _open(self, resumed_step: int | None) -> None:
