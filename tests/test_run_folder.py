@@ -63,6 +63,8 @@ def test_resume_takes_what_a_killed_start_left(tmp_path: Path) -> None:
     (tmp_path / "reviews" / ".lock").write_text("process 1 on nowhere\n")
     assert chosen(tmp_path, resume=True) == "reviews"
     assert chosen(tmp_path) == "reviews-2", "another process may be at work in it"
+    make_run(tmp_path / "reviews-3")
+    assert chosen(tmp_path, resume=True) == "reviews-3", "a run that got further"
     assert choose("reviews", tmp_path / "reviews", False).path == tmp_path / "reviews"
 
 

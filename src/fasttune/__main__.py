@@ -13,12 +13,12 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         # From here on, since importing libraries takes seconds in which a run can be asked to stop, too.
-        with signals.caught() if "train" in arguments[:1] else nullcontext():
+        with signals.caught() if arguments[:1] in (["train"], ["doctor"]) else nullcontext():
             from fasttune.cli import run
 
             sys.exit(run(arguments))
     except signals.Stopped as stopped:
-        resume = [] if "--resume" in arguments else ["--resume"]
+        resume = ["--resume"] if arguments[:1] == ["train"] and "--resume" not in arguments else []
         print(f"{stopped}. resume with: {shlex.join(['fasttune', *arguments, *resume])}", file=sys.stderr)
         sys.exit(128 + stopped.number)
 

@@ -84,9 +84,17 @@ def train(
     if restarts:
         from fasttune.restarts import with_restarts
 
-        flags = {"--allow-changes": allow_changes, "--quiet": quiet, "--json": as_json}
-        where = [] if output is None else ["--output", str(output)]
-        given = [recipe, *(overrides or ()), *where, *(flag for flag, is_set in flags.items() if is_set)]
+        if output is None:  # it must be the same one each time
+            found, hint = "no --output", "--output runs/NAME"
+            raise UsageError(Problem(where="--restarts", found=found, expected="a folder to go on in", hint=hint))
+        flags = {"--resume": resume, "--allow-changes": allow_changes, "--quiet": quiet, "--json": as_json}
+        given = [
+            recipe,
+            *(overrides or ()),
+            "--output",
+            str(output),
+            *(flag for flag, is_set in flags.items() if is_set),
+        ]
         raise typer.Exit(with_restarts(["train", *given], restarts, _tell))
     from fasttune import api
 

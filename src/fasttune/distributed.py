@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from accelerate.state import PartialState
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+LONGEST_WAIT = timedelta(hours=24)
 Value = TypeVar("Value")
 
 
@@ -38,13 +40,14 @@ def join(device: str) -> None:
     import torch
     from accelerate.state import PartialState
 
-    PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    # Tokenising may take hours, in which the others wait; what hangs in training is ended by the watchdog.
+    PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=LONGEST_WAIT)
 
 
 def is_main() -> bool:
     """Whether this process writes, prints and decides for all."""
     state = _group()
-    return state is None or state.is_main_process
+    return state.is_main_process if state is not None else os.environ.get("RANK", "0") == "0"
 
 
 def from_main(value: Value) -> Value:

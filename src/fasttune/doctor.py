@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -17,11 +18,12 @@ from huggingface_hub.constants import HF_HOME
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from fasttune import api
+from fasttune import api, signals
 from fasttune.cache import cache_folder
 from fasttune.engine.precision import choose_device, fast_precision
 from fasttune.errors import Error
 from fasttune.native import find
+from fasttune.observers.alerts import VARIABLE
 from fasttune.run_folder import DEFAULT_PARENT
 from fasttune.starter.model import embedded_model_path
 
@@ -134,11 +136,14 @@ def self_test() -> Finding:
         embedded_model_path()
     except Error as error:
         return Finding("self-test", WARNING, "not made: no embedded model", error.problems[0].hint)
+    os.environ.pop(VARIABLE, None)  # nobody has to be told of this run
     begin = time.perf_counter()
     settings = [f"training.max_steps={STEPS}", "data.max_train_samples=64", "data.max_eval_samples=16"]
     try:
         with tempfile.TemporaryDirectory(prefix="fasttune-doctor-") as folder:
             run = api.fit("quickstart", output=Path(folder) / "run", overrides=settings, progress=False)
+            if run.signal is not None:
+                raise signals.Stopped(run.signal)
             answers = api.predict(run.folder, ["a room with a view"])
     except Error as error:
         return Finding("self-test", FAILURE, str(error.problems[0]), error.problems[0].hint)

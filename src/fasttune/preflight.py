@@ -16,7 +16,7 @@ import numpy as np
 
 from fasttune.batching.plan import epoch_order
 from fasttune.engine.events import Event, SaveDue, StepDone
-from fasttune.engine.loop import TrainState, num_training_steps
+from fasttune.engine.loop import TrainState, num_training_steps, times_due
 from fasttune.environment import peak_memory_bytes
 from fasttune.errors import Problem
 from fasttune.recipe import Recipe
@@ -97,8 +97,8 @@ def _forecast(session: Session, num_rows: dict[str, int]) -> Forecast:
     per_token = watch.seconds_per_token
     tokens_per_step = store.num_tokens * scale / steps_per_epoch
     evaluation = _evaluation_seconds(session, num_rows[VALIDATION])
-    evaluations = _how_many(recipe.evaluation.eval_strategy, recipe.evaluation.eval_steps, num_steps, steps_per_epoch)
-    saves = _how_many(recipe.output.save_strategy, recipe.output.save_steps, num_steps, steps_per_epoch)
+    evaluations = times_due(recipe.evaluation.eval_strategy, recipe.evaluation.eval_steps, num_steps, steps_per_epoch)
+    saves = times_due(recipe.output.save_strategy, recipe.output.save_steps, num_steps, steps_per_epoch)
     return Forecast(
         train_runtime=num_steps * tokens_per_step * per_token + evaluations * evaluation + saves * watch.save_seconds,
         peak_memory_bytes=peak_memory_bytes(device),
@@ -113,11 +113,6 @@ def _forecast(session: Session, num_rows: dict[str, int]) -> Forecast:
             "num_saves": saves,
         },
     )
-
-
-def _how_many(strategy: str, every: int | None, num_steps: int, steps_per_epoch: int) -> int:
-    """Times that something is due; the last step counts, as Loop has it."""
-    return 0 if strategy == "no" else math.ceil(num_steps / (every or steps_per_epoch))
 
 
 def _evaluation_seconds(session: Session, num_rows: int) -> float:

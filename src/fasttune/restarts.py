@@ -23,29 +23,33 @@ ENDED_FROM_OUTSIDE = {
 
 
 def with_restarts(arguments: Sequence[str], most: int, say: Callable[[str], None]) -> int:
-    """Run `fasttune ARGUMENTS --resume` in a process of its own, again at most `most` times; returns its exit code.
+    """Run `fasttune ARGUMENTS` in a process of its own, and with --resume again at most `most` times; its exit code.
 
     A signal that comes here is handed on, and ends it for good.
     """
-    command = [sys.executable, "-m", "fasttune", *arguments, "--resume"]
-    told = False
+    command = [sys.executable, "-m", "fasttune", *arguments]
+    told: int | None = None
     process: subprocess.Popen[bytes] | None = None
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         nonlocal told
-        told = True
-        if process is not None and number != signal.SIGINT:  # which a terminal sends to both
+        told = number
+        if process is not None:
             process.send_signal(number)
 
     previous = {number: signal.signal(number, hand_on) for number in STOPS}
     try:
         for number in range(most + 1):
-            process = subprocess.Popen(command)
+            # In a session of its own: a terminal's Ctrl-C comes here alone, and once.
+            process = subprocess.Popen(command, start_new_session=True)
+            if told is not None:  # it came before there was anybody to hand it on to
+                process.send_signal(told)
             code = process.wait()
-            if told or code not in ENDED_FROM_OUTSIDE or number == most:
+            if told is not None or code not in ENDED_FROM_OUTSIDE or number == most:
                 break
             say(f"ended from outside (exit code {code}): restart {number + 1} of {most}")
+            command += [] if "--resume" in command else ["--resume"]
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for signal_number, handler in previous.items():
+            signal.signal(signal_number, handler)
     return code if code >= 0 else 128 - code

@@ -172,12 +172,13 @@ def choose(stem: str, output: str | Path | None, resume: bool, parent: Path = DE
             with suppress(FileExistsError):
                 path.mkdir(parents=True)
                 return RunFolder(path)
-        elif RunFolder(path).is_empty:
+        elif not path.exists():
             break
         existing.append(RunFolder(path))
     runs = [run for run in existing if run.is_run]
     unfinished = [run for run in runs if not run.is_finished]
-    return (unfinished or runs or [RunFolder(path)])[-1]
+    killed_at_once = [run for run in existing if run.is_empty]
+    return (unfinished or runs or killed_at_once or [RunFolder(path)])[-1]
 
 
 @contextmanager

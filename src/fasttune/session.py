@@ -105,6 +105,7 @@ class Session:
             writer = Writer(
                 self.folder.checkpoints, self.run_id, self.recipe.output.save_total_limit, self.saved.append
             )
+            stack.callback(writer.close)
             finished = self._run(writer, [log, *self._own_observers(stack), *observers])
         self.signal = greatest(self.signal or signals.pending() or 0)[0] or None
         return finished
@@ -121,7 +122,8 @@ class Session:
             try:
                 return self._iterate(optimizer, writer, observers)
             except DivergedError as error:
-                writer.wait()
+                self.watchdog.expect(PATIENCE)
+                writer.close()
                 wait_for_all()
                 self._tell_of_saves(observers)
                 self._roll_back(error, optimizer, observers)
@@ -143,10 +145,10 @@ class Session:
         self.next_rows = lambda: feed.rows(plan, self.state.step)
         with closing(feed):
             for event in loop:
+                self.watchdog.expect(PATIENCE)
                 if isinstance(event, SaveDue):
                     self._save(event, optimizer, writer)
                 if isinstance(event, Finished):
-                    self.watchdog.expect(PATIENCE)
                     writer.wait()
                 self._tell_of_saves(observers)
                 self._tell_of_bad_rows(observers)
@@ -212,7 +214,7 @@ class Session:
         recipe, own = self.recipe, list[Observer]()
         report_to = recipe.tracking.report_to
         if is_main() and (report_to == ["tensorboard"] or (report_to == "auto" and has_tensorboard())):
-            board = TensorBoard(self.folder.tensorboard, recipe.training.logging_steps, self._resumed_step)
+            board = TensorBoard(self.folder.tensorboard, recipe.training.logging_steps, self._resumed_step, self.say)
             stack.callback(board.close)
             own.append(board)
         if recipe.evaluation.early_stopping_patience is not None:
@@ -222,11 +224,11 @@ class Session:
     def _save(self, event: SaveDue, optimizer: torch.optim.Optimizer, writer: Writer) -> None:
         setup = self.setup
         weights = setup.accelerator.get_state_dict(setup.prepared)
+        self.watchdog.expect(PATIENCE)  # the main process may wait for the disk, the others for it
         if not is_main():
             return
         scaler = setup.accelerator.scaler
         best = self.state.best(self.metric)
-        self.watchdog.expect(PATIENCE)
         self.blocking_seconds[event.step] = writer.save(
             event.step,
             tensors={"model": weights, "optimizer": optimizer_tensors(setup.model, optimizer)},

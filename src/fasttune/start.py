@@ -17,7 +17,7 @@ from fasttune.checkpoint.space import check_space, needed_bytes
 from fasttune.data.token_store import TokenStore
 from fasttune.distributed import from_main, is_main, main_first
 from fasttune.engine.embedding import rows_in_use
-from fasttune.engine.loop import TrainState, num_training_steps
+from fasttune.engine.loop import TrainState, num_training_steps, times_due
 from fasttune.engine.precision import Choice
 from fasttune.engine.probe import probe
 from fasttune.engine.setup import Setup, set_up
@@ -92,10 +92,17 @@ def start(recipe: Recipe, folder: RunFolder, say: Say, allow_changes: bool = Fal
     if is_resume:
         _go_on(session)
     elif is_main():
-        output = session.recipe.output
-        check_space(folder.path, needed_bytes(session.setup.model, output.save_strategy, output.save_total_limit))
+        check_space(folder.path, needed_bytes(session.setup.model, num_saves(session), recipe.output.save_total_limit))
         _write_start(session)
     return session
+
+
+def num_saves(session: Session) -> int:
+    """At most: every evaluation may be the best so far."""
+    recipe, per_epoch = session.recipe, session.steps_per_epoch
+    output, evaluation, num_steps = recipe.output, recipe.evaluation, num_training_steps(recipe, per_epoch)
+    saves = times_due(output.save_strategy, output.save_steps, num_steps, per_epoch)
+    return saves and max(saves, times_due(evaluation.eval_strategy, evaluation.eval_steps, num_steps, per_epoch))
 
 
 def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit: Audit | None = None) -> Session:

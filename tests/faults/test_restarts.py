@@ -13,6 +13,8 @@ import psutil
 import pytest
 from faulty import events, make_recipe
 
+from fasttune import cli
+
 pytestmark = pytest.mark.slow
 
 
@@ -61,3 +63,8 @@ def test_an_error_is_not_tried_again(long_recipe: Path, tmp_path: Path) -> None:
     with started(long_recipe, tmp_path / "run", "data.train=nowhere.csv") as process:
         _, said = process.communicate(timeout=120)
     assert process.returncode == 4 and said.count("error: E101") == 1
+
+
+def test_a_folder_has_to_be_named(long_recipe: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.run(["train", str(long_recipe), "--restarts", "2"]) == 2
+    assert "hint: --output runs/NAME" in capsys.readouterr().err

@@ -19,7 +19,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 ONE_SLEEPS = """
 import sys, time
 from fasttune.observers import watchdog
-watchdog.LEAST, watchdog.TICK = 2.0, 0.1
+watchdog.LEAST, watchdog.TICK, watchdog.PATIENCE = 15.0, 0.1, 15.0
 import fasttune
 from fasttune import distributed
 def observer(event):
@@ -74,7 +74,7 @@ def test_a_process_that_sleeps_for_ever_ends_both_with_a_report(tmp_path: Path) 
     recipe = make_recipe(tmp_path)
     (tmp_path / "sleeps.py").write_text(ONE_SLEEPS)
     done = launched(tmp_path, str(tmp_path / "sleeps.py"), str(recipe), str(tmp_path / "run"))
-    assert done.returncode != 0 and "no progress for 2 s, after step 5" in done.stderr
+    assert done.returncode != 0 and "no progress for 15 s, after step 5" in done.stderr
     reports = sorted(path.name for path in (tmp_path / "run").glob("hang-*.txt"))
     assert reports, "whoever noticed it first"
 
@@ -86,3 +86,17 @@ def test_a_loss_that_is_broken_in_one_process_stops_both(tmp_path: Path) -> None
     assert done.returncode != 0 and "exitcode  : 6" in done.stderr
     diverged = [event for event in events(tmp_path / "run") if event["event"] == "diverged"]
     assert [(event["step"], event["loss"], len(event["rows"])) for event in diverged] == [(5, "nan", 8)]
+
+
+def test_a_process_without_a_share_waits_for_nobody(tmp_path: Path) -> None:
+    """57 rows in steps of 8: the last step of an epoch has one row for two processes."""
+    recipe = make_recipe(tmp_path, num_steps=17)
+    rows = (tmp_path / "reviews.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "train.csv").write_text("".join(rows[:58]))
+    changes = [f"data.train={tmp_path / 'train.csv'}", f"data.validation={tmp_path / 'reviews.csv'}"]
+    arguments = ["-m", "fasttune", *train(recipe, tmp_path / "run", *changes)]
+    done = launched(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps = [event for event in events(tmp_path / "run") if event["event"] == "step"]
+    store = sum(event["num_tokens"] for event in steps[:8])
+    assert store == sum(event["num_tokens"] for event in steps[8:16]), "an epoch each: every row once"

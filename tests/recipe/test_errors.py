@@ -339,3 +339,20 @@ def test_any_text_in_a_file_loads_or_is_refused(tmp_path_factory, text):
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(RecipeError):
         load(file)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_secret"),
+    [
+        ("https://host/data.csv?tokenizer=bert", False),
+        ("https://host/data.csv?max_tokens=512&tokenized=true", False),
+        ("https://host/data.csv?signature_version=4", False),
+        ("data/HF_TextClassificationDataset2024.csv", False),
+        ("https://host/data.csv?token=abc", True),
+        ("https://host/data.csv?page=2&X-Amz-Signature=abc", True),
+        ("https://account.blob/data.csv?sv=2024&sig=abc", True),
+        ("https://me:word@host/data.csv", True),
+    ],
+)
+def test_addresses_that_hold_a_secret(address: str, is_secret: bool) -> None:
+    assert foreign.holds_secret(address) == is_secret

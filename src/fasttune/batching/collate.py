@@ -42,7 +42,8 @@ class MicroBatch:
     models that have them, `token_type_ids`; `targets`: tensors whose first axis is B, those of tokens [B, S];
     `features`: what the task's result needs, first axis B; `examples` their positions in the store; `num_tokens` T.
     Where examples hold several sequences, `targets` have one entry an example, and the feature `example_of` (B,) says
-    to which of `examples` a sequence belongs.
+    to which of `examples` a sequence belongs. `counts` False: a rank without a share computes it, since the others wait
+    for its gradients, and nothing is learned from it.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -50,6 +51,7 @@ class MicroBatch:
     features: dict[str, torch.Tensor]
     examples: np.ndarray
     num_tokens: int
+    counts: bool = True
 
     def cost(self, padded: bool) -> int:
         """What it takes of its budget: its real tokens, or with `padded` all of its places."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
+
+import numpy as np
 
 from fasttune.batching.collate import MicroBatch, Padding, collate
 from fasttune.batching.plan import Indices, Plan, Steps
@@ -46,6 +48,10 @@ class Feed(ABC, Generic[AnyPlan]):
     def rows(self, plan: AnyPlan, step: int) -> list[str]:
         """What the rows of a step, which was asked for last, are called."""
 
+    @abstractmethod
+    def spare(self, plan: AnyPlan, step: int) -> tuple[TokenStore, Indices]:
+        """Any example, for a rank that has none in this step."""
+
     def position(self, step: int) -> Position | None:
         """Where a step begins that comes after one asked for; None where its number says it."""
         return None
@@ -53,6 +59,8 @@ class Feed(ABC, Generic[AnyPlan]):
     def _collate(self, plan: AnyPlan, step: int) -> list[MicroBatch]:
         cuts = self.cuts(plan, step)
         found = [collate(store, examples, self.padding) for store, examples in cuts]
+        if not found:
+            found = [replace(collate(*self.spare(plan, step), self.padding), counts=False)]
         return [batch.pinned() for batch in found] if self.pinned else found
 
 
@@ -64,6 +72,9 @@ class StoreFeed(Feed[Plan]):
 
     def cuts(self, plan: Plan, step: int) -> list[tuple[TokenStore, Indices]]:
         return [(self.store, cut) for cut in plan.microbatches(step, self.rank)]
+
+    def spare(self, plan: Plan, step: int) -> tuple[TokenStore, Indices]:
+        return self.store, np.array([0])
 
     def rows(self, plan: Plan, step: int) -> list[str]:
         return list(map(str, sorted(self.store.rows[plan.examples(step)].tolist())))

@@ -138,8 +138,12 @@ class StreamFeed(Feed[Steps]):
                 found += [(part.store, one) for one in cut(order, lengths, plan.tokens_per_microbatch, plan.padded)]
         return found
 
+    def spare(self, plan: Steps, step: int) -> tuple[TokenStore, Indices]:
+        part = self._step(plan, step).parts[0]
+        return part.window.encode(np.array([part.first])), np.array([0])
+
     def rows(self, plan: Steps, step: int) -> list[str]:
-        return self._known[step].rows()
+        return self._known[step].rows() if step in self._known else []  # it is still being read
 
     def position(self, step: int) -> tuple[int, int, int]:
         return self._known[step - 1].after

@@ -67,6 +67,11 @@ class Writer:
             self._work(tensors, *job)
         return time.perf_counter() - begin
 
+    def close(self) -> None:
+        """Until what is being written is on the disk, or has failed once more."""
+        self._finish()
+        self.buffers = {}
+
     def wait(self) -> None:
         """Until the last checkpoint is on the disk; EnvironmentProblem when it could not be written."""
         self._finish()

@@ -20,12 +20,21 @@ def prune(checkpoints: Path, keep_newest: int | None, keep_steps: set[int], run_
     for leftover in checkpoints.glob(f".{PREFIX}*"):
         if leftover.name.endswith((STAGED, REPLACED, DELETED)):
             shutil.rmtree(leftover, ignore_errors=True)
-    problems = {step: fault(path_of(checkpoints, step), run_id) for step in reversed(all_steps(checkpoints))}
-    own = [step for step, problem in problems.items() if problem != FOREIGN]
-    whole = [step for step in own if problems[step] is None]
-    if keep_newest is None or len(whole) <= keep_newest or own[0] != whole[0]:
+    steps = all_steps(checkpoints)
+    if keep_newest is None or len(steps) <= keep_newest:
         return []
-    deleted = sorted(step for step in own if step < whole[keep_newest - 1] and step not in keep_steps)
+    whole: list[int] = []
+    others: list[int] = []
+    for step in reversed(steps):
+        problem = fault(path_of(checkpoints, step), run_id) if len(whole) < keep_newest else None
+        if problem == FOREIGN:
+            continue
+        if problem is not None and not whole:
+            return []
+        (whole if problem is None and len(whole) < keep_newest else others).append(step)
+    if len(whole) < keep_newest:
+        return []
+    deleted = sorted(step for step in others if step < whole[-1] and step not in keep_steps)
     for step in deleted:
         # Renamed first: a kill half-way through the deletion must not leave a folder that looks like a checkpoint.
         path = path_of(checkpoints, step)

@@ -13,14 +13,14 @@ BYTES = 4  # of a number in fp32
 MOMENTS = 2  # that AdamW keeps of each weight it trains
 
 
-def needed_bytes(model: nn.Module, save_strategy: str, keep_newest: int | None) -> int:
+def needed_bytes(model: nn.Module, num_saves: int, keep_newest: int | None) -> int:
     """About what a run has on the disk at most: the checkpoints kept, the best, the one being written, the final model.
 
-    Without a limit to their number, what two need; with save_strategy no, the one that a stop leaves.
+    `num_saves`: in the whole run; one at least, which a stop leaves.
     """
     weights = sum(parameter.numel() for parameter in model.parameters()) * BYTES
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) * BYTES
-    num_checkpoints = 1 if save_strategy == "no" else (keep_newest or 2) + 2
+    num_checkpoints = max(num_saves if keep_newest is None else min(num_saves, keep_newest + 2), 1)
     return num_checkpoints * (weights + MOMENTS * trained) + weights
 
 

@@ -32,6 +32,7 @@ BLOCKS_A_WINDOW = 16  # so many places of the files are mixed
 # Below, a block takes longer to ask for than to read where files lie elsewhere; above, a window is a few places only.
 LEAST_BLOCK, LARGEST_BLOCK = 1 << 16, 1 << 22
 MANY_ROWS = 4  # times those of a window in one block: worth saying
+NOT_OF_A_ROW = ("E100", "E101", "E102", "E103", "E136", "E138")
 STREAMED = ("JSONL", "CSV", "TSV", "Parquet")
 
 
@@ -144,6 +145,8 @@ class Stream:
         read = [piece for block in chosen for piece in self._read(block.file, block.first, block.last)]
         # A block without the beginning of a line knows no columns.
         read = [(name, rows) for name, rows in read if rows.table.num_rows] or read[:1]
+        if self.bad.most:
+            read = self._fitting(read)
         return replace(joined(read, self.described_as, self.described_as), pieces=True)
 
     def _read(self, file: StreamedFile, first: int, last: int) -> list[tuple[str, FileRows]]:
@@ -151,13 +154,28 @@ class Stream:
         try:
             return [file.read(first, last)]
         except DataError as error:
-            if not self.bad.most:
+            # Only a line can be left out: a row group is many rows, and a file that is not there is all of them.
+            if not self.bad.most or not isinstance(file, Lines) or error.problems[0].code in NOT_OF_A_ROW:
                 raise
             if last - first == 1:
                 self.bad.note(error)
                 return []
         middle = (first + last) // 2
         return self._read(file, first, middle) + self._read(file, middle, last)
+
+    def _fitting(self, read: list[tuple[str, FileRows]]) -> list[tuple[str, FileRows]]:
+        """Those with the columns of most rows: a line that was cut out for its missing key is whole by itself."""
+        most = max(read, key=lambda piece: piece[1].table.num_rows, default=None)
+        kept = []
+        for name, rows in read:
+            try:
+                joined([most or (name, rows), (name, rows)], self.described_as, self.described_as)
+            except DataError as error:
+                for row in range(rows.table.num_rows):
+                    self.bad.note(DataError(replace(error.problems[0], where=f"{name} row {row + 1}")))
+            else:
+                kept.append((name, rows))
+        return kept
 
     @cached_property
     def sample(self) -> Source:

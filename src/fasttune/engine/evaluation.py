@@ -57,6 +57,7 @@ def run_split(
     results: np.ndarray | None = None
     loss_sum, weight_sum = 0.0, 0.0
     rank, num_ranks = accelerator.process_index, accelerator.num_processes
+    tokens_per_microbatch = -greatest(-tokens_per_microbatch)[0]  # all cut alike, whatever fitted into whose memory
     pending = deque(evaluation_microbatches(store.lengths, tokens_per_microbatch, padded)[rank::num_ranks])
     counts = itertools.count(1)
     while go_on(bool(pending)):

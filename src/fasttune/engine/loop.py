@@ -79,18 +79,25 @@ class TrainState:
             self.first_losses += (loss - self.first_losses) / self.num_updates
             self.recent_losses = self.first_losses
             return None
-        average = self.recent_losses
-        if loss > SPIKE * average and loss > self.first_losses:
-            self.spikes.append(self.step)
-            return average
-        self.recent_losses += (loss - average) / AVERAGED_STEPS
-        return None
+        average = self.recent_losses or loss
+        is_spike = loss > SPIKE * average and loss > self.first_losses
+        # A spike counts little, yet a loss that stays high is a spike for some steps only.
+        self.recent_losses = average + (min(loss, SPIKE * average) - average) / AVERAGED_STEPS
+        if not is_spike:
+            return None
+        self.spikes.append(self.step)
+        return average
 
 
 def num_training_steps(recipe: Recipe, steps_per_epoch: int) -> int:
     if recipe.training.max_steps > 0:
         return recipe.training.max_steps
     return math.ceil(recipe.training.num_train_epochs * steps_per_epoch)
+
+
+def times_due(strategy: str, every: int | None, num_steps: int, steps_per_epoch: int) -> int:
+    """How often a run evaluates or saves by this strategy; the last step counts, as `Loop` has it."""
+    return 0 if strategy == "no" else math.ceil(num_steps / (every or steps_per_epoch))
 
 
 @dataclass

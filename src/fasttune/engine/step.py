@@ -54,7 +54,10 @@ def run_step(
     """
     begin = time.perf_counter()
     counts = torch.tensor(
-        [sum(task.weight(batch.targets) for batch in microbatches), sum(batch.num_tokens for batch in microbatches)],
+        [
+            sum(task.weight(batch.targets) for batch in microbatches if batch.counts),
+            sum(batch.num_tokens for batch in microbatches if batch.counts),
+        ],
         dtype=torch.float64,
     )
     weight, num_tokens = _sum_over_ranks(accelerator, counts).tolist()
@@ -68,6 +71,8 @@ def run_step(
         with naming_out_of_memory(), nullcontext() if is_last else accelerator.no_sync(model):
             batch = batch.to(accelerator.device)
             loss, _ = task.loss(model(**batch.inputs), batch, training=True)
+            if not batch.counts:
+                loss = loss * 0.0
             accelerator.backward(loss * (accelerator.num_processes / weight))
         loss_sum += loss.detach()
     mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / weight

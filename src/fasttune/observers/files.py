@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,7 @@ class EventLog:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RolledBack) and self.file is not None:
-            self.file.close()
-            self._open(event.step)
+            self._drop_lines_after(event.step)
         self.write(event.to_dict())
 
     def write(self, line: dict[str, Any]) -> None:
@@ -65,6 +65,17 @@ class EventLog:
         if self.file is not None:
             self._flush()
             self.file.close()
+
+    def _drop_lines_after(self, step: int) -> None:
+        """Where the disk does not allow it they stay, before the line that says it was gone back."""
+        assert self.file is not None
+        self.waiting = b""
+        with suppress(OSError):
+            self.file.close()
+            self._open(step)
+        if self.file.closed:
+            assert self.path is not None
+            self.file = FileIO(self.path, "a")
 
     def _open(self, resumed_step: int | None) -> None:
         assert self.path is not None
@@ -99,8 +110,14 @@ def has_tensorboard() -> bool:
 class TensorBoard:
     """Training curves every `logging_steps`, evaluations when they come."""
 
-    def __init__(self, folder: Path, logging_steps: int, resumed_step: int | None):
-        self.folder, self.logging_steps = str(folder), logging_steps
+    def __init__(
+        self,
+        folder: Path,
+        logging_steps: int,
+        resumed_step: int | None,
+        say: Callable[[str], None] = lambda line: None,
+    ):
+        self.folder, self.logging_steps, self.say, self.is_failing = str(folder), logging_steps, say, False
         self.writer = self._opened(resumed_step)
 
     def _opened(self, resumed_step: int | None) -> SummaryWriter:
@@ -110,6 +127,15 @@ class TensorBoard:
         return SummaryWriter(self.folder, purge_step=None if resumed_step is None else resumed_step + 1)
 
     def __call__(self, event: Event) -> None:
+        if self.is_failing:
+            return
+        try:
+            self._write(event)
+        except OSError as error:  # of its own thread, which has ended with it
+            self.is_failing = True
+            self.say(f"warning: no more curves for TensorBoard, its file could not be written ({error.strerror})")
+
+    def _write(self, event: Event) -> None:
         if isinstance(event, RolledBack):
             self.writer.close()
             self.writer = self._opened(event.step)
@@ -122,4 +148,5 @@ class TensorBoard:
                 self.writer.add_scalar(f"eval/{name.removeprefix('eval_')}", value, event.step)
 
     def close(self) -> None:
-        self.writer.close()
+        with suppress(OSError):  # which was said, or concerns the last points alone
+            self.writer.close()

@@ -19,7 +19,7 @@ from fasttune.errors import EnvironmentProblem
 from fasttune.observers.alerts import alert
 
 LEAST, FACTOR = 60.0, 10.0  # seconds, and times the median step
-# Seconds for what has no steps to measure by: the first step, scoring, waiting for the disk, windows of a stream.
+# Seconds for what has no steps to measure by: the first step, scoring, observers, the disk, windows of a stream.
 PATIENCE = 600.0
 STEPS = 50  # of which the median is taken
 TICK = 1.0  # seconds
@@ -75,7 +75,11 @@ class Watchdog:
 
     def _end(self) -> None:
         assert self.report is not None
-        about = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: no progress for {self.waited:.0f} s, {self.at_hand()}"
+        try:
+            at_hand = self.at_hand()
+        except Exception as error:  # nothing may keep a hang from being ended
+            at_hand = f"what was at hand cannot be told ({type(error).__name__})"
+        about = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: no progress for {self.waited:.0f} s, {at_hand}"
         try:
             self.report.parent.mkdir(parents=True, exist_ok=True)
             with self.report.open("a", encoding="utf-8") as file:
@@ -88,7 +92,11 @@ class Watchdog:
             where = f"what every thread was doing: {self.report}"
         except OSError as error:
             where = f"no report: {error}"
-        os.write(2, f"error: {about}\n  {where}\n  go on with the same command and --resume\n".encode())
+        text = f"error: {about}\n  {where}\n  go on with the same command and --resume\n"
+        # Whoever reads stderr may be what hangs.
+        teller = threading.Thread(target=os.write, args=(2, text.encode()), daemon=True)
+        teller.start()
+        teller.join(1.0)
         alert("fasttune: a run hangs", about)
         if "ipykernel" not in sys.modules:
             os._exit(EnvironmentProblem.exit_code)

@@ -177,8 +177,7 @@ SECRET_NAME = re.compile(r"(^|_)(token|passw(or)?d|secret|api_?key|access_?key|c
 # A token of the hub, a password in an address, or one of what signs an address for whoever holds it.
 SECRET_TEXT = re.compile(
     r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/\s@]+:[^/\s@]+(?=@)"
-    r"|(?<=[?&])[^=&\s]*(?:token|signature|secret|passw|credential|api_?key|access_?key|\bsig\b)[^=&\s]*=[^&\s]+",
-    re.IGNORECASE,
+    r"|(?<=[?&])(?i:(?:[\w-]*[-_])?(?:token|signature|secret|passw(?:or)?d|credential|api_?key|access_?key|sig))=[^&\s]+"
 )
 SECRET_HINT = "put the token in HF_TOKEN: export HF_TOKEN=... in the shell; the recipe is saved and shared"
 

@@ -103,21 +103,7 @@ class TaskWindow:
     windows: TaskWindows = field(repr=False)
 
     def encode(self, rows: Indices) -> TokenStore:
-        """Of those that are not bad, where some may be left out."""
-        bad = self.windows.stream.files.bad
-        try:
-            return self._encode(rows)
-        except DataError:
-            kept = np.array(bad.good(range(len(rows)), lambda places: self._encode(rows[places])), np.int64)
-        store = self._encode(rows[kept])
-        return replace(store, rows=kept[store.rows])
-
-    def _encode(self, rows: Indices) -> TokenStore:
-        about = self.windows
-        try:
-            return about.task.encode(self.rows.take(rows), about.tokenizer, about.max_length, about.stream.where)
-        except DataError as error:
-            raise DataError(*(_of_stream(problem) for problem in error.problems)) from None
+        return self.windows.encode(self.rows.take(rows))
 
     def place(self, row: int) -> str:
         return self.rows.place(row)
@@ -136,11 +122,20 @@ class TaskWindows:
     def num_windows(self) -> int:
         return self.stream.files.num_windows
 
+    def encode(self, rows: Rows) -> TokenStore:
+        try:
+            return self.task.encode(rows, self.tokenizer, self.max_length, self.stream.where)
+        except DataError as error:
+            raise DataError(*(_of_stream(problem) for problem in error.problems)) from None
+
     def read(self, epoch: int, number: int) -> TaskWindow:
         source = self.stream.files.window(epoch, number)
         if not source.dataset.num_rows:
             return TaskWindow(Rows([], {}), np.zeros(0, np.int64), self)
-        rows = self.stream.rows(source)
+        rows, bad = self.stream.rows(source), self.stream.files.bad
+        if bad.most:  # found by every process alike, though each then encodes its own share alone
+            everything = rows
+            rows = rows.take(bad.good(range(len(rows)), lambda places: self.encode(everything.take(places))))
         rows = rows.take(np.random.default_rng([self.stream.files.seed, epoch, 1 + number]).permutation(len(rows)))
         sizes = np.fromiter(map(len, self.task.input_texts(rows)), np.int64, len(rows))
         return TaskWindow(rows, sizes, self)
