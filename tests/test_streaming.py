@@ -207,21 +207,23 @@ def test_bad_rows_are_left_out_up_to_a_number(
     clean.write_text("\n".join(rows) + "\n")
     dirty = tmp_path / "dirty.jsonl"
     bad = ['{"text": "w1 good", "label": ', '{"text": "", "label": "positive"}', '{"text": "w2", "label": "maybe"}']
-    dirty.write_text("\n".join([*rows[:20], bad[0], *rows[20:50], bad[1], bad[2], *rows[50:]]) + "\n")
+    bad += ['{"text": "without a label"}', '{"text": "w3", "label": 3}']
+    dirty.write_text("\n".join([*rows[:20], bad[0], *rows[20:50], *bad[1:4], *rows[50:70], bad[4], *rows[70:]]) + "\n")
     (tmp_path / "validation.jsonl").write_text("\n".join(rows[:40]) + "\n")
     recipe = {
         "model": str(tiny_model),
         "data": {"train": str(dirty), "validation": str(tmp_path / "validation.jsonl"), "streaming": True,
-                 "shuffle_buffer_size": 50, "label_names": ["negative", "positive"], "max_bad_rows": 3},
+                 "shuffle_buffer_size": 50, "label_names": ["negative", "positive"], "max_bad_rows": 5},
         "training": {"batch_size": 50, "num_train_epochs": 2, "precision": "fp32", "device": "cpu"},
         "tracking": {"report_to": "none"},
     }  # fmt: skip
     run = fasttune.fit(recipe, output=tmp_path / "run")
     lines = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
-    assert sorted(bad_rows(lines)) == ["115", "210", "214"], "each once, though it is met in both epochs"
+    found = sorted(bad_rows(lines))
+    assert len(found) == 5 and {"115", "210", "214"} < set(found), "each once, though it is met in both epochs"
     said = capsys.readouterr().err
-    assert said.count("warning: left out: ") == 3 and "dirty.jsonl from byte" in said
-    assert "3 rows were left out, such as" in (run.folder / "README.md").read_text()
+    assert said.count("warning: left out: ") == 5 and "dirty.jsonl from byte" in said
+    assert "5 rows were left out, such as" in (run.folder / "README.md").read_text()
     tokens = [sum(line["num_tokens"] for line in lines if line["event"] == "step")]
     exact = fasttune.fit(
         {**recipe, "data": {**recipe["data"], "train": str(clean)}}, output=tmp_path / "clean", progress=False
@@ -231,3 +233,17 @@ def test_bad_rows_are_left_out_up_to_a_number(
     assert tokens[0] == pytest.approx(tokens[1], rel=0.1), "all others are learned from"
     with pytest.raises(DataError, match=r"data.max_bad_rows=4, where more than these 2 may be left out"):
         fasttune.fit(recipe, output=tmp_path / "strict", progress=False, data={"max_bad_rows": 2})
+
+
+def test_a_file_that_is_gone_is_no_bad_row(place: Path, tiny_model: Path, tmp_path: Path) -> None:
+    rows = [json.dumps(row) for row in make_rows(2000)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n")
+    (tmp_path / "dev.jsonl").write_text("\n".join(rows[:40]) + "\n")
+
+    def observer(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 1:
+            (tmp_path / "rows.jsonl").unlink()
+
+    recipe = recipe_of(tmp_path, tiny_model, train=str(tmp_path / "rows.jsonl"), max_bad_rows=100)
+    with pytest.raises(DataError, match="E101"):
+        fasttune.fit(recipe, output=tmp_path / "run", progress=False, observers=[observer])

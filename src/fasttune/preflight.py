@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from fasttune.batching.plan import epoch_order
+from fasttune.checkpoint.space import check_space, needed_bytes
 from fasttune.engine.events import Event, SaveDue, StepDone
 from fasttune.engine.loop import TrainState, num_training_steps, times_due
 from fasttune.environment import peak_memory_bytes
 from fasttune.errors import Problem
 from fasttune.recipe import Recipe
-from fasttune.run_folder import RunFolder
+from fasttune.run_folder import DEFAULT_PARENT, RunFolder
 from fasttune.session import Say, Session, score_split
-from fasttune.start import data_report, prepared
+from fasttune.start import data_report, num_saves, prepared
 from fasttune.tasks.audit import audit_rows
 from fasttune.tasks.prepare import Splits, encode, read_splits
 from fasttune.tasks.reading import TEST, TRAIN, VALIDATION
@@ -69,6 +70,9 @@ def check(recipe: Recipe, say: Say) -> Checked:
     with tempfile.TemporaryDirectory(prefix="fasttune-check-") as folder:
         session = prepared(recipe, sampled, RunFolder(Path(folder) / "run"), say, audit)
         try:
+            output = session.recipe.output
+            needed = needed_bytes(session.setup.model, num_saves(session), output.save_total_limit)
+            check_space(Path(recipe.output.dir or DEFAULT_PARENT), needed)
             report = data_report(session)
             forecast = _forecast(session, num_rows)
         finally:

@@ -25,7 +25,7 @@ from fasttune.checkpoint import Checkpoint, Saved, Writer, newest_good
 from fasttune.data.token_store import TokenStore
 from fasttune.distributed import greatest, is_main, wait_for_all
 from fasttune.engine.embedding import trained_rows
-from fasttune.engine.events import Finished, RolledBack, RowSkipped, SaveDone, SaveDue
+from fasttune.engine.events import Finished, RolledBack, RowSkipped, SaveDone, SaveDue, StepDone
 from fasttune.engine.loop import Loop, TrainState
 from fasttune.engine.memory import keeping_freed_memory
 from fasttune.engine.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
@@ -143,9 +143,15 @@ class Session:
             evaluate=lambda: self.score(VALIDATION, self.state.step).metrics,
         )
         self.next_rows = lambda: feed.rows(plan, self.state.step)
+        is_reserved = False
         with closing(feed):
             for event in loop:
                 self.watchdog.expect(PATIENCE)
+                if isinstance(event, StepDone) and not is_reserved:
+                    is_reserved = True
+                    tensors = self._tensors(optimizer)  # which processes may have to gather together
+                    if is_main():
+                        writer.reserve(tensors)
                 if isinstance(event, SaveDue):
                     self._save(event, optimizer, writer)
                 if isinstance(event, Finished):
@@ -223,7 +229,7 @@ class Session:
 
     def _save(self, event: SaveDue, optimizer: torch.optim.Optimizer, writer: Writer) -> None:
         setup = self.setup
-        weights = setup.accelerator.get_state_dict(setup.prepared)
+        tensors = self._tensors(optimizer)
         self.watchdog.expect(PATIENCE)  # the main process may wait for the disk, the others for it
         if not is_main():
             return
@@ -231,11 +237,17 @@ class Session:
         best = self.state.best(self.metric)
         self.blocking_seconds[event.step] = writer.save(
             event.step,
-            tensors={"model": weights, "optimizer": optimizer_tensors(setup.model, optimizer)},
+            tensors=tensors,
             state={**copy.deepcopy(asdict(self.state)), "scaler": scaler.state_dict() if scaler else None},
             about=self._about,
             keep_steps={best["step"]} if best else set(),
         )
+
+    def _tensors(self, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, torch.Tensor]]:
+        """File of a checkpoint -> its tensors."""
+        setup = self.setup
+        weights = setup.accelerator.get_state_dict(setup.prepared)
+        return {"model": weights, "optimizer": optimizer_tensors(setup.model, optimizer)}
 
     @cached_property
     def _about(self) -> dict[str, Any]:
@@ -355,6 +367,7 @@ def score_split(
     tune: bool = False,
     watchdog: Watchdog = ASLEEP,
 ) -> Scored:
+    watchdog.expect(PATIENCE)
     import sklearn.metrics  # noqa: F401  half a second that is not the model's
 
     begin = time.perf_counter()

@@ -175,3 +175,8 @@ def test_a_fault_of_a_row_is_raised_where_its_window_is_needed() -> None:
     with pytest.raises(ValueError, match="row 26"):
         feed.microbatches(PLAN, 3)
     feed.close()
+
+
+def test_a_step_that_is_still_being_read_has_no_rows_yet(feed: StreamFeed) -> None:
+    """The watchdog asks for them in the very case that a window does not come."""
+    assert feed.rows(Steps(num_examples=30, batch_size=4, tokens_per_microbatch=100), 7) == []

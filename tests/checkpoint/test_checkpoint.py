@@ -155,6 +155,17 @@ def test_what_is_written_is_what_was_there_when_it_was_asked_for(tmp_path: Path)
     assert [(report.step, report.failure) for report in reports] == [(1, None)]
 
 
+def test_memory_that_was_reserved_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, weight = saves(tmp_path, []), torch.rand(20)
+    writer.reserve({"model": {"weight": weight}})
+    writer.wait()
+    monkeypatch.delattr(torch, "empty")
+    save(writer, 1, weight)
+    writer.wait()
+    found, _ = checkpoint.newest_good(tmp_path, "this run")
+    assert found is not None and torch.equal(found.tensors("model")["weight"], weight)
+
+
 def test_without_memory_for_a_copy_training_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> torch.Tensor:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")

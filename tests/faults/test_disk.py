@@ -36,12 +36,10 @@ def first(calls: list[str], *words: str) -> int:
     "words",
     [
         ("open", ".recipe.yaml"),
-        ("mkdir", "/checkpoints"),
         ("write", "checkpoint-4.staged"),
         ("open", "checkpoint-4.staged/manifest.json"),
         ("rename", "checkpoint-4.staged"),
         ("unlink", "checkpoint-2.deleted/model.safetensors"),
-        ("unlink", "checkpoint-2.deleted"),
         ("write", "/.all_results.json"),
     ],
     ids=" ".join,
@@ -87,7 +85,7 @@ def before(calls: list[str]) -> int:
     return first(calls, "/checkpoints") - 1
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_disk_that_fills_up_in_the_middle_of_a_file(
     place: Path, server: Server, recipe: Path, undisturbed: Path, expected: str, share: float
 ) -> None:

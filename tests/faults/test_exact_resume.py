@@ -29,8 +29,9 @@ torch.distributed.destroy_process_group()
 
 # benchmarks/resumes.py stops at every step, with 1, 2 and 4 micro-batches, and with two processes
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize(("precision", "num_microbatches"), [("fp32", 2), ("bf16", 1)])
+@pytest.mark.parametrize(
+    ("task", "precision", "num_microbatches"), list(zip(TASKS, ("bf16", "fp32", "fp32"), (1, 2, 4), strict=True))
+)
 def test_every_task(task: str, precision: str, num_microbatches: int, tmp_path: Path) -> None:
     recipe = make_recipes(tmp_path)[task]
     found = try_all_stops(recipe, tmp_path, precision, num_microbatches, range(2, NUM_STEPS, 3))

@@ -122,3 +122,21 @@ def test_tensorboard_reads_the_curves_and_a_resume_draws_no_point_twice(tmp_path
     assert found["train/learning_rate"] == [(number, pytest.approx(0.1 * number)) for number in (2, 4, 6, 8)]
     assert found["train/tokens_per_second"] == [(number, 200.0) for number in (2, 4, 6, 8)]
     assert found["eval/loss"] == [(8, 0.25)] and found["eval/accuracy"] == [(8, 0.75)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_curves_that_cannot_be_written_are_said_once_and_end_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard", reason="the extra `tracking` is not installed")
+    said: list[str] = []
+    board = TensorBoard(tmp_path, logging_steps=1, resumed_step=None, say=said.append)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(board.writer, "add_scalar", refuse)
+    board(step(1))
+    board(step(2))
+    board.close()
+    assert said == ["warning: no more curves for TensorBoard, its file could not be written (No space left on device)"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,24 @@ class Writer:
         self.no_more_tries = threading.Event()
         self.failed: Saved | None = None
         self.crash: BaseException | None = None
+
+    def reserve(self, tensors: Tensors) -> None:
+        """Get the memory for copies of these while training goes on: to be given it takes longer than to fill it."""
+        if self.buffers or self.thread is not None:
+            return
+        like = {stem: {name: (one.shape, one.dtype) for name, one in named.items()} for stem, named in tensors.items()}
+
+        def work() -> None:
+            with suppress(MemoryError, RuntimeError):  # the first save will find it out, too
+                self.buffers = {
+                    stem: {name: torch.empty(shape, dtype=dtype).fill_(0) for name, (shape, dtype) in named.items()}
+                    for stem, named in like.items()
+                }
+
+        thread = threading.Thread(target=work, daemon=True)
+        with suppress(RuntimeError):
+            thread.start()
+            self.thread = thread
 
     def save(
         self, step: int, tensors: Tensors, state: Mapping[str, Any], about: Mapping[str, Any], keep_steps: set[int]
@@ -90,7 +109,7 @@ class Writer:
         """In memory of its own, which is used again by the next checkpoint."""
         before = self.buffers.get(stem, {}).get(name)
         if before is None or (before.shape, before.dtype) != (tensor.shape, tensor.dtype):
-            before = torch.empty(tensor.shape, dtype=tensor.dtype)
+            before = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
         return before.copy_(tensor.detach())
 
     def _finish(self) -> None:

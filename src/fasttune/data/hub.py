@@ -7,6 +7,7 @@ goes wrong there (no network, no such dataset, no access, no such config) become
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from fasttune.errors import DataError, Problem, nearest
@@ -32,23 +33,23 @@ def load(name: str, config: str | None, spec: str) -> Any:
     """All splits of a dataset, as a DatasetDict."""
     import datasets
 
-    repository, _, revision = name.partition("@")
-    try:
-        return datasets.load_dataset(repository, config, revision=revision or None)
-    except Exception as error:  # the library raises many types here, few of them its own
-        raise DataError(_problem(error, name, spec)) from None
+    return _asked(datasets.load_dataset, name, config, spec)
 
 
 def files(name: str, config: str | None, spec: str) -> dict[str, list[str]]:
     """Split -> the addresses of its files, nothing of them read."""
     import datasets
 
+    found = _asked(datasets.load_dataset_builder, name, config, spec).config.data_files or {}
+    return {str(split): [str(file) for file in names] for split, names in found.items()}
+
+
+def _asked(function: Callable[..., Any], name: str, config: str | None, spec: str) -> Any:
     repository, _, revision = name.partition("@")
     try:
-        builder = datasets.load_dataset_builder(repository, config, revision=revision or None)
-    except Exception as error:  # as in `load`
+        return function(repository, config, revision=revision or None)
+    except Exception as error:  # the library raises many types here, few of them its own
         raise DataError(_problem(error, name, spec)) from None
-    return {str(split): [str(file) for file in found] for split, found in (builder.config.data_files or {}).items()}
 
 
 def _problem(error: Exception, name: str, spec: str) -> Problem:
