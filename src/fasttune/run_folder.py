@@ -216,6 +216,8 @@ def claimed(folder: RunFolder) -> Iterator[None]:
         if not folder.is_run:
             with suppress(OSError):
                 folder.path.rmdir()
+                if folder.path.parent == DEFAULT_PARENT:  # made for this run, if nothing else is in it
+                    folder.path.parent.rmdir()
 
 
 def _check_writable_place(folder: RunFolder, resume: bool) -> None:
