@@ -36,7 +36,7 @@ def child_of(process: subprocess.Popen[str], run: Path, step: int) -> psutil.Pro
 
 @pytest.fixture(scope="module")
 def long_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_recipe(tmp_path_factory.mktemp("long"), num_steps=400)
+    return make_recipe(tmp_path_factory.mktemp("long"), num_steps=160)
 
 
 def test_a_killed_run_goes_on_by_itself(long_recipe: Path, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_killed_run_goes_on_by_itself(long_recipe: Path, tmp_path: Path) -> No
     assert process.returncode == 0
     assert "ended from outside (exit code -9): restart 1 of 2" in said and "going on from" in said
     steps = [event["step"] for event in events(run) if event["event"] == "step"]
-    assert steps == list(range(1, 401))
+    assert steps == list(range(1, 161))
 
 
 def test_a_signal_to_the_command_itself_ends_it(long_recipe: Path, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_closed_streams_stop_nothing(recipe: Path, expected: str, tmp_path: Path
 
 def test_a_whole_group_is_told(tmp_path: Path) -> None:
     """As a scheduler does it: helpers of the process must not fall before it has saved."""
-    recipe = make_recipe(tmp_path, num_steps=3000)
+    recipe = make_recipe(tmp_path, num_steps=1500)
     command = [sys.executable, "-m", "fasttune", *train(recipe, tmp_path / "run")]
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
         while not events(tmp_path / "run") or events(tmp_path / "run")[-1]["step"] < 20:

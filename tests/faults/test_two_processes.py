@@ -55,7 +55,7 @@ def launched(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path: Path) -> None:
-    recipe = make_recipe(tmp_path, num_steps=300)
+    recipe = make_recipe(tmp_path, num_steps=120)
     arguments = ["-m", "fasttune", *train(recipe, tmp_path / "run")]
     with subprocess.Popen([*LAUNCH, *arguments], env=ENVIRONMENT, stderr=subprocess.DEVNULL) as launcher:
         while max((event["step"] for event in events(tmp_path / "run")), default=0) < 20:
