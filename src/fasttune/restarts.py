@@ -29,12 +29,15 @@ def with_restarts(arguments: Sequence[str], most: int, say: Callable[[str], None
     """
     command = [sys.executable, "-m", "fasttune", *arguments]
     told: int | None = None
+    waiting: int | None = None  # came when there was nobody to hand it on to
     process: subprocess.Popen[bytes] | None = None
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        nonlocal told
+        nonlocal told, waiting
         told = number
-        if process is not None:
+        if process is None or process.returncode is not None:
+            waiting = number
+        else:
             process.send_signal(number)
 
     previous = {number: signal.signal(number, hand_on) for number in STOPS}
@@ -42,8 +45,8 @@ def with_restarts(arguments: Sequence[str], most: int, say: Callable[[str], None
         for number in range(most + 1):
             # In a session of its own: a terminal's Ctrl-C comes here alone, and once.
             process = subprocess.Popen(command, start_new_session=True)
-            if told is not None:  # it came before there was anybody to hand it on to
-                process.send_signal(told)
+            if waiting is not None:
+                process.send_signal(waiting)
             code = process.wait()
             if told is not None or code not in ENDED_FROM_OUTSIDE or number == most:
                 break
