@@ -46,7 +46,7 @@ def status(name: str) -> int:
 
 def evaluate(run: str, rows: str) -> dict[str, int]:
     import fasttune
-    from fasttune.session import score_split
+    from fasttune.scoring import score_split
     from fasttune.tasks.prepare import encode, read_labelled
 
     predictor = fasttune.load(run)

@@ -63,6 +63,7 @@ def in_processes(number: int, folder: Path) -> list[dict[str, Any]]:
 def worker(folder: Path) -> None:
     import torch
 
+    distributed.meet({})
     distributed.join("cpu")
     found = all_stops(folder)
     if distributed.is_main():

@@ -22,8 +22,8 @@ TASKS = ("text-classification", "question-answering", "token-classification")
 BUDGETS = {1: 100_000, 2: 90, 4: 45}  # micro-batches of a step, about -> tokens in one
 
 
-def make_recipes(folder: Path) -> dict[str, dict[str, Any]]:
-    """Task -> a recipe of one epoch of six steps with dropout; made by the main process."""
+def make_recipes(folder: Path, **model: Any) -> dict[str, dict[str, Any]]:
+    """Task -> a recipe of one epoch of six steps with dropout; made by the main process. `model`: of its config."""
     rows = {
         "text-classification": ("rows.csv", lambda path: write_csv(path, make_rows(48))),
         "question-answering": ("questions.jsonl", lambda path: write_jsonl(path, make_questions(48, longest=20))),
@@ -31,7 +31,7 @@ def make_recipes(folder: Path) -> dict[str, dict[str, Any]]:
     }
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        save_tiny_model(folder / "model")
+        save_tiny_model(folder / "model", **model)
         for name, write in rows.values():
             write(folder / name)
     wait_for_all()

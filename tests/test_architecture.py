@@ -14,20 +14,22 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a room may import its own files and rooms of lower rows. Rooms of one row do not know each other.
 ROWS = [
-    {"errors", "distributed", "cache", "signals"},
+    {"errors", "cache", "signals"},
+    {"distributed"},
     {"recipe", "run_folder", "native"},
     {"padding_free", "data", "metrics", "starter"},
     {"batching", "dataset"},  # what is made of `data`: tensors of its token stores, and new data sets
     {"tasks"},
     {"engine", "checkpoint"},
-    {"environment"},
+    {"environment", "mirror"},
     {"observers", "report", "export"},
+    {"scoring"},
     {"session"},  # one training run
     {"start", "publish"},  # how it begins or goes on, and how it ends
     {"predictor", "preflight"},
     {"display"},
     {"api"},
-    {"doctor", "restarts"},
+    {"doctor", "launch", "notebook"},
     {"cli", "serving", "testing"},
     {"__main__", "__init__"},
 ]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -49,3 +53,57 @@ def test_the_stock_loss_of_accumulated_batches_is_too_large(padded: list[float],
     """If this fails, transformers has mended it, and the example should say so."""
     found = losses_of(tmp_path, "--padded", "--accumulation", "4", stock_loss=True)
     assert found[0] == pytest.approx(4 * padded[0], rel=0.01)
+
+
+TRAIN = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+import custom_head, custom_loop, plain_ddp
+how = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+arguments = custom_loop.parse(["--rows", "64", "--epochs", "2"])
+found = {}
+if torch.distributed.is_torchelastic_launched() and sys.argv[2] == "1":  # Accelerate makes no group of one
+    torch.distributed.init_process_group("gloo")
+for name, train in (("loop", custom_loop.train_with_accelerate), ("head", custom_head.train), ("ddp", plain_ddp.train)):
+    losses, scores = train(arguments, **how)
+    found[name] = [losses, scores]
+if torch.distributed.get_rank() == 0:
+    print(json.dumps(found))
+torch.distributed.destroy_process_group()
+"""
+
+
+def trained(folder: Path, num_processes: int) -> dict[str, list]:
+    """Losses and scores of the examples that train in several processes, Accelerate making their group."""
+    script = folder / "train.py"
+    script.write_text(TRAIN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    command += [str(script), str(EXAMPLES), str(num_processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+
+
+@pytest.mark.slow
+def test_own_loops_are_the_same_on_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = load("custom_loop")
+    losses, scores = example.train_with_torch(example.parse(["--rows", "64", "--epochs", "2"]), **WITHOUT_DROPOUT)
+    assert len(losses) == 8
+    one, two = trained(tmp_path, 1), trained(tmp_path, 2)
+    np.testing.assert_allclose(one["loop"][0], losses, atol=1e-5)
+    assert one["loop"][1] == scores
+    for name in ("loop", "head", "ddp"):
+        np.testing.assert_allclose(two[name][0], one[name][0], atol=1e-5, err_msg=name)
+        assert two[name][1] == one[name][1], name
+
+
+def test_gradcheck_finds_a_bias_whose_gradient_is_not_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = load("custom_head")
+    assert example.check()
+    monkeypatch.setattr(example.BiasAdd, "backward", staticmethod(lambda ctx, gradient: (gradient, gradient[0, 0])))
+    with pytest.raises(RuntimeError, match="Jacobian mismatch"):
+        example.check()

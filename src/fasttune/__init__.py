@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from fasttune.api import Predictor, Run, check, evaluate, fit, load, predict
     from fasttune.errors import Error
+    from fasttune.notebook import notebook_fit
     from fasttune.recipe import Recipe
 
 _HOME = {
@@ -22,10 +23,23 @@ _HOME = {
     "evaluate": "api",
     "fit": "api",
     "load": "api",
+    "notebook_fit": "notebook",
     "predict": "api",
 }
 
-__all__ = ["Error", "Predictor", "Recipe", "Run", "check", "evaluate", "fit", "load", "padding_free", "predict"]
+__all__ = [
+    "Error",
+    "Predictor",
+    "Recipe",
+    "Run",
+    "check",
+    "evaluate",
+    "fit",
+    "load",
+    "notebook_fit",
+    "padding_free",
+    "predict",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ import sys
 from contextlib import nullcontext
 
 from fasttune import signals
+from fasttune.distributed import is_main
 
 
 def main() -> None:
@@ -19,7 +20,8 @@ def main() -> None:
             sys.exit(run(arguments))
     except signals.Stopped as stopped:
         resume = ["--resume"] if arguments[:1] == ["train"] and "--resume" not in arguments else []
-        print(f"{stopped}. resume with: {shlex.join(['fasttune', *arguments, *resume])}", file=sys.stderr)
+        if is_main():
+            print(f"{stopped}. resume with: {shlex.join(['fasttune', *arguments, *resume])}", file=sys.stderr)
         sys.exit(128 + stopped.number)
 
 

@@ -15,7 +15,10 @@ from fasttune.data.in_memory import is_rows, stored
 from fasttune.data.preview import sample_rows
 from fasttune.dataset import Built, write
 from fasttune.display.rows import Preview
+from fasttune.distributed import is_main
+from fasttune.environment import versions
 from fasttune.errors import DataError, Problem, UsageError
+from fasttune.mirror import Mirror
 from fasttune.observers import Observer
 from fasttune.observers.alerts import alert
 from fasttune.observers.console import ConsoleLog
@@ -164,30 +167,39 @@ def fit(
     path = Path(output or DEFAULT_PARENT / name)
     try:
         with signals.caught():
-            made, name = recipe_of(recipe, overrides)
-            if sections:
-                made = load_recipe(made, _with_files(sections))
+            distributed.meet(versions())
+            made, name = distributed.agreed(lambda: _made(recipe, overrides, sections))
             distributed.join(made.training.device)
-            path = distributed.from_main(_chosen_path(name, output or made.output.dir, resume))
+            path = distributed.agreed(lambda: _chosen_path(name, output or made.output.dir, resume))
+            path = Path(distributed.from_main(str(path)))
             with _console(made, progress) as console, claimed(RunFolder(path)):
                 run = _fit(made, RunFolder(path), resume, allow_changes, console, observers)
     except signals.Stopped as stopped:  # before there was anything to save
         run = Run(path, {}, str(stopped), False, stopped.number)
     except Exception as error:
-        _tell_a_person(f"fasttune: {name} failed", str(error))
+        problem = distributed.lost(error) if isinstance(error, RuntimeError) else None
+        _tell_a_person(f"fasttune: {name} failed", str(problem or error))
+        if problem is not None:
+            raise problem from error
         raise
     _tell_a_person(f"fasttune: {run.folder.name} ended", f"{run.reason}\n{run!r}")
     return run
 
 
+def _made(recipe: RecipeSource, overrides: Overrides, sections: Mapping[str, Any]) -> tuple[Recipe, str]:
+    """As `recipe_of`, with the changes of `sections`."""
+    made, name = recipe_of(recipe, overrides)
+    return (load_recipe(made, _with_files(sections)) if sections else made), name
+
+
 def _chosen_path(name: str, output: str | Path | None, resume: bool) -> Path:
     """As the main process chooses it."""
-    return choose(name, output, resume).path if distributed.is_main() else Path()
+    return choose(name, output, resume).path if is_main() else Path()
 
 
 @contextmanager
 def _console(recipe: Recipe, progress: bool) -> Iterator[ConsoleLog | None]:
-    console = ConsoleLog(recipe.training.logging_steps) if progress and distributed.is_main() else None
+    console = ConsoleLog(recipe.training.logging_steps) if progress and is_main() else None
     try:
         yield console
     finally:
@@ -196,7 +208,7 @@ def _console(recipe: Recipe, progress: bool) -> Iterator[ConsoleLog | None]:
 
 
 def _tell_a_person(title: str, text: str) -> None:
-    problem = alert(title, text) if distributed.is_main() else None
+    problem = alert(title, text) if is_main() else None
     if problem is not None:
         print(f"warning: {problem}", file=sys.stderr)
 
@@ -210,10 +222,16 @@ def _fit(
     observers: Sequence[Observer],
 ) -> Run:
     say: Say = console.say if console else (lambda line: None)
-    if resume and folder.is_finished:
-        reconciled(load_recipe(folder.recipe), recipe, folder)  # another recipe than the run's is refused
+    if resume and recipe.output.mirror is not None:
+        fetched = distributed.agreed(lambda: _fetched(recipe, folder) if is_main() else None)
+        if fetched is not None:
+            say(f"{recipe.output.mirror}: fetched {fetched}")
+    if distributed.from_main(resume and folder.is_finished):
+        # Another recipe than the run's is refused.
+        distributed.agreed(lambda: reconciled(load_recipe(folder.recipe), recipe, folder) if is_main() else None)
         say(f"{folder.path} is finished; nothing to resume")
-        return Run(folder.path, read_json(folder.all_results), "finished before")
+        results = distributed.from_main(read_json(folder.all_results) if is_main() else None)
+        return Run(folder.path, results, "finished before")
     if resume and not folder.is_run:
         say(f"{folder.path}: nothing to resume yet, starting from the beginning")
     session = None
@@ -226,6 +244,11 @@ def _fit(
     finally:
         if session is not None:
             session.close()
+
+
+def _fetched(recipe: Recipe, folder: RunFolder) -> str | None:
+    """What came from the mirror, in words, where this machine has none of the run."""
+    return Mirror(recipe.output.mirror, folder).fetch() if recipe.output.mirror and not folder.is_run else None
 
 
 def _run(session: Session, observers: list[Observer]) -> Run:
@@ -251,9 +274,7 @@ def check(
 
     >>> fasttune.check("reviews.csv").warnings  # doctest: +SKIP
     """
-    made, _ = recipe_of(recipe, overrides)
-    if sections:
-        made = load_recipe(made, _with_files(sections))
+    made, _ = _made(recipe, overrides, sections)
     say: Say = ConsoleLog(made.training.logging_steps).say if progress else (lambda line: None)
     return preflight.check(made, say)
 

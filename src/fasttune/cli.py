@@ -68,6 +68,9 @@ def train(
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="With --resume: go on with another learning rate and the like.")
     ] = False,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Train with so many processes, one for each device.")
+    ] = 1,
     restarts: Annotated[
         int, typer.Option("--restarts", min=0, help="Go on by itself so many times after a kill from outside.")
     ] = 0,
@@ -81,21 +84,12 @@ def train(
     fasttune train reviews.csv training.num_train_epochs=2
     """
     _stay_calm()
-    if restarts:
-        from fasttune.restarts import with_restarts
-
-        if output is None:  # it must be the same one each time
-            found, hint = "no --output", "--output runs/NAME"
-            raise UsageError(Problem(where="--restarts", found=found, expected="a folder to go on in", hint=hint))
+    if restarts or processes > 1:
         flags = {"--resume": resume, "--allow-changes": allow_changes, "--quiet": quiet, "--json": as_json}
-        given = [
-            recipe,
-            *(overrides or ()),
-            "--output",
-            str(output),
-            *(flag for flag, is_set in flags.items() if is_set),
-        ]
-        raise typer.Exit(with_restarts(["train", *given], restarts, _tell))
+        options = {"--output": output, "--processes": processes if restarts and processes > 1 else None}
+        given = [recipe, *(overrides or ()), *(flag for flag, is_set in flags.items() if is_set)]
+        given += [word for option, value in options.items() if value is not None for word in (option, str(value))]
+        raise typer.Exit(_elsewhere(["train", *given], processes, restarts))
     from fasttune import api
 
     run = api.fit(
@@ -118,6 +112,21 @@ def train(
         command = shlex.join(["fasttune", "train", recipe, *(overrides or ()), *place, "--resume"])
         _tell(f"{run.reason}. resume with: {command}")
         raise typer.Exit(128 + run.signal)
+
+
+def _elsewhere(arguments: list[str], processes: int, restarts: int) -> int:
+    """`fasttune ARGUMENTS` in processes of its own; the exit code."""
+    from fasttune import launch
+
+    if restarts and "--output" not in arguments:  # it must be the same one each time
+        found, hint = "no --output", "--output runs/NAME"
+        raise UsageError(Problem(where="--restarts", found=found, expected="a folder to go on in", hint=hint))
+    if processes > 1 and "WORLD_SIZE" in os.environ:
+        found, expected = f"{processes} in a process that a launcher started", "one of the two"
+        raise UsageError(Problem(where="--processes", found=found, expected=expected, hint="leave --processes away"))
+    if restarts:
+        return launch.with_restarts(arguments, restarts, _tell)
+    return launch.with_processes(arguments, processes)
 
 
 @app.command()
@@ -354,7 +363,8 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
     except Error as error:
-        _tell(f"error: {error}")
+        if not error.is_told_elsewhere:
+            _tell(f"error: {error}")
         return error.exit_code
     except OSError as error:
         if error.errno is None:

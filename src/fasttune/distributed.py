@@ -1,22 +1,35 @@
 """Devices and processes, through accelerate; one process on one device unless a launcher started more.
 
-With one process everything here that concerns several does nothing.
+With one process everything here that concerns several does nothing. What processes say to each other round training
+goes through the launcher's store: one may take its time, and one that is gone is noticed. What they add up in training
+goes through gloo or NCCL.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fasttune.errors import EnvironmentProblem, Error, Problem, as_json, from_json
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
     from accelerate.state import PartialState
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-LONGEST_WAIT = timedelta(hours=24)
+# All processes of a launch come within this, or none trains. Later one may wait for hours for another that tokenises;
+# what hangs in training is ended by the watchdog.
+MEETING, LONGEST_WAIT = timedelta(minutes=10), timedelta(hours=24)
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25  # seconds between two looks whether another process has spoken
 Value = TypeVar("Value")
 
 
@@ -33,58 +46,229 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     return Accelerator(cpu=device == "cpu", mixed_precision=MIXED_PRECISION[precision])
 
 
+@dataclass
+class Meeting:
+    """The processes that a launcher started, as they reach each other through its store."""
+
+    store: torch.distributed.Store
+    rank: int
+    num_processes: int
+    num_rounds: int = 0
+
+    def exchange(self, value: Any, patience: timedelta = LONGEST_WAIT) -> list[Any]:
+        """What each process gives, by rank; all have to call it. Values are sent as JSON."""
+        self.num_rounds += 1
+        self._ask(lambda: self.store.set(f"{self.num_rounds}/{self.rank}", json.dumps(value)))
+        return [self._heard(rank, patience) for rank in range(self.num_processes)]
+
+    def _heard(self, rank: int, patience: timedelta) -> Any:
+        key, pause, end = f"{self.num_rounds}/{rank}", FIRST_PAUSE, time.monotonic() + patience.total_seconds()
+        while not self._ask(lambda: self.store.check([key])):
+            if time.monotonic() > end:
+                raise missing(f"no word from process {rank} within {patience.total_seconds():,.0f} s")
+            time.sleep(pause)  # where signals are heard, which a wait inside the store does not
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return json.loads(self._ask(lambda: self.store.get(key)))
+
+    @staticmethod
+    def _ask(call: Callable[[], Value]) -> Value:
+        import torch
+
+        try:
+            return call()
+        except torch.distributed.DistError as error:
+            raise missing(f"the launcher's store is gone ({str(error).splitlines()[0]})") from None
+
+
+_meeting: Meeting | None = None
+
+
+def missing(found: str) -> EnvironmentProblem:
+    own = f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} on {platform.node()}"
+    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    return EnvironmentProblem(
+        Problem(
+            where=own,
+            found=found,
+            expected=f"all processes of the launch, by way of {address}",
+            hint="see what the others said; on every machine the launcher needs the same address, a port that is free "
+            "and open, the same number of machines, and a rank of its own",
+            code="E540",
+        )
+    )
+
+
+def meet(facts: Mapping[str, str]) -> None:
+    """Where a launcher started several processes: wait for all, and make sure that they belong together.
+
+    `facts`: what has to be the same in all of them, such as versions. EnvironmentProblem where it is not, where one
+    does not come, or where they were launched with different numbers of processes.
+    """
+    global _meeting
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _meeting is not None:
+        return
+    rank, num_processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    meeting = Meeting(_open_store(rank), rank, num_processes)
+    own = {"processes": str(num_processes), **facts}
+    hosts: dict[str, list[int]] = {}
+    for other, (host, theirs) in enumerate(meeting.exchange([platform.node(), own], MEETING)):
+        hosts.setdefault(host, []).append(other)
+        different = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
+        if different:
+            mine, other_s = (", ".join(f"{name} {of.get(name, 'none')}" for name in different) for of in (own, theirs))
+            raise EnvironmentProblem(
+                Problem(
+                    where=f"process {other} on {host}",
+                    found=other_s,
+                    expected=f"{mine}, as in process {rank} on {platform.node()}",
+                    hint="install the same versions everywhere (requirements.lock), launch the same number everywhere",
+                    code="E541",
+                )
+            )
+    _meeting = meeting
+
+
+def _open_store(rank: int) -> torch.distributed.Store:
+    """The launcher's, or where it has none the main process's; unlike torch's own it does not wait for all to come."""
+    import torch
+
+    is_launchers = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+    answer: SimpleQueue[torch.distributed.Store | Exception] = SimpleQueue()
+
+    def connect() -> None:
+        try:
+            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            own = rank == 0 and not is_launchers
+            answer.put(torch.distributed.TCPStore(address, port, None, own, MEETING, wait_for_workers=False))
+        except Exception as error:
+            answer.put(error)
+
+    # In a thread: where something else listens at the port, torch waits for its answer beyond any time-out.
+    Thread(target=connect, daemon=True).start()
+    try:
+        store = answer.get(timeout=MEETING.total_seconds() + 1)
+    except Empty:
+        raise missing(f"no answer within {MEETING.total_seconds():,.0f} s") from None
+    if isinstance(store, Exception):
+        raise missing((str(store).splitlines() or [type(store).__name__])[0])
+    # A launcher that starts its processes again keeps the store, and what was said in it.
+    return torch.distributed.PrefixStore(f"fasttune/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
 def join(device: str) -> None:
-    """Meet the other processes, where a launcher started several; `device` as the recipe has it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _group() is not None:
+    """Start the group in which the processes that met train; `device` as the recipe has it."""
+    if _meeting is None or _group() is not None:
         return
     import torch
     from accelerate.state import PartialState
 
-    # Tokenising may take hours, in which the others wait; what hangs in training is ended by the watchdog.
-    PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=LONGEST_WAIT)
+    # accelerate's launcher sets it for FSDP: transformers would give all but the first process a model without weights.
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    PartialState._reset_state()  # of a time when this process was alone
+    state = PartialState(
+        cpu=device == "cpu" or not torch.cuda.is_available(),
+        store=torch.distributed.PrefixStore("group", _meeting.store),
+        rank=_meeting.rank,
+        world_size=_meeting.num_processes,
+        timeout=LONGEST_WAIT,
+    )
+    if state.num_processes != _meeting.num_processes:  # each would train alone, and none would know
+        raise missing(f"{state.num_processes} in accelerate's group")
+
+
+def lost(error: RuntimeError) -> EnvironmentProblem | None:
+    """What it means when gloo or NCCL fails in training: another process is gone. None for any other error."""
+    text = str(error)
+    if _group() is None or not any(word in text for word in ("gloo", "NCCL", "c10d", "Connection")):
+        return None
+    return EnvironmentProblem(
+        Problem(
+            where=f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} on {platform.node()}",
+            found=f"the connection to another process lost ({text.strip().splitlines()[0][:200]})",
+            expected="all processes until the end",
+            hint="see what ended the other one, then go on from the newest checkpoint: the same command, --resume",
+            code="E542",
+        )
+    )
 
 
 def is_main() -> bool:
     """Whether this process writes, prints and decides for all."""
-    state = _group()
-    return state.is_main_process if state is not None else os.environ.get("RANK", "0") == "0"
+    return (_meeting.rank == 0) if _meeting is not None else os.environ.get("RANK", "0") == "0"
 
 
-def from_main(value: Value) -> Value:
-    """What the main process has, in all processes; any value that can be sent."""
-    if _group() is None:
+def from_main(value: Any) -> Any:
+    """What the main process has, in all processes; any value that JSON knows."""
+    if _meeting is None:
         return value
-    from accelerate.utils import broadcast_object_list
+    return _meeting.exchange(value if _meeting.rank == 0 else None)[0]
 
-    return broadcast_object_list([value])[0]
+
+def tensors_from_main(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors on the CPU as the main process has them, in all processes."""
+    group = _group()
+    if group is None:
+        return tensors
+    import torch
+
+    shapes = from_main({name: [str(one.dtype).removeprefix("torch."), *one.shape] for name, one in tensors.items()})
+    received = {}
+    for name, (dtype, *shape) in shapes.items():
+        own = tensors[name] if is_main() else torch.empty(shape, dtype=getattr(torch, dtype))
+        on_device = own.to(group.device)
+        torch.distributed.broadcast(on_device, src=0)
+        received[name] = own if is_main() else on_device.cpu()
+    return received
+
+
+def agreed(work: Callable[[], Value], in_turn: bool = False) -> Value:
+    """What `work` returns; where it raises an Error in one process, all raise that.
+
+    `in_turn`: one process of each machine goes first, and the others find what it has fetched or computed.
+    """
+    if _meeting is None:
+        return work()
+    result: list[Value] = []
+    error: Error | None = None
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    for turn in (True, False) if in_turn else (is_first,):
+        if turn == is_first:
+            try:
+                result.append(work())
+            except Error as own:
+                error = own
+        said = _meeting.exchange(None if error is None else [platform.node(), as_json(error)])
+        if any(said):
+            raise _of(said)
+    return result[0]
+
+
+def _of(said: list[Any]) -> Error:
+    """The error of the first process that has one."""
+    rank, (host, content) = next((rank, one) for rank, one in enumerate(said) if one is not None)
+    if rank > 0:  # the main process tells it, and has no such problem
+        own = f"process {rank} on {host}"
+        content["problems"] = [{**problem, "where": f"{own}: {problem['where']}"} for problem in content["problems"]]
+    error = from_json(content)
+    error.is_told_elsewhere = not is_main()
+    return error
 
 
 def greatest(*values: int) -> Sequence[int]:
-    """Of each number the greatest that any process has; all processes have to ask."""
-    state = _group()
-    if state is None:
+    """Of each number the greatest that any process has; all processes have to ask. For use in training."""
+    group = _group()
+    if group is None:
         return values
     import torch
 
-    together = torch.tensor(values, device=state.device)
+    together = torch.tensor(values, device=group.device)
     torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX)
     return [int(value) for value in together.tolist()]
 
 
 def wait_for_all() -> None:
-    state = _group()
-    if state is not None:
-        state.wait_for_everyone()
-
-
-@contextmanager
-def main_first() -> Iterator[None]:
-    """The main process runs the block before the others do, which then find what it made."""
-    if not is_main():
-        wait_for_all()
-    yield
-    if is_main():
-        wait_for_all()
+    from_main(None)
 
 
 def _group() -> PartialState | None:

@@ -15,8 +15,9 @@ to type. Everything that can be checked together is reported together: collect p
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 SHOWN_CHARACTERS = 80  # of a user's value in a message
 
@@ -45,6 +46,7 @@ class Error(Exception):
     """The root of all errors that fasttune raises on purpose."""
 
     exit_code = 70
+    is_told_elsewhere = False  # by the main process, of several that fail together
 
     def __init__(self, *problems: Problem):
         if not problems:
@@ -80,6 +82,19 @@ class CheckpointError(EnvironmentProblem):
 
 class DivergedError(Error):
     exit_code = 6
+
+
+def as_json(error: Error) -> dict[str, Any]:
+    """For another process; `from_json` is the inverse."""
+    return {"kind": type(error).__name__, "problems": [asdict(problem) for problem in error.problems]}
+
+
+def from_json(content: Mapping[str, Any]) -> Error:
+    kinds = [Error]
+    for kind in kinds:  # which grows while it is walked
+        kinds += kind.__subclasses__()
+    kind = next(kind for kind in kinds if kind.__name__ == content["kind"])
+    return kind(*(Problem(**problem) for problem in content["problems"]))
 
 
 def shown(value: object) -> str:

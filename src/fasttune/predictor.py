@@ -12,7 +12,7 @@ from fasttune.errors import Problem, UsageError
 from fasttune.recipe import Recipe, differences
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RunFolder, opened, read_json
-from fasttune.session import score_split
+from fasttune.scoring import score_split
 from fasttune.tasks import TASKS, Prediction, Rows, Task
 from fasttune.tasks.prepare import Split, encode
 

@@ -22,7 +22,8 @@ from fasttune.environment import peak_memory_bytes
 from fasttune.errors import Problem
 from fasttune.recipe import Recipe
 from fasttune.run_folder import DEFAULT_PARENT, RunFolder
-from fasttune.session import Say, Session, score_split
+from fasttune.scoring import score_split
+from fasttune.session import Say, Session
 from fasttune.start import data_report, num_saves, prepared
 from fasttune.tasks.audit import audit_rows
 from fasttune.tasks.prepare import Splits, encode, read_splits
@@ -139,7 +140,7 @@ def _as_probe(session: Session) -> Session:
     first = min(int(tokens.argmax()) - WARM_UP, len(tokens) - WARM_UP - MOST_STEPS)
     changes = {
         "evaluation": {"eval_strategy": "no", "early_stopping_patience": None},
-        "output": {"save_strategy": "no"},
+        "output": {"save_strategy": "no", "mirror": None},
         "training": {"num_train_epochs": 1.0, "max_steps": -1},
     }
     sections = {name: getattr(recipe, name).model_copy(update=own) for name, own in changes.items()}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from fasttune.checkpoint.resume import open_checkpoint
+from fasttune.checkpoint import in_all_processes, open_checkpoint
 from fasttune.checkpoint.write import path_of
 from fasttune.distributed import is_main
 from fasttune.engine.flops import measured_peak, training_flops
@@ -41,12 +42,14 @@ def _take_best(session: Session) -> int:
         step = int(evaluation["step"])
         if step == last:
             break
+        path = path_of(session.folder.checkpoints, step)
         try:
-            chosen = open_checkpoint(path_of(session.folder.checkpoints, step), session.run_id)
+            chosen = in_all_processes(partial(open_checkpoint, path, session.run_id))
         except CheckpointError as error:
             if evaluation is session.state.best(session.metric):
                 session.say(f"the best weights, of step {step}, are not used: {error.problems[0].found}")
             continue
+        assert chosen is not None, "opened, or an error"
         session.setup.model.load_state_dict(chosen.tensors("model"))
         return step
     return last
@@ -70,6 +73,8 @@ def finish(session: Session, step: int) -> dict[str, Any]:
     if is_main():
         _write_card(session, everything)
         session.folder.write_results(results)
+        if session.mirror is not None:
+            session.mirror.send_all()
     return everything
 
 

@@ -6,7 +6,6 @@ import copy
 import gc
 import hashlib
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
@@ -16,31 +15,35 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fasttune import signals
 from fasttune.batching.feed import Feed, StoreFeed
 from fasttune.batching.plan import Plan, Steps
 from fasttune.batching.stream import BEGINNING, StreamFeed, Windows
-from fasttune.checkpoint import Checkpoint, Saved, Writer, newest_good
+from fasttune.checkpoint import Checkpoint, Saved, Writer, in_all_processes, newest_good
 from fasttune.data.token_store import TokenStore
 from fasttune.distributed import greatest, is_main, wait_for_all
-from fasttune.engine.embedding import trained_rows
+from fasttune.engine.embedding import moments_for, trained_rows
 from fasttune.engine.events import Finished, RolledBack, RowSkipped, SaveDone, SaveDue, StepDone
 from fasttune.engine.loop import Loop, TrainState
 from fasttune.engine.memory import keeping_freed_memory
 from fasttune.engine.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
-from fasttune.engine.setup import Setup
+from fasttune.engine.parallel import FSDP2, load_state, state_of, wrap
+from fasttune.engine.setup import Setup, set_up
 from fasttune.environment import code_fingerprint, versions
 from fasttune.errors import CheckpointError, DivergedError, Problem
+from fasttune.mirror import Mirror
 from fasttune.observers import Observer
 from fasttune.observers.files import EventLog, TensorBoard, has_tensorboard
 from fasttune.observers.stopping import EarlyStopping
 from fasttune.observers.watchdog import ASLEEP, PATIENCE, Watchdog
 from fasttune.recipe import Recipe, dump
 from fasttune.run_folder import RunFolder
+from fasttune.scoring import Scored, score_split
 from fasttune.tasks import Task
 from fasttune.tasks.audit import Audit
-from fasttune.tasks.prepare import Split, Splits
+from fasttune.tasks.prepare import Splits
 from fasttune.tasks.reading import TRAIN, VALIDATION
 
 # Batches that are left out with training.divergence_policy=rollback: a run that diverges more often is not saved by it.
@@ -61,7 +64,7 @@ class Session:
     state: TrainState
     checkpoint: Checkpoint | None
     say: Say
-    used_rows: np.ndarray | None = None  # of the word embeddings, where only these are trained
+    used_rows: np.ndarray | None = None  # of the word embeddings, where the others need no training
     audit: Audit = field(default_factory=Audit)  # what is doubtful about the rows
     windows: Windows | None = None  # the training rows, where they are a stream
     signal: int | None = None
@@ -73,6 +76,7 @@ class Session:
     scored: dict[str, tuple[int, Scored]] = field(default_factory=dict)
 
     task: Task = field(init=False)  # as the last validation tuned it
+    trained: nn.Module = field(init=False)  # the model as it is wrapped for training
 
     def __post_init__(self) -> None:
         self.task = self.splits.task
@@ -81,6 +85,11 @@ class Session:
     def metric(self) -> str:
         """The name in an evaluation's metrics of what decides which model is best."""
         return f"eval_{self.recipe.evaluation.metric_for_best_model or self.task.primary_metric}"
+
+    @cached_property
+    def mirror(self) -> Mirror | None:
+        address = self.recipe.output.mirror
+        return Mirror(address, self.folder) if address is not None else None
 
     @property
     def keeps_best(self) -> bool:
@@ -93,7 +102,7 @@ class Session:
         with ExitStack() as stack:
             if self.setup.accelerator.device.type == "cpu":
                 stack.enter_context(keeping_freed_memory())
-            if self.used_rows is not None:
+            if self.used_rows is not None and self.parallel != FSDP2:
                 stack.enter_context(trained_rows(self.setup.model, self.used_rows))
             # Dropout masks are drawn from seeds of their own; the caller's random numbers stay as they were.
             stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
@@ -102,16 +111,29 @@ class Session:
             self.watchdog = stack.enter_context(Watchdog(report, self._at_hand, self.windows is None))
             log = EventLog(self.folder.events if is_main() else None, self._resumed_step, self.say)
             stack.callback(log.close)
-            writer = Writer(
-                self.folder.checkpoints, self.run_id, self.recipe.output.save_total_limit, self.saved.append
-            )
+            keep, after = self.recipe.output.save_total_limit, self.mirror.try_to_send if self.mirror else lambda: None
+            writer = Writer(self.folder.checkpoints, self.run_id, keep, self.saved.append, after)
             stack.callback(writer.close)
             finished = self._run(writer, [log, *self._own_observers(stack), *observers])
         self.signal = greatest(self.signal or signals.pending() or 0)[0] or None
+        if self.parallel == FSDP2:
+            self._put_together()
         return finished
+
+    @property
+    def parallel(self) -> str:
+        return self.setup.choices["parallel"].value
+
+    def _put_together(self) -> None:
+        """What is in shares cannot be made whole in place: a new model takes the weights."""
+        weights = state_of(self.setup.model)
+        whole = set_up(self.recipe, self.recipe.model, self.task)
+        whole.model.load_state_dict(weights)
+        self.setup = replace(whole, choices=self.setup.choices, tokens_per_microbatch=self.setup.tokens_per_microbatch)
 
     def _run(self, writer: Writer, observers: list[Observer]) -> Finished:
         setup, recipe = self.setup, self.recipe
+        self.trained = wrap(setup.model, setup.accelerator, self.parallel)
         optimizer = make_optimizer(setup.model, recipe.training.learning_rate, recipe.training.weight_decay)
         optimizer = setup.accelerator.prepare_optimizer(optimizer)
         if self.checkpoint is not None:
@@ -133,7 +155,7 @@ class Session:
         loop = Loop(
             recipe=self.recipe,
             task=self.task,
-            model=self.setup.prepared,
+            model=self.trained,
             optimizer=optimizer,
             feed=feed,
             plan=plan,
@@ -245,9 +267,8 @@ class Session:
 
     def _tensors(self, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, torch.Tensor]]:
         """File of a checkpoint -> its tensors."""
-        setup = self.setup
-        weights = setup.accelerator.get_state_dict(setup.prepared)
-        return {"model": weights, "optimizer": optimizer_tensors(setup.model, optimizer)}
+        model = self.setup.model
+        return {"model": state_of(model), "optimizer": optimizer_tensors(model, optimizer)}
 
     @cached_property
     def _about(self) -> dict[str, Any]:
@@ -270,6 +291,7 @@ class Session:
                 seconds=round(saved.seconds, 3),
                 blocking_seconds=round(self.blocking_seconds[saved.step], 3),
                 failure=saved.failure,
+                not_copied=saved.not_copied,
             )
             for observer in observers:
                 observer(event)
@@ -287,15 +309,18 @@ class Session:
                     )
 
     def _restore(self, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-        self.setup.model.load_state_dict(checkpoint.tensors("model"))
+        model, moments = self.setup.model, checkpoint.tensors("optimizer")
+        load_state(model, checkpoint.tensors("model"))
+        if self.used_rows is not None:
+            moments = moments_for(model, self.used_rows, self.parallel != FSDP2, moments)
         try:
-            load_optimizer_tensors(self.setup.model, optimizer, checkpoint.tensors("optimizer"))
+            load_optimizer_tensors(model, optimizer, moments)
         except KeyError as error:
             raise CheckpointError(
                 Problem(
                     where=f"checkpoint {checkpoint.path}",
                     found=f"moments of {error.args[0]}, which is not trained here",
-                    expected="the parameters of the start (fasttune's version and the number of processes decide them)",
+                    expected="the parameters of the start, which fasttune's version decides",
                     hint="resume as the run was started, or start a new run with another --output",
                     code="E521",
                 )
@@ -311,11 +336,13 @@ class Session:
         skipped = [*self.state.skipped, self.state.step + 1]
         if self.recipe.training.divergence_policy == "stop" or len(skipped) > MOST_ROLLBACKS:
             raise error
-        checkpoint, _ = newest_good(self.folder.checkpoints, self.run_id)
+        checkpoint = in_all_processes(lambda: newest_good(self.folder.checkpoints, self.run_id)[0])
         if checkpoint is None:  # the one of the beginning could not be written
             raise error
         self._restore(checkpoint, optimizer)
-        vars(self.state).update(vars(replace(state_of(checkpoint), skipped=skipped)))  # observers hold this very object
+        vars(self.state).update(
+            vars(replace(saved_state(checkpoint), skipped=skipped))
+        )  # observers hold this very object
         # What was scored after the step gone back to belongs to weights that are no more.
         self.scored.clear()
         for observer in observers:
@@ -347,42 +374,7 @@ class Session:
             torch.cuda.empty_cache()
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A labelled split by one state of the weights: metrics named eval_..., and what its predictions are made from.
-
-    `task`: as it scored, tuned by this split where that was asked for.
-    """
-
-    metrics: dict[str, float]
-    results: np.ndarray
-    task: Task
-
-
-def score_split(
-    setup: Setup,
-    task: Task,
-    split: Split,
-    store: TokenStore,
-    tune: bool = False,
-    watchdog: Watchdog = ASLEEP,
-) -> Scored:
-    watchdog.expect(PATIENCE)
-    import sklearn.metrics  # noqa: F401  half a second that is not the model's
-
-    begin = time.perf_counter()
-    outputs = setup.run(task, store, watchdog.alive)
-    watchdog.expect(PATIENCE)
-    assert outputs.loss is not None, "a split that is scored has labels"
-    if tune:
-        task = task.tuned(outputs.results, store, split.rows)
-    metrics = {f"eval_{name}": value for name, value in task.score(outputs.results, store, split.rows).items()}
-    runtime = time.perf_counter() - begin
-    timing = {"eval_runtime": runtime, "eval_samples_per_second": len(split.rows) / runtime}
-    return Scored({"eval_loss": outputs.loss, **metrics, **timing}, outputs.results, task)
-
-
-def state_of(checkpoint: Checkpoint) -> TrainState:
+def saved_state(checkpoint: Checkpoint) -> TrainState:
     saved = checkpoint.state()
     saved.pop("scaler")
     return TrainState(**saved)

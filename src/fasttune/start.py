@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from fasttune.checkpoint import newest_good, prune
+from fasttune.checkpoint import Checkpoint, in_all_processes, newest_good, prune
 from fasttune.checkpoint.space import check_space, needed_bytes
 from fasttune.data.token_store import TokenStore
-from fasttune.distributed import from_main, is_main, main_first
+from fasttune.distributed import agreed, from_main, greatest, is_main
 from fasttune.engine.embedding import rows_in_use
 from fasttune.engine.loop import TrainState, num_training_steps, times_due
+from fasttune.engine.parallel import FSDP2
 from fasttune.engine.precision import Choice
 from fasttune.engine.probe import probe
 from fasttune.engine.setup import Setup, set_up
@@ -26,14 +27,21 @@ from fasttune.errors import DataError, Problem, RecipeError
 from fasttune.recipe import Columns, Recipe, differences, dump
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RunFolder, read_json, write_json, write_text
-from fasttune.session import Say, Session, state_of
+from fasttune.session import Say, Session, saved_state
 from fasttune.tasks.audit import Audit, audit_rows, audit_tokens
 from fasttune.tasks.prepare import Split, Splits, encode, read_splits, report
 from fasttune.tasks.reading import TRAIN
 from fasttune.tasks.streaming import windows_of
 
 # What may change between a start and its resume without changing what is learned.
-MAY_CHANGE = ("output.save_total_limit", "training.logging_steps", "tracking.report_to", "output.dir")
+MAY_CHANGE = (
+    "output.save_total_limit",
+    "training.logging_steps",
+    "tracking.report_to",
+    "output.dir",
+    "output.mirror",
+    "training.gradient_checkpointing",
+)
 # What a run can go on with, though not to where it would have come.
 MAY_BE_ALLOWED = (
     *(
@@ -84,16 +92,15 @@ def start(recipe: Recipe, folder: RunFolder, say: Say, allow_changes: bool = Fal
     """
     is_resume = from_main(folder.is_run)
     if is_resume:
-        recipe = reconciled(load_recipe(folder.recipe), recipe, folder, say if allow_changes else None)
-    session = prepared(recipe, read_splits(recipe), folder, say)
+        recipe = _reconciled(recipe, folder, say if allow_changes else None)
+    session = prepared(recipe, agreed(lambda: read_splits(recipe), in_turn=True), folder, say)
     session.run_id = from_main(session.run_id)
     for warning in session.audit.warnings:
         say(f"warning: {warning}")
     if is_resume:
         _go_on(session)
-    elif is_main():
-        check_space(folder.path, needed_bytes(session.setup.model, num_saves(session), recipe.output.save_total_limit))
-        _write_start(session)
+    else:
+        agreed(lambda: _begin(session) if is_main() else None)
     return session
 
 
@@ -108,15 +115,19 @@ def num_saves(session: Session) -> int:
 def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit: Audit | None = None) -> Session:
     """Everything that comes before the first step, except writing. `audit`: of the rows, where it was made before."""
     audit = audit or audit_rows(splits.all(), splits.task)
-    setup = set_up(recipe, recipe.model, splits.task, tokens_per_step(recipe, splits))
-    with main_first():  # the others find the tokens in the cache
-        stores = {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
+    setup = agreed(lambda: set_up(recipe, recipe.model, splits.task, tokens_per_step(recipe, splits)))
+
+    def encoded() -> dict[str, TokenStore]:
+        return {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
+
+    stores = agreed(encoded, in_turn=True)
     used_rows = None if recipe.data.streaming else choose_trained_rows(recipe, setup, stores[TRAIN])
     if setup.accelerator.device.type == "cuda" and recipe.training.tokens_per_microbatch == "auto":
         probed = probe(setup, splits.task, stores[TRAIN])
         if probed is not None:
             setup.choices["tokens_per_microbatch"] = probed
             setup.tokens_per_microbatch = int(probed.value)
+    setup.tokens_per_microbatch = -greatest(-setup.tokens_per_microbatch)[0]  # what fits into the memory of all
     recipe = resolved(recipe, splits, setup, folder)
     for split in splits.all():
         say(described(split, stores[split.name]))
@@ -145,12 +156,12 @@ def tokens_per_step(recipe: Recipe, splits: Splits) -> float:
 def choose_trained_rows(recipe: Recipe, setup: Setup, store: TokenStore) -> np.ndarray | None:
     """Which rows of the word embeddings to train, where all would come to the same; the choice is kept with the others.
 
-    With weight decay every row moves in every step. Ranks share one table, which is wrapped before the data are read.
+    With weight decay every row moves in every step.
     """
-    if recipe.training.weight_decay > 0 or setup.accelerator.num_processes > 1:
+    if recipe.training.weight_decay > 0:
         return None
     used = rows_in_use(setup.model, store.inputs["input_ids"], setup.padding.token_id)
-    if used is not None:
+    if used is not None and setup.choices["parallel"].value != FSDP2:
         reason = "the others occur in no training text, so no gradient ever reaches them"
         setup.choices["word_embeddings"] = Choice(
             f"training {len(used):,} of {setup.model.config.vocab_size:,} rows", reason
@@ -221,6 +232,12 @@ def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) ->
     )
 
 
+def _reconciled(asked: Recipe, folder: RunFolder, allow: Say | None) -> Recipe:
+    """As the main process reconciles it, which has the folder."""
+    recipe = agreed(lambda: reconciled(load_recipe(folder.recipe), asked, folder, allow) if is_main() else asked)
+    return load_recipe(from_main(recipe.model_dump(mode="json")))
+
+
 def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Say | None = None) -> Recipe:
     """The recipe to go on with: the saved one with harmless changes; RecipeError for any other change.
 
@@ -267,9 +284,12 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _write_start(session: Session) -> None:
-    """What is known before the first step. The recipe comes last: with it the folder is a run."""
+def _begin(session: Session) -> None:
+    """Write what is known before the first step. The recipe comes last: with it the folder is a run."""
     folder, setup = session.folder, session.setup
+    check_space(folder.path, needed_bytes(setup.model, num_saves(session), session.recipe.output.save_total_limit))
+    if session.mirror is not None:
+        session.mirror.claim(session.run_id)
     session.folder.path.mkdir(parents=True, exist_ok=True)
     write_json(
         folder.environment,
@@ -302,11 +322,14 @@ def _go_on(session: Session) -> None:
     folder = session.folder
     if is_main():
         write_text(folder.recipe, dump(session.recipe))  # what may change has changed from here on
-    environment = read_json(folder.environment)
+    environment = from_main(read_json(folder.environment) if is_main() else None)
+    before = from_main(read_json(folder.data_report)["training_examples"] if is_main() else None)
     session.run_id = environment["run_id"]
+    if session.mirror is not None:
+        agreed(lambda: session.mirror.claim(session.run_id) if session.mirror and is_main() else None)
     for line in _differences(environment, session):
         session.say(f"{line}; the run goes on, though not to the last bit as it would have")
-    if read_json(folder.data_report)["training_examples"] != session.training_examples:
+    if before != session.training_examples:
         raise DataError(
             Problem(
                 where=f"resume of {folder.path}: {session.splits.train.where}",
@@ -316,15 +339,20 @@ def _go_on(session: Session) -> None:
                 code="E531",
             )
         )
-    session.checkpoint, passed_over = newest_good(folder.checkpoints, session.run_id)
-    for line in passed_over:
-        session.say(line)
+
+    def newest() -> Checkpoint | None:
+        found, passed_over = newest_good(folder.checkpoints, session.run_id)
+        for line in passed_over:
+            session.say(line)
+        return found
+
+    session.checkpoint = in_all_processes(newest)
     if is_main():
         prune(folder.checkpoints, None, set(), session.run_id)  # what a killed process left of one
     if session.checkpoint is None:
         session.say("no checkpoint yet: starting from the beginning")
         return
-    session.state = state_of(session.checkpoint)
+    session.state = saved_state(session.checkpoint)
     if session.splits.stream is not None:
         session.splits.stream.files.bad.found.update(session.state.bad_rows)
     session.say(f"going on from {session.checkpoint.path}")

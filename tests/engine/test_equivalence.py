@@ -52,7 +52,7 @@ def train(model: Path, store: TokenStore, tokens_per_microbatch: int, **training
     loop = Loop(
         recipe=recipe,
         task=task,
-        model=setup.prepared,
+        model=setup.model,
         optimizer=optimizer,
         feed=StoreFeed(NO_MORE_THAN_NEEDED, store=store),
         plan=Plan(

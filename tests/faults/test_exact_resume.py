@@ -17,6 +17,7 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from exact import NUM_STEPS, make_recipes, try_all_stops
 from fasttune import distributed
+distributed.meet({})
 distributed.join("cpu")
 folder = Path(sys.argv[2])
 recipe = make_recipes(folder)["text-classification"]

@@ -9,6 +9,7 @@ import torch
 import transformers as T
 
 import fasttune
+from fasttune.engine.dropout import use_cpu_dropout
 from fasttune.padding_free import is_padding_free, padded_again
 from fasttune.padding_free.boundaries import Boundaries
 
@@ -242,3 +243,27 @@ def test_boundaries_that_are_shifted_by_one_are_found_by_the_probe(
     with pytest.raises(fasttune.Error, match="the probe differs"):
         fasttune.padding_free(model)
     assert not is_padding_free(model)
+
+
+COMPUTED_AGAIN = [one for one in FAMILIES if not one.startswith(("albert", "mpnet", "deberta"))]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", COMPUTED_AGAIN)
+def test_layers_that_are_computed_again_on_the_way_back_give_the_same_gradients(family: str, head: str) -> None:
+    """With dropout: the second time the masks have to be those of the first."""
+    _, model = make_pair(family, head)
+    use_cpu_dropout(model)
+    batch, found = make_batch(model.config.pad_token_id), []
+    for again in (False, True):
+        if again:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        model.zero_grad()
+        torch.manual_seed(3)
+        outputs = model(**batch)
+        sum(one.float().square().sum() for one in outputs.values()).backward()
+        found.append({name: one.grad for name, one in model.named_parameters() if one.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)

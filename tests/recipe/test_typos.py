@@ -30,7 +30,7 @@ def hint_for(path):
 
 
 def test_typos_of_every_name():
-    assert len(NAMES) == 70 + 7
+    assert len(NAMES) == 72 + 7
     asked, missed = 0, []
     for *above, name in NAMES:
         for typo in sorted(single_edits(name)):
@@ -53,7 +53,7 @@ def test_typos_of_every_name():
         (("per_device_train_batchsize",), "did you mean 'training.batch_size'?"),
         (("training", "LEARNING_RATE"), "did you mean 'learning_rate'?"),
         (("zzz",), "a recipe has format, task, problem, model, data, "),
-        (("output", "zzz"), "output has dir, save_strategy, save_steps, save_total_limit"),
+        (("output", "zzz"), "output has dir, mirror, save_strategy, save_steps, save_total_limit"),
     ],
 )
 def test_suggestions_across_sections(path, hint):

@@ -4,8 +4,17 @@ This room knows tensors, numbers and files, nothing of training. No pickle: tens
 """
 
 from fasttune.checkpoint.background import Saved, Writer
-from fasttune.checkpoint.resume import Checkpoint, newest_good
+from fasttune.checkpoint.resume import Checkpoint, in_all_processes, newest_good, open_checkpoint
 from fasttune.checkpoint.retention import prune
 from fasttune.checkpoint.write import write
 
-__all__ = ["Checkpoint", "Saved", "Writer", "newest_good", "prune", "write"]
+__all__ = [
+    "Checkpoint",
+    "Saved",
+    "Writer",
+    "in_all_processes",
+    "newest_good",
+    "open_checkpoint",
+    "prune",
+    "write",
+]

@@ -1,9 +1,13 @@
-"""Find and read the newest checkpoint that is whole."""
+"""Find and read the newest checkpoint that is whole.
+
+Of several processes the main one reads and verifies, and the others are sent what it found: they need not see its disk.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +15,33 @@ import torch
 
 from fasttune.checkpoint.verify import fault, read_manifest
 from fasttune.checkpoint.write import STATE, put_back, step_of
+from fasttune.distributed import agreed, from_main, is_main, tensors_from_main
 from fasttune.errors import CheckpointError, Problem
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint."""
+    """A verified checkpoint. All processes ask for its content together."""
 
     path: Path
     step: int
     manifest: dict[str, Any]
 
     def state(self) -> dict[str, Any]:
-        return json.loads((self.path / STATE).read_text(encoding="utf-8"))
+        return from_main(json.loads((self.path / STATE).read_text(encoding="utf-8")) if is_main() else None)
 
     def tensors(self, stem: str) -> dict[str, torch.Tensor]:
         """The tensors of STEM.safetensors, on the CPU."""
         from safetensors.torch import load_file
 
-        return load_file(self.path / f"{stem}.safetensors")
+        return tensors_from_main(load_file(self.path / f"{stem}.safetensors") if is_main() else {})
+
+
+def in_all_processes(find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """What `find` finds in the main process; the CheckpointError that it raises there, too."""
+    found = agreed(lambda: find() if is_main() else None)
+    known = from_main({**asdict(found), "path": str(found.path)} if found else None)
+    return Checkpoint(**{**known, "path": Path(known["path"])}) if known else None
 
 
 def all_steps(checkpoints: Path) -> list[int]:

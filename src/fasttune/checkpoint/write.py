@@ -46,10 +46,15 @@ def path_of(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"{PREFIX}{step}"
 
 
-def step_of(path: Path) -> int | None:
+def step_named(name: str) -> int | None:
     """The step in a checkpoint's name, or None when it is not one."""
-    number = path.name.removeprefix(PREFIX)
-    return int(number) if path.name.startswith(PREFIX) and number.isdecimal() and path.is_dir() else None
+    number = name.removeprefix(PREFIX)
+    return int(number) if name.startswith(PREFIX) and number.isdecimal() else None
+
+
+def step_of(path: Path) -> int | None:
+    """The same of a folder that is there."""
+    return step_named(path.name) if path.is_dir() else None
 
 
 def sha256(path: Path) -> str:

@@ -76,6 +76,28 @@ def rows_in_use(model: PreTrainedModel, token_ids: np.ndarray, pad_token_id: int
     return None if is_tied or len(used) > LARGEST_SHARE * table.num_embeddings else used
 
 
+def moments_for(
+    model: PreTrainedModel, used: np.ndarray, only_rows: bool, tensors: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The optimizer's `tensors` of a checkpoint, for a run that trains the rows `used` of the table alone or all of it.
+
+    Nothing is lost either way, since the moments of a row that no training text holds are 0.
+    """
+    table: Any = model.get_input_embeddings()
+    place = next(name for name, module in model.named_modules() if module is table)
+    rows, whole = f".{place}.rows", f".{place}.weight"
+    old, new = (whole, rows) if only_rows else (rows, whole)
+    found = {}
+    for name, tensor in tensors.items():
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
+            if tensor.dim():  # a step count belongs to both
+                all_rows = torch.zeros(table.num_embeddings, tensor.shape[1], dtype=tensor.dtype)
+                tensor = tensor[used] if only_rows else all_rows.index_copy(0, torch.from_numpy(used), tensor)
+        found[name] = tensor
+    return found
+
+
 @contextmanager
 def trained_rows(model: PreTrainedModel, used: np.ndarray) -> Iterator[None]:
     """Inside, the word embeddings of `model` train the rows `used` alone; afterwards they are a plain nn.Embedding."""

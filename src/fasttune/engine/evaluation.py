@@ -17,7 +17,8 @@ from fasttune.batching.collate import MicroBatch, Padding, collate, places
 from fasttune.batching.plan import cut, evaluation_microbatches, num_tokens
 from fasttune.data.token_store import TokenStore
 from fasttune.distributed import greatest
-from fasttune.engine.memory import TooLarge, give_back_freed_memory, halved, naming_out_of_memory
+from fasttune.engine.memory import TooLarge, give_back_freed_memory, halved, naming_out_of_memory, out_of_step
+from fasttune.engine.parallel import is_sharded
 from fasttune.tasks import Task
 
 GIVEN_BACK_EVERY = 8  # micro-batches; takes about a hundredth of the time
@@ -62,8 +63,10 @@ def run_split(
     counts = itertools.count(1)
     while go_on(bool(pending)):
         alive()
-        if not pending:
-            continue  # others have some left
+        if not pending:  # others have some left
+            if is_sharded(model):  # whose layers wait for this process in every forward pass
+                _forward(model, task, collate(store, np.array([0]), padding).to(accelerator.device), False)
+            continue
         if next(counts) % GIVEN_BACK_EVERY == 0:
             give_back_freed_memory()
         examples = pending.popleft()
@@ -73,6 +76,8 @@ def run_split(
                 part, loss, weight = _forward(model, task, batch, store.is_labelled)
         except TooLarge as error:
             reason = str(error)  # what the exception holds of the device goes with it
+            if is_sharded(model):
+                raise out_of_step(num_tokens(examples, store.lengths, padded), reason) from None
         else:
             where: np.ndarray = examples
             if task.result_per_token:

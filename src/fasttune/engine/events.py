@@ -116,13 +116,15 @@ class SaveDue(Event):
 class SaveDone(Event):
     """A checkpoint of `step` is on the disk, or (`failure`) is not. It comes when it is known: steps may lie between.
 
-    `seconds` from the copy to the last file, `blocking_seconds` of these training stood still.
+    `seconds` from the copy to the last file, `blocking_seconds` of these training stood still. `not_copied`: why it did
+    not get to `output.mirror`, where the next one is sent with it.
     """
 
     name: ClassVar[str] = "checkpoint"
     seconds: float
     blocking_seconds: float
     failure: str | None = None
+    not_copied: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from fasttune.batching.collate import MicroBatch
 from fasttune.batching.feed import Feed, Position
 from fasttune.batching.plan import Steps
+from fasttune.distributed import greatest
 from fasttune.engine.events import (
     Diverged,
     Evaluated,
@@ -190,8 +191,8 @@ class Loop:
                 )
                 break
             except TooLarge as error:
-                reason = str(error)
-            yield self._halve(microbatches, reason)
+                reason, is_here = str(error), error.is_here
+            yield self._halve(microbatches, reason, is_here)
         yield from self._check_finite(result)
         self._go_forward()
         average = state.note(result.loss)
@@ -212,12 +213,14 @@ class Loop:
         self.state.step += 1
         self.state.position = self.feed.position(self.state.step)
 
-    def _halve(self, microbatches: list[MicroBatch], reason: str) -> OutOfMemory:
+    def _halve(self, microbatches: list[MicroBatch], reason: str, is_here: bool) -> OutOfMemory:
+        """`is_here`: in this process, of several; all go on with the same budget."""
         self.optimizer.zero_grad(set_to_none=True)
-        if self.accelerator.num_processes > 1:  # the other ranks wait for gradients that will not come
-            raise RuntimeError(f"out of memory on rank {self.accelerator.process_index}: {reason}")
-        tokens, num_examples = max((batch.cost(self.plan.padded), len(batch.examples)) for batch in microbatches)
-        budget = halved(self.plan.tokens_per_microbatch, tokens, num_examples, reason)
+        budget = self.plan.tokens_per_microbatch
+        if is_here:
+            tokens, num_examples = max((batch.cost(self.plan.padded), len(batch.examples)) for batch in microbatches)
+            budget = halved(budget, tokens, num_examples, reason)
+        budget = -greatest(-budget)[0]
         self.plan = replace(self.plan, tokens_per_microbatch=budget)
         self.state.tokens_per_microbatch = budget
         return OutOfMemory(**self._now(), tokens_per_microbatch=budget, reason=reason)

@@ -68,7 +68,14 @@ OTHER_WORDS = ("could not create a primitive", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class TooLarge(Exception):
-    """A micro-batch did not fit; what it had allocated is free again once this is caught."""
+    """A micro-batch did not fit; what it had allocated is free again once this is caught.
+
+    `is_here`: in this process, not in another one that trains with it.
+    """
+
+    def __init__(self, reason: str, is_here: bool = True):
+        super().__init__(reason)
+        self.is_here = is_here
 
 
 @contextmanager
@@ -103,6 +110,20 @@ def halved(tokens_per_microbatch: int, largest: int, num_sequences: int, reason:
             )
         )
     return max(min(tokens_per_microbatch, largest) // 2, 1)
+
+
+def out_of_step(tokens_per_microbatch: int, reason: str) -> EnvironmentProblem:
+    """Where a micro-batch did not fit at a place where other processes wait for what it would have computed."""
+    return EnvironmentProblem(
+        Problem(
+            where="a micro-batch, while the other processes waited for its result",
+            found=reason,
+            expected="memory for it",
+            hint=f"go on with smaller ones: training.tokens_per_microbatch={max(tokens_per_microbatch // 2, 1)} "
+            "--resume --allow-changes",
+            code="E507",
+        )
+    )
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from fasttune.engine.parallel import full, like
+
 # Loshchilov and Hutter 2019 (decoupled decay) with the constants of Kingma and Ba 2015, as in transformers' Trainer.
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -67,9 +69,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as flat tensors named STATE.PARAMETER, such as exp_avg.classifier.weight."""
+    """The optimizer's state as whole tensors named STATE.PARAMETER, such as exp_avg.classifier.weight."""
     return {
-        f"{key}.{name}": value.detach()
+        f"{key}.{name}": full(value)
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
@@ -85,4 +87,4 @@ def load_optimizer_tensors(
         key, _, name = full_name.partition(".")
         parameter = parameters[name]
         # The step count is a scalar that fused AdamW keeps beside the parameter.
-        optimizer.state[parameter][key] = value.to(parameter.device)
+        optimizer.state[parameter][key] = like(value, parameter) if value.dim() else value.to(parameter.device)

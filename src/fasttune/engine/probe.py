@@ -40,21 +40,17 @@ def probe(setup: Setup, task: Task, store: TokenStore) -> Choice | None:
     free, _ = torch.cuda.mem_get_info(setup.accelerator.device)
     free += torch.cuda.memory_reserved(setup.accelerator.device) - torch.cuda.memory_allocated(setup.accelerator.device)
     tokens = int((SHARE_OF_FREE * free - moments) / bytes_per_token)
-    if setup.accelerator.num_processes > 1:  # the ranks cut alike
-        found = torch.tensor([tokens], device=setup.accelerator.device)
-        tokens = int(setup.accelerator.gather(found).min())
     tokens = min(max(tokens, fewer), MOST)
     return Choice(str(tokens), f"{bytes_per_token / 1e3:,.0f} kB a token tried, {free / 1e9:.1f} GB free")
 
 
 def _peak(setup: Setup, task: Task, store: TokenStore, examples: Indices) -> int:
     """Bytes at the peak of one forward and backward; the gradients are thrown away."""
-    device, accelerator = setup.accelerator.device, setup.accelerator
+    device = setup.accelerator.device
     torch.cuda.reset_peak_memory_stats(device)
     batch = collate(store, examples, setup.padding).to(device)
     setup.model.train()
-    with accelerator.no_sync(setup.prepared):
-        loss, weight = task.loss(setup.prepared(**batch.inputs), batch, training=True)
-        accelerator.backward(loss / weight)
+    loss, weight = task.loss(setup.model(**batch.inputs), batch, training=True)
+    setup.accelerator.backward(loss / weight)
     setup.model.zero_grad(set_to_none=True)
     return torch.cuda.max_memory_allocated(device)

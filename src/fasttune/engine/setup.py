@@ -22,6 +22,7 @@ from fasttune.engine.memory import (
     choose_tokens_per_microbatch,
     keep_few_programs,
 )
+from fasttune.engine.parallel import choose_parallel
 from fasttune.engine.precision import Choice, choose_device, choose_precision, dtype_of
 from fasttune.engine.pretrained import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
@@ -43,12 +44,11 @@ POOLING = "AutoModelForSequenceClassification"  # its heads look at one place of
 class Setup:
     """A model that can run.
 
-    `model` is the plain Hugging Face model, `prepared` the same as accelerate wraps it; `padded` tells whether the
-    layers see the `padding`.
+    `model` is the plain Hugging Face model, which trains wrapped as `choices["parallel"]` says (engine.parallel);
+    `padded` tells whether the layers see the `padding`.
     """
 
     model: PreTrainedModel
-    prepared: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
     accelerator: Accelerator
     choices: dict[str, Choice]
@@ -65,7 +65,6 @@ class Setup:
         on_cpu = self.accelerator.device.type == "cpu"
         budget = min(self.tokens_per_microbatch, CPU_EVALUATION_TOKENS) if on_cpu else self.tokens_per_microbatch
         outputs = run_split(
-            # Not as it is wrapped for training: that waits for the other processes in every forward pass.
             model=self.model,
             task=task,
             store=store,
@@ -138,6 +137,8 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     max_length = choose_max_length(recipe, name, tokenizer, task.default_max_length)
     attention, dropout = choose_attention(recipe, name, device.value, precision.value)
     loaded = load_model(name, task.auto_class, task.state(), training.seed, float(dropout.value))
+    if training.gradient_checkpointing:  # before the kernel is chosen: not every family's can compute a layer again
+        _checkpoint_activations(loaded.model, name)
     asked = training.tokens_per_microbatch
     budget = choose_tokens_per_microbatch(asked, device.value, precision.value, loaded.model.config)
     kernel = choose_kernel(recipe, loaded.model)
@@ -151,6 +152,7 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     choices = {
         "model": Choice(name, EMBEDDED_MODEL_DESCRIPTION if name == EMBEDDED_MODEL else loaded.model.config.model_type),
         "device": device,
+        "parallel": choose_parallel(accelerator),
         "precision": precision,
         "kernel": kernel,
         "attention": attention,
@@ -167,9 +169,10 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         multiple=1 if padded or task.auto_class == POOLING else ROUND_WIDTH,
         most=most,
     )
+    # Placed, and its forward pass made to compute in the precision; what trains is wrapped by the session.
+    model = accelerator.prepare_model(loaded.model, device_placement=True, evaluation_mode=True)
     return Setup(
-        model=loaded.model,
-        prepared=accelerator.prepare_model(loaded.model),
+        model=model,
         tokenizer=tokenizer,
         accelerator=accelerator,
         choices=choices,
@@ -178,6 +181,21 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         padded=padded,
         padding=padding,
     )
+
+
+def _checkpoint_activations(model: PreTrainedModel, name: str) -> None:
+    """RecipeError where transformers has none for this family."""
+    if not model.supports_gradient_checkpointing:
+        raise RecipeError(
+            Problem(
+                where="training.gradient_checkpointing",
+                found=f"true, with model {name}, a {model.config.model_type}",
+                expected="false: transformers cannot compute the layers of this family again",
+                hint="training.gradient_checkpointing=false, and a smaller training.tokens_per_microbatch",
+                code="E412",
+            )
+        )
+    model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def choose_kernel(recipe: Recipe, model: PreTrainedModel) -> Choice:

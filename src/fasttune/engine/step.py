@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
 
 from fasttune.batching.collate import MicroBatch
 from fasttune.batching.plan import microbatch_seed
-from fasttune.engine.memory import naming_out_of_memory
+from fasttune.distributed import greatest
+from fasttune.engine.memory import TooLarge, naming_out_of_memory, out_of_step
+from fasttune.engine.parallel import is_sharded
 from fasttune.tasks import Task
 
 
@@ -48,7 +49,8 @@ def run_step(
 ) -> StepResult:
     """Forward and backward of all micro-batches, then one update, unless loss or gradients are not finite.
 
-    TooLarge when a micro-batch does not fit into memory: nothing was updated, and the step can be done again in parts.
+    TooLarge when a micro-batch does not fit into the memory of some process: nothing was updated, and the step can be
+    done again in parts.
 
     `seed` (run seed, step, rank) makes the dropout masks of each micro-batch a function of the place in the run.
     """
@@ -63,18 +65,7 @@ def run_step(
     weight, num_tokens = _sum_over_ranks(accelerator, counts).tolist()
     weight = weight or 1.0  # examples without anything to learn: their loss and gradients are 0
     model.train()
-    loss_sum = torch.zeros((), device=accelerator.device, dtype=torch.float64)
-    for index, batch in enumerate(microbatches):
-        torch.manual_seed(microbatch_seed([*seed, index]))
-        is_last = index == len(microbatches) - 1
-        # Gradients of the ranks are added once, with the last micro-batch.
-        with naming_out_of_memory(), nullcontext() if is_last else accelerator.no_sync(model):
-            batch = batch.to(accelerator.device)
-            loss, _ = task.loss(model(**batch.inputs), batch, training=True)
-            if not batch.counts:
-                loss = loss * 0.0
-            accelerator.backward(loss * (accelerator.num_processes / weight))
-        loss_sum += loss.detach()
+    loss_sum = _accumulate(model, task, microbatches, accelerator, weight, seed)
     mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / weight
     grad_norm = _clip(accelerator, model, max_grad_norm)
     result = StepResult(mean_loss, grad_norm, int(num_tokens), 0.0)
@@ -83,6 +74,64 @@ def run_step(
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepResult(mean_loss, grad_norm, int(num_tokens), time.perf_counter() - begin)
+
+
+def _accumulate(
+    model: torch.nn.Module,
+    task: Task,
+    microbatches: Sequence[MicroBatch],
+    accelerator: Accelerator,
+    weight: float,
+    seed: Sequence[int],
+) -> torch.Tensor:
+    """Gradients of the step's mean loss, added over micro-batches and ranks; returns the sum of this rank's losses."""
+
+    def forward(index: int, batch: MicroBatch) -> torch.Tensor:
+        torch.manual_seed(microbatch_seed([*seed, index]))
+        batch = batch.to(accelerator.device)
+        loss, _ = task.loss(model(**batch.inputs), batch, training=True)
+        return loss if batch.counts else loss * 0.0
+
+    def backward(loss: torch.Tensor) -> None:
+        loss_sum.add_(loss.detach())
+        accelerator.backward(loss * (accelerator.num_processes / weight))
+
+    if is_sharded(model):  # in which the ranks go forward together, and as often
+        missing = greatest(len(microbatches))[0] - len(microbatches)
+        microbatches = [*microbatches, *[replace(microbatches[-1], counts=False)] * missing]
+    loss_sum = torch.zeros((), device=accelerator.device, dtype=torch.float64)
+    failure: TooLarge | None = None
+    last = len(microbatches) - 1
+    try:
+        with naming_out_of_memory():
+            with accelerator.no_sync(model):
+                for index, batch in enumerate(microbatches[:-1]):
+                    backward(forward(index, batch))
+            loss = forward(last, microbatches[last])
+    except TooLarge as error:
+        failure = error
+    _agree(model, failure, microbatches)
+    # Gradients of the ranks are added once, with the last micro-batch.
+    try:
+        with naming_out_of_memory():
+            backward(loss)
+    except TooLarge as error:
+        if accelerator.num_processes == 1:
+            raise
+        raise out_of_step(_largest(microbatches), str(error)) from None
+    return loss_sum
+
+
+def _agree(model: torch.nn.Module, failure: TooLarge | None, microbatches: Sequence[MicroBatch]) -> None:
+    """Before ranks wait for each other's gradients: TooLarge in all of them, where one of them has met it."""
+    if failure is not None and is_sharded(model):
+        raise out_of_step(_largest(microbatches), str(failure))
+    if greatest(failure is not None)[0]:
+        raise failure or TooLarge("in another process", is_here=False)
+
+
+def _largest(microbatches: Sequence[MicroBatch]) -> int:
+    return max(batch.num_tokens for batch in microbatches)
 
 
 def _sum_over_ranks(accelerator: Accelerator, value: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,7 @@ _COMMAND = "the command says what is done: fasttune train, evaluate or predict"
 _BEST = "the best weights are always kept, by evaluation.metric_for_best_model"
 _NO_PUSH = "training uploads nothing; the finished run folder is an ordinary Hugging Face model"
 _WORKERS = "texts are tokenised once before training, so there are no loader workers"
+_SHARDING = "accelerate's configuration says how processes share the model (docs/guides/many-devices.md)"
 _PRECISION = "one setting names the precision"
 
 NAMES: dict[str, Advice] = {
@@ -93,7 +94,10 @@ NAMES: dict[str, Advice] = {
     "eval_batch_size": _leave(_BUDGET),
     "auto_find_batch_size": _leave(_BUDGET),
     "eval_accumulation_steps": _leave("evaluation keeps scores, not whole batches, so its memory does not grow"),
-    "gradient_checkpointing": _leave("lower training.tokens_per_microbatch where memory is short"),
+    "fsdp": _leave(_SHARDING),
+    "fsdp_config": _leave(_SHARDING),
+    "deepspeed": _leave(_SHARDING),
+    "ddp_backend": _leave(_SHARDING),
     "warmup_ratio": Advice("training.warmup_steps", "below 1 it is a share of all steps"),
     "warmup": Advice("training.warmup_steps", "below 1 it is a share of all steps"),
     "scheduler": Advice("training.lr_scheduler_type"),

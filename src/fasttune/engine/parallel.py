@@ -1,0 +1,115 @@
+"""How several processes train one model: each holds all of it (DDP), or a share of every layer (FSDP2).
+
+Which of the two is accelerate's to say: its config file, or the variables that its launcher sets from it. accelerate
+itself wraps in DDP on a CPU whatever was asked for, so `fully_shard` is called here, the same on every device
+(docs/decisions/0019).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from fasttune.engine.precision import Choice
+from fasttune.errors import EnvironmentProblem, Problem
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+ALONE, DDP, FSDP2 = "one process", "DDP", "FSDP2"
+
+
+def choose_parallel(accelerator: Accelerator) -> Choice:
+    """EnvironmentProblem where the launcher's configuration asks for what is not here."""
+    if accelerator.num_processes == 1:
+        return Choice(ALONE, "no launcher started more")
+    if _asked("ACCELERATE_USE_DEEPSPEED"):
+        raise _not_here(
+            "DeepSpeed, whose optimizer keeps flat shares that no checkpoint of ours can hold",
+            "distributed_type: FSDP with fsdp_version: 2 in the accelerate config, which shards the same tensors",
+        )
+    if not _asked("ACCELERATE_USE_FSDP"):
+        return Choice(DDP, f"{accelerator.num_processes} processes, each with the whole model")
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise _not_here("FSDP1, which torch has deprecated", "fsdp_version: 2 in the accelerate config")
+    if _asked("FSDP_OFFLOAD_PARAMS"):
+        raise _not_here("fsdp_offload_params", "fsdp_offload_params: false in the accelerate config")
+    return Choice(FSDP2, "the accelerate config asks for it: each process keeps a share of weights and moments")
+
+
+def _asked(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("true", "1")
+
+
+def _not_here(found: str, hint: str) -> EnvironmentProblem:
+    expected = "no distributed type (DDP), or FSDP2"
+    return EnvironmentProblem(
+        Problem(where="accelerate's configuration", found=found, expected=expected, hint=hint, code="E543")
+    )
+
+
+def wrap(model: nn.Module, accelerator: Accelerator, parallel: str) -> nn.Module:
+    """`model` as it is trained; DDP takes the weights of the main process, FSDP2 works in place."""
+    if parallel == ALONE:
+        return model
+    if parallel == DDP:
+        device = accelerator.device
+        # Nothing that a forward pass changes stands in a buffer of an encoder.
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=None if device.type == "cpu" else [device], broadcast_buffers=False
+        )
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    # None is torch's default: a layer gives the others' shares back after its forward pass, the root keeps them.
+    again = None if os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in ("true", "1") else False
+    for module in list(model.modules()):
+        if isinstance(module, GradientCheckpointingLayer):
+            fully_shard(module, mesh=mesh, reshard_after_forward=again)
+    fully_shard(model, mesh=mesh, reshard_after_forward=again)
+    return model
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether every forward pass is one of all processes together."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(model, FSDPModule)
+
+
+def full(tensor: torch.Tensor) -> torch.Tensor:
+    """All of it; of a tensor in shares all processes have to ask."""
+    from torch.distributed.tensor import DTensor
+
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor | DTensor:
+    """A whole tensor, the same in all processes, shared out as `other` is and on its device."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(other, DTensor):
+        return tensor.to(other.device)
+    # Every process has all of it, so none has to be sent.
+    return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
+
+
+def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state_dict with whole tensors; of a model in shares all processes have to ask."""
+    return {name: full(tensor) for name, tensor in model.state_dict().items()}
+
+
+def load_state(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """The inverse of `state_of`."""
+    own = model.state_dict()
+    model.load_state_dict(
+        {name: like(tensor, own[name]) if name in own else tensor for name, tensor in tensors.items()}
+    )

@@ -1,0 +1,75 @@
+"""Several processes on this machine, and what their runs have to have in common with a run of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faulty import events
+from safetensors.torch import load_file
+
+from fasttune.run_folder import RunFolder, read_json
+
+WORKER = Path(__file__).parent / "processes" / "worker.py"
+SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # as accelerate's launcher says it
+LIMIT = 300  # seconds
+WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+# A number added to all scores changes no softmax: the true gradient is 0, and Adam makes steps of its rounding.
+WITHOUT_GRADIENT = ("key.bias", "qa_outputs.bias")
+CLOCKS = ("runtime", "per_second", "mfu", "memory")
+
+
+def launch(num_processes: int, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """torchrun of a script or module, to its end."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(num_processes), *map(str, words)]
+    own = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=LIMIT)
+
+
+def free_port() -> int:
+    with socket.socket() as anybody:
+        anybody.bind(("127.0.0.1", 0))
+        return int(anybody.getsockname()[1])
+
+
+def steps(run: Path) -> list[dict[str, Any]]:
+    return [event for event in events(run) if event["event"] == "step"]
+
+
+def check_same(run: Path, alone: Path) -> None:
+    """Losses and norms to 1e-5, weights to 1e-4, rows, tokens and metrics exactly."""
+    found, expected = steps(run), steps(alone)
+    for name, tolerance in (("loss", 1e-5), ("grad_norm", 1e-4), ("num_tokens", 0), ("step", 0)):
+        values = [[step[name] for step in one] for one in (found, expected)]
+        np.testing.assert_allclose(*values, atol=tolerance, rtol=tolerance)
+    weights, others = load_file(RunFolder(run).weights), load_file(RunFolder(alone).weights)
+    assert weights.keys() == others.keys()
+    for name, tensor in weights.items():
+        if name.endswith(WITHOUT_GRADIENT):
+            continue
+        np.testing.assert_allclose(tensor, others[name], atol=1e-4, rtol=0, err_msg=name)
+    metrics, those = read_json(RunFolder(run).all_results), read_json(RunFolder(alone).all_results)
+    assert metrics.keys() == those.keys()
+    for name, value in metrics.items():
+        if not any(word in name for word in CLOCKS):
+            assert value == pytest.approx(those[name], abs=1e-5 if "loss" in name or "flos" in name else 0), name
+    assert predicted(run) == predicted(alone)
+
+
+def predicted(run: Path) -> list[Any]:
+    return [words_of(json.loads(line)) for line in RunFolder(run).predictions("validation").read_text().splitlines()]
+
+
+def words_of(prediction: Any) -> Any:
+    """Without scores, whose last digits differ."""
+    if isinstance(prediction, dict):
+        return {name: words_of(value) for name, value in prediction.items() if not isinstance(value, float)}
+    return [words_of(one) for one in prediction] if isinstance(prediction, list) else prediction

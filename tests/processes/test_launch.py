@@ -1,0 +1,120 @@
+"""`--processes` and `notebook_fit`: accelerate's launchers, with the exit codes and words of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faulty import events, make_recipe, trouble
+from launched import launch
+
+from fasttune.run_folder import RunFolder, read_json
+
+pytestmark = pytest.mark.slow
+COMMAND = [sys.executable, "-m", "fasttune", "train"]
+CONFIG = (
+    "distributed_type: FSDP\nfsdp_config:\n  fsdp_version: 2\n  fsdp_reshard_after_forward: true\nnum_processes: 2\n"
+)
+
+IN_A_NOTEBOOK = """
+import sys
+import fasttune
+run = fasttune.notebook_fit(sys.argv[1], 2, output=sys.argv[2], progress=False)
+print(run.folder, run.is_complete, run.reason, "eval_accuracy" in run.metrics)
+try:
+    fasttune.notebook_fit({"data": {"train": "missing.csv"}, "task": "text-classification"}, 2, progress=False)
+except fasttune.Error as error:
+    print(type(error).__name__, error.exit_code)
+"""
+
+OUT_OF_MEMORY = """
+import sys
+import fasttune
+from fasttune import distributed
+from fasttune.tasks.text_classification import TextClassification
+real = TextClassification.loss
+def loss(self, outputs, batch, training):
+    if training and batch.num_tokens > 70 and not distributed.is_main():
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+    return real(self, outputs, batch, training)
+TextClassification.loss = loss
+fasttune.fit(sys.argv[1], output=sys.argv[2], progress=False)
+"""
+
+
+def trained(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    own = {**os.environ, **environment}
+    return subprocess.run([*COMMAND, *words], cwd=folder, env=own, capture_output=True, text=True, timeout=200)
+
+
+def test_processes(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    done = trained(tmp_path, str(recipe), "--processes", "2", "--output", "run", "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (
+        json.loads(done.stdout)["eval_accuracy"] == read_json(RunFolder(tmp_path / "run").all_results)["eval_accuracy"]
+    )
+    assert read_json(RunFolder(tmp_path / "run").environment)["num_processes"] == 2
+    assert "torch.distributed" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_config_file_of_accelerate(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    place = tmp_path / "hf" / "accelerate" / "default_config.yaml"
+    place.parent.mkdir(parents=True)
+    place.write_text(CONFIG)
+    done = trained(tmp_path, str(recipe), "--processes", "2", "--output", "run", HF_HOME=str(tmp_path / "hf"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert read_json(RunFolder(tmp_path / "run").environment)["parallel"]["value"] == "FSDP2"
+
+
+def test_a_mistake_is_told_once(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    done = trained(tmp_path, str(recipe), "data.columns.label=lable", "--processes", "2", "--output", "run")
+    assert done.returncode == 4
+    assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
+
+
+def test_an_interrupt_saves_once_and_has_its_code(tmp_path: Path) -> None:
+    recipe, run = make_recipe(tmp_path, num_steps=4000), tmp_path / "run"
+    command = [*COMMAND, str(recipe), "--processes", "2", "--output", str(run), "output.save_steps=1000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        while max((event["step"] for event in events(run)), default=0) < 10:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.count("resume with: fasttune train") == 1
+    assert trouble(run) == []
+    assert events(run)[-1]["event"] == "end"
+
+
+def test_a_notebook(tmp_path: Path) -> None:
+    script = tmp_path / "cell.py"
+    script.write_text(IN_A_NOTEBOOK)
+    command = [sys.executable, str(script), str(make_recipe(tmp_path)), str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert f"{tmp_path / 'run'} True all 12 steps done True" in lines
+    assert "DataError 4" in lines
+
+
+def test_out_of_memory_in_one_process_halves_the_budget_of_both(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, tokens_per_microbatch=200)
+    (tmp_path / "script.py").write_text(OUT_OF_MEMORY)
+    done = launch(2, tmp_path / "script.py", recipe, tmp_path / "run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = events(tmp_path / "run")
+    halved = [event["tokens_per_microbatch"] for event in found if event["event"] == "out_of_memory"]
+    assert halved and halved[-1] <= 70
+    steps = [event for event in found if event["event"] == "step"]
+    assert [step["step"] for step in steps] == list(range(1, 13))

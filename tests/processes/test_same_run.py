@@ -1,0 +1,54 @@
+"""The same recipe is the same training on any number of processes, whole copies or shares, and across a resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from exact import NUM_STEPS, TASKS, make_recipes
+from launched import SHARDED, WITHOUT_DROPOUT, WORKER, check_same, launch
+
+import fasttune
+from fasttune.checkpoint.resume import all_steps
+from fasttune.run_folder import RunFolder, read_json
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recipes of all tasks, several micro-batches a step, most words unused, and a run of each in this process."""
+    folder = tmp_path_factory.mktemp("alone")
+    for task, recipe in make_recipes(folder, vocab_size=400, **WITHOUT_DROPOUT).items():
+        recipe["training"] |= {"precision": "fp32", "tokens_per_microbatch": 60}
+        (folder / f"{task}.yaml").write_text(yaml.safe_dump(recipe))
+        fasttune.fit(folder / f"{task}.yaml", output=folder / "runs" / task, progress=False)
+    return folder
+
+
+@pytest.mark.parametrize("how", [{}, SHARDED], ids=["DDP", "FSDP2"])
+@pytest.mark.parametrize(("num_processes", "tasks"), [(2, TASKS), (4, TASKS[-1:])], ids=["2", "4"])
+def test_any_number_of_processes(
+    alone: Path, tmp_path: Path, num_processes: int, tasks: tuple[str, ...], how: dict[str, str]
+) -> None:
+    """benchmarks/processes.py has all tasks on 4."""
+    only = [] if tasks == TASKS else ["--only", tasks[0]]
+    done = launch(num_processes, WORKER, alone, tmp_path, *only, **how)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for task in tasks:
+        chosen = read_json(RunFolder(tmp_path / task).environment)
+        assert (chosen["num_processes"], chosen["parallel"]["value"]) == (num_processes, "FSDP2" if how else "DDP")
+        check_same(tmp_path / task, alone / "runs" / task)
+
+
+def test_a_resume_on_another_number_of_processes(alone: Path, tmp_path: Path) -> None:
+    """Two, then one, then two that share the weights, then one."""
+    task = "question-answering"
+    for num_processes, stop, how in [(2, 2, {}), (1, 3, {}), (2, 5, SHARDED), (1, None, {})]:
+        words = ["--only", task, *([] if stop is None else ["--stop-at", stop])]
+        done = launch(num_processes, WORKER, alone, tmp_path, *words, **how)
+        # A run that was stopped returns; torchrun sees no failure.
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert all_steps(RunFolder(tmp_path / task).checkpoints)[-1] == (stop or NUM_STEPS)
+    check_same(tmp_path / task, alone / "runs" / task)

@@ -1,0 +1,145 @@
+"""`output.mirror`: a run whose machine is gone goes on elsewhere, from what a store of objects has."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from exact import differences
+from faulty import events, make_recipe, stop_at
+
+import fasttune
+from fasttune.checkpoint.resume import all_steps
+from fasttune.run_folder import RunFolder
+
+PLACE = "memory://bucket/runs/reviews"
+ROOT = "/bucket/runs/reviews/"
+
+
+@pytest.fixture
+def store() -> Any:
+    """Objects in memory, as fsspec has them; no rename, no append."""
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    yield system
+    system.store.clear()
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return make_recipe(tmp_path)
+
+
+def stored(store: Any) -> set[str]:
+    return {name.removeprefix(ROOT) for name in store.find("/bucket")}
+
+
+def whole_steps(store: Any) -> set[int]:
+    names = (name.split("/") for name in stored(store))
+    return {int(name[1].rpartition("-")[2]) for name in names if name[-1] == "manifest.json"}
+
+
+def files_of(run: Path) -> set[str]:
+    return {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def fit(recipe: Path, run: Path, **how: Any) -> fasttune.Run:
+    return fasttune.fit(recipe, output=run, progress=False, overrides=[f"output.mirror={PLACE}"], **how)
+
+
+def stopped(recipe: Path, run: Path) -> None:
+    assert not fit(recipe, run, observers=[stop_at(7)]).is_complete
+
+
+def test_a_run_that_lost_its_machine_ends_as_if_nothing_had_been(recipe: Path, tmp_path: Path, store: Any) -> None:
+    undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
+    fasttune.fit(recipe, output=undisturbed, progress=False)
+    stopped(recipe, run)
+    assert whole_steps(store) == set(all_steps(RunFolder(run).checkpoints))
+    shutil.rmtree(run)
+    assert fit(recipe, run, resume=True).is_complete
+    assert list(differences(run, undisturbed)) == []
+    assert stored(store) == files_of(run)
+
+
+def test_a_finished_run_comes_back_whole(recipe: Path, tmp_path: Path, store: Any) -> None:
+    run = fit(recipe, tmp_path / "run")
+    shutil.rmtree(run.folder)
+    again = fit(recipe, tmp_path / "run", resume=True)
+    assert again.reason == "finished before" and again.metrics == run.metrics
+    assert fasttune.predict(again.folder, ["good food"])[0]["label"]
+
+
+def test_a_damaged_copy_is_passed_over(recipe: Path, tmp_path: Path, store: Any) -> None:
+    run = tmp_path / "run"
+    stopped(recipe, run)
+    newest, older = sorted(whole_steps(store))[-1], sorted(whole_steps(store))[-2]
+    name = f"{ROOT}checkpoints/checkpoint-{newest}/model.safetensors"
+    content = bytearray(store.cat_file(name))
+    content[-1] ^= 1
+    store.pipe_file(name, bytes(content))
+    shutil.rmtree(run)
+    seen: list[int] = []
+    fit(recipe, run, resume=True, observers=[lambda event: seen.append(event.step) if event.name == "start" else None])
+    assert seen == [older]
+
+
+def test_a_copy_without_its_manifest_is_none(recipe: Path, tmp_path: Path, store: Any) -> None:
+    run = tmp_path / "run"
+    stopped(recipe, run)
+    for step in sorted(whole_steps(store)):
+        store.rm_file(f"{ROOT}checkpoints/checkpoint-{step}/manifest.json")
+    shutil.rmtree(run)
+    assert fit(recipe, run, resume=True).is_complete, "from the beginning"
+    assert min(event["step"] for event in events(run) if event["event"] == "step") == 1
+
+
+def test_another_runs_mirror_is_refused(recipe: Path, tmp_path: Path, store: Any) -> None:
+    fit(recipe, tmp_path / "run")
+    before = stored(store)
+    with pytest.raises(fasttune.Error, match=r"E514 output\.mirror=.*another run"):
+        fit(recipe, tmp_path / "other")
+    assert stored(store) == before
+    assert not RunFolder(tmp_path / "other").is_run
+
+
+def test_a_store_that_is_down_for_a_while_is_a_warning(
+    recipe: Path, tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, is_down = type(store).put_file, [False]
+
+    def put_file(self: Any, local: str, remote: str, **how: Any) -> None:
+        if is_down[0]:
+            raise TimeoutError("no answer from bucket")
+        real(self, local, remote, **how)
+
+    def observer(event: Any) -> None:
+        if event.name == "step":
+            is_down[0] = 3 <= event.step < 9
+
+    monkeypatch.setattr(type(store), "put_file", put_file)
+    run = tmp_path / "run"
+    fit(recipe, run, observers=[observer])
+    told = [event["not_copied"] for event in events(run) if event["event"] == "checkpoint"]
+    assert "TimeoutError: no answer from bucket" in told and told[-1] is None
+    assert stored(store) == files_of(run)
+
+
+def test_a_finished_run_that_cannot_be_sent_is_an_error_and_whole_here(
+    recipe: Path, tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def observer(event: Any) -> None:
+        if event.name == "end":
+            monkeypatch.setattr(type(store), "put_file", lambda *_, **__: (_ for _ in ()).throw(OSError("gone")))
+
+    with pytest.raises(fasttune.Error, match=r"E514 .*whole in"):
+        fit(recipe, tmp_path / "run", observers=[observer])
+    assert RunFolder(tmp_path / "run").is_finished
+
+
+def test_an_unknown_file_system_is_refused_at_once(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(fasttune.Error, match="E514"):
+        fasttune.fit(recipe, output=tmp_path / "run", progress=False, overrides=["output.mirror=nowhere://bucket/run"])
