@@ -1,12 +1,12 @@
 """What grows with what: time and memory against rows, lengths and processes.
 
-    python benchmarks/growth.py [--parts rows lengths processes]
+    python benchmarks/growth.py [--parts rows stream lengths processes]
 
 Rows: 1,000 to 1,000,000 generated reviews by the embedded model; reading, checking and tokenising them, the same with
-the tokens found in the cache, the first step and the later ones. Lengths: 32 to 8,192 tokens in steps of 16,384 tokens,
-by a random BERT of 4 layers of 256. Processes: 1, 2 and 4 with one thread each, whole copies (DDP) and shares (FSDP2).
-Every measurement is a process of its own. Nothing else may run meanwhile. Draws growth.svg beside the results where
-matplotlib is installed.
+the tokens found in the cache, the first step and the later ones; the same rows as a stream. Lengths: 32 to 8,192 tokens
+in steps of 16,384 tokens, by a random BERT of 4 layers of 256. Processes: 1, 2 and 4 with one thread each, whole copies
+(DDP) and shares (FSDP2). Every measurement is a process of its own. Nothing else may run meanwhile. Draws growth.svg
+beside the results where matplotlib is installed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def recipe_of_length(folder: Path, length: int) -> dict[str, Any]:
     size = TOKENS_PER_STEP // length
     rows = folder / f"length-{length}.jsonl"
     with rows.open("w") as file:
-        for index in range(max(size * 6, 8)):
+        for index in range(max(size * 4, 8)):
             words = [("good", "bad")[index % 2], *("word" for _ in range(length - 4)), str(index % 10)]
             file.write(json.dumps({"text": " ".join(words), "label": words[0]}) + "\n")
     model = folder / "long"
@@ -82,7 +82,7 @@ def recipe_of_length(folder: Path, length: int) -> dict[str, Any]:
         "model": str(model) if model.exists() else save_long_model(model),
         "data": {"train": str(rows), "validation": str(rows), "max_eval_samples": 2},
         "preprocessing": {"max_length": max(LENGTHS)},
-        "training": {"max_steps": 6, "batch_size": size, "tokens_per_microbatch": TOKENS_PER_STEP, "device": "cpu"},
+        "training": {"max_steps": 4, "batch_size": size, "tokens_per_microbatch": TOKENS_PER_STEP, "device": "cpu"},
         "evaluation": {"eval_strategy": "no"},
         "output": {"save_strategy": "no"},
         "tracking": {"report_to": "none"},
@@ -139,12 +139,21 @@ def measure_rows(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def measure_stream(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for number in ROWS:
+        recipe = recipe_of_rows(folder, number)
+        recipe["data"]["streaming"] = True
+        found.append({"rows": number, **in_process(recipe)})
+        print(found[-1], flush=True)
+    return found
+
+
 def measure_lengths(folder: Path) -> list[dict[str, Any]]:
     found = []
     for length in LENGTHS:
         recipe = recipe_of_length(folder, length)
-        rounds = [in_process(recipe) for _ in range(ROUNDS)]
-        found.append({"length": length, **{name: statistics.median(one[name] for one in rounds) for name in rounds[0]}})
+        found.append({"length": length, **in_process(recipe)})
         print(found[-1], flush=True)
     return found
 
@@ -170,14 +179,22 @@ def measure_processes(folder: Path) -> list[dict[str, Any]]:
 def page(results: dict[str, list[dict[str, Any]]]) -> str:
     lines = ["# What grows with what", ""]
     if "rows" in results:
+        lines += ["| rows | until the first step begins | again, tokens in the cache | a step | peak memory |"]
+        lines += ["|---|---|---|---|---|"]
         lines += [
-            "| rows | until the first step begins | again, tokens in the cache | a step | peak memory | again |",
-            "|---|---|---|---|---|---|",
+            f"| {one['rows']:,} | {one['ready']:.1f} s | {one['again']:.1f} s "
+            f"| {one['step'] * 1e3:,.0f} ms | {one['peak'] / 1e6:,.0f} MB |"
+            for one in results["rows"]
+        ]
+    if "stream" in results:
+        lines += [
+            "",
+            "| rows, data.streaming | until the first step begins | a step | peak memory |",
+            "|---|---|---|---|",
         ]
         lines += [
-            f"| {one['rows']:,} | {one['ready']:.1f} s | {one['again']:.1f} s | {one['step'] * 1e3:,.0f} ms "
-            f"| {one['peak'] / 1e6:,.0f} MB | {one['again_peak'] / 1e6:,.0f} MB |"
-            for one in results["rows"]
+            f"| {one['rows']:,} | {one['ready']:.1f} s | {one['step'] * 1e3:,.0f} ms | {one['peak'] / 1e6:,.0f} MB |"
+            for one in results["stream"]
         ]
     if "lengths" in results:
         lines += [
@@ -213,6 +230,7 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
     numbers = [one["rows"] for one in by_rows]
     rows.loglog(numbers, [one["ready"] for one in by_rows], "o-", label="first time")
     rows.loglog(numbers, [one["again"] for one in by_rows], "s-", label="tokens in the cache")
+    rows.loglog(numbers, [one["ready"] for one in results["stream"]], "^-", label="data.streaming")
     rows.loglog(numbers, [by_rows[-1]["ready"] * n / numbers[-1] for n in numbers], ":", color="grey", label="linear")
     rows.set(title="before the first step", xlabel="rows", ylabel="seconds")
     rows.legend()
@@ -227,7 +245,12 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"rows": measure_rows, "lengths": measure_lengths, "processes": measure_processes}
+    parts = {
+        "rows": measure_rows,
+        "stream": measure_stream,
+        "lengths": measure_lengths,
+        "processes": measure_processes,
+    }
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--train", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

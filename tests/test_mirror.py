@@ -23,9 +23,9 @@ ROOT = "/bucket/runs/reviews/"
 def store() -> Any:
     """Objects in memory, as fsspec has them; no rename, no append."""
     system = fsspec.filesystem("memory")
-    system.store.clear()
     yield system
     system.store.clear()
+    del system.pseudo_dirs[1:]  # of the class, as the store is
 
 
 @pytest.fixture
@@ -90,11 +90,69 @@ def test_a_damaged_copy_is_passed_over(recipe: Path, tmp_path: Path, store: Any)
 def test_a_copy_without_its_manifest_is_none(recipe: Path, tmp_path: Path, store: Any) -> None:
     run = tmp_path / "run"
     stopped(recipe, run)
-    for step in sorted(whole_steps(store)):
-        store.rm_file(f"{ROOT}checkpoints/checkpoint-{step}/manifest.json")
+    steps = sorted(whole_steps(store))
+    store.rm_file(f"{ROOT}checkpoints/checkpoint-{steps[-1]}/manifest.json")
     shutil.rmtree(run)
-    assert fit(recipe, run, resume=True).is_complete, "from the beginning"
-    assert min(event["step"] for event in events(run) if event["event"] == "step") == 1
+    seen: list[int] = []
+    fit(recipe, run, resume=True, observers=[lambda event: seen.append(event.step) if event.name == "start" else None])
+    assert seen == [steps[-2]]
+
+
+def test_copies_of_which_none_is_whole_are_an_error(recipe: Path, tmp_path: Path, store: Any) -> None:
+    run = tmp_path / "run"
+    stopped(recipe, run)
+    for name in store.find(ROOT):
+        if name.endswith("model.safetensors") and "checkpoints" in name:
+            store.pipe_file(name, b"cut")
+    before = stored(store)
+    shutil.rmtree(run)
+    with pytest.raises(fasttune.Error, match=r"E514 .*none is whole"):
+        fit(recipe, run, resume=True)
+    assert stored(store) == before
+
+
+def test_the_best_checkpoint_comes_back_with_the_newest(recipe: Path, tmp_path: Path, store: Any) -> None:
+    """An early evaluation is the best: its weights are published at the end, on whatever machine that is."""
+    run = tmp_path / "run"
+    changes = [f"output.mirror={PLACE}", "training.learning_rate=1", "output.save_total_limit=1"]
+    how: dict[str, Any] = {"progress": False, "overrides": changes}
+    fasttune.fit(recipe, output=run, observers=[stop_at(11)], **how)
+    best = min((event for event in events(run) if event["event"] == "evaluation"), key=lambda one: one["eval_loss"])
+    assert whole_steps(store) == {best["step"], 11}
+    shutil.rmtree(run)
+    again = fasttune.fit(recipe, output=run, resume=True, **how)
+    assert again.metrics["eval_loss"] == pytest.approx(best["eval_loss"])
+
+
+def test_a_machine_that_comes_back_late_catches_up(recipe: Path, tmp_path: Path, store: Any) -> None:
+    undisturbed, here, there = tmp_path / "undisturbed", tmp_path / "here", tmp_path / "there"
+    fasttune.fit(recipe, output=undisturbed, progress=False)
+    stopped(recipe, here)
+    shutil.copytree(here, there)
+    fit(recipe, there, resume=True, observers=[stop_at(10)])
+    before = stored(store)
+    seen: list[int] = []
+    fit(recipe, here, resume=True, observers=[lambda event: seen.append(event.step) if event.name == "start" else None])
+    assert seen == [10] and whole_steps(store) and before
+    assert list(differences(here, undisturbed)) == []
+
+
+def test_what_is_not_a_run_is_left_alone(recipe: Path, tmp_path: Path, store: Any) -> None:
+    store.pipe_file(f"{ROOT}checkpoints/checkpoint-5/model.bin", b"somebody else's")
+    with pytest.raises(fasttune.Error, match=r"E514 .*other files"):
+        fit(recipe, tmp_path / "run")
+    assert stored(store) == {"checkpoints/checkpoint-5/model.bin"}
+
+
+def test_a_fetch_writes_over_nothing(recipe: Path, tmp_path: Path, store: Any) -> None:
+    run = tmp_path / "run"
+    stopped(recipe, run)
+    shutil.rmtree(run)
+    run.mkdir()
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(fasttune.Error):
+        fit(recipe, run, resume=True)
+    assert {path.name for path in run.iterdir()} == {"notes.txt"}
 
 
 def test_another_runs_mirror_is_refused(recipe: Path, tmp_path: Path, store: Any) -> None:
@@ -123,8 +181,8 @@ def test_a_store_that_is_down_for_a_while_is_a_warning(
     monkeypatch.setattr(type(store), "put_file", put_file)
     run = tmp_path / "run"
     fit(recipe, run, observers=[observer])
-    told = [event["not_copied"] for event in events(run) if event["event"] == "checkpoint"]
-    assert "TimeoutError: no answer from bucket" in told and told[-1] is None
+    told = {event["failure"] for event in events(run) if event["event"] == "not_mirrored"}
+    assert told == {"TimeoutError: no answer from bucket"}
     assert stored(store) == files_of(run)
 
 
@@ -138,8 +196,11 @@ def test_a_finished_run_that_cannot_be_sent_is_an_error_and_whole_here(
     with pytest.raises(fasttune.Error, match=r"E514 .*whole in"):
         fit(recipe, tmp_path / "run", observers=[observer])
     assert RunFolder(tmp_path / "run").is_finished
+    monkeypatch.undo()
+    assert fit(recipe, tmp_path / "run", resume=True).reason == "finished before"
+    assert stored(store) == files_of(tmp_path / "run")
 
 
 def test_an_unknown_file_system_is_refused_at_once(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(fasttune.Error, match="E514"):
+    with pytest.raises(fasttune.Error, match=r"E514"):
         fasttune.fit(recipe, output=tmp_path / "run", progress=False, overrides=["output.mirror=nowhere://bucket/run"])

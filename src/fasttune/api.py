@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from fasttune.data.preview import sample_rows
 from fasttune.dataset import Built, write
 from fasttune.display.rows import Preview
 from fasttune.distributed import is_main
+from fasttune.engine.parallel import check_launch
 from fasttune.environment import versions
 from fasttune.errors import DataError, Problem, UsageError
 from fasttune.mirror import Mirror
@@ -169,6 +171,8 @@ def fit(
         with signals.caught():
             distributed.meet(versions())
             made, name = distributed.agreed(lambda: _made(recipe, overrides, sections))
+            if "WORLD_SIZE" in os.environ:
+                check_launch(made.training.device)
             distributed.join(made.training.device)
             path = distributed.agreed(lambda: _chosen_path(name, output or made.output.dir, resume))
             path = Path(distributed.from_main(str(path)))
@@ -231,6 +235,8 @@ def _fit(
         distributed.agreed(lambda: reconciled(load_recipe(folder.recipe), recipe, folder) if is_main() else None)
         say(f"{folder.path} is finished; nothing to resume")
         results = distributed.from_main(read_json(folder.all_results) if is_main() else None)
+        if recipe.output.mirror is not None and is_main():
+            Mirror(recipe.output.mirror, folder).send_all()  # what could not be sent at the end
         return Run(folder.path, results, "finished before")
     if resume and not folder.is_run:
         say(f"{folder.path}: nothing to resume yet, starting from the beginning")
@@ -247,8 +253,8 @@ def _fit(
 
 
 def _fetched(recipe: Recipe, folder: RunFolder) -> str | None:
-    """What came from the mirror, in words, where this machine has none of the run."""
-    return Mirror(recipe.output.mirror, folder).fetch() if recipe.output.mirror and not folder.is_run else None
+    """What came from the mirror, in words, where this machine has none of the run or is behind."""
+    return Mirror(recipe.output.mirror, folder).fetch() if recipe.output.mirror else None
 
 
 def _run(session: Session, observers: list[Observer]) -> Run:
@@ -258,8 +264,11 @@ def _run(session: Session, observers: list[Observer]) -> Run:
     if session.signal is not None:
         session.say(f"the model at {path} has the weights of step {step}; the run can go on")
         metrics = state.evaluations[-1] if state.evaluations else {}
+        distributed.wait_for_all()  # a launcher ends the others when one is gone, and the main one may still write
         return Run(path, {**train_results(session), **metrics}, finished.reason, False, session.signal)
-    return Run(path, finish(session, step), finished.reason, example=session.task.example)
+    results = finish(session, step)
+    distributed.wait_for_all()
+    return Run(path, results, finished.reason, example=session.task.example)
 
 
 def check(

@@ -7,6 +7,7 @@ goes through gloo or NCCL.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from accelerate.state import PartialState
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-# All processes of a launch come within this, or none trains. Later one may wait for hours for another that tokenises;
-# what hangs in training is ended by the watchdog.
-MEETING, LONGEST_WAIT = timedelta(minutes=10), timedelta(hours=24)
+# All processes of a launch come within this, or none trains. Later one may wait for hours for another that tokenises,
+# as long as it gives signs of life; what hangs in training is ended by the watchdog, before the group's own time-out.
+MEETING, LONGEST_WAIT, IN_TRAINING = timedelta(minutes=10), timedelta(hours=24), timedelta(minutes=30)
+SIGN_OF_LIFE, SILENCE = 5.0, 45.0  # seconds
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25  # seconds between two looks whether another process has spoken
+LAUNCHERS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # variables that accelerate's launcher sets
 Value = TypeVar("Value")
 
 
@@ -55,6 +58,21 @@ class Meeting:
     num_processes: int
     num_rounds: int = 0
 
+    def begin_to_live(self) -> None:
+        """Give signs of life until this process ends; `exchange` gives up on one that has stopped."""
+
+        def work() -> None:
+            for beat in itertools.count():
+                try:
+                    self.store.set(f"alive/{self.rank}", str(beat))
+                except torch.distributed.DistError:
+                    return  # the store is gone, which whoever waits finds out
+                time.sleep(SIGN_OF_LIFE)
+
+        import torch
+
+        Thread(target=work, daemon=True).start()
+
     def exchange(self, value: Any, patience: timedelta = LONGEST_WAIT) -> list[Any]:
         """What each process gives, by rank; all have to call it. Values are sent as JSON."""
         self.num_rounds += 1
@@ -62,11 +80,19 @@ class Meeting:
         return [self._heard(rank, patience) for rank in range(self.num_processes)]
 
     def _heard(self, rank: int, patience: timedelta) -> Any:
-        key, pause, end = f"{self.num_rounds}/{rank}", FIRST_PAUSE, time.monotonic() + patience.total_seconds()
+        key, alive, pause = f"{self.num_rounds}/{rank}", f"alive/{rank}", FIRST_PAUSE
+        begin, beat = time.monotonic(), b""
+        heard = begin
         while not self._ask(lambda: self.store.check([key])):
-            if time.monotonic() > end:
+            now = time.monotonic()
+            if now > begin + patience.total_seconds():
                 raise missing(f"no word from process {rank} within {patience.total_seconds():,.0f} s")
-            time.sleep(pause)  # where signals are heard, which a wait inside the store does not
+            if now > heard + SIGN_OF_LIFE and self._ask(lambda: self.store.check([alive])):
+                newest = self._ask(lambda: self.store.get(alive))
+                if newest == beat and now > heard + SILENCE:
+                    raise missing(f"no sign of life from process {rank} for {SILENCE:,.0f} s")
+                heard, beat = (now, newest) if newest != beat else (heard, beat)
+            time.sleep(pause)  # where signals are heard, as they are not inside the store
             pause = min(2 * pause, LONGEST_PAUSE)
         return json.loads(self._ask(lambda: self.store.get(key)))
 
@@ -109,10 +135,20 @@ def meet(facts: Mapping[str, str]) -> None:
         return
     rank, num_processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     meeting = Meeting(_open_store(rank), rank, num_processes)
+    meeting.begin_to_live()
     own = {"processes": str(num_processes), **facts}
-    hosts: dict[str, list[int]] = {}
-    for other, (host, theirs) in enumerate(meeting.exchange([platform.node(), own], MEETING)):
-        hosts.setdefault(host, []).append(other)
+    _compare(meeting, own, "install the same versions everywhere (requirements.lock), launch the same number", MEETING)
+    _meeting = meeting
+
+
+def same_everywhere(facts: Mapping[str, str], hint: str) -> None:
+    """EnvironmentProblem, in all processes, where these are not the same in all."""
+    if _meeting is not None:
+        _compare(_meeting, facts, hint)
+
+
+def _compare(meeting: Meeting, own: Mapping[str, str], hint: str, patience: timedelta = LONGEST_WAIT) -> None:
+    for other, (host, theirs) in enumerate(meeting.exchange([platform.node(), own], patience)):
         different = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
         if different:
             mine, other_s = (", ".join(f"{name} {of.get(name, 'none')}" for name in different) for of in (own, theirs))
@@ -120,12 +156,11 @@ def meet(facts: Mapping[str, str]) -> None:
                 Problem(
                     where=f"process {other} on {host}",
                     found=other_s,
-                    expected=f"{mine}, as in process {rank} on {platform.node()}",
-                    hint="install the same versions everywhere (requirements.lock), launch the same number everywhere",
+                    expected=f"{mine}, as in process {meeting.rank} on {platform.node()}",
+                    hint=hint,
                     code="E541",
                 )
             )
-    _meeting = meeting
 
 
 def _open_store(rank: int) -> torch.distributed.Store:
@@ -163,15 +198,21 @@ def join(device: str) -> None:
     import torch
     from accelerate.state import PartialState
 
-    # accelerate's launcher sets it for FSDP: transformers would give all but the first process a model without weights.
-    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    if device != "cpu" and 0 < torch.cuda.device_count() <= int(os.environ.get("LOCAL_RANK", "0")):
+        found, expected = f"{torch.cuda.device_count()} CUDA devices", "one for each process of this machine"
+        raise EnvironmentProblem(Problem(where=platform.node(), found=found, expected=expected, code="E544"))
+    # How the model is shared is the engine's affair: accelerate would do it on some devices and not on others, and
+    # transformers give all but the first process a model without weights.
+    for variable in LAUNCHERS:
+        if variable in os.environ:
+            os.environ[f"FASTTUNE_{variable}"] = os.environ.pop(variable)
     PartialState._reset_state()  # of a time when this process was alone
     state = PartialState(
         cpu=device == "cpu" or not torch.cuda.is_available(),
         store=torch.distributed.PrefixStore("group", _meeting.store),
         rank=_meeting.rank,
         world_size=_meeting.num_processes,
-        timeout=LONGEST_WAIT,
+        timeout=IN_TRAINING,
     )
     if state.num_processes != _meeting.num_processes:  # each would train alone, and none would know
         raise missing(f"{state.num_processes} in accelerate's group")
@@ -191,6 +232,12 @@ def lost(error: RuntimeError) -> EnvironmentProblem | None:
             code="E542",
         )
     )
+
+
+def launcher_asks(variable: str) -> bool:
+    """Whether the launcher set one of LAUNCHERS to true, before or after `join`."""
+    value = os.environ.get(variable, os.environ.get(f"FASTTUNE_{variable}", "false"))
+    return value.lower() in ("true", "1")
 
 
 def is_main() -> bool:
@@ -223,25 +270,34 @@ def tensors_from_main(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 
 def agreed(work: Callable[[], Value], in_turn: bool = False) -> Value:
-    """What `work` returns; where it raises an Error in one process, all raise that.
+    """What `work` returns; where it fails in one process, it does in all: with the same Error, if it is one.
 
     `in_turn`: one process of each machine goes first, and the others find what it has fetched or computed.
     """
     if _meeting is None:
         return work()
     result: list[Value] = []
-    error: Error | None = None
+    error: Exception | None = None
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     for turn in (True, False) if in_turn else (is_first,):
         if turn == is_first:
             try:
                 result.append(work())
-            except Error as own:
+            except Exception as own:
                 error = own
-        said = _meeting.exchange(None if error is None else [platform.node(), as_json(error)])
+        said = _meeting.exchange(None if error is None else [platform.node(), _told(error)])
+        if error is not None and not isinstance(error, Error):
+            raise error  # with its traceback, where it happened
         if any(said):
             raise _of(said)
     return result[0]
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    if isinstance(error, Error):
+        return as_json(error)
+    found, hint = f"{type(error).__name__}: {error}", "see what it printed"
+    return as_json(EnvironmentProblem(Problem(where="a step before training", found=found, expected="none", hint=hint)))
 
 
 def _of(said: list[Any]) -> Error:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from fasttune.errors import EnvironmentProblem, Problem
 from fasttune.signals import STOPS
 
 # SIGINT comes from a person. What ends a run after a safe save has 128 added to its number.
@@ -109,15 +108,10 @@ def with_processes(arguments: Sequence[str], num_processes: int) -> int:
 def accelerate_launch(num_processes: int, arguments: Sequence[str]) -> int:
     """`accelerate launch` of `fasttune ARGUMENTS`, in this process; what its config file says of sharding holds."""
     import psutil
-    import torch
     from accelerate.commands.config.config_args import default_config_file, load_config_from_file
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    num_devices = torch.cuda.device_count()
-    if 0 < num_devices < num_processes and "training.device=cpu" not in arguments:
-        found, expected = f"{num_processes}, and {num_devices} CUDA devices", f"at most {num_devices}"
-        raise EnvironmentProblem(Problem(where="--processes", found=found, expected=expected, code="E544"))
     # Its own reports of a failure would bury what the processes say.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     cores = psutil.cpu_count(logical=False) or 1
@@ -137,13 +131,5 @@ def accelerate_launch(num_processes: int, arguments: Sequence[str]) -> int:
     return 0
 
 
-def main() -> int:
-    try:
-        return accelerate_launch(int(sys.argv[1]), sys.argv[2:])
-    except EnvironmentProblem as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(accelerate_launch(int(sys.argv[1]), sys.argv[2:]))

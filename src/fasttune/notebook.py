@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from dataclasses import asdict
@@ -32,22 +33,23 @@ def notebook_fit(
     AcceleratorState._reset_state(reset_partial_state=True)  # the launcher refuses to start beside an older one
     with socket.socket() as anybody, tempfile.TemporaryDirectory() as folder:
         anybody.bind(("127.0.0.1", 0))
-        port, outcome = anybody.getsockname()[1], Path(folder) / "outcome.json"
+        port = anybody.getsockname()[1]
         anybody.close()
-        given = (made, {"output": path, "resume": resume, **how}, outcome)
+        given = (made, {"output": path, "resume": resume, **how}, Path(folder))
         try:
             notebook_launcher(_fit_in_notebook, given, num_processes=num_processes, use_port=str(port))
         except Exception:
-            if not outcome.exists():
+            if not any(Path(folder).iterdir()):
                 raise
-        found = read_json(outcome)
+        found = read_json(min(Path(folder).iterdir()))  # the main process's, or else the first that failed by itself
     if "kind" in found:
         raise from_json(found)
     return api.Run(**{**found, "folder": path})
 
 
-def _fit_in_notebook(recipe: Recipe, how: dict[str, Any], outcome: Path) -> None:
-    """What each process does; the main one leaves the run, or the error, in a file."""
+def _fit_in_notebook(recipe: Recipe, how: dict[str, Any], folder: Path) -> None:
+    """What each process does; it leaves an error in a file of its own, the main one the run."""
+    outcome = folder / f"{int(os.environ['RANK']):06}.json"
     try:
         run = api.fit(recipe, **how)
     except Error as error:

@@ -23,17 +23,17 @@ from fasttune.batching.plan import Plan, Steps
 from fasttune.batching.stream import BEGINNING, StreamFeed, Windows
 from fasttune.checkpoint import Checkpoint, Saved, Writer, in_all_processes, newest_good
 from fasttune.data.token_store import TokenStore
-from fasttune.distributed import greatest, is_main, wait_for_all
+from fasttune.distributed import agreed, greatest, is_main, tensors_from_main, wait_for_all
 from fasttune.engine.embedding import moments_for, trained_rows
-from fasttune.engine.events import Finished, RolledBack, RowSkipped, SaveDone, SaveDue, StepDone
+from fasttune.engine.events import Finished, NotMirrored, RolledBack, RowSkipped, SaveDone, SaveDue, StepDone
 from fasttune.engine.loop import Loop, TrainState
 from fasttune.engine.memory import keeping_freed_memory
 from fasttune.engine.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
-from fasttune.engine.parallel import FSDP2, load_state, state_of, wrap
+from fasttune.engine.parallel import FSDP2, load_state, state_of, whole, wrap
 from fasttune.engine.setup import Setup, set_up
 from fasttune.environment import code_fingerprint, versions
 from fasttune.errors import CheckpointError, DivergedError, Problem
-from fasttune.mirror import Mirror
+from fasttune.mirror import Mirror, Sender
 from fasttune.observers import Observer
 from fasttune.observers.files import EventLog, TensorBoard, has_tensorboard
 from fasttune.observers.stopping import EarlyStopping
@@ -48,6 +48,7 @@ from fasttune.tasks.reading import TRAIN, VALIDATION
 
 # Batches that are left out with training.divergence_policy=rollback: a run that diverges more often is not saved by it.
 MOST_ROLLBACKS = 5
+SENDING, SENDING_WHEN_STOPPED = 600.0, 15.0  # seconds that the mirror gets at the end
 Say = Callable[[str], None]
 
 
@@ -70,6 +71,8 @@ class Session:
     signal: int | None = None
     saved: deque[Saved] = field(default_factory=deque)  # reports of the thread that writes checkpoints
     blocking_seconds: dict[int, float] = field(default_factory=dict)  # by step
+    sender: Sender | None = None  # to the mirror
+    unsent: deque[str] = field(default_factory=deque)  # its reports
     watchdog: Watchdog = ASLEEP
     next_rows: Callable[[], list[str]] = list
     # The last scores of each split and the step of the weights they belong to, so that none is computed twice.
@@ -111,10 +114,14 @@ class Session:
             self.watchdog = stack.enter_context(Watchdog(report, self._at_hand, self.windows is None))
             log = EventLog(self.folder.events if is_main() else None, self._resumed_step, self.say)
             stack.callback(log.close)
-            keep, after = self.recipe.output.save_total_limit, self.mirror.try_to_send if self.mirror else lambda: None
-            writer = Writer(self.folder.checkpoints, self.run_id, keep, self.saved.append, after)
+            observers = [log, *self._own_observers(stack), *observers]
+            if self.mirror is not None and is_main():
+                self.sender = Sender(self.mirror, self.unsent.append)
+                stack.callback(self._end_sending, observers)
+            keep = self.recipe.output.save_total_limit
+            writer = Writer(self.folder.checkpoints, self.run_id, keep, self.saved.append)
             stack.callback(writer.close)
-            finished = self._run(writer, [log, *self._own_observers(stack), *observers])
+            finished = self._run(writer, observers)
         self.signal = greatest(self.signal or signals.pending() or 0)[0] or None
         if self.parallel == FSDP2:
             self._put_together()
@@ -126,10 +133,12 @@ class Session:
 
     def _put_together(self) -> None:
         """What is in shares cannot be made whole in place: a new model takes the weights."""
-        weights = state_of(self.setup.model)
-        whole = set_up(self.recipe, self.recipe.model, self.task)
-        whole.model.load_state_dict(weights)
-        self.setup = replace(whole, choices=self.setup.choices, tokens_per_microbatch=self.setup.tokens_per_microbatch)
+        weights = tensors_from_main(state_of(self.setup.model))
+        del self.trained
+        whole_again = agreed(lambda: set_up(self.recipe, self.recipe.model, self.task))
+        whole_again.model.load_state_dict(weights)
+        budget = self.setup.tokens_per_microbatch
+        self.setup = replace(whole_again, choices=self.setup.choices, tokens_per_microbatch=budget)
 
     def _run(self, writer: Writer, observers: list[Observer]) -> Finished:
         setup, recipe = self.setup, self.recipe
@@ -171,9 +180,8 @@ class Session:
                 self.watchdog.expect(PATIENCE)
                 if isinstance(event, StepDone) and not is_reserved:
                     is_reserved = True
-                    tensors = self._tensors(optimizer)  # which processes may have to gather together
                     if is_main():
-                        writer.reserve(tensors)
+                        writer.reserve(self._tensors(optimizer))
                 if isinstance(event, SaveDue):
                     self._save(event, optimizer, writer)
                 if isinstance(event, Finished):
@@ -209,7 +217,8 @@ class Session:
         rank, pinned = setup.accelerator.process_index, setup.accelerator.device.type == "cuda"
         how: dict[str, Any] = {
             "batch_size": self.recipe.training.batch_size,
-            "tokens_per_microbatch": state.tokens_per_microbatch or setup.tokens_per_microbatch,
+            # What did not fit before will not now, whatever is asked for.
+            "tokens_per_microbatch": min(filter(None, (state.tokens_per_microbatch, setup.tokens_per_microbatch))),
             "padded": setup.padded,
             "num_ranks": setup.accelerator.num_processes,
         }
@@ -251,7 +260,7 @@ class Session:
 
     def _save(self, event: SaveDue, optimizer: torch.optim.Optimizer, writer: Writer) -> None:
         setup = self.setup
-        tensors = self._tensors(optimizer)
+        tensors = {stem: whole(named) for stem, named in self._tensors(optimizer).items()}
         self.watchdog.expect(PATIENCE)  # the main process may wait for the disk, the others for it
         if not is_main():
             return
@@ -266,9 +275,9 @@ class Session:
         )
 
     def _tensors(self, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, torch.Tensor]]:
-        """File of a checkpoint -> its tensors."""
+        """File of a checkpoint -> its tensors, of which this process may have a share."""
         model = self.setup.model
-        return {"model": state_of(model), "optimizer": optimizer_tensors(model, optimizer)}
+        return {"model": model.state_dict(), "optimizer": optimizer_tensors(model, optimizer)}
 
     @cached_property
     def _about(self) -> dict[str, Any]:
@@ -291,10 +300,22 @@ class Session:
                 seconds=round(saved.seconds, 3),
                 blocking_seconds=round(self.blocking_seconds[saved.step], 3),
                 failure=saved.failure,
-                not_copied=saved.not_copied,
             )
             for observer in observers:
                 observer(event)
+            if self.sender is not None and saved.failure is None:
+                self.sender.send()
+        while self.unsent:
+            step, failure = self.state.step, self.unsent.popleft()
+            unsent = NotMirrored(step=step, epoch=self._epoch(step), failure=failure)
+            for observer in observers:
+                observer(unsent)
+
+    def _end_sending(self, observers: list[Observer]) -> None:
+        """The last checkpoint gets its time, of which a scheduler that stops the run gives little."""
+        assert self.sender is not None
+        self.sender.close(SENDING if signals.pending() is None else SENDING_WHEN_STOPPED, self.watchdog.alive)
+        self._tell_of_saves(observers)
 
     def _tell_of_bad_rows(self, observers: list[Observer]) -> None:
         """Each once, whatever epoch or start it is met in."""
@@ -340,9 +361,8 @@ class Session:
         if checkpoint is None:  # the one of the beginning could not be written
             raise error
         self._restore(checkpoint, optimizer)
-        vars(self.state).update(
-            vars(replace(saved_state(checkpoint), skipped=skipped))
-        )  # observers hold this very object
+        # Observers hold this very object.
+        vars(self.state).update(vars(replace(saved_state(checkpoint), skipped=skipped)))
         # What was scored after the step gone back to belongs to weights that are no more.
         self.scored.clear()
         for observer in observers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import uuid
@@ -15,7 +16,7 @@ import numpy as np
 from fasttune.checkpoint import Checkpoint, in_all_processes, newest_good, prune
 from fasttune.checkpoint.space import check_space, needed_bytes
 from fasttune.data.token_store import TokenStore
-from fasttune.distributed import agreed, from_main, greatest, is_main
+from fasttune.distributed import agreed, from_main, greatest, is_main, same_everywhere
 from fasttune.engine.embedding import rows_in_use
 from fasttune.engine.loop import TrainState, num_training_steps, times_due
 from fasttune.engine.parallel import FSDP2
@@ -95,6 +96,14 @@ def start(recipe: Recipe, folder: RunFolder, say: Say, allow_changes: bool = Fal
         recipe = _reconciled(recipe, folder, say if allow_changes else None)
     session = prepared(recipe, agreed(lambda: read_splits(recipe), in_turn=True), folder, say)
     session.run_id = from_main(session.run_id)
+    same_everywhere(
+        {
+            "training examples": session.training_examples,
+            "recipe": hashlib.sha256(dump(session.recipe).encode()).hexdigest(),
+            "kernel": session.setup.choices["kernel"].value,
+        },
+        "the same files and recipe on every machine",
+    )
     for warning in session.audit.warnings:
         say(f"warning: {warning}")
     if is_resume:
@@ -288,8 +297,6 @@ def _begin(session: Session) -> None:
     """Write what is known before the first step. The recipe comes last: with it the folder is a run."""
     folder, setup = session.folder, session.setup
     check_space(folder.path, needed_bytes(setup.model, num_saves(session), session.recipe.output.save_total_limit))
-    if session.mirror is not None:
-        session.mirror.claim(session.run_id)
     session.folder.path.mkdir(parents=True, exist_ok=True)
     write_json(
         folder.environment,
@@ -302,6 +309,8 @@ def _begin(session: Session) -> None:
         },
     )
     write_json(folder.data_report, data_report(session))
+    if session.mirror is not None:
+        session.mirror.claim(session.run_id)
     write_text(folder.recipe, dump(session.recipe))
 
 

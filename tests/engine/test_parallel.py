@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fasttune.engine.parallel import choose_parallel
+from fasttune.engine.parallel import check_configuration, choose_parallel
 from fasttune.errors import EnvironmentProblem
 
 SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -40,4 +40,6 @@ def test_the_launcher_decides(
 )
 def test_what_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], words: str) -> None:
     with pytest.raises(EnvironmentProblem, match=f"E543 accelerate's configuration: found {words}"):
-        chosen(monkeypatch, 2, **environment)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        check_configuration()

@@ -70,6 +70,19 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path: Path) -> 
     assert sha256(tmp_path / "run") == sha256(tmp_path / "whole")
 
 
+def test_torchrun_starts_both_again_and_they_go_on(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, num_steps=120)
+    command = [*LAUNCH, "--max-restarts", "1", "-m", "fasttune", *train(recipe, tmp_path / "run")]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as launcher:
+        while max((event["step"] for event in events(tmp_path / "run")), default=0) < 20:
+            assert launcher.poll() is None
+            time.sleep(0.01)
+        psutil.Process(launcher.pid).children()[1].kill()
+        assert launcher.wait(120) == 0
+    steps = [event["step"] for event in events(tmp_path / "run") if event["event"] == "step"]
+    assert steps == list(range(1, 121))
+
+
 def test_a_process_that_sleeps_for_ever_ends_both_with_a_report(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path)
     (tmp_path / "sleeps.py").write_text(ONE_SLEEPS)

@@ -27,10 +27,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("how", [{}, SHARDED], ids=["DDP", "FSDP2"])
-@pytest.mark.parametrize(("num_processes", "tasks"), [(2, TASKS), (4, TASKS[-1:])], ids=["2", "4"])
+@pytest.mark.parametrize(
+    ("num_processes", "how", "tasks"),
+    [(2, {}, TASKS), (2, SHARDED, TASKS), (4, SHARDED, TASKS[-1:])],
+    ids=["2 DDP", "2 FSDP2", "4 FSDP2"],
+)
 def test_any_number_of_processes(
-    alone: Path, tmp_path: Path, num_processes: int, tasks: tuple[str, ...], how: dict[str, str]
+    alone: Path, tmp_path: Path, num_processes: int, how: dict[str, str], tasks: tuple[str, ...]
 ) -> None:
     """benchmarks/processes.py has all tasks on 4."""
     only = [] if tasks == TASKS else ["--only", tasks[0]]

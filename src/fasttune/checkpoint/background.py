@@ -25,31 +25,19 @@ Tensors = Mapping[str, Mapping[str, torch.Tensor]]
 class Saved:
     """What became of a save. `seconds`: from the copy to the rename and the deletion of older ones.
 
-    `failure` in words where it could not be written; it is tried again until a newer one takes its place. `not_copied`
-    in words where it was written, and what comes `after` that failed.
+    `failure` in words where it could not be written; it is tried again until a newer one takes its place.
     """
 
     step: int
     seconds: float
     failure: str | None = None
-    not_copied: str | None = None
 
 
 class Writer:
-    """Writes one checkpoint at a time. `report` is called in the thread that writes, as is `after`: it copies what is
-    on the disk to another place, and returns in words why it could not.
-    """
+    """Writes one checkpoint at a time. `report` is called in the thread that writes."""
 
-    def __init__(
-        self,
-        checkpoints: Path,
-        run_id: str,
-        keep_newest: int | None,
-        report: Callable[[Saved], None],
-        after: Callable[[], str | None] = lambda: None,
-    ):
+    def __init__(self, checkpoints: Path, run_id: str, keep_newest: int | None, report: Callable[[Saved], None]):
         self.checkpoints, self.run_id, self.keep_newest, self.report = checkpoints, run_id, keep_newest, report
-        self.after = after
         self.buffers: Tensors = {}
         self.thread: threading.Thread | None = None
         self.no_more_tries = threading.Event()
@@ -159,8 +147,7 @@ class Writer:
                 self.report(self.failed)
             else:
                 self.failed = None
-                seconds = time.perf_counter() - begin
-                self.report(Saved(step, seconds, not_copied=self.after()))
+                self.report(Saved(step, time.perf_counter() - begin))
                 return
             if is_last_try:
                 return

@@ -17,8 +17,16 @@ from fasttune.batching.collate import MicroBatch, Padding, collate, places
 from fasttune.batching.plan import cut, evaluation_microbatches, num_tokens
 from fasttune.data.token_store import TokenStore
 from fasttune.distributed import greatest
-from fasttune.engine.memory import TooLarge, give_back_freed_memory, halved, naming_out_of_memory, out_of_step
+from fasttune.engine.memory import (
+    CPU_EVALUATION_TOKENS,
+    TooLarge,
+    give_back_freed_memory,
+    halved,
+    naming_out_of_memory,
+    out_of_step,
+)
 from fasttune.engine.parallel import is_sharded
+from fasttune.errors import EnvironmentProblem
 from fasttune.tasks import Task
 
 GIVEN_BACK_EVERY = 8  # micro-batches; takes about a hundredth of the time
@@ -90,7 +98,7 @@ def run_split(
             loss_sum, weight_sum = loss_sum + loss, weight_sum + weight
             continue
         tokens = num_tokens(examples, store.lengths, padded)
-        tokens_per_microbatch = halved(tokens_per_microbatch, tokens, len(examples), reason)
+        tokens_per_microbatch = _halved(tokens_per_microbatch, tokens, len(examples), reason)
         left = np.concatenate([examples, *pending])
         pending = deque(cut(left, store.lengths, tokens_per_microbatch, padded))
     if num_ranks > 1:
@@ -110,9 +118,20 @@ def _forward(
     return part, loss.item(), weight
 
 
+def _halved(tokens_per_microbatch: int, tokens: int, num_sequences: int, reason: str) -> int:
+    """As `halved`; where nothing is left to halve, the other processes end, too."""
+    try:
+        return halved(tokens_per_microbatch, tokens, num_sequences, reason)
+    except EnvironmentProblem:
+        greatest(0, 0, True)  # in place of `go_on`
+        raise
+
+
 def go_on(has_more: bool) -> bool:
     """Whether any process has something left; Interrupted, in all of them, where a signal was noted by one."""
-    some_have_more, number = greatest(has_more, signals.pending() or 0)
+    some_have_more, number, has_failed = greatest(has_more, signals.pending() or 0, False)
+    if has_failed:
+        raise out_of_step(CPU_EVALUATION_TOKENS, "one text did not fit into the memory of another process")
     if number:
         raise signals.Interrupted(signals.words(number))
     return bool(some_have_more)

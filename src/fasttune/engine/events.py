@@ -116,15 +116,21 @@ class SaveDue(Event):
 class SaveDone(Event):
     """A checkpoint of `step` is on the disk, or (`failure`) is not. It comes when it is known: steps may lie between.
 
-    `seconds` from the copy to the last file, `blocking_seconds` of these training stood still. `not_copied`: why it did
-    not get to `output.mirror`, where the next one is sent with it.
+    `seconds` from the copy to the last file, `blocking_seconds` of these training stood still.
     """
 
     name: ClassVar[str] = "checkpoint"
     seconds: float
     blocking_seconds: float
     failure: str | None = None
-    not_copied: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotMirrored(Event):
+    """What is on the disk by now did not get to `output.mirror`; it is sent with the next checkpoint."""
+
+    name: ClassVar[str] = "not_mirrored"
+    failure: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,10 +27,10 @@ from fasttune.engine.events import (
     Started,
     StepDone,
 )
-from fasttune.engine.memory import TooLarge, halved
+from fasttune.engine.memory import TooLarge, halved, out_of_step
 from fasttune.engine.optimizer import Schedule, set_learning_rate
 from fasttune.engine.step import StepResult, run_step
-from fasttune.errors import DivergedError, Problem
+from fasttune.errors import DivergedError, EnvironmentProblem, Problem
 from fasttune.recipe import Recipe
 from fasttune.recipe.values import LESS_IS_BETTER
 from fasttune.signals import Interrupted
@@ -217,10 +217,16 @@ class Loop:
         """`is_here`: in this process, of several; all go on with the same budget."""
         self.optimizer.zero_grad(set_to_none=True)
         budget = self.plan.tokens_per_microbatch
+        failure: EnvironmentProblem | None = None
         if is_here:
             tokens, num_examples = max((batch.cost(self.plan.padded), len(batch.examples)) for batch in microbatches)
-            budget = halved(budget, tokens, num_examples, reason)
+            try:
+                budget = halved(budget, tokens, num_examples, reason)
+            except EnvironmentProblem as error:
+                failure, budget = error, 0
         budget = -greatest(-budget)[0]
+        if not budget:  # nothing to halve, in one of them
+            raise failure or out_of_step(self.plan.tokens_per_microbatch, reason)
         self.plan = replace(self.plan, tokens_per_microbatch=budget)
         self.state.tokens_per_microbatch = budget
         return OutOfMemory(**self._now(), tokens_per_microbatch=budget, reason=reason)

@@ -55,7 +55,7 @@ def choose_tokens_per_microbatch(asked: int | str, device: str, precision: str, 
     if device == "cuda":
         return Choice(str(GPU_TOKENS), "a size to begin with")
     kept = KEPT_BYTES[precision] * config.hidden_size * config.num_hidden_layers
-    free = psutil.virtual_memory().available
+    free = psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     fitting = int(SHARE_OF_FREE * free / kept)
     if fitting < CPU_TOKENS:
         reason = f"{kept / 1e3:,.0f} kB a token, half of the {free / 1e9:.1f} GB of memory that are free"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from fasttune.engine.parallel import full, like
+from fasttune.engine.parallel import like
 
 # Loshchilov and Hutter 2019 (decoupled decay) with the constants of Kingma and Ba 2015, as in transformers' Trainer.
 BETAS = (0.9, 0.999)
@@ -69,9 +69,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as whole tensors named STATE.PARAMETER, such as exp_avg.classifier.weight."""
+    """The optimizer's state as tensors named STATE.PARAMETER, such as exp_avg.classifier.weight."""
     return {
-        f"{key}.{name}": full(value)
+        f"{key}.{name}": value.detach()
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }

@@ -16,7 +16,8 @@ from accelerate import Accelerator
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from fasttune.engine.precision import Choice
+from fasttune.distributed import agreed, is_main, launcher_asks, same_everywhere
+from fasttune.engine.precision import Choice, choose_device
 from fasttune.errors import EnvironmentProblem, Problem
 
 if TYPE_CHECKING:
@@ -26,25 +27,33 @@ ALONE, DDP, FSDP2 = "one process", "DDP", "FSDP2"
 
 
 def choose_parallel(accelerator: Accelerator) -> Choice:
-    """EnvironmentProblem where the launcher's configuration asks for what is not here."""
+    """As the launcher was configured, which `check_configuration` has looked at."""
     if accelerator.num_processes == 1:
         return Choice(ALONE, "no launcher started more")
-    if _asked("ACCELERATE_USE_DEEPSPEED"):
+    if not launcher_asks("ACCELERATE_USE_FSDP"):
+        return Choice(DDP, f"{accelerator.num_processes} processes, each with the whole model")
+    return Choice(FSDP2, "the accelerate config asks for it: each process keeps a share of weights and moments")
+
+
+def check_launch(device: str) -> None:
+    """What can be known before the processes of a launch train together; `device` as the recipe has it."""
+    agreed(check_configuration)
+    chosen = agreed(lambda: choose_device(device))
+    same_everywhere({"device": chosen.value}, "training.device=cpu")
+
+
+def check_configuration() -> None:
+    """EnvironmentProblem where the launcher's configuration asks for what is not here."""
+    if launcher_asks("ACCELERATE_USE_DEEPSPEED"):
         raise _not_here(
             "DeepSpeed, whose optimizer keeps flat shares that no checkpoint of ours can hold",
             "distributed_type: FSDP with fsdp_version: 2 in the accelerate config, which shards the same tensors",
         )
-    if not _asked("ACCELERATE_USE_FSDP"):
-        return Choice(DDP, f"{accelerator.num_processes} processes, each with the whole model")
-    if os.environ.get("FSDP_VERSION", "1") != "2":
-        raise _not_here("FSDP1, which torch has deprecated", "fsdp_version: 2 in the accelerate config")
-    if _asked("FSDP_OFFLOAD_PARAMS"):
-        raise _not_here("fsdp_offload_params", "fsdp_offload_params: false in the accelerate config")
-    return Choice(FSDP2, "the accelerate config asks for it: each process keeps a share of weights and moments")
-
-
-def _asked(variable: str) -> bool:
-    return os.environ.get(variable, "false").lower() in ("true", "1")
+    if launcher_asks("ACCELERATE_USE_FSDP"):
+        if os.environ.get("FSDP_VERSION", "1") != "2":
+            raise _not_here("FSDP1, which torch has deprecated", "fsdp_version: 2 in the accelerate config")
+        if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() in ("true", "1"):
+            raise _not_here("fsdp_offload_params", "fsdp_offload_params: false in the accelerate config")
 
 
 def _not_here(found: str, hint: str) -> EnvironmentProblem:
@@ -103,8 +112,24 @@ def like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor | DTensor:
 
 
 def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state_dict with whole tensors; of a model in shares all processes have to ask."""
-    return {name: full(tensor) for name, tensor in model.state_dict().items()}
+    """The state_dict with whole tensors, as `whole` has them."""
+    return whole(model.state_dict())
+
+
+def whole(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors, none in shares. Where some were, all processes have to ask, and the main one alone gets them:
+    on the CPU, one after the other, since all of them may not fit into the memory of a device.
+    """
+    if not any(is_share(tensor) for tensor in tensors.values()):
+        return {name: tensor.detach() for name, tensor in tensors.items()}
+    found = ((name, full(tensor)) for name, tensor in tensors.items())
+    return {name: tensor.cpu() for name, tensor in found if is_main()}
+
+
+def is_share(tensor: torch.Tensor) -> bool:
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
 
 
 def load_state(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

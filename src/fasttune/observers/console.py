@@ -17,6 +17,7 @@ from fasttune.engine.events import (
     Event,
     Finished,
     LossSpike,
+    NotMirrored,
     OutOfMemory,
     RolledBack,
     RowSkipped,
@@ -93,10 +94,8 @@ class ConsoleLog:
             self.say(f"training diverged at step {event.skipped}: going on from step {event.step}, without that batch")
         elif isinstance(event, Skipped):
             self.say(f"step {event.step} is left out: training diverged on it before")
-        elif isinstance(event, SaveDone) and event.not_copied is not None:
-            self.say(
-                f"warning: the checkpoint of step {event.step} is here alone, not in the mirror: {event.not_copied}"
-            )
+        elif isinstance(event, NotMirrored):
+            self.say(f"warning: not in the mirror yet: {event.failure}")
         elif isinstance(event, SaveDone) and event.failure is not None:
             self.say(
                 f"warning: the checkpoint of step {event.step} could not be written, trying again: {event.failure}"

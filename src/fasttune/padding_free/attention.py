@@ -28,8 +28,9 @@ from fasttune.padding_free.proof import TOLERANCE, worst_difference
 
 NAME = "fasttune_padding_free"
 
-# Longest sequences for the compiled kernel: its backward keeps two [length, length] matrices of two bytes a thread.
-MAX_COMPILED_LENGTH = 2048
+# Longest sequences for the compiled kernel: its backward keeps two [length, length] matrices of two bytes a thread, 0.3
+# GB at this length. torch with dropout keeps them for each head and layer: 20 GB for four rows of half the length.
+MAX_COMPILED_LENGTH = 8192
 
 # Longest sequences for which dense blocks win over the fused kernel. bf16: at 512 they still do (50 ms against 63), and
 # beyond that the saved [length, length] probabilities cost memory. fp32: 19 ms against 24 at 128, 50 against 28 at 256.

@@ -1,0 +1,101 @@
+"""Is the same recipe the same training on any number of processes? Every task, on 1, 2 and 4, by DDP and FSDP2.
+
+    python benchmarks/processes.py
+
+Tiny models without dropout in fp32, several micro-batches a step, six steps with evaluations. Compared with a run of
+one process: the worst difference of a step's loss, of a weight at the end, and whether tokens, metrics and predictions
+are the same. The last rows go on with other numbers of processes. Weights whose true gradient is 0 are left out
+(attention's key biases, the bias of answers' ends): Adam makes whole steps of the rounding of theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+from sides import ROOT, heading, machine
+
+sys.path.insert(0, str(ROOT / "tests"))
+from exact import TASKS, make_recipes
+from launched import SHARDED, WITHOUT_DROPOUT, WITHOUT_GRADIENT, WORKER, is_clock, launch, predicted, steps
+from safetensors.torch import load_file
+
+from fasttune.run_folder import RunFolder, read_json
+
+RESUMES = [(2, 2, {}), (1, 3, {}), (2, 5, SHARDED), (1, None, {})]
+
+
+def compared(run: Path, alone: Path) -> dict[str, Any]:
+    losses = [(one["loss"], other["loss"]) for one, other in zip(steps(run), steps(alone), strict=True)]
+    tokens = [[step["num_tokens"] for step in steps(folder)] for folder in (run, alone)]
+    weights, others = (load_file(RunFolder(folder).weights) for folder in (run, alone))
+    metrics, those = (read_json(RunFolder(folder).all_results) for folder in (run, alone))
+    same = {
+        name: abs(value - those[name]) <= (1e-5 if "loss" in name or "flos" in name else 0)
+        for name, value in metrics.items()
+        if not is_clock(name)
+    }
+    return {
+        "loss": max(abs(one - other) for one, other in losses),
+        "weight": max(
+            float((tensor - others[name]).abs().max())
+            for name, tensor in weights.items()
+            if not name.endswith(WITHOUT_GRADIENT)
+        ),
+        "same": tokens[0] == tokens[1] and all(same.values()) and predicted(run) == predicted(alone),
+    }
+
+
+def trained(recipes: Path, runs: Path, num_processes: int, stop: int | None = None, **how: str) -> None:
+    words = [] if stop is None else ["--stop-at", str(stop)]
+    done = launch(num_processes, WORKER, recipes, runs, *words, **how)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    for task, recipe in make_recipes(folder, vocab_size=400, **WITHOUT_DROPOUT).items():
+        recipe["training"] |= {"precision": "fp32", "tokens_per_microbatch": 60}
+        (folder / f"{task}.yaml").write_text(yaml.safe_dump(recipe))
+    trained(folder, folder / "alone", 1)
+    ways = [(f"{number} {name}", number, how) for number in (2, 4) for name, how in (("DDP", {}), ("FSDP2", SHARDED))]
+    for name, number, how in ways:
+        trained(folder, folder / name, number, **how)
+    for number, stop, how in RESUMES:
+        trained(folder, folder / "2 DDP, 1, 2 FSDP2, 1", number, stop, **how)
+    names = [*(name for name, _, _ in ways), "2 DDP, 1, 2 FSDP2, 1"]
+    return [
+        {"processes": name, "task": task, **compared(folder / name / task, folder / "alone" / task)}
+        for name in names
+        for task in TASKS
+    ]
+
+
+def page(found: list[dict[str, Any]]) -> str:
+    lines = ["| processes | task | worst loss | worst weight | tokens, metrics, predictions |", "|---|---|---|---|---|"]
+    for one in found:
+        same = "the same" if one["same"] else "DIFFERENT"
+        lines.append(f"| {one['processes']} | {one['task']} | {one['loss']:.1e} | {one['weight']:.1e} | {same} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    facts = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measured(Path(folder))
+    target = ROOT / "benchmarks" / "results" / f"{date.today().isoformat()}-processes"
+    target.with_suffix(".json").write_text(json.dumps({"facts": facts, "found": found}, indent=1) + "\n")
+    text = f"# The same training on any number of processes\n\n{heading(facts)}\n\n{page(found)}"
+    target.with_suffix(".md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
