@@ -19,7 +19,7 @@ from fasttune.display.rows import Preview
 from fasttune.distributed import is_main
 from fasttune.engine.parallel import check_launch
 from fasttune.environment import versions
-from fasttune.errors import DataError, Problem, UsageError
+from fasttune.errors import DataError, DivergedError, Problem, UsageError
 from fasttune.mirror import Mirror
 from fasttune.observers import Observer
 from fasttune.observers.alerts import alert
@@ -181,6 +181,8 @@ def fit(
     except signals.Stopped as stopped:  # before there was anything to save
         run = Run(path, {}, str(stopped), False, stopped.number)
     except Exception as error:
+        if isinstance(error, DivergedError):  # of which all processes see the same sums
+            error.is_told_elsewhere = not is_main()
         problem = distributed.lost(error) if isinstance(error, RuntimeError) else None
         _tell_a_person(f"fasttune: {name} failed", str(problem or error))
         if problem is not None:
