@@ -125,7 +125,7 @@ limit = []
 def observer(event):
     if event.name == "start":
         used = psutil.Process().memory_info().vms
-        resource.setrlimit(resource.RLIMIT_AS, (used + 1100 * 2**20, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (used + 1250 * 2**20, resource.RLIM_INFINITY))
     if event.name == "step" and event.step == 3:  # what comes then is not what is tested
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
 run = fasttune.fit(
