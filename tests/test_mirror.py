@@ -144,6 +144,20 @@ def test_a_machine_that_comes_back_late_catches_up(recipe: Path, tmp_path: Path,
     assert list(differences(here, undisturbed)) == []
 
 
+def test_a_fetch_that_was_cut_begins_again(recipe: Path, tmp_path: Path, store: Any) -> None:
+    run = tmp_path / "run"
+    stopped(recipe, run)
+    steps = whole_steps(store)
+    shutil.rmtree(run)
+    for step in steps:  # what a kill leaves: folders that are not whole, and no recipe
+        place = RunFolder(run).checkpoints / f"checkpoint-{step}"
+        place.mkdir(parents=True)
+        (place / "model.safetensors").write_bytes(b"half")
+    seen: list[int] = []
+    fit(recipe, run, resume=True, observers=[lambda event: seen.append(event.step) if event.name == "start" else None])
+    assert seen == [max(steps)]
+
+
 def test_what_is_not_a_run_is_left_alone(recipe: Path, tmp_path: Path, store: Any) -> None:
     store.pipe_file(f"{ROOT}checkpoints/checkpoint-5/model.bin", b"somebody else's")
     with pytest.raises(fasttune.Error, match=r"E514 .*other files"):

@@ -75,7 +75,7 @@ class Mirror:
         mine = all_steps(self.folder.checkpoints)
         for step in mine:
             if not self._is_there(step):
-                self._put_folder(path_of(self.folder.checkpoints, step))
+                self._put_checkpoint(step)
         for step in self._steps(are_whole=False):
             if step not in mine and step < max(mine, default=0):
                 self._take_away(step)
@@ -109,9 +109,9 @@ class Mirror:
             names = [name for name in self._names() if "/checkpoints/" not in name.removeprefix(root)]
             self._refuse_others({name.removeprefix(root).lstrip("/") for name in names})
             is_finished = system.exists(self._there(self.folder.all_results))
-            mine = all_steps(self.folder.checkpoints)
+            mine = self._whole_here()
             steps = [step for step in self._steps() if step not in mine and self._fetch_checkpoint(step)]
-            for name in sorted(names, key=lambda name: name == recipe) if steps or not mine else ():
+            for name in sorted(names, key=lambda name: name == recipe) if steps or not self.folder.is_run else ():
                 target = self.folder.path / name.removeprefix(root).lstrip("/")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 system.get_file(name, str(target))
@@ -127,8 +127,13 @@ class Mirror:
         """Whether this machine has none of the run, or an older part of it."""
         if not self.folder.is_run:
             return True
-        own, newest = read_json(self.folder.environment)["run_id"], max(all_steps(self.folder.checkpoints), default=0)
+        own, newest = read_json(self.folder.environment)["run_id"], max(self._whole_here(), default=0)
         return self._owner() == own and max(self._steps(), default=0) > newest
+
+    def _whole_here(self) -> list[int]:
+        """Not what a fetch that was cut has left."""
+        steps = all_steps(self.folder.checkpoints)
+        return [step for step in steps if fault(path_of(self.folder.checkpoints, step), None) is None]
 
     def _refuse_others(self, theirs: set[str]) -> None:
         """What a fetch that was cut left behind may be written again; anything else is not ours to write over."""
@@ -187,9 +192,9 @@ class Mirror:
         except FileNotFoundError:
             return False
 
-    def _put_folder(self, folder: Path) -> None:
-        self._take_away(int(folder.name.rpartition("-")[2]))
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
+    def _put_checkpoint(self, step: int) -> None:
+        self._take_away(step)
+        for path in sorted(path_of(self.folder.checkpoints, step).iterdir(), key=lambda path: path.name == MANIFEST):
             self._put(path)
 
     def _take_away(self, step: int) -> None:
