@@ -1,4 +1,4 @@
-"""Is the same recipe the same training on any number of processes? Every task, on 1, 2 and 4, by DDP and FSDP2.
+"""Is the same recipe the same training on any number of processes? Every task, on 1, 2 and 4, by DDP, FSDP2 and ZeRO.
 
     python benchmarks/processes.py
 
@@ -23,12 +23,28 @@ from sides import ROOT, heading, machine
 
 sys.path.insert(0, str(ROOT / "tests"))
 from exact import TASKS, make_recipes
-from launched import SHARDED, WITHOUT_DROPOUT, WITHOUT_GRADIENT, WORKER, is_clock, launch, predicted, steps
+from launched import (
+    SHARDED,
+    WITHOUT_DROPOUT,
+    WITHOUT_GRADIENT,
+    WORKER,
+    ZERO_1,
+    ZERO_2,
+    is_clock,
+    launch,
+    predicted,
+    steps,
+)
 from safetensors.torch import load_file
 
 from fasttune.run_folder import RunFolder, read_json
 
-RESUMES = [(2, 2, {}), (1, 3, {}), (2, 5, SHARDED), (1, None, {})]
+WAYS = {"DDP": {}, "FSDP2": SHARDED, "ZeRO-1": ZERO_1, "ZeRO-2": ZERO_2}
+# (number of processes, step to stop at, how)
+RESUMES = {
+    "2 DDP, 1, 2 FSDP2, 1": [(2, 2, {}), (1, 3, {}), (2, 5, SHARDED), (1, None, {})],
+    "1, 2 ZeRO-2, 4 ZeRO-2, 1": [(1, 2, {}), (2, 3, ZERO_2), (4, 5, ZERO_2), (1, None, {})],
+}
 
 
 def compared(run: Path, alone: Path) -> dict[str, Any]:
@@ -64,15 +80,14 @@ def measured(folder: Path) -> list[dict[str, Any]]:
         recipe["training"] |= {"precision": "fp32", "tokens_per_microbatch": 60}
         (folder / f"{task}.yaml").write_text(yaml.safe_dump(recipe))
     trained(folder, folder / "alone", 1)
-    ways = [(f"{number} {name}", number, how) for number in (2, 4) for name, how in (("DDP", {}), ("FSDP2", SHARDED))]
-    for name, number, how in ways:
-        trained(folder, folder / name, number, **how)
-    for number, stop, how in RESUMES:
-        trained(folder, folder / "2 DDP, 1, 2 FSDP2, 1", number, stop, **how)
-    names = [*(name for name, _, _ in ways), "2 DDP, 1, 2 FSDP2, 1"]
+    ways = {f"{number} {name}": [(number, None, how)] for number in (2, 4) for name, how in WAYS.items()}
+    ways |= RESUMES
+    for name, parts in ways.items():
+        for number, stop, how in parts:
+            trained(folder, folder / name, number, stop, **how)
     return [
         {"processes": name, "task": task, **compared(folder / name / task, folder / "alone" / task)}
-        for name in names
+        for name in ways
         for task in TASKS
     ]
 

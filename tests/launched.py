@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -17,8 +18,13 @@ from safetensors.torch import load_file
 
 from fasttune.run_folder import RunFolder, read_json
 
+COMMAND = [sys.executable, "-m", "fasttune", "train"]
 WORKER = Path(__file__).parent / "processes" / "worker.py"
-SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # as accelerate's launcher says it
+# As accelerate's launcher says it.
+SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+ZERO_1, ZERO_2 = ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": stage} for stage in "12")
+HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
+needs_deepspeed = pytest.mark.skipif(not HAS_DEEPSPEED, reason="deepspeed is not installed")
 LIMIT = 300  # seconds
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 # A number added to all scores changes no softmax: the true gradient is 0, and Adam makes steps of its rounding.
@@ -32,6 +38,12 @@ def launch(num_processes: int, *words: object, **environment: str) -> subprocess
     command += ["--nproc-per-node", str(num_processes), *map(str, words)]
     own = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(command, env=own, capture_output=True, text=True, timeout=LIMIT)
+
+
+def trained(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`fasttune train` in `folder`, to its end."""
+    own = {**os.environ, **environment}
+    return subprocess.run([*COMMAND, *words], cwd=folder, env=own, capture_output=True, text=True, timeout=LIMIT)
 
 
 def free_port() -> int:

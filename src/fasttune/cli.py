@@ -6,6 +6,7 @@ Data goes to stdout, everything else to stderr. Heavy libraries are imported ins
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -350,6 +351,7 @@ def _stay_calm() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("DeepSpeed").disabled = True  # it writes to stdout, and accelerate loads it wherever it is there
 
 
 def _print_json(content: Any, indent: int | None = 2) -> None:

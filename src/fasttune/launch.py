@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from fasttune.errors import Error
 from fasttune.signals import STOPS
 
 # SIGINT comes from a person. What ends a run after a safe save has 128 added to its number.
@@ -106,18 +107,26 @@ def with_processes(arguments: Sequence[str], num_processes: int) -> int:
 
 
 def accelerate_launch(num_processes: int, arguments: Sequence[str]) -> int:
-    """`accelerate launch` of `fasttune ARGUMENTS`, in this process; what its config file says of sharding holds."""
+    """`accelerate launch` of `fasttune ARGUMENTS`, in this process; what its config file says of sharding holds.
+
+    EnvironmentProblem where it asks for DeepSpeed and there is none.
+    """
     import psutil
     from accelerate.commands.config.config_args import default_config_file, load_config_from_file
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    from fasttune.engine.zero import check_installed
+
     # Its own reports of a failure would bury what the processes say.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.getLogger("DeepSpeed").disabled = True  # stdout is the run's
     cores = psutil.cpu_count(logical=False) or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // num_processes, 1)))
     own = ["--num_processes", str(num_processes), "--dynamo_backend", "no", "--mixed_precision", "no"]
     config = load_config_from_file(None) if Path(default_config_file).is_file() else None
+    if config is not None and config.distributed_type == "DEEPSPEED":
+        check_installed()
     if config is None or config.distributed_type not in ("FSDP", "DEEPSPEED"):
         # So it calls several processes on any device; without it a CPU gets one.
         own += ["--multi_gpu", "--num_machines", "1", "--main_process_port", "0"]
@@ -132,4 +141,8 @@ def accelerate_launch(num_processes: int, arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(accelerate_launch(int(sys.argv[1]), sys.argv[2:]))
+    try:
+        sys.exit(accelerate_launch(int(sys.argv[1]), sys.argv[2:]))
+    except Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -28,9 +27,10 @@ from fasttune.engine.embedding import moments_for, trained_rows
 from fasttune.engine.events import Finished, NotMirrored, RolledBack, RowSkipped, SaveDone, SaveDue, StepDone
 from fasttune.engine.loop import Loop, TrainState
 from fasttune.engine.memory import keeping_freed_memory
-from fasttune.engine.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
-from fasttune.engine.parallel import FSDP2, load_state, state_of, whole, wrap
+from fasttune.engine.optimizer import load_optimizer_tensors, optimizer_tensors, prepare
+from fasttune.engine.parallel import FSDP2, load_state, state_of, whole
 from fasttune.engine.setup import Setup, set_up
+from fasttune.engine.zero import end, is_zero
 from fasttune.environment import code_fingerprint, versions
 from fasttune.errors import CheckpointError, DivergedError, Problem
 from fasttune.mirror import Mirror, Sender
@@ -38,7 +38,7 @@ from fasttune.observers import Observer
 from fasttune.observers.files import EventLog, TensorBoard, has_tensorboard
 from fasttune.observers.stopping import EarlyStopping
 from fasttune.observers.watchdog import ASLEEP, PATIENCE, Watchdog
-from fasttune.recipe import Recipe, dump
+from fasttune.recipe import Recipe, digest
 from fasttune.run_folder import RunFolder
 from fasttune.scoring import Scored, score_split
 from fasttune.tasks import Task
@@ -125,6 +125,8 @@ class Session:
         self.signal = greatest(self.signal or signals.pending() or 0)[0] or None
         if self.parallel == FSDP2:
             self._put_together()
+        elif is_zero(self.trained):
+            end(self.trained)
         return finished
 
     @property
@@ -142,9 +144,7 @@ class Session:
 
     def _run(self, writer: Writer, observers: list[Observer]) -> Finished:
         setup, recipe = self.setup, self.recipe
-        self.trained = wrap(setup.model, setup.accelerator, self.parallel)
-        optimizer = make_optimizer(setup.model, recipe.training.learning_rate, recipe.training.weight_decay)
-        optimizer = setup.accelerator.prepare_optimizer(optimizer)
+        self.trained, optimizer = prepare(setup.model, setup.accelerator, self.parallel, recipe.training)
         if self.checkpoint is not None:
             self._restore(self.checkpoint, optimizer)
         elif recipe.training.divergence_policy == "rollback":  # there has to be something to go back to
@@ -180,8 +180,9 @@ class Session:
                 self.watchdog.expect(PATIENCE)
                 if isinstance(event, StepDone) and not is_reserved:
                     is_reserved = True
+                    tensors = self._tensors(optimizer)
                     if is_main():
-                        writer.reserve(self._tensors(optimizer))
+                        writer.reserve(tensors)
                 if isinstance(event, SaveDue):
                     self._save(event, optimizer, writer)
                 if isinstance(event, Finished):
@@ -284,7 +285,7 @@ class Session:
         """What a checkpoint's manifest says of the run."""
         return {
             "data": self.training_examples,
-            "recipe": hashlib.sha256(dump(self.recipe).encode()).hexdigest(),
+            "recipe": digest(self.recipe),
             "code": code_fingerprint(),
             "versions": versions(),
             "num_processes": self.setup.accelerator.num_processes,
@@ -380,8 +381,7 @@ class Session:
             )
             self.task = found.task
             self.scored[name] = (step, found)
-            if self.setup.tokens_per_microbatch < budget:
-                fits = self.setup.tokens_per_microbatch
+            if (fits := self.setup.tokens_per_microbatch) < budget:
                 self.say(f"out of memory in evaluation: going on with {fits:,} tokens a micro-batch")
         return self.scored[name][1]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import uuid
@@ -25,7 +24,7 @@ from fasttune.engine.probe import probe
 from fasttune.engine.setup import Setup, set_up
 from fasttune.environment import versions
 from fasttune.errors import DataError, Problem, RecipeError
-from fasttune.recipe import Columns, Recipe, differences, dump
+from fasttune.recipe import Columns, Recipe, differences, digest, dump
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RunFolder, read_json, write_json, write_text
 from fasttune.session import Say, Session, saved_state
@@ -99,7 +98,7 @@ def start(recipe: Recipe, folder: RunFolder, say: Say, allow_changes: bool = Fal
     same_everywhere(
         {
             "training examples": session.training_examples,
-            "recipe": hashlib.sha256(dump(session.recipe).encode()).hexdigest(),
+            "recipe": digest(session.recipe),
             "kernel": session.setup.choices["kernel"].value,
         },
         "the same files and recipe on every machine",
@@ -264,7 +263,7 @@ def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Say | Non
             allow(f"{path}: {new} from here on, {old} before")
         else:
             hint = "start a new run with another --output, or resume with the recipe as it was"
-            if path in MAY_BE_ALLOWED:
+            if path in MAY_BE_ALLOWED and not folder.is_finished:
                 hint += "; --allow-changes goes on with the new value"
             problems.append(
                 Problem(

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 from faulty import events, make_recipe, trouble
-from launched import launch
+from launched import COMMAND, launch, trained
 
 from fasttune.run_folder import RunFolder, read_json
 
 pytestmark = pytest.mark.slow
-COMMAND = [sys.executable, "-m", "fasttune", "train"]
 CONFIG = (
     "distributed_type: FSDP\nfsdp_config:\n  fsdp_version: 2\n  fsdp_reshard_after_forward: true\nnum_processes: 2\n"
 )
@@ -46,11 +45,6 @@ def loss(self, outputs, batch, training):
 TextClassification.loss = loss
 fasttune.fit(sys.argv[1], output=sys.argv[2], progress=False)
 """
-
-
-def trained(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    own = {**os.environ, **environment}
-    return subprocess.run([*COMMAND, *words], cwd=folder, env=own, capture_output=True, text=True, timeout=200)
 
 
 def test_processes(tmp_path: Path) -> None:

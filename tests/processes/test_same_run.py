@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 from exact import NUM_STEPS, TASKS, make_recipes
-from launched import SHARDED, WITHOUT_DROPOUT, WORKER, check_same, launch
+from launched import (
+    SHARDED,
+    WITHOUT_DROPOUT,
+    WORKER,
+    ZERO_1,
+    ZERO_2,
+    check_same,
+    launch,
+    needs_deepspeed,
+)
 
 import fasttune
 from fasttune.checkpoint.resume import all_steps
@@ -28,12 +37,18 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("num_processes", "how", "tasks"),
-    [(2, {}, TASKS), (2, SHARDED, TASKS), (4, SHARDED, TASKS[-1:])],
-    ids=["2 DDP", "2 FSDP2", "4 FSDP2"],
+    ("num_processes", "how", "expected", "tasks"),
+    [
+        (2, {}, "DDP", TASKS),
+        (2, SHARDED, "FSDP2", TASKS),
+        (4, SHARDED, "FSDP2", TASKS[-1:]),
+        pytest.param(2, ZERO_2, "ZeRO-2", TASKS, marks=needs_deepspeed),
+        pytest.param(3, ZERO_1, "ZeRO-1", TASKS[:1], marks=needs_deepspeed),
+    ],
+    ids=str,
 )
 def test_any_number_of_processes(
-    alone: Path, tmp_path: Path, num_processes: int, how: dict[str, str], tasks: tuple[str, ...]
+    alone: Path, tmp_path: Path, num_processes: int, how: dict[str, str], expected: str, tasks: tuple[str, ...]
 ) -> None:
     """benchmarks/processes.py has all tasks on 4."""
     only = [] if tasks == TASKS else ["--only", tasks[0]]
@@ -41,14 +56,25 @@ def test_any_number_of_processes(
     assert done.returncode == 0, done.stderr[-4000:]
     for task in tasks:
         chosen = read_json(RunFolder(tmp_path / task).environment)
-        assert (chosen["num_processes"], chosen["parallel"]["value"]) == (num_processes, "FSDP2" if how else "DDP")
+        assert (chosen["num_processes"], chosen["parallel"]["value"]) == (num_processes, expected)
         check_same(tmp_path / task, alone / "runs" / task)
 
 
 def test_a_resume_on_another_number_of_processes(alone: Path, tmp_path: Path) -> None:
     """Two, then one, then two that share the weights, then one."""
+    goes_on(alone, tmp_path, [(2, 2, {}), (1, 3, {}), (2, 5, SHARDED), (1, None, {})])
+
+
+@needs_deepspeed
+def test_a_resume_with_and_without_zero(alone: Path, tmp_path: Path) -> None:
+    """Its moments come from one process, go to three that share them in other pieces, and to one again."""
+    goes_on(alone, tmp_path, [(1, 2, {}), (2, 3, ZERO_2), (3, 5, ZERO_2), (1, None, {})])
+
+
+def goes_on(alone: Path, tmp_path: Path, parts: list[tuple[int, int | None, dict[str, str]]]) -> None:
+    """A run in parts, (number of processes, step to stop at, how), ends as one that was not interrupted."""
     task = "question-answering"
-    for num_processes, stop, how in [(2, 2, {}), (1, 3, {}), (2, 5, SHARDED), (1, None, {})]:
+    for num_processes, stop, how in parts:
         words = ["--only", task, *([] if stop is None else ["--stop-at", stop])]
         done = launch(num_processes, WORKER, alone, tmp_path, *words, **how)
         # A run that was stopped returns; torchrun sees no failure.

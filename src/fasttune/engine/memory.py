@@ -18,7 +18,8 @@ from fasttune.errors import EnvironmentProblem, Problem
 
 # A micro-batch costs a fixed time (weights cast, gradients added: about 30 bytes of traffic a parameter) beside that of
 # its tokens. On two cores 4,096 tokens were 10 to 15 % faster than 2,048 in training, and no faster in evaluation.
-CPU_TOKENS, CPU_EVALUATION_TOKENS = 4096, 2048
+# There 1,024 take 0 to 9 % longer than 2,048 and leave too little behind for memory to grow (docs/decisions/0011).
+CPU_TOKENS, CPU_EVALUATION_TOKENS = 4096, 1024
 # Bytes that a layer keeps for its backward, for each token and hidden unit (intermediate size 4 times the hidden one,
 # attention that keeps no matrix of weights): measured with a BERT of 6 layers of 384, 54 and 85.
 KEPT_BYTES = {"bf16": 56, "fp16": 56, "fp32": 88}

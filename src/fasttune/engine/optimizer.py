@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from fasttune.engine.parallel import like
+from fasttune.engine import zero
+from fasttune.engine.parallel import ZERO, like, wrap, zero_stage
+from fasttune.recipe.schema import Training
 
 # Loshchilov and Hutter 2019 (decoupled decay) with the constants of Kingma and Ba 2015, as in transformers' Trainer.
 BETAS = (0.9, 0.999)
@@ -40,6 +43,18 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) 
     return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPSILON, fused=fused)
 
 
+def prepare(
+    model: nn.Module, accelerator: Accelerator, parallel: str, training: Training
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Model and optimizer as they train together, of one process or several."""
+    if parallel in ZERO.values():
+        optimizer = make_optimizer(model, training.learning_rate, training.weight_decay)
+        return zero.begin(model, optimizer, int(zero_stage()), training.max_grad_norm)
+    trained = wrap(model, accelerator, parallel)
+    optimizer = make_optimizer(model, training.learning_rate, training.weight_decay)
+    return trained, accelerator.prepare_optimizer(optimizer)
+
+
 def num_warmup_steps(warmup_steps: float, num_steps: int) -> int:
     """`warmup_steps` below 1 is a share of all steps, rounded up as transformers does."""
     return math.ceil(warmup_steps * num_steps) if warmup_steps < 1 else int(warmup_steps)
@@ -69,7 +84,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as tensors named STATE.PARAMETER, such as exp_avg.classifier.weight."""
+    """The optimizer's state as tensors named STATE.PARAMETER, such as exp_avg.classifier.weight.
+
+    Of ZeRO all processes have to ask, and the main one alone gets them.
+    """
+    if zero.has_shares(optimizer):
+        return zero.optimizer_tensors(model, optimizer)
     return {
         f"{key}.{name}": value.detach()
         for name, parameter in model.named_parameters()
@@ -81,6 +101,9 @@ def load_optimizer_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
 ) -> None:
     """The inverse of `optimizer_tensors`; KeyError when a tensor belongs to no parameter being trained."""
+    if zero.has_shares(optimizer):
+        zero.load_optimizer_tensors(model, optimizer, tensors)
+        return
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimizer.state.clear()
     for full_name, value in tensors.items():

@@ -1,6 +1,7 @@
-"""How several processes train one model: each holds all of it (DDP), or a share of every layer (FSDP2).
+"""How several processes train one model: each holds all of it (DDP), a share of every layer (FSDP2), or all weights and
+a share of the moments and gradients (ZeRO).
 
-Which of the two is accelerate's to say: its config file, or the variables that its launcher sets from it. accelerate
+Which of them is accelerate's to say: its config file, or the variables that its launcher sets from it. accelerate
 itself wraps in DDP on a CPU whatever was asked for, so `fully_shard` is called here, the same on every device
 (docs/decisions/0019).
 """
@@ -17,6 +18,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from fasttune.distributed import agreed, is_main, launcher_asks, same_everywhere
+from fasttune.engine import zero
 from fasttune.engine.precision import Choice, choose_device
 from fasttune.errors import EnvironmentProblem, Problem
 
@@ -24,12 +26,17 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 ALONE, DDP, FSDP2 = "one process", "DDP", "FSDP2"
+ZERO = {"1": "ZeRO-1", "2": "ZeRO-2"}  # by the stage as the configuration has it
 
 
 def choose_parallel(accelerator: Accelerator) -> Choice:
     """As the launcher was configured, which `check_configuration` has looked at."""
     if accelerator.num_processes == 1:
         return Choice(ALONE, "no launcher started more")
+    if launcher_asks("ACCELERATE_USE_DEEPSPEED"):
+        if accelerator.scaler is not None:
+            raise _not_here("fp16 with DeepSpeed, which would scale the loss by rules of its own", "precision bf16")
+        return Choice(ZERO[zero_stage()], "the accelerate config asks for it: each process keeps a share of moments")
     if not launcher_asks("ACCELERATE_USE_FSDP"):
         return Choice(DDP, f"{accelerator.num_processes} processes, each with the whole model")
     return Choice(FSDP2, "the accelerate config asks for it: each process keeps a share of weights and moments")
@@ -45,10 +52,15 @@ def check_launch(device: str) -> None:
 def check_configuration() -> None:
     """EnvironmentProblem where the launcher's configuration asks for what is not here."""
     if launcher_asks("ACCELERATE_USE_DEEPSPEED"):
-        raise _not_here(
-            "DeepSpeed, whose optimizer keeps flat shares that no checkpoint of ours can hold",
-            "distributed_type: FSDP with fsdp_version: 2 in the accelerate config, which shards the same tensors",
-        )
+        if zero_stage() not in ZERO:
+            hint = "zero_stage: 2, or distributed_type: FSDP with fsdp_version: 2, which shares what ZeRO-3 does"
+            raise _not_here(f"zero_stage {zero_stage()} of DeepSpeed", hint)
+        for name in ("offload_optimizer_device", "offload_param_device"):
+            if (device := os.environ.get(f"ACCELERATE_DEEPSPEED_{name.upper()}", "none")) != "none":
+                raise _not_here(f"{name}: {device}", f"{name}: none in the accelerate config")
+        if "ACCELERATE_DEEPSPEED_CONFIG_FILE" in os.environ:
+            raise _not_here("a deepspeed_config_file", "zero_stage: 2 in its place; the recipe has the rest")
+        zero.check_installed()
     if launcher_asks("ACCELERATE_USE_FSDP"):
         if os.environ.get("FSDP_VERSION", "1") != "2":
             raise _not_here("FSDP1, which torch has deprecated", "fsdp_version: 2 in the accelerate config")
@@ -56,8 +68,13 @@ def check_configuration() -> None:
             raise _not_here("fsdp_offload_params", "fsdp_offload_params: false in the accelerate config")
 
 
+def zero_stage() -> str:
+    """Of DeepSpeed, as the launcher was configured."""
+    return os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")  # accelerate's own default
+
+
 def _not_here(found: str, hint: str) -> EnvironmentProblem:
-    expected = "no distributed type (DDP), or FSDP2"
+    expected = "no distributed type (DDP), FSDP2, or ZeRO 1 or 2 of DeepSpeed without offloading"
     return EnvironmentProblem(
         Problem(where="accelerate's configuration", found=found, expected=expected, hint=hint, code="E543")
     )
@@ -91,6 +108,11 @@ def is_sharded(model: nn.Module) -> bool:
     from torch.distributed.fsdp import FSDPModule
 
     return isinstance(model, FSDPModule)
+
+
+def goes_together(model: nn.Module) -> bool:
+    """Whether the processes wait for each other in every micro-batch of training."""
+    return is_sharded(model) or zero.is_zero(model)
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:

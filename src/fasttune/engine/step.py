@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -18,8 +20,9 @@ from accelerate import Accelerator
 from fasttune.batching.collate import MicroBatch
 from fasttune.batching.plan import microbatch_seed
 from fasttune.distributed import greatest
+from fasttune.engine import zero
 from fasttune.engine.memory import TooLarge, naming_out_of_memory, out_of_step
-from fasttune.engine.parallel import is_sharded
+from fasttune.engine.parallel import goes_together
 from fasttune.tasks import Task
 
 
@@ -67,11 +70,13 @@ def run_step(
     model.train()
     loss_sum = _accumulate(model, task, microbatches, accelerator, weight, seed)
     mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / weight
-    grad_norm = _clip(accelerator, model, max_grad_norm)
-    result = StepResult(mean_loss, grad_norm, int(num_tokens), 0.0)
-    # A loss scaler makes gradients overflow on purpose and skips those updates by itself.
-    if result.is_finite or (accelerator.scaler is not None and math.isfinite(mean_loss)):
-        optimizer.step()
+    if zero.is_zero(model):
+        grad_norm = zero.update(model)
+    else:
+        grad_norm = _clip(accelerator, model, max_grad_norm)
+        # A loss scaler makes gradients overflow on purpose and skips those updates by itself.
+        if math.isfinite(mean_loss) and (math.isfinite(grad_norm) or accelerator.scaler is not None):
+            optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepResult(mean_loss, grad_norm, int(num_tokens), time.perf_counter() - begin)
 
@@ -94,9 +99,13 @@ def _accumulate(
 
     def backward(loss: torch.Tensor) -> None:
         loss_sum.add_(loss.detach())
-        accelerator.backward(loss * (accelerator.num_processes / weight))
+        loss = loss * (accelerator.num_processes / weight)
+        if zero.is_zero(model):
+            cast(Any, model).backward(loss)
+        else:
+            accelerator.backward(loss)
 
-    if is_sharded(model):  # in which the ranks go forward together, and as often
+    if goes_together(model):  # in which the ranks go forward together, and as often
         missing = greatest(len(microbatches))[0] - len(microbatches)
         microbatches = [*microbatches, *[replace(microbatches[-1], counts=False)] * missing]
     loss_sum = torch.zeros((), device=accelerator.device, dtype=torch.float64)
@@ -104,7 +113,8 @@ def _accumulate(
     last = len(microbatches) - 1
     try:
         with naming_out_of_memory():
-            with accelerator.no_sync(model):
+            # With ZeRO each backward pass leaves a process its share alone, and nothing can be put off.
+            with nullcontext() if zero.is_zero(model) else accelerator.no_sync(model):
                 for index, batch in enumerate(microbatches[:-1]):
                     backward(forward(index, batch))
             loss = forward(last, microbatches[last])
@@ -124,7 +134,7 @@ def _accumulate(
 
 def _agree(model: torch.nn.Module, failure: TooLarge | None, microbatches: Sequence[MicroBatch]) -> None:
     """Before ranks wait for each other's gradients: TooLarge in all of them, where one of them has met it."""
-    if failure is not None and is_sharded(model):
+    if failure is not None and goes_together(model):
         raise out_of_step(_largest(microbatches), str(failure))
     if greatest(failure is not None)[0]:
         raise failure or TooLarge("in another process", is_here=False)

@@ -4,7 +4,7 @@ Nothing here imports torch, opens data or downloads anything.
 """
 
 from fasttune.recipe.data_sections import Columns
-from fasttune.recipe.load import differences, dump, is_recipe, load, shipped, shipped_text
+from fasttune.recipe.load import differences, digest, dump, is_recipe, load, shipped, shipped_text
 from fasttune.recipe.schema import METRICS, Recipe, Section, fields
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "load",
     "dump",
     "differences",
+    "digest",
     "is_recipe",
     "shipped",
     "shipped_text",

@@ -6,6 +6,7 @@ checked where they are used. Paths in a recipe stay as written and count from th
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 import os
 from collections.abc import Mapping, Sequence
@@ -231,6 +232,11 @@ def dump(recipe: Recipe) -> str:
         if not has(recipe.task, path):
             del reduce(getitem, sections, content)[name]
     return yaml_text.write(content)
+
+
+def digest(recipe: Recipe) -> str:
+    """sha256 of `dump`: the same for recipes that say the same."""
+    return hashlib.sha256(dump(recipe).encode()).hexdigest()
 
 
 def is_recipe(source: object) -> bool:
