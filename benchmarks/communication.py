@@ -1,4 +1,5 @@
-"""What many devices cost each other: a model, not a measurement; every number in it is an assumption that is printed.
+"""What many devices cost each other: a model, not a measurement; every number in it is an assumption, told in
+docs/scaling.md.
 
     python benchmarks/communication.py
 

@@ -351,7 +351,7 @@ def _stay_calm() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("DeepSpeed").disabled = True  # it writes to stdout, and accelerate loads it wherever it is there
+    logging.getLogger("DeepSpeed").disabled = True  # it writes to stdout, and accelerate loads it where it is there
 
 
 def _print_json(content: Any, indent: int | None = 2) -> None:

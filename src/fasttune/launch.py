@@ -129,7 +129,9 @@ def accelerate_launch(num_processes: int, arguments: Sequence[str]) -> int:
         check_installed()
     if config is None or config.distributed_type not in ("FSDP", "DEEPSPEED"):
         # So it calls several processes on any device; without it a CPU gets one.
-        own += ["--multi_gpu", "--num_machines", "1", "--main_process_port", "0"]
+        own += ["--multi_gpu"]
+        if config is None or (config.num_machines or 1) == 1:
+            own += ["--num_machines", "1", "--main_process_port", "0"]
     try:
         launch_command(launch_command_parser().parse_args([*own, "-m", "fasttune", *arguments]))
     except ChildFailedError as failed:

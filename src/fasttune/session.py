@@ -126,7 +126,7 @@ class Session:
         if self.parallel == FSDP2:
             self._put_together()
         elif is_zero(self.trained):
-            end(self.trained)
+            end(vars(self).pop("trained"))
         return finished
 
     @property
@@ -180,9 +180,8 @@ class Session:
                 self.watchdog.expect(PATIENCE)
                 if isinstance(event, StepDone) and not is_reserved:
                     is_reserved = True
-                    tensors = self._tensors(optimizer)
-                    if is_main():
-                        writer.reserve(tensors)
+                    if is_main() and not is_zero(self.trained):  # whose moments are put together for a save alone
+                        writer.reserve(self._tensors(optimizer))
                 if isinstance(event, SaveDue):
                     self._save(event, optimizer, writer)
                 if isinstance(event, Finished):

@@ -18,7 +18,7 @@ from fasttune.data.token_store import TokenStore
 from fasttune.distributed import agreed, from_main, greatest, is_main, same_everywhere
 from fasttune.engine.embedding import rows_in_use
 from fasttune.engine.loop import TrainState, num_training_steps, times_due
-from fasttune.engine.parallel import FSDP2
+from fasttune.engine.parallel import FSDP2, ZERO
 from fasttune.engine.precision import Choice
 from fasttune.engine.probe import probe
 from fasttune.engine.setup import Setup, set_up
@@ -100,8 +100,10 @@ def start(recipe: Recipe, folder: RunFolder, say: Say, allow_changes: bool = Fal
             "training examples": session.training_examples,
             "recipe": digest(session.recipe),
             "kernel": session.setup.choices["kernel"].value,
+            "parallel": session.parallel,
+            **versions(("deepspeed",) if session.parallel in ZERO.values() else ()),
         },
-        "the same files and recipe on every machine",
+        "the same files, recipe and accelerate configuration on every machine",
     )
     for warning in session.audit.warnings:
         say(f"warning: {warning}")
@@ -123,7 +125,7 @@ def num_saves(session: Session) -> int:
 def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit: Audit | None = None) -> Session:
     """Everything that comes before the first step, except writing. `audit`: of the rows, where it was made before."""
     audit = audit or audit_rows(splits.all(), splits.task)
-    setup = agreed(lambda: set_up(recipe, recipe.model, splits.task, tokens_per_step(recipe, splits)))
+    setup = agreed(lambda: set_up(recipe, recipe.model, splits.task, tokens_per_step(recipe, splits)), in_turn=True)
 
     def encoded() -> dict[str, TokenStore]:
         return {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}

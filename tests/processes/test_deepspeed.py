@@ -34,6 +34,28 @@ TextClassification.loss = loss
 fasttune.fit(sys.argv[1], output=sys.argv[2], progress=False)
 """
 
+AFTERWARDS = """
+import io
+import sys
+import torch
+from torch import nn
+from fasttune.engine import zero
+from fasttune.engine.optimizer import make_optimizer
+torch.distributed.init_process_group("gloo")
+torch.manual_seed(torch.distributed.get_rank())
+model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+plain = set(vars(model[0].weight))
+engine, optimizer = zero.begin(model, make_optimizer(model, 0.1, 0.01), int(sys.argv[1]), 1.0)
+engine.backward(engine(torch.ones(2, 4))[:, 0].sum())
+assert zero.update(engine, 1.0) > 0
+zero.end(engine)
+assert not model._forward_hooks and not model._forward_pre_hooks
+assert all(set(vars(parameter)) == plain for parameter in model.parameters())
+assert all(parameter.untyped_storage().nbytes() == 4 * parameter.numel() for parameter in model.parameters())
+torch.save(model, io.BytesIO())
+print("plain")
+"""
+
 
 def configured(folder: Path) -> dict[str, str]:
     place = folder / "hf" / "accelerate" / "default_config.yaml"
@@ -58,6 +80,14 @@ def test_without_deepspeed(tmp_path: Path) -> None:
     done = trained(tmp_path, str(recipe), "--processes", "2", "--output", "run", **home)
     assert done.returncode == 5
     assert done.stderr.startswith("error: E543") and "pip install 'fasttune[deepspeed]'" in done.stderr
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_plain_model_is_left(tmp_path: Path, stage: int) -> None:
+    (tmp_path / "script.py").write_text(AFTERWARDS)
+    done = launch(2, tmp_path / "script.py", stage)
+    assert done.returncode == 0 and done.stdout.count("plain") == 2, done.stderr[-3000:]
 
 
 def skipped(run: Path) -> list[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from faulty import events, make_recipe, trouble
-from launched import COMMAND, launch, trained
+from launched import COMMAND, ZERO_1, launch, needs_deepspeed, trained
 
 from fasttune.run_folder import RunFolder, read_json
 
@@ -102,10 +102,11 @@ def test_a_notebook(tmp_path: Path) -> None:
     assert "DataError 4" in lines
 
 
-def test_out_of_memory_in_one_process_halves_the_budget_of_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [{}, pytest.param(ZERO_1, marks=needs_deepspeed)], ids=["DDP", "ZeRO-1"])
+def test_out_of_memory_in_one_process_halves_the_budget_of_both(tmp_path: Path, how: dict[str, str]) -> None:
     recipe = make_recipe(tmp_path, tokens_per_microbatch=200)
     (tmp_path / "script.py").write_text(OUT_OF_MEMORY)
-    done = launch(2, tmp_path / "script.py", recipe, tmp_path / "run")
+    done = launch(2, tmp_path / "script.py", recipe, tmp_path / "run", **how)
     assert done.returncode == 0, done.stderr[-3000:]
     found = events(tmp_path / "run")
     halved = [event["tokens_per_microbatch"] for event in found if event["event"] == "out_of_memory"]

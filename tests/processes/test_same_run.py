@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from exact import NUM_STEPS, TASKS, make_recipes
@@ -16,6 +17,7 @@ from launched import (
     check_same,
     launch,
     needs_deepspeed,
+    steps,
 )
 
 import fasttune
@@ -29,8 +31,10 @@ pytestmark = pytest.mark.slow
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recipes of all tasks, several micro-batches a step, most words unused, and a run of each in this process."""
     folder = tmp_path_factory.mktemp("alone")
+    # With weight decay all rows of the embeddings are trained.
+    others = {"text-classification": {"max_grad_norm": 0}, "token-classification": {"weight_decay": 0.1}}
     for task, recipe in make_recipes(folder, vocab_size=400, **WITHOUT_DROPOUT).items():
-        recipe["training"] |= {"precision": "fp32", "tokens_per_microbatch": 60}
+        recipe["training"] |= {"precision": "fp32", "tokens_per_microbatch": 60, **others.get(task, {})}
         (folder / f"{task}.yaml").write_text(yaml.safe_dump(recipe))
         fasttune.fit(folder / f"{task}.yaml", output=folder / "runs" / task, progress=False)
     return folder
@@ -45,7 +49,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param(2, ZERO_2, "ZeRO-2", TASKS, marks=needs_deepspeed),
         pytest.param(3, ZERO_1, "ZeRO-1", TASKS[:1], marks=needs_deepspeed),
     ],
-    ids=str,
+    ids=["2 DDP", "2 FSDP2", "4 FSDP2", "2 ZeRO-2", "3 ZeRO-1"],
 )
 def test_any_number_of_processes(
     alone: Path, tmp_path: Path, num_processes: int, how: dict[str, str], expected: str, tasks: tuple[str, ...]
@@ -58,6 +62,34 @@ def test_any_number_of_processes(
         chosen = read_json(RunFolder(tmp_path / task).environment)
         assert (chosen["num_processes"], chosen["parallel"]["value"]) == (num_processes, expected)
         check_same(tmp_path / task, alone / "runs" / task)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, SHARDED, pytest.param(ZERO_2, marks=needs_deepspeed)], ids=["DDP", "FSDP2", "ZeRO-2"]
+)
+def test_in_bf16_with_layers_computed_again(tmp_path: Path, how: dict[str, str]) -> None:
+    """The losses are those of one process to what bf16 can tell apart."""
+    recipe = make_recipes(tmp_path, **WITHOUT_DROPOUT)["text-classification"]
+    recipe["training"] |= {"precision": "bf16", "tokens_per_microbatch": 60, "gradient_checkpointing": True}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    fasttune.fit(tmp_path / "recipe.yaml", output=tmp_path / "alone", progress=False)
+    done = launch(2, WORKER, tmp_path, tmp_path / "runs", **how)
+    assert done.returncode == 0, done.stderr[-4000:]
+    losses = [[step["loss"] for step in steps(run)] for run in (tmp_path / "runs" / "recipe", tmp_path / "alone")]
+    np.testing.assert_allclose(*losses, rtol=0.01)
+
+
+@pytest.mark.parametrize("how", [{}, SHARDED], ids=["DDP", "FSDP2"])
+def test_a_stream(tmp_path: Path, how: dict[str, str]) -> None:
+    """Each process reads all of it and trains on its share."""
+    recipe = make_recipes(tmp_path, **WITHOUT_DROPOUT)["text-classification"]
+    recipe["training"] |= {"precision": "fp32", "tokens_per_microbatch": 60}
+    recipe["data"] |= {"streaming": True, "shuffle_buffer_size": 20}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    fasttune.fit(tmp_path / "recipe.yaml", output=tmp_path / "alone", progress=False)
+    done = launch(2, WORKER, tmp_path, tmp_path / "runs", **how)
+    assert done.returncode == 0, done.stderr[-4000:]
+    check_same(tmp_path / "runs" / "recipe", tmp_path / "alone")
 
 
 def test_a_resume_on_another_number_of_processes(alone: Path, tmp_path: Path) -> None:

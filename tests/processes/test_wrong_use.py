@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from faulty import make_recipe
-from launched import free_port
+from launched import SHARDED, free_port
 
 pytestmark = pytest.mark.slow
 LIMIT = 100  # seconds; torch alone takes several to import
@@ -68,6 +68,12 @@ def test_other_versions(tmp_path: Path) -> None:
     (code, text), (other, _) = by_hand(tmp_path, {}, {"OTHER_VERSION": "1.0"}, port=free_port())
     assert (code, other) == (5, 5)
     assert "E541 process 1 on" in text and "torch 1.0" in text
+
+
+def test_one_that_shares_the_model_and_one_that_does_not(tmp_path: Path) -> None:
+    (code, text), (other, _) = by_hand(tmp_path, {}, SHARDED, port=free_port())
+    assert (code, other) == (5, 5)
+    assert "E541" in text and "parallel FSDP2" in text and "parallel DDP" in text
 
 
 def test_a_process_that_never_comes(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class Scan:
 
     names: list[str] = field(default_factory=list)
     records: list[list[str]] = field(default_factory=list)
-    row_numbers: list[int] = field(default_factory=list)
+    row_numbers: array[int] = field(default_factory=lambda: array("q"))
     problems: Problems = field(default_factory=lambda: Problems(""))
     broken: bool = False  # quoting went wrong, what follows was not read
     quoted: bool = True

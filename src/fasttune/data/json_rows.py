@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fasttune.data.squad_json import are_answers, flat_rows, is_squad
@@ -52,7 +53,7 @@ def read_json_lines(file: TextFile, where: str) -> FileRows:
     return _table_of(file, where, _read_lines)
 
 
-def _table_of(file: TextFile, where: str, read: Callable[..., tuple[list[dict], list[int] | None]]) -> FileRows:
+def _table_of(file: TextFile, where: str, read: Callable[..., tuple[list[dict], Sequence[int] | None]]) -> FileRows:
     problems = Problems(where)
     rows, row_numbers = read(file.text, where, problems)
     problems.raise_if_any()
@@ -117,9 +118,9 @@ def _problem(error: Exception, where: str, text: str, first_line: int) -> Proble
     return Problem(code="E115", where=place, found=str(error), expected="a JSON value")
 
 
-def _read_lines(text: str, where: str, problems: Problems) -> tuple[list[dict], list[int]]:
+def _read_lines(text: str, where: str, problems: Problems) -> tuple[list[dict], Sequence[int]]:
     rows: list[dict] = []
-    row_numbers: list[int] = []
+    row_numbers = array("q")  # an object each would lie between those that go when the rows are in their table
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         if not line.strip():
             continue
@@ -132,14 +133,14 @@ def _read_lines(text: str, where: str, problems: Problems) -> tuple[list[dict], 
             problems.add(_not_an_object(value, f"{where} line {number}"))
         elif is_squad(value):
             rows += flat_rows(value, f"{where} line {number}")
-            row_numbers += [number] * (len(rows) - len(row_numbers))
+            row_numbers.extend([number] * (len(rows) - len(row_numbers)))
         else:
             rows.append(value)
             row_numbers.append(number)
     return rows, row_numbers
 
 
-def _read_document(text: str, where: str, problems: Problems) -> tuple[list[dict], list[int] | None]:
+def _read_document(text: str, where: str, problems: Problems) -> tuple[list[dict], Sequence[int] | None]:
     """A .json file: a list of objects, or JSON lines under the wrong name, which are common."""
     begin = len(text) - len(text.lstrip())
     if text[begin : begin + 1] == "{":

@@ -11,7 +11,7 @@ import codecs
 import hashlib
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class FileRows:
     """What one file holds. `row_numbers[i]` is the line of the file where row i begins; None means 1, 2, 3 ..."""
 
     table: pa.Table
-    row_numbers: list[int] | None
+    row_numbers: Sequence[int] | None
     sha256: str
     notes: tuple[str, ...] = ()
 

@@ -35,7 +35,7 @@ def choose_parallel(accelerator: Accelerator) -> Choice:
         return Choice(ALONE, "no launcher started more")
     if launcher_asks("ACCELERATE_USE_DEEPSPEED"):
         if accelerator.scaler is not None:
-            raise _not_here("fp16 with DeepSpeed, which would scale the loss by rules of its own", "precision bf16")
+            raise _not_here("fp16 with DeepSpeed, which scales no loss of fp32 weights", "training.precision=bf16")
         return Choice(ZERO[zero_stage()], "the accelerate config asks for it: each process keeps a share of moments")
     if not launcher_asks("ACCELERATE_USE_FSDP"):
         return Choice(DDP, f"{accelerator.num_processes} processes, each with the whole model")
@@ -112,7 +112,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 def goes_together(model: nn.Module) -> bool:
     """Whether the processes wait for each other in every micro-batch of training."""
-    return is_sharded(model) or zero.is_zero(model)
+    return is_sharded(model) or zero.adds_at_once(model)
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:

@@ -71,7 +71,7 @@ def run_step(
     loss_sum = _accumulate(model, task, microbatches, accelerator, weight, seed)
     mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / weight
     if zero.is_zero(model):
-        grad_norm = zero.update(model)
+        grad_norm = zero.update(cast(Any, model), mean_loss)
     else:
         grad_norm = _clip(accelerator, model, max_grad_norm)
         # A loss scaler makes gradients overflow on purpose and skips those updates by itself.
@@ -113,7 +113,7 @@ def _accumulate(
     last = len(microbatches) - 1
     try:
         with naming_out_of_memory():
-            # With ZeRO each backward pass leaves a process its share alone, and nothing can be put off.
+            # DeepSpeed puts off by itself what its stage can put off.
             with nullcontext() if zero.is_zero(model) else accelerator.no_sync(model):
                 for index, batch in enumerate(microbatches[:-1]):
                     backward(forward(index, batch))

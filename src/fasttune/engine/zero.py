@@ -6,11 +6,12 @@ here, so that a checkpoint is the same whoever wrote it (docs/decisions/0021).
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from packaging.version import Version
@@ -52,18 +53,21 @@ def begin(
     model: nn.Module, optimizer: torch.optim.Optimizer, stage: int, max_grad_norm: float
 ) -> tuple[DeepSpeedEngine, DeepSpeedZeroOptimizer]:
     """`model` as it is trained, its weights those of the main process, and what `optimizer` is asked through."""
+    device = next(model.parameters()).device.type
     # Else it looks for a GPU by itself, whatever device the recipe names.
-    os.environ.setdefault("DS_ACCELERATOR", next(model.parameters()).device.type)
+    os.environ.setdefault("DS_ACCELERATOR", device)
     warnings.filterwarnings("ignore", "`torch.distributed.all_gather_into_tensor` is deprecated", FutureWarning)
     import deepspeed
 
-    # Its sums over shared memory, compiled on the spot, which ranks of other machines do not see. gloo makes them.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if device == "cpu":
+        # Its sums over shared memory, compiled on the spot, which ranks of other machines do not see. gloo makes them.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     config = {
         "train_micro_batch_size_per_gpu": 1,  # for its own reports, which nobody sees
         "managed_gradient_accumulation": False,  # a step has as many micro-batches as its tokens need
         "gradient_clipping": max(max_grad_norm, 0.0),
-        "zero_optimization": {"stage": stage, "reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET},
+        "zero_optimization": {"stage": stage, "reduce_bucket_size": BUCKET},
+        "timers": {"throughput": {"enabled": False}},  # it would wait for the device in every forward pass
     }
     engine, shared, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     _begin_moments(shared)
@@ -86,16 +90,23 @@ def has_shares(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def is_zero(model: nn.Module) -> bool:
-    """Whether DeepSpeed trains it: every backward pass is one of all processes together."""
+    """Whether DeepSpeed trains it."""
     return hasattr(model, "zero_optimization_stage")
 
 
-def update(engine: DeepSpeedEngine) -> float:
-    """One step by the gradients there are; returns their norm before clipping. Unless it is finite, nothing is updated.
+def adds_at_once(model: nn.Module) -> bool:
+    """Whether every backward pass is one of all processes together: with ZeRO-2, which keeps no gradients of others."""
+    return is_zero(model) and cast(Any, model).zero_optimization_stage() == 2
 
-    DeepSpeed drops gradients only so: where the loss alone is not finite there is an update, in a run that ends or goes
-    back to a checkpoint.
+
+def update(engine: DeepSpeedEngine, loss: float) -> float:
+    """One step by the gradients there are; returns their norm before clipping.
+
+    Where it or `loss` is not finite, nothing is updated and the gradients are dropped.
     """
+    if not math.isfinite(loss):  # DeepSpeed drops gradients only in a step, one that it leaves out for their norm
+        trained = (parameter for parameter in engine.module.parameters() if parameter.requires_grad)
+        engine.backward(sum(parameter.sum() for parameter in trained) * math.nan)
     engine.step()
     return float(engine.get_global_grad_norm())
 
@@ -137,7 +148,10 @@ def load_optimizer_tensors(
 
 
 def end(engine: DeepSpeedEngine) -> None:
-    """Leave a plain model behind."""
+    """Leave a plain model behind, which holds nothing of DeepSpeed's."""
     engine.destroy()
+    engine.module_forward_pre_hook.remove()
+    engine.module_forward_post_hook.remove()
     for parameter in engine.module.parameters():
+        vars(parameter).clear()  # accessors, and the piece that belongs here
         parameter.data = parameter.data.clone()  # out of the flat buffers
