@@ -9,6 +9,7 @@ FILE-curves.svg. Takes matplotlib.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 from pathlib import Path
@@ -39,8 +40,7 @@ def page(name: str, sides: dict[str, np.ndarray]) -> str:
     for part in range(PARTS):
         cells = [f"{curves[:, part].mean():.4f} ± {statistics.stdev(curves[:, part]):.4f}" for curves in sides.values()]
         lines.append(f"| {part + 1} | {' | '.join(cells)} |")
-    first, *others = sides
-    for other in others:
+    for first, other in itertools.combinations(sides, 2):
         gap = sides[first].mean(0) - sides[other].mean(0)
         # Of the difference of two means over seeds.
         noise = np.sqrt(sum(sides[side].var(0, ddof=1) / len(sides[side]) for side in (first, other)))
