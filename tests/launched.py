@@ -46,6 +46,14 @@ def trained(folder: Path, *words: str, **environment: str) -> subprocess.Complet
     return subprocess.run([*COMMAND, *words], cwd=folder, env=own, capture_output=True, text=True, timeout=LIMIT)
 
 
+def configured(folder: Path, config: str) -> dict[str, str]:
+    """The environment in which this is accelerate's config file."""
+    place = folder / "hf" / "accelerate" / "default_config.yaml"
+    place.parent.mkdir(parents=True)
+    place.write_text(config)
+    return {"HF_HOME": str(folder / "hf")}
+
+
 def free_port() -> int:
     with socket.socket() as anybody:
         anybody.bind(("127.0.0.1", 0))

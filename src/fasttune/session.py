@@ -28,9 +28,9 @@ from fasttune.engine.events import Finished, NotMirrored, RolledBack, RowSkipped
 from fasttune.engine.loop import Loop, TrainState
 from fasttune.engine.memory import keeping_freed_memory
 from fasttune.engine.optimizer import load_optimizer_tensors, optimizer_tensors, prepare
-from fasttune.engine.parallel import FSDP2, load_state, state_of, whole
+from fasttune.engine.parallel import FSDP2, ZERO, load_state, state_of, whole
 from fasttune.engine.setup import Setup, set_up
-from fasttune.engine.zero import end, is_zero
+from fasttune.engine.zero import end
 from fasttune.environment import code_fingerprint, versions
 from fasttune.errors import CheckpointError, DivergedError, Problem
 from fasttune.mirror import Mirror, Sender
@@ -125,8 +125,9 @@ class Session:
         self.signal = greatest(self.signal or signals.pending() or 0)[0] or None
         if self.parallel == FSDP2:
             self._put_together()
-        elif is_zero(self.trained):
-            end(vars(self).pop("trained"))
+        elif self.parallel in ZERO:
+            end(self.trained)
+            del self.trained
         return finished
 
     @property
@@ -180,7 +181,7 @@ class Session:
                 self.watchdog.expect(PATIENCE)
                 if isinstance(event, StepDone) and not is_reserved:
                     is_reserved = True
-                    if is_main() and not is_zero(self.trained):  # whose moments are put together for a save alone
+                    if is_main() and self.parallel not in ZERO:  # whose moments are put together for a save alone
                         writer.reserve(self._tensors(optimizer))
                 if isinstance(event, SaveDue):
                     self._save(event, optimizer, writer)

@@ -101,7 +101,7 @@ def start(recipe: Recipe, folder: RunFolder, say: Say, allow_changes: bool = Fal
             "recipe": digest(session.recipe),
             "kernel": session.setup.choices["kernel"].value,
             "parallel": session.parallel,
-            **versions(("deepspeed",) if session.parallel in ZERO.values() else ()),
+            **versions(("deepspeed",) if session.parallel in ZERO else ()),
         },
         "the same files, recipe and accelerate configuration on every machine",
     )

@@ -46,7 +46,7 @@ def test_the_launcher_decides(
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero_stage 3 of DeepSpeed"),
+        ({**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "ZeRO-3 of DeepSpeed"),
         ({**ZERO, "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}, "offload_optimizer_device: cpu"),
         ({**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, "a deepspeed_config_file"),
         ({"ACCELERATE_USE_FSDP": "true"}, "FSDP1"),

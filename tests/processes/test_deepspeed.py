@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faulty import events, make_recipe
-from launched import HAS_DEEPSPEED, WITHOUT_DROPOUT, ZERO_1, ZERO_2, launch, needs_deepspeed, trained
+from launched import HAS_DEEPSPEED, WITHOUT_DROPOUT, ZERO_1, ZERO_2, configured, launch, needs_deepspeed, trained
 from safetensors.torch import load_file
 from tiny import save_tiny_model
 
@@ -48,6 +48,10 @@ plain = set(vars(model[0].weight))
 engine, optimizer = zero.begin(model, make_optimizer(model, 0.1, 0.01), int(sys.argv[1]), 1.0)
 engine.backward(engine(torch.ones(2, 4))[:, 0].sum())
 assert zero.update(engine, 1.0) > 0
+weights = [parameter.detach().clone() for parameter in model.parameters()]
+engine.backward(engine(torch.ones(2, 4))[:, 0].sum())
+zero.update(engine, float("nan"))
+assert all(map(torch.equal, weights, model.parameters())), "a loss that is no number was learned from"
 zero.end(engine)
 assert not model._forward_hooks and not model._forward_pre_hooks
 assert all(set(vars(parameter)) == plain for parameter in model.parameters())
@@ -57,16 +61,9 @@ print("plain")
 """
 
 
-def configured(folder: Path) -> dict[str, str]:
-    place = folder / "hf" / "accelerate" / "default_config.yaml"
-    place.parent.mkdir(parents=True)
-    place.write_text(CONFIG)
-    return {"HF_HOME": str(folder / "hf")}
-
-
 @needs_deepspeed
 def test_a_config_file_of_accelerate(tmp_path: Path) -> None:
-    recipe, home = make_recipe(tmp_path), configured(tmp_path)
+    recipe, home = make_recipe(tmp_path), configured(tmp_path, CONFIG)
     done = trained(tmp_path, str(recipe), "--processes", "2", "--output", "run", "--json", **home)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["reason"] == "all 12 steps done", "what DeepSpeed says is not in it"
@@ -76,7 +73,7 @@ def test_a_config_file_of_accelerate(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(HAS_DEEPSPEED, reason="deepspeed is installed")
 def test_without_deepspeed(tmp_path: Path) -> None:
-    recipe, home = make_recipe(tmp_path), configured(tmp_path)
+    recipe, home = make_recipe(tmp_path), configured(tmp_path, CONFIG)
     done = trained(tmp_path, str(recipe), "--processes", "2", "--output", "run", **home)
     assert done.returncode == 5
     assert done.stderr.startswith("error: E543") and "pip install 'fasttune[deepspeed]'" in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from faulty import events, make_recipe, trouble
-from launched import COMMAND, ZERO_1, launch, needs_deepspeed, trained
+from launched import COMMAND, ZERO_1, configured, launch, needs_deepspeed, trained
 
 from fasttune.run_folder import RunFolder, read_json
 
@@ -59,11 +59,8 @@ def test_processes(tmp_path: Path) -> None:
 
 
 def test_a_config_file_of_accelerate(tmp_path: Path) -> None:
-    recipe = make_recipe(tmp_path)
-    place = tmp_path / "hf" / "accelerate" / "default_config.yaml"
-    place.parent.mkdir(parents=True)
-    place.write_text(CONFIG)
-    done = trained(tmp_path, str(recipe), "--processes", "2", "--output", "run", HF_HOME=str(tmp_path / "hf"))
+    recipe, home = make_recipe(tmp_path), configured(tmp_path, CONFIG)
+    done = trained(tmp_path, str(recipe), "--processes", "2", "--output", "run", **home)
     assert done.returncode == 0, done.stderr[-3000:]
     assert read_json(RunFolder(tmp_path / "run").environment)["parallel"]["value"] == "FSDP2"
 

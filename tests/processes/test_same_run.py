@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,15 @@ def test_any_number_of_processes(
         check_same(tmp_path / task, alone / "runs" / task)
 
 
+def alone_and_together(folder: Path, recipe: dict[str, Any], how: dict[str, str]) -> tuple[Path, Path]:
+    """A run of one process, and one of two."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    fasttune.fit(folder / "recipe.yaml", output=folder / "alone", progress=False)
+    done = launch(2, WORKER, folder, folder / "runs", **how)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder / "alone", folder / "runs" / "recipe"
+
+
 @pytest.mark.parametrize(
     "how", [{}, SHARDED, pytest.param(ZERO_2, marks=needs_deepspeed)], ids=["DDP", "FSDP2", "ZeRO-2"]
 )
@@ -71,11 +81,7 @@ def test_in_bf16_with_layers_computed_again(tmp_path: Path, how: dict[str, str])
     """The losses are those of one process to what bf16 can tell apart."""
     recipe = make_recipes(tmp_path, **WITHOUT_DROPOUT)["text-classification"]
     recipe["training"] |= {"precision": "bf16", "tokens_per_microbatch": 60, "gradient_checkpointing": True}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    fasttune.fit(tmp_path / "recipe.yaml", output=tmp_path / "alone", progress=False)
-    done = launch(2, WORKER, tmp_path, tmp_path / "runs", **how)
-    assert done.returncode == 0, done.stderr[-4000:]
-    losses = [[step["loss"] for step in steps(run)] for run in (tmp_path / "runs" / "recipe", tmp_path / "alone")]
+    losses = [[step["loss"] for step in steps(run)] for run in alone_and_together(tmp_path, recipe, how)]
     np.testing.assert_allclose(*losses, rtol=0.01)
 
 
@@ -85,25 +91,21 @@ def test_a_stream(tmp_path: Path, how: dict[str, str]) -> None:
     recipe = make_recipes(tmp_path, **WITHOUT_DROPOUT)["text-classification"]
     recipe["training"] |= {"precision": "fp32", "tokens_per_microbatch": 60}
     recipe["data"] |= {"streaming": True, "shuffle_buffer_size": 20}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    fasttune.fit(tmp_path / "recipe.yaml", output=tmp_path / "alone", progress=False)
-    done = launch(2, WORKER, tmp_path, tmp_path / "runs", **how)
-    assert done.returncode == 0, done.stderr[-4000:]
-    check_same(tmp_path / "runs" / "recipe", tmp_path / "alone")
+    alone, together = alone_and_together(tmp_path, recipe, how)
+    check_same(together, alone)
 
 
-def test_a_resume_on_another_number_of_processes(alone: Path, tmp_path: Path) -> None:
-    """Two, then one, then two that share the weights, then one."""
-    goes_on(alone, tmp_path, [(2, 2, {}), (1, 3, {}), (2, 5, SHARDED), (1, None, {})])
-
-
-@needs_deepspeed
-def test_a_resume_with_and_without_zero(alone: Path, tmp_path: Path) -> None:
-    """Its moments come from one process, go to three that share them in other pieces, and to one again."""
-    goes_on(alone, tmp_path, [(1, 2, {}), (2, 3, ZERO_2), (3, 5, ZERO_2), (1, None, {})])
-
-
-def goes_on(alone: Path, tmp_path: Path, parts: list[tuple[int, int | None, dict[str, str]]]) -> None:
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [(2, 2, {}), (1, 3, {}), (2, 5, SHARDED), (1, None, {})],
+        pytest.param([(1, 2, {}), (2, 3, ZERO_2), (3, 5, ZERO_2), (1, None, {})], marks=needs_deepspeed),
+    ],
+    ids=["2 DDP, 1, 2 FSDP2, 1", "1, 2 ZeRO-2, 3 ZeRO-2, 1"],
+)
+def test_a_resume_on_another_number_of_processes(
+    alone: Path, tmp_path: Path, parts: list[tuple[int, int | None, dict[str, str]]]
+) -> None:
     """A run in parts, (number of processes, step to stop at, how), ends as one that was not interrupted."""
     task = "question-answering"
     for num_processes, stop, how in parts:

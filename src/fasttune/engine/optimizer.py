@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from fasttune.engine import zero
-from fasttune.engine.parallel import ZERO, like, wrap, zero_stage
+from fasttune.engine.parallel import ZERO, like, wrap
 from fasttune.recipe.schema import Training
 
 # Loshchilov and Hutter 2019 (decoupled decay) with the constants of Kingma and Ba 2015, as in transformers' Trainer.
@@ -47,11 +47,10 @@ def prepare(
     model: nn.Module, accelerator: Accelerator, parallel: str, training: Training
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Model and optimizer as they train together, of one process or several."""
-    if parallel in ZERO.values():
-        optimizer = make_optimizer(model, training.learning_rate, training.weight_decay)
-        return zero.begin(model, optimizer, int(zero_stage()), training.max_grad_norm)
     trained = wrap(model, accelerator, parallel)
     optimizer = make_optimizer(model, training.learning_rate, training.weight_decay)
+    if parallel in ZERO:
+        return zero.begin(model, optimizer, ZERO[parallel], training.max_grad_norm)
     return trained, accelerator.prepare_optimizer(optimizer)
 
 

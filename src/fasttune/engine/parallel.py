@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 ALONE, DDP, FSDP2 = "one process", "DDP", "FSDP2"
-ZERO = {"1": "ZeRO-1", "2": "ZeRO-2"}  # by the stage as the configuration has it
+ZERO = {"ZeRO-1": 1, "ZeRO-2": 2}  # the stages of DeepSpeed that are here
 
 
 def choose_parallel(accelerator: Accelerator) -> Choice:
@@ -36,7 +36,7 @@ def choose_parallel(accelerator: Accelerator) -> Choice:
     if launcher_asks("ACCELERATE_USE_DEEPSPEED"):
         if accelerator.scaler is not None:
             raise _not_here("fp16 with DeepSpeed, which scales no loss of fp32 weights", "training.precision=bf16")
-        return Choice(ZERO[zero_stage()], "the accelerate config asks for it: each process keeps a share of moments")
+        return Choice(_zero(), "the accelerate config asks for it: each process keeps a share of moments")
     if not launcher_asks("ACCELERATE_USE_FSDP"):
         return Choice(DDP, f"{accelerator.num_processes} processes, each with the whole model")
     return Choice(FSDP2, "the accelerate config asks for it: each process keeps a share of weights and moments")
@@ -52,9 +52,9 @@ def check_launch(device: str) -> None:
 def check_configuration() -> None:
     """EnvironmentProblem where the launcher's configuration asks for what is not here."""
     if launcher_asks("ACCELERATE_USE_DEEPSPEED"):
-        if zero_stage() not in ZERO:
+        if _zero() not in ZERO:
             hint = "zero_stage: 2, or distributed_type: FSDP with fsdp_version: 2, which shares what ZeRO-3 does"
-            raise _not_here(f"zero_stage {zero_stage()} of DeepSpeed", hint)
+            raise _not_here(f"{_zero()} of DeepSpeed", hint)
         for name in ("offload_optimizer_device", "offload_param_device"):
             if (device := os.environ.get(f"ACCELERATE_DEEPSPEED_{name.upper()}", "none")) != "none":
                 raise _not_here(f"{name}: {device}", f"{name}: none in the accelerate config")
@@ -68,9 +68,8 @@ def check_configuration() -> None:
             raise _not_here("fsdp_offload_params", "fsdp_offload_params: false in the accelerate config")
 
 
-def zero_stage() -> str:
-    """Of DeepSpeed, as the launcher was configured."""
-    return os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")  # accelerate's own default
+def _zero() -> str:
+    return f"ZeRO-{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2')}"  # accelerate's own default
 
 
 def _not_here(found: str, hint: str) -> EnvironmentProblem:
@@ -81,8 +80,11 @@ def _not_here(found: str, hint: str) -> EnvironmentProblem:
 
 
 def wrap(model: nn.Module, accelerator: Accelerator, parallel: str) -> nn.Module:
-    """`model` as it is trained; DDP takes the weights of the main process, FSDP2 works in place."""
-    if parallel == ALONE:
+    """`model` as it is trained; DDP takes the weights of the main process, FSDP2 works in place.
+
+    For ZeRO that is for `zero.begin` to do, together with the optimizer.
+    """
+    if parallel == ALONE or parallel in ZERO:
         return model
     if parallel == DDP:
         device = accelerator.device
