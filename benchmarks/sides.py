@@ -65,6 +65,7 @@ class Side:
 SIDES = {
     "tutorial": Side("padding to 512, fp32", padding="max_length", bf16=False),
     "trainer-default": Side("dynamic padding, fp32", bf16=False),
+    "trainer-default-0": Side("dynamic padding, fp32, attention dropout 0", bf16=False, attention_dropout=0.0),
     "trainer": Side("dynamic padding, bf16, fused AdamW"),
     "trainer-0": Side("dynamic padding, bf16, fused AdamW, attention dropout 0", attention_dropout=0.0),
     "trainer-best": Side("group_by_length, bf16, fused AdamW", group_by_length=True),

@@ -14,6 +14,7 @@ import numpy as np
 
 from fasttune.checkpoint import Checkpoint, in_all_processes, newest_good, prune
 from fasttune.checkpoint.space import check_space, needed_bytes
+from fasttune.data.mapped import let_go
 from fasttune.data.token_store import TokenStore
 from fasttune.distributed import agreed, from_main, greatest, is_main, same_everywhere
 from fasttune.engine.embedding import rows_in_use
@@ -124,7 +125,8 @@ def num_saves(session: Session) -> int:
 
 def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit: Audit | None = None) -> Session:
     """Everything that comes before the first step, except writing. `audit`: of the rows, where it was made before."""
-    audit = audit or audit_rows(splits.all(), splits.task)
+    # One process tells and stores it, and the others have no need of the time and memory that it takes.
+    audit = audit or agreed(lambda: audit_rows(splits.all(), splits.task) if is_main() else Audit())
     setup = agreed(lambda: set_up(recipe, recipe.model, splits.task, tokens_per_step(recipe, splits)), in_turn=True)
 
     def encoded() -> dict[str, TokenStore]:
@@ -154,6 +156,7 @@ def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit:
     )
     if splits.stream is not None:
         session.windows = windows_of(splits.stream, splits.task, setup.tokenizer, setup.max_length)
+    let_go()  # of texts: from here on there are tokens
     return session
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fasttune.data import delimited
 from fasttune.data.sources import load_source
 from fasttune.errors import DataError
 
@@ -205,14 +206,17 @@ def tables(draw):
     rows=tables(),
     # Not "\n" with QUOTE_MINIMAL: older Pythons leave a CR unquoted there, which nobody can tell from a line end.
     how=st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\r\n", csv.QUOTE_ALL), ("\n", csv.QUOTE_ALL)]),
+    part=st.sampled_from([2, delimited.RECORDS_PER_CHUNK]),
 )
-def test_any_table_of_strings_that_csv_writes_is_read_back_identical(tmp_path_factory, rows, how):
+def test_any_table_of_strings_that_csv_writes_is_read_back_identical(tmp_path_factory, rows, how, part):
     end, quoting = how
     path = tmp_path_factory.mktemp("table") / "data.csv"
     names = ["text", *(f"c{number}" for number in range(1, len(rows[0])))]
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator=end, quoting=quoting).writerows([names, *rows])
-    dataset = load_source(str(path)).dataset
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delimited, "RECORDS_PER_CHUNK", part)
+        dataset = load_source(str(path)).dataset
     assert dataset.column_names == names
     assert [list(row.values()) for row in dataset] == rows
 

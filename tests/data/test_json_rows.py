@@ -3,7 +3,10 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from fasttune.data import json_rows
 from fasttune.data.sources import from_rows, load_source
 from fasttune.errors import DataError
 
@@ -112,3 +115,43 @@ def test_rows_given_in_python():
 def test_rows_that_are_no_table(rows):
     with pytest.raises(DataError):
         from_rows(rows)
+
+
+CELLS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**40), 2**40),
+    st.floats(allow_infinity=False, allow_nan=False, width=32),
+    st.text(max_size=2),
+    st.lists(st.integers(0, 3), max_size=2),
+    st.fixed_dictionaries({"text": st.lists(st.text(max_size=1), max_size=1), "answer_start": st.just([])}),
+)
+NUMBERS = st.one_of(st.integers(0, 9), st.floats(0, 9), st.none())
+COLUMNS = st.sampled_from([st.none(), st.integers(0, 9), NUMBERS, st.one_of(st.none(), st.text(max_size=2)), CELLS])
+
+
+@st.composite
+def lines(draw):
+    cells = {name: draw(COLUMNS) for name in draw(st.sets(st.sampled_from("abc"), min_size=1))}
+    optional = draw(st.sampled_from([{}, {"d": CELLS}]))
+    return draw(st.lists(st.fixed_dictionaries(cells, optional=optional), min_size=1, max_size=7))
+
+
+def outcome(path):
+    """The table and its types, or what is wrong with it."""
+    try:
+        dataset = load_source(str(path)).dataset
+    except DataError as error:
+        return str(error)
+    return dataset.features, list(dataset)
+
+
+@settings(max_examples=200)
+@given(rows=lines())
+def test_a_file_that_is_read_in_parts_gives_what_it_gives_as_a_whole(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("rows") / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    whole = outcome(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_rows, "ROWS_AT_ONCE", 2)
+        assert outcome(path) == whole

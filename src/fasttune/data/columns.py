@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fasttune.data.guess import ROWS_LOOKED_AT, Look, look_of
 from fasttune.data.labels import Vocabulary, encode_labels, label_vocabulary
 from fasttune.data.text_file import Place, Problems, counted, row_name, some_of
@@ -187,23 +189,34 @@ def _override(role: str, name: str) -> str:
 
 
 class Texts(Sequence[str]):
-    """A column of texts as Arrow holds it, a fraction of what as many Python strings would take."""
+    """A column of texts as Arrow holds it, a fraction of what as many Python strings would take.
 
-    def __init__(self, column: pa.ChunkedArray):
-        self._column = column
+    `rows`: which of them, in which order; None: all.
+    """
+
+    def __init__(self, column: pa.ChunkedArray, rows: np.ndarray | None = None):
+        self._column, self._rows = column, rows
 
     def __len__(self) -> int:
-        return len(self._column)
+        return len(self._column) if self._rows is None else len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            first, last, step = index.indices(len(self))
-            return self._column.slice(first, max(last - first, 0)).to_pylist()[::step]
-        return self._column[int(index)].as_py()
+        if not isinstance(index, slice):
+            return self._text(index if self._rows is None else self._rows[index])
+        if self._rows is not None:
+            return list(map(self._text, self._rows[index]))
+        first, last, step = index.indices(len(self))
+        return self._column.slice(first, max(last - first, 0)).to_pylist()[::step]
 
     def __iter__(self) -> Iterator[str]:
         for first in range(0, len(self), TEXTS_AT_ONCE):
             yield from self[first : first + TEXTS_AT_ONCE]
+
+    def take(self, rows: np.ndarray) -> Texts:
+        return Texts(self._column, rows if self._rows is None else self._rows[rows])
+
+    def _text(self, row: int) -> str:
+        return self._column[int(row)].as_py()
 
 
 def _cells(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
@@ -292,7 +305,8 @@ def label_values(
     at = f"{where}, column {shown(column)}"
     values = cells_of(dataset, column)
     if names is None and all(type(value) is str and value and not value.isspace() for value in values):
-        return values  # by far the usual case, and a file may have millions of them
+        same: dict[str, str] = {}  # by far the usual case, and a file may have millions of them: each label once
+        return [same.setdefault(value, value) for value in values]
     problems = Problems(where)
     parts = [value if isinstance(value, list) else [value] for value in values]
     empty = [index for index, cell in enumerate(parts) if any(_is_no_label(value, names) for value in cell)]

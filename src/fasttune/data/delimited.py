@@ -8,24 +8,27 @@ header, where there is one, is row 1.
 from __future__ import annotations
 
 import csv
-import io
 import re
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from fasttune.data.labels import is_number
 from fasttune.data.storage import Reading
-from fasttune.data.text_file import WRITE_AGAIN, FileRows, Problems, TextFile, read_text
+from fasttune.data.text_file import WRITE_AGAIN, FileRows, Problems, TextFile, lines_of, read_text
 from fasttune.errors import DataError, Problem, shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 RECORDS_FOR_DETECTION = 50
 ENOUGH_AGREE = 0.9  # of these records have as many fields as the header, or the delimiter is not believed
 MAX_FIELD_CHARACTERS = 2**31 - 1  # csv's own limit of 131,072 characters would refuse long documents
-RECORDS_PER_CHUNK = 50_000
+RECORDS_PER_CHUNK = 20_000
 
 # A first row with one of these names is a header, whatever else speaks against it.
 USUAL_NAMES = frozenset(
@@ -47,12 +50,47 @@ class Layout:
     names: tuple[str, ...]
 
 
+class Records:
+    """Records of as many cells each, kept as Arrow does: lists of Python's strings are several times as large."""
+
+    def __init__(self) -> None:
+        self._parts: list[list[pa.Array]] = []
+        self._open: list[list[str]] = []
+
+    def __len__(self) -> int:
+        return sum(len(part[0]) for part in self._parts) + len(self._open)
+
+    def __iter__(self) -> Iterator[Sequence[str]]:
+        for part in self._parts:
+            yield from zip(*(column.to_pylist() for column in part), strict=True)
+        yield from self._open
+
+    def append(self, record: list[str]) -> None:
+        self._open.append(record)
+        if len(self._open) == RECORDS_PER_CHUNK:
+            self._close()
+
+    def _close(self) -> None:
+        import pyarrow as pa
+
+        self._parts.append([pa.array(column, pa.string()) for column in zip(*self._open, strict=True)])
+        self._open = []
+
+    def table(self, names: Sequence[str]) -> pa.Table:
+        import pyarrow as pa
+
+        if self._open:
+            self._close()
+        columns = zip(*self._parts, strict=True) if self._parts else [()] * len(names)
+        return pa.table([pa.chunked_array(list(parts), pa.string()) for parts in columns], names)
+
+
 @dataclass
 class Scan:
     """One reading of a file with one delimiter and one rule of quoting."""
 
     names: list[str] = field(default_factory=list)
-    records: list[list[str]] = field(default_factory=list)
+    records: Records = field(default_factory=Records)
     row_numbers: array[int] = field(default_factory=lambda: array("q"))
     problems: Problems = field(default_factory=lambda: Problems(""))
     broken: bool = False  # quoting went wrong, what follows was not read
@@ -66,7 +104,7 @@ def read_delimited(where: str, suffix: str, reading: Reading) -> FileRows:
     scan, _, notes = _parsed(file.text, where, suffix, reading.header)
     if scan.num_blank:
         notes.append(f"{where}: {scan.num_blank:,} empty lines between rows are not read as rows")
-    return FileRows(_to_table(scan), scan.row_numbers, file.sha256, (*file.notes, *notes))
+    return FileRows(scan.records.table(scan.names), scan.row_numbers, file.sha256, (*file.notes, *notes))
 
 
 def layout_of(text: str, where: str, suffix: str, header: bool) -> tuple[Layout, tuple[str, ...]]:
@@ -81,7 +119,7 @@ def read_lines(file: TextFile, where: str, layout: Layout) -> FileRows:
         scan = _scan(file.text, layout.delimiter, where, header=False, quoted=layout.quoted, names=layout.names)
     _check_lines(scan, where)
     scan.problems.raise_if_any()
-    return FileRows(_to_table(scan), scan.row_numbers, file.sha256, file.notes)
+    return FileRows(scan.records.table(scan.names), scan.row_numbers, file.sha256, file.notes)
 
 
 def _check_lines(scan: Scan, where: str) -> None:
@@ -136,8 +174,7 @@ def _long_fields() -> Iterator[None]:
 
 
 def _reader(text: str, delimiter: str, *, quoted: bool = True, strict: bool = True):
-    # newline="" keeps line ends inside quotes as they are, and also splits at a single CR.
-    lines = io.StringIO(text, newline="")
+    lines = lines_of(text)
     if quoted:
         return csv.reader(lines, delimiter=delimiter, strict=strict)
     return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=strict)
@@ -306,21 +343,9 @@ def _looks_like_data(scan: Scan) -> str:
     if any(name.strip().lower() in USUAL_NAMES for name in scan.names):
         return ""
     for position, name in enumerate(scan.names):
-        values = [record[position] for record in scan.records[:1000]]
+        values = [record[position] for record in islice(scan.records, 1000)]
         if name.strip() and values.count(name) >= 2:
             return f"{shown(name)} is also a value further down"
         if values and is_number(name) and all(map(is_number, values)):
             return f"{shown(name)} is a number like those below it"
     return ""
-
-
-def _to_table(scan: Scan):
-    import pyarrow as pa
-
-    schema = pa.schema([(name, pa.string()) for name in scan.names])
-    batches = []
-    for first in range(0, len(scan.records), RECORDS_PER_CHUNK):
-        columns = zip(*scan.records[first : first + RECORDS_PER_CHUNK], strict=True)
-        arrays = [pa.array(column, pa.string()) for column in columns]
-        batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
-    return pa.Table.from_batches(batches, schema=schema)

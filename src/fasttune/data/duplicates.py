@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -26,8 +27,7 @@ BANDS, ROWS_OF_BAND = 24, 4
 FOUND = 1 - (1 - SIMILAR**ROWS_OF_BAND) ** BANDS  # .964; at a similarity of .7 it is .9986
 END = 250  # characters
 TEXTS_AT_ONCE = 2_000
-FEATURES_AT_ONCE = 1_000_000  # of the pairs that are measured together, of which there are fewer than 2**20
-NUMBER_BITS = np.uint64(44)  # of a hash that are compared, beside the number of the pair
+FEATURES_AT_ONCE = 200_000  # of the pairs that are measured together
 # A word is a run of letters and digits; characters that are written without blanks stand for themselves.
 WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 BOUNDARY = np.uint64(0x9E3779B97F4A7C15)  # stands for begin and end; any constant would do
@@ -43,29 +43,37 @@ class Duplicates:
 
 def exact_groups(texts: Iterable[str]) -> np.ndarray:
     """(N,) int64: the number of the first row with the same text."""
-    first: dict[int, int] = {}  # by hash: of a million texts two would share one once in forty million times
-    return np.fromiter((first.setdefault(hash(_normal(text)), row) for row, text in enumerate(texts)), dtype=np.int64)
+    return _first_of(np.fromiter((hash(_normal(text)) for text in texts), dtype=np.int64))
+
+
+def _first_of(hashes: np.ndarray) -> np.ndarray:
+    """By hash: of a million texts two would share one once in forty million times."""
+    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    return first[group].astype(np.int64)
 
 
 def find(texts: Iterable[str]) -> Duplicates:
-    """Both kinds of all texts; memory grows by about 0.4 kB for a text of 20 words."""
-    first: dict[int, int] = {}
-    exact: list[int] = []
-    parts = [_word_pairs([])]  # of texts that are new: their word pairs, and how many each has
+    """Both kinds of all texts; memory grows by about 0.4 kB for a text of 20 words while it runs."""
+    hashes, rows, counts = array("q"), array("q"), array("q")
+    features, keys = array("I"), array("I")  # arrays that grow in place: lists of parts would be held twice when joined
     for chunk in _chunks(map(_normal, texts), TEXTS_AT_ONCE):
-        new = []
-        for text in chunk:
-            row = len(exact)
-            exact.append(first.setdefault(hash(text), row))
-            if exact[-1] == row:
-                new.append(text)
-        parts.append(_word_pairs(new))
-    groups = np.array(exact, dtype=np.int64)
-    if not exact:
+        own = np.array([hash(text) for text in chunk])
+        new = np.sort(np.unique(own, return_index=True)[1])  # questions about one context often follow one another
+        pairs, sizes = _word_pairs([chunk[index] for index in new])
+        rows.frombytes((len(hashes) + new).tobytes())
+        hashes.frombytes(own.tobytes())
+        counts.frombytes(sizes.tobytes())
+        features.frombytes(_short(pairs).tobytes())
+        keys.frombytes(_keys(pairs, sizes).tobytes())
+    groups = _first_of(np.asarray(hashes))
+    if not len(groups):
         return Duplicates(groups, groups)
-    rows = np.unique(groups)
-    features, counts = map(np.concatenate, zip(*parts, strict=True))
-    return Duplicates(groups, rows[_linked(features, counts)][np.searchsorted(rows, groups)])
+    of_row = np.asarray(rows)
+    chosen = np.flatnonzero(groups[of_row] == of_row)
+    sets = _Sets(np.asarray(features), np.concatenate([[0], np.cumsum(counts)]))
+    firsts = of_row[chosen]
+    linked = firsts[_linked(sets, np.asarray(keys).reshape(-1, BANDS), chosen)]
+    return Duplicates(groups, linked[np.searchsorted(firsts, groups)])
 
 
 def _normal(text: str) -> str:
@@ -115,68 +123,88 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def _linked(features: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(M,) the first text that is similar, directly or by others, of M texts with `counts` features each."""
+def _short(hashes: np.ndarray) -> np.ndarray:
+    """32 bits, by which two different of the features of two texts of 20 words are one in a pair of ten million."""
+    return (hashes >> np.uint64(32)).astype(np.uint32)
+
+
+def _keys(features: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(M, BANDS) the bucket of each text in each band, of M texts with `counts` features each."""
+    generator = np.random.default_rng(0)
+    starts = np.cumsum(counts) - counts
+    keys = np.zeros((len(counts), BANDS), dtype=np.uint64)
+    for band in range(BANDS):
+        for factor, shift in generator.integers(1, 2**63, (ROWS_OF_BAND, 2), dtype=np.uint64):
+            # Multiply and shift modulo 2**64 orders hashes anew; the factor is odd, so that none are lost.
+            least = np.minimum.reduceat(features * (factor | np.uint64(1)) + shift, starts)
+            keys[:, band] = _mix(keys[:, band] ^ least)
+    return _short(keys)
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """Sets of features, one after the other: the features of all, and where each set begins and the last one ends."""
+
+    features: np.ndarray
+    starts: np.ndarray
+
+    def similarity(self, pairs: np.ndarray) -> np.ndarray:
+        """(P,) the Jaccard similarity of each of (P, 2) pairs of sets."""
+        begins, sizes = self.starts[pairs], np.diff(self.starts)[pairs]
+        common = np.zeros(len(pairs), dtype=np.int64)
+        parts = np.cumsum(sizes.sum(axis=1)) // FEATURES_AT_ONCE
+        bounds = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(pairs)]
+        for first, last in pairwise(bounds):
+            keys = []
+            for begin, length in zip(begins[first:last].T, sizes[first:last].T, strict=True):
+                number = np.repeat(np.arange(last - first, dtype=np.uint64), length)
+                within = np.arange(len(number)) - np.repeat(np.cumsum(length) - length, length)
+                value = self.features[np.repeat(begin, length) + within]
+                keys.append((number << np.uint64(32)) | value)  # one number to sort by: the pair, then the feature
+            key = np.sort(np.concatenate(keys))
+            twice = key[1:] == key[:-1]
+            common[first:last] = np.bincount((key[1:][twice] >> np.uint64(32)).astype(np.int64), minlength=last - first)
+        return common / np.maximum(sizes.sum(axis=1) - common, 1)
+
+
+def _linked(sets: _Sets, keys: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(M,) of the M chosen sets the first that is similar to each, directly or by others; both as places in `chosen`.
+
+    Pairs that others have linked are not measured.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    number = len(counts)
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    pairs = _candidates(features, starts)
-    similar = pairs[_similarity(features, starts, pairs) >= SIMILAR]
-    graph = coo_array((np.ones(len(similar), bool), similar.T), shape=(number, number))
-    component = connected_components(graph, directed=False)[1]
+    number = len(chosen)
+    component = np.arange(number)
+    for band in range(BANDS):
+        pairs = _candidates(keys[chosen, band])
+        pairs = _distinct(pairs[component[pairs[:, 0]] != component[pairs[:, 1]]], number)
+        similar = component[pairs[sets.similarity(chosen[pairs]) >= SIMILAR]]
+        graph = coo_array((np.ones(len(similar), bool), similar.T), shape=(number, number))
+        component = connected_components(graph, directed=False)[1][component]
     first = np.full(number, number)
     np.minimum.at(first, component, np.arange(number))
     return first[component]
 
 
-def _candidates(features: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(P, 2) pairs of texts that agree in a band.
+def _candidates(key: np.ndarray) -> np.ndarray:
+    """(P, 2) pairs of texts that share a bucket, some of them twice.
 
-    Of those that share a bucket each is paired with its neighbour and the first, not with all: a bucket of boilerplate
-    costs no more than its size, and another band brings together what this one has left.
+    Each is paired with its neighbour and the first, not with all: a bucket of boilerplate costs no more than its size,
+    and another band brings together what this one has left.
     """
-    generator = np.random.default_rng(0)
-    number = len(starts) - 1
-    found = []
-    for _ in range(BANDS):
-        key = np.zeros(number, dtype=np.uint64)
-        for factor, shift in generator.integers(1, 2**63, (ROWS_OF_BAND, 2), dtype=np.uint64):
-            for first in range(0, number, TEXTS_AT_ONCE):
-                last = min(first + TEXTS_AT_ONCE, number)
-                # Multiply and shift modulo 2**64 orders hashes anew; the factor is odd, so that none are lost.
-                own = features[starts[first] : starts[last]] * (factor | np.uint64(1)) + shift
-                least = np.minimum.reduceat(own, starts[first:last] - starts[first])
-                key[first:last] = _mix(key[first:last] ^ least)
-        order = np.argsort(key, kind="stable")
-        begins = np.concatenate([[True], key[order][1:] != key[order][:-1]])
-        head = order[np.maximum.accumulate(np.where(begins, np.arange(number), 0))]
-        same = np.flatnonzero(~begins)
-        for other in (order[same - 1], head[same]):
-            low, high = np.minimum(order[same], other), np.maximum(order[same], other)
-            found.append(np.unique(low * number + high))
-    pairs = np.unique(np.concatenate(found))
-    return np.stack([pairs // number, pairs % number], axis=1)
+    number = len(key)
+    order = np.argsort(key, kind="stable")
+    begins = np.concatenate([[True], key[order][1:] != key[order][:-1]])
+    head = order[np.maximum.accumulate(np.where(begins, np.arange(number), 0))]
+    same = np.flatnonzero(~begins)
+    others = np.concatenate([order[same - 1], head[same]])
+    return np.stack([np.tile(order[same], 2), others], axis=1)
 
 
-def _similarity(features: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """(P,) the Jaccard similarity of each pair."""
-    sizes = np.diff(starts)
-    common = np.zeros(len(pairs), dtype=np.int64)
-    parts = np.cumsum(sizes[pairs].sum(axis=1)) // FEATURES_AT_ONCE
-    bounds = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(pairs)]
-    for first, last in pairwise(bounds):
-        keys = []
-        for side in pairs[first:last].T:
-            length = sizes[side]
-            number = np.repeat(np.arange(last - first, dtype=np.uint64), length)
-            within = np.arange(len(number)) - np.repeat(np.cumsum(length) - length, length)
-            value = features[np.repeat(starts[side], length) + within]
-            # One number to sort by: the pair, then what is left of the hash.
-            keys.append((number << NUMBER_BITS) | (value >> (np.uint64(64) - NUMBER_BITS)))
-        key = np.sort(np.concatenate(keys))
-        twice = key[1:] == key[:-1]
-        common[first:last] = np.bincount((key[1:][twice] >> NUMBER_BITS).astype(np.int64), minlength=last - first)
-    total = sizes[pairs].sum(axis=1) - common
-    return common / np.maximum(total, 1)
+def _distinct(pairs: np.ndarray, number: int) -> np.ndarray:
+    """Each pair of numbers below `number` once, whichever comes first. numpy's own `unique` took four times as long."""
+    code = np.sort(pairs.min(axis=1) * number + pairs.max(axis=1))
+    code = code[np.diff(code, prepend=-1) > 0]
+    return np.stack([code // number, code % number], axis=1)

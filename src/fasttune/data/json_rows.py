@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from array import array
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any
 
 from fasttune.data.squad_json import are_answers, flat_rows, is_squad
 from fasttune.data.storage import Reading
-from fasttune.data.text_file import FileRows, Problems, TextFile, read_text, row_name
+from fasttune.data.text_file import FileRows, Problems, TextFile, lines_of, read_text, row_name
 from fasttune.errors import DataError, Problem, shown
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NumberedRow = tuple[int, dict[str, Any]]  # the number of its line or of its place in the file
+ROWS_AT_ONCE = 20_000
 SNIPPET_CHARACTERS = 20
 LIST = "a list"
 EXPECTED_BY_MESSAGE = {
@@ -41,8 +47,7 @@ class _Refused(ValueError):
 
 def read_json(where: str, suffix: str, reading: Reading) -> FileRows:
     """`where` is the path or address of the file, `suffix` its ending without packing."""
-    file = read_text(where, reading)
-    read = _table_of(file, where, _read_document if suffix == ".json" else _read_lines)
+    read = _table_of(read_text(where, reading), where, _document if suffix == ".json" else _lines)
     if not read.table.num_rows:
         raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
     return read
@@ -50,18 +55,18 @@ def read_json(where: str, suffix: str, reading: Reading) -> FileRows:
 
 def read_json_lines(file: TextFile, where: str) -> FileRows:
     """Some whole lines from anywhere in a file; a blank one is no row."""
-    return _table_of(file, where, _read_lines)
+    return _table_of(file, where, _lines)
 
 
-def _table_of(file: TextFile, where: str, read: Callable[..., tuple[list[dict], Sequence[int] | None]]) -> FileRows:
-    problems = Problems(where)
-    rows, row_numbers = read(file.text, where, problems)
+def _table_of(file: TextFile, where: str, read: Callable[[str, str, Problems], Iterator[NumberedRow]]) -> FileRows:
+    problems, row_numbers = Problems(where), array("q")  # objects would lie between the rows, and outlive them
+    table = GrowingTable(where, lambda index: f"row {row_numbers[index]}")
+    rows = read(file.text, where, problems)
+    while part := list(islice(rows, ROWS_AT_ONCE)):
+        row_numbers.extend(number for number, _ in part)
+        table.add([row for _, row in part])
     problems.raise_if_any()
-
-    def place(index: int) -> str:
-        return f"row {row_numbers[index]}" if row_numbers else row_name(index)
-
-    return FileRows(rows_to_table(rows, where, place), row_numbers, file.sha256, file.notes)
+    return FileRows(table.whole(), row_numbers, file.sha256, file.notes)
 
 
 def _parse(text: str) -> Any:
@@ -118,10 +123,10 @@ def _problem(error: Exception, where: str, text: str, first_line: int) -> Proble
     return Problem(code="E115", where=place, found=str(error), expected="a JSON value")
 
 
-def _read_lines(text: str, where: str, problems: Problems) -> tuple[list[dict], Sequence[int]]:
-    rows: list[dict] = []
-    row_numbers = array("q")  # an object each would lie between those that go when the rows are in their table
-    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+def _lines(text: str, where: str, problems: Problems) -> Iterator[NumberedRow]:
+    """Rows and the lines they stand in."""
+    for number, ended in enumerate(lines_of(text), 1):
+        line = ended.rstrip("\r\n")
         if not line.strip():
             continue
         try:
@@ -132,15 +137,12 @@ def _read_lines(text: str, where: str, problems: Problems) -> tuple[list[dict], 
         if not isinstance(value, dict):
             problems.add(_not_an_object(value, f"{where} line {number}"))
         elif is_squad(value):
-            rows += flat_rows(value, f"{where} line {number}")
-            row_numbers.extend([number] * (len(rows) - len(row_numbers)))
+            yield from ((number, row) for row in flat_rows(value, f"{where} line {number}"))
         else:
-            rows.append(value)
-            row_numbers.append(number)
-    return rows, row_numbers
+            yield number, value
 
 
-def _read_document(text: str, where: str, problems: Problems) -> tuple[list[dict], Sequence[int] | None]:
+def _document(text: str, where: str, problems: Problems) -> Iterator[NumberedRow]:
     """A .json file: a list of objects, or JSON lines under the wrong name, which are common."""
     begin = len(text) - len(text.lstrip())
     if text[begin : begin + 1] == "{":
@@ -149,14 +151,15 @@ def _read_document(text: str, where: str, problems: Problems) -> tuple[list[dict
         except (ValueError, RecursionError):
             end = len(text)  # the error is reported below
         if text[end:].strip():
-            return _read_lines(text, where, problems)
+            yield from _lines(text, where, problems)
+            return
     try:
         value = _parse(text)
     except (ValueError, RecursionError) as error:
         problems.add(_problem(error, where, text, 0))
-        return [], None
+        return
     if is_squad(value):
-        return flat_rows(value, where), None
+        value = flat_rows(value, where)
     if isinstance(value, dict) and not any(isinstance(x, list | dict) for x in value.values()):
         value = [value]
     if isinstance(value, dict):
@@ -170,96 +173,142 @@ def _read_document(text: str, where: str, problems: Problems) -> tuple[list[dict
                 hint='[{"text": "...", "label": "..."}, ...]',
             )
         )
-    items = value if isinstance(value, list) else [value]
-    rows: list[dict] = []
-    for number, item in enumerate(items, 1):
-        place = f"{where} item {number}"
+    numbers = count(1)
+    for position, item in enumerate(value if isinstance(value, list) else [value], 1):
+        place = f"{where} item {position}"
         if not isinstance(item, dict):
             problems.add(_not_an_object(item, place))
-        elif is_squad(item):
-            rows += flat_rows(item, place)
-        else:
-            rows.append(item)
-    return rows, None
+            continue
+        for row in flat_rows(item, place) if is_squad(item) else [item]:
+            yield next(numbers), row
 
 
 def _not_an_object(value: Any, where: str) -> Problem:
     return Problem(code="E126", where=where, found=shown(value), expected='an object {"column": value, ...}')
 
 
-def rows_to_table(rows: list[dict[str, Any]], where: str, place: Callable[[int], str] = row_name):
+def rows_to_table(rows: list[dict[str, Any]], where: str) -> pa.Table:
     """Rows as dicts -> an Arrow table, after checking that they have the same keys with values of one kind."""
-    import pyarrow as pa
-
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    problems = Problems(where)
-    problems.add(*_missing_keys(rows, names, where, place))
-    for name in names:
-        problems.add(*_mixed_kinds([row.get(name) for row in rows], name, where, place))
-    problems.raise_if_any()
-    arrays = []
-    for name in names:
-        try:
-            values = [row[name] for row in rows]
-            # Of questions that all have no answer the type could not be told, and files of one set would differ.
-            answers = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int64()))])
-            arrays.append(pa.array(values, type=answers if all(map(are_answers, values)) else None))
-        except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
-            message = str(error).split("\n")[0]
-            problems.add(
-                Problem(
-                    code="E125",
-                    where=f"{where}, column {shown(name)}",
-                    found=f"values that make no column ({message})",
-                    expected="values of one kind",
-                )
-            )
-    problems.raise_if_any()
-    return pa.table(arrays, names=names)
+    table = GrowingTable(where, row_name)
+    table.add(rows)
+    return table.whole()
 
 
-def _missing_keys(rows: list[dict], names: list[str], where: str, place: Callable[[int], str]) -> list[Problem]:
-    problems = []
-    for name in names:
-        lacking = [index for index, row in enumerate(rows) if name not in row]
-        if lacking:
-            problems.append(
-                Problem(
-                    code="E117",
-                    where=where,
-                    found=f"{len(lacking):,} of {len(rows):,} rows without {shown(name)} (first: {place(lacking[0])})",
-                    expected="the same keys in every row",
-                    hint="write the key in every row, with null where there is no value",
-                )
-            )
-    return problems
+@dataclass
+class _Column:
+    """What is known of the rows so far. `kinds`: what values there are, and the first row of each."""
+
+    first_lacking: int | None = None
+    num_present: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    parts: list[pa.Array] = field(default_factory=list)
 
 
-def _mixed_kinds(values: list, name: str, where: str, place: Callable[[int], str]) -> list[Problem]:
-    problems = []
-    first_of_kind: dict[str, int] = {}
-    for index, value in enumerate(values):
-        if value is None:
-            continue
-        kind = _kind(value)
-        first_of_kind.setdefault(kind, index)
-        # 1e999 overflows to infinity; and a DataFrame or dict given in Python may hold NaN
-        if kind == "a number" and not math.isfinite(value):
-            problems.append(
-                Problem(
-                    code="E118",
-                    where=f"{where} {place(index)}, column {shown(name)}",
-                    found=repr(value),
-                    expected="a finite number",
-                )
-            )
-    if len(first_of_kind) > 1:
-        found = " and ".join(f"{kind} ({place(index)})" for kind, index in first_of_kind.items())
-        at, with_lists = f"{where}, column {shown(name)}", LIST in first_of_kind
+class GrowingTable:
+    """An Arrow table of rows that come part by part as dicts: of millions Python's objects are several times as large.
+
+    `place` names a row, by its index, in a message.
+    """
+
+    def __init__(self, where: str, place: Callable[[int], str]):
+        self.where, self.place = where, place
+        self.num_rows = 0
+        self.columns: dict[str, _Column] = {}
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        for name in dict.fromkeys(key for row in rows for key in row):
+            if name not in self.columns:
+                self.columns[name] = _Column(first_lacking=0 if self.num_rows else None)
+        for name, column in self.columns.items():
+            self._look(column, name, rows)
+        if not self._problems():
+            for name, column in self.columns.items():
+                values = [row[name] for row in rows]
+                column.parts += self._arrays(column, name, values)
+        self.num_rows += len(rows)
+
+    def whole(self) -> pa.Table:
+        """DataError tells everything that is wrong with the rows."""
+        import pyarrow as pa
+
+        problems = Problems(self.where)
+        problems.add(*self._problems())
+        problems.raise_if_any()
+        arrays = {name: self._joined(column, name) for name, column in self.columns.items()}
+        problems.add(*self._problems())
+        problems.raise_if_any()
+        return pa.table(arrays)
+
+    def _look(self, column: _Column, name: str, rows: list[dict[str, Any]]) -> None:
+        for index, row in enumerate(rows, self.num_rows):
+            if name not in row:
+                column.first_lacking = index if column.first_lacking is None else column.first_lacking
+                continue
+            column.num_present += 1
+            value = row[name]
+            if value is None:
+                continue
+            kind = _kind(value)
+            column.kinds.setdefault(kind, index)
+            # 1e999 overflows to infinity; and a DataFrame or dict given in Python may hold NaN
+            if kind == "a number" and not math.isfinite(value):
+                at = f"{self.where} {self.place(index)}, column {shown(name)}"
+                column.problems.append(Problem(code="E118", where=at, found=repr(value), expected="a finite number"))
+
+    def _problems(self) -> list[Problem]:
+        lacking = (self._lacking(name, column) for name, column in self.columns.items())
+        other = (problem for name, column in self.columns.items() for problem in self._wrong(name, column))
+        return [*(problem for problem in lacking if problem is not None), *other]
+
+    def _lacking(self, name: str, column: _Column) -> Problem | None:
+        if column.first_lacking is None:
+            return None
+        number = self.num_rows - column.num_present
+        first = self.place(column.first_lacking)
+        return Problem(
+            code="E117",
+            where=self.where,
+            found=f"{number:,} of {self.num_rows:,} rows without {shown(name)} (first: {first})",
+            expected="the same keys in every row",
+            hint="write the key in every row, with null where there is no value",
+        )
+
+    def _wrong(self, name: str, column: _Column) -> list[Problem]:
+        if len(column.kinds) < 2:
+            return column.problems
+        found = " and ".join(f"{kind} ({self.place(index)})" for kind, index in column.kinds.items())
+        at, with_lists = f"{self.where}, column {shown(name)}", LIST in column.kinds
         hint = 'write a single label as a list of one, ["joy"], where rows have several labels' if with_lists else ""
         code = "E218" if with_lists else "E125"
-        problems.append(Problem(code=code, where=at, found=found, expected="values of one kind", hint=hint))
-    return problems
+        mixed = Problem(code=code, where=at, found=found, expected="values of one kind", hint=hint)
+        return [*column.problems, mixed]
+
+    def _arrays(self, column: _Column, name: str, values: list[Any]) -> list[pa.Array]:
+        """One, or none and a problem where Arrow cannot make it."""
+        import pyarrow as pa
+
+        # Of questions that all have no answer the type could not be told, and files of one set would differ.
+        answers = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int64()))])
+        try:
+            return [pa.array(values, type=answers if all(map(are_answers, values)) else None)]
+        except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+            found = f"values that make no column ({str(error).split(chr(10))[0]})"
+            at = f"{self.where}, column {shown(name)}"
+            column.problems.append(Problem(code="E125", where=at, found=found, expected="values of one kind"))
+            return []
+
+    def _joined(self, column: _Column, name: str) -> pa.ChunkedArray:
+        """Parts of different types, such as whole numbers and others, are made once more as one."""
+        import pyarrow as pa
+
+        parts = column.parts
+        kinds = {part.type for part in parts if not pa.types.is_null(part.type)} or {pa.null()}
+        if len(kinds) > 1:
+            parts = self._arrays(column, name, [value for part in parts for value in part.to_pylist()])
+            kinds = {part.type for part in parts}
+        kind = kinds.pop() if kinds else pa.null()
+        return pa.chunked_array([part if part.type == kind else pa.nulls(len(part), kind) for part in parts], kind)
 
 
 def _kind(value: Any) -> str:

@@ -20,6 +20,7 @@ from fasttune.data import hub
 from fasttune.data.files import ALL_SUFFIXES, disagreements, is_data_file, kind_of_file, read_file
 from fasttune.data.folders import data_files, folder_problem, licence_of, splits_of
 from fasttune.data.json_rows import rows_to_table
+from fasttune.data.mapped import mapped
 from fasttune.data.storage import Reading, expand_address, is_address
 from fasttune.data.text_file import FileRows, Problems, row_name
 from fasttune.errors import DataError, Problem, nearest, shown
@@ -346,7 +347,7 @@ def joined(read: list[tuple[str, FileRows]], title: str, where: str) -> Source:
     problems.add(*disagreements(read))
     problems.raise_if_any()
     # By name: the order of the columns may differ, and a column of nothing but nulls takes the type of the others.
-    table = pa.concat_tables([rows.table for _, rows in read], promote_options="default")
+    table = mapped(pa.concat_tables([rows.table for _, rows in read], promote_options="default"))
     digests = [rows.sha256 for _, rows in read]
     fingerprint = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     dataset = datasets.Dataset(table, fingerprint=fingerprint)

@@ -37,6 +37,7 @@ BYTE_ORDER_MARKS = (
 )
 EXCEL_MAGIC = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")  # .xlsx is a zip archive, .xls an OLE file
 WRITE_AGAIN = "write the file again: whatever made it may have been stopped"
+LINE_END = re.compile(r"\r\n|\r|\n")
 HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 MULTI_BYTE_ENCODINGS = ("gb18030", "big5", "shift_jis", "euc_kr")
 
@@ -158,6 +159,16 @@ def text_of(data: bytes, name: str, encoding: str | None) -> TextFile:
             )
         )
     return TextFile(text, sha256, notes)
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines with their ends, one by one: a list of all would be the file once more, and StringIO four times."""
+    begin = 0
+    for end in LINE_END.finditer(text):
+        yield text[begin : end.end()]
+        begin = end.end()
+    if begin < len(text):
+        yield text[begin:]
 
 
 def _decoded(data: bytes, where: str, asked: str | None) -> tuple[str, tuple[str, ...]]:

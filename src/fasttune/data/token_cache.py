@@ -67,6 +67,7 @@ def cached(key: str, make: Callable[[], TokenStore]) -> TokenStore:
         store = make()
         with suppress(OSError):  # full or read-only: the cache saves time, and a run needs none of it
             _write(folder, store)
+            store = _read(folder) or store  # mapped, it need not be held in memory
     return store
 
 

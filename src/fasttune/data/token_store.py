@@ -7,6 +7,7 @@ Letters: N examples, T tokens of all of them.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -86,9 +87,9 @@ class TokenStore:
 def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
     """sha256 of names, types, shapes and values."""
     digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data)
+    for name, values in sorted(arrays.items()):
+        digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
 
 
@@ -103,10 +104,7 @@ def tokenize(
     Of a pair the longer text is cut first, as transformers' `truncation=True` does.
     """
     has_types = "token_type_ids" in tokenizer.model_input_names
-    names = ("input_ids", "token_type_ids") if has_types else ("input_ids",)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    lengths: list[int] = []
-    num_cut: list[int] = []
+    ids, types, lengths, num_cut = array("i"), array("b"), array("q"), array("q")  # they grow in place
     for first in range(0, len(texts), TOKENIZER_BATCH):
         chosen = slice(first, first + TOKENIZER_BATCH)
         encodings = tokenizer(
@@ -117,20 +115,20 @@ def tokenize(
             padding=False,
             return_attention_mask=False,
         ).encodings
-        parts["input_ids"].append(flat(encodings, "ids", np.int32))
+        ids.frombytes(flat(encodings, "ids", np.int32).tobytes())
         if has_types:
-            parts["token_type_ids"].append(flat(encodings, "type_ids", np.int8))
-        lengths += map(len, encodings)
+            types.frombytes(flat(encodings, "type_ids", np.int8).tobytes())
+        lengths.extend(map(len, encodings))
         long = [first + index for index, encoding in enumerate(encodings) if encoding.overflowing]
         whole = _whole_lengths(tokenizer, [(texts[row], None if pairs is None else pairs[row]) for row in long])
         cut = {row: length - lengths[row] for row, length in zip(long, whole, strict=True)}
-        num_cut += [cut.get(first + index, 0) for index in range(len(encodings))]
-    inputs = {name: np.concatenate(arrays) if arrays else np.zeros(0, np.int32) for name, arrays in parts.items()}
-    if has_types and not inputs["token_type_ids"].any():
-        del inputs["token_type_ids"]  # all of the first segment, which is what a model takes for granted
+        num_cut.extend(cut.get(first + index, 0) for index in range(len(encodings)))
+    inputs = {"input_ids": np.asarray(ids)}
+    if np.any(types):  # else all is of the first segment, which is what a model takes for granted
+        inputs["token_type_ids"] = np.asarray(types)
     starts = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=starts[1:])
-    return TokenStore(inputs, starts, np.arange(len(lengths)), np.array(num_cut, dtype=np.int64))
+    return TokenStore(inputs, starts, np.arange(len(lengths)), np.asarray(num_cut))
 
 
 def flat(encodings: Sequence[Any], name: str, dtype: type[np.generic]) -> np.ndarray:

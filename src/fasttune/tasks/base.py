@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fasttune.data.columns import Column
+from fasttune.data.columns import Column, Texts
 from fasttune.data.sources import Source
 from fasttune.data.text_file import row_name
 from fasttune.data.token_store import TokenStore
@@ -50,22 +50,43 @@ class Rows:
 
     def take(self, indices: Iterable[int]) -> Rows:
         """The rows at these positions, in this order."""
-        chosen = [int(index) for index in indices]
-        values = {role: [column[index] for index in chosen] for role, column in self.values.items()}
-        return Rows([self.ids[index] for index in chosen], values, place=partial(_place_of, self.place, chosen))
+        chosen = np.fromiter(indices, dtype=np.int64)
+        values = {role: _taken(column, chosen) for role, column in self.values.items()}
+        return Rows(_taken(self.ids, chosen), values, place=partial(_place_of, self.place, chosen))
 
 
-def _place_of(place: Callable[[int], str], chosen: Sequence[int], index: int) -> str:
-    return place(chosen[index])
+class NumbersAsIds(Sequence[str]):
+    """Numbers of rows, written out when they are asked for: training asks for none."""
+
+    def __init__(self, numbers: Sequence[int]):
+        self._numbers = np.asarray(numbers, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._numbers[index]
+        return list(map(str, found)) if isinstance(index, slice) else str(found)
+
+    def take(self, rows: np.ndarray) -> NumbersAsIds:
+        return NumbersAsIds(self._numbers[rows])
 
 
-def ids_of(source: Source) -> list[str]:
+def _taken(values: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
+    return values.take(rows) if isinstance(values, Texts | NumbersAsIds) else [values[row] for row in rows]
+
+
+def _place_of(place: Callable[[int], str], chosen: np.ndarray, index: int) -> str:
+    return place(int(chosen[index]))
+
+
+def ids_of(source: Source) -> Sequence[str]:
     """The column `id` where there is one and a value in it, else the numbers of the rows as they were read, from 0."""
     dataset = source.dataset
     numbers = source.kept if source.kept is not None else range(len(dataset))
     if "id" in dataset.column_names:
         return [str(row if value is None else value) for row, value in zip(numbers, dataset["id"], strict=True)]
-    return list(map(str, numbers))
+    return NumbersAsIds(numbers)
 
 
 def chosen_metrics(recipe: Recipe, primary: str, possible: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
