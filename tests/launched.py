@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from fasttune.run_folder import RunFolder, read_json
 
 COMMAND = [sys.executable, "-m", "fasttune", "train"]
+ACCELERATE_LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", *COMMAND[1:]]
 WORKER = Path(__file__).parent / "processes" / "worker.py"
 # As accelerate's launcher says it.
 SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -40,10 +42,12 @@ def launch(num_processes: int, *words: object, **environment: str) -> subprocess
     return subprocess.run(command, env=own, capture_output=True, text=True, timeout=LIMIT)
 
 
-def trained(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`fasttune train` in `folder`, to its end."""
+def trained(
+    folder: Path, *words: str, command: Sequence[str] = COMMAND, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`fasttune train` in `folder`, to its end. `command`: how it is begun."""
     own = {**os.environ, **environment}
-    return subprocess.run([*COMMAND, *words], cwd=folder, env=own, capture_output=True, text=True, timeout=LIMIT)
+    return subprocess.run([*command, *words], cwd=folder, env=own, capture_output=True, text=True, timeout=LIMIT)
 
 
 def configured(folder: Path, config: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ goes through gloo or NCCL.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import os
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fasttune.errors import EnvironmentProblem, Error, Problem, as_json, from_json
@@ -65,6 +66,9 @@ class Meeting:
 
     def begin_to_live(self) -> None:
         """Give signs of life until this process ends; `exchange` gives up on one that has stopped."""
+        import torch
+
+        is_over = Event()
 
         def work() -> None:
             for beat in itertools.count():
@@ -72,11 +76,20 @@ class Meeting:
                     self.store.set(f"alive/{self.rank}", str(beat))
                 except torch.distributed.DistError:
                     return  # the store is gone, which whoever waits finds out
-                time.sleep(SIGN_OF_LIFE)
+                if is_over.wait(SIGN_OF_LIFE):
+                    return
 
-        import torch
+        thread = Thread(target=work, daemon=True)
+        thread.start()
 
-        Thread(target=work, daemon=True).start()
+        def leave() -> None:
+            """Before Python ends: threads of torch that outlive it may bring down a process that has done its work."""
+            is_over.set()
+            thread.join(SIGN_OF_LIFE)
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+        atexit.register(leave)
 
     def exchange(self, value: Any, patience: timedelta = LONGEST_WAIT) -> list[Any]:
         """What each process gives, by rank; all have to call it. Values are sent as JSON."""

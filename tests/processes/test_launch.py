@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from faulty import events, make_recipe, trouble
-from launched import COMMAND, ZERO_1, configured, launch, needs_deepspeed, trained
+from launched import ACCELERATE_LAUNCH, COMMAND, ZERO_1, configured, launch, needs_deepspeed, trained
 
 from fasttune.run_folder import RunFolder, read_json
 
@@ -55,14 +55,19 @@ def test_processes(tmp_path: Path) -> None:
         json.loads(done.stdout)["eval_accuracy"] == read_json(RunFolder(tmp_path / "run").all_results)["eval_accuracy"]
     )
     assert read_json(RunFolder(tmp_path / "run").environment)["num_processes"] == 2
-    assert "torch.distributed" not in done.stderr and "Traceback" not in done.stderr
+    assert not any(word in done.stderr for word in ("torch.distributed", "Traceback", "Warning"))
 
 
-def test_a_config_file_of_accelerate(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "words"), [(COMMAND, ["--processes", "2"]), (ACCELERATE_LAUNCH, [])], ids=["own", "accelerate launch"]
+)
+def test_a_config_file_of_accelerate(tmp_path: Path, command: list[str], words: list[str]) -> None:
     recipe, home = make_recipe(tmp_path), configured(tmp_path, CONFIG)
-    done = trained(tmp_path, str(recipe), "--processes", "2", "--output", "run", **home)
+    done = trained(tmp_path, str(recipe), *words, "--output", "run", command=command, OMP_NUM_THREADS="1", **home)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert read_json(RunFolder(tmp_path / "run").environment)["parallel"]["value"] == "FSDP2"
+    assert "Warning" not in done.stderr
+    environment = read_json(RunFolder(tmp_path / "run").environment)
+    assert environment["parallel"]["value"] == "FSDP2" and environment["num_processes"] == 2
 
 
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:

@@ -88,10 +88,11 @@ def wrap(model: nn.Module, accelerator: Accelerator, parallel: str) -> nn.Module
         return model
     if parallel == DDP:
         device = accelerator.device
-        # Nothing that a forward pass changes stands in a buffer of an encoder.
-        return nn.parallel.DistributedDataParallel(
-            model, device_ids=None if device.type == "cpu" else [device], broadcast_buffers=False
-        )
+        wrapped = nn.parallel.DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device])
+        # Nothing that a forward pass changes stands in a buffer of an encoder. As an argument it has another name in
+        # torch 2.13 than before, and this one is warned of.
+        wrapped.broadcast_buffers = False
+        return wrapped
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
