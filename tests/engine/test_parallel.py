@@ -51,6 +51,7 @@ def test_the_launcher_decides(
         ({**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, "a deepspeed_config_file"),
         ({"ACCELERATE_USE_FSDP": "true"}, "FSDP1"),
         ({**SHARDED, "FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params"),
+        ({**SHARDED, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, "fsdp_activation_checkpointing"),
     ],
 )
 def test_what_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], words: str) -> None:

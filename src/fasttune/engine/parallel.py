@@ -64,8 +64,10 @@ def check_configuration() -> None:
     if launcher_asks("ACCELERATE_USE_FSDP"):
         if os.environ.get("FSDP_VERSION", "1") != "2":
             raise _not_here("FSDP1, which torch has deprecated", "fsdp_version: 2 in the accelerate config")
-        if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() in ("true", "1"):
-            raise _not_here("fsdp_offload_params", "fsdp_offload_params: false in the accelerate config")
+        instead = {"offload_params": "", "activation_checkpointing": ", and training.gradient_checkpointing=true"}
+        for name, remedy in instead.items():
+            if os.environ.get(f"FSDP_{name.upper()}", "false").lower() in ("true", "1"):
+                raise _not_here(f"fsdp_{name}", f"fsdp_{name}: false in the accelerate config{remedy}")
 
 
 def _zero() -> str:
