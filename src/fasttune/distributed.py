@@ -86,7 +86,8 @@ class Meeting:
             """Before Python ends: threads of torch that outlive it may bring down a process that has done its work."""
             is_over.set()
             thread.join(SIGN_OF_LIFE)
-            if torch.distributed.is_initialized():
+            # NCCL would wait for one that is gone.
+            if torch.distributed.is_initialized() and not _has_lost:
                 torch.distributed.destroy_process_group()
 
         atexit.register(leave)
@@ -125,9 +126,12 @@ class Meeting:
 
 
 _meeting: Meeting | None = None
+_has_lost = False  # another process
 
 
 def missing(found: str) -> EnvironmentProblem:
+    global _has_lost
+    _has_lost = True
     own = f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} on {platform.node()}"
     address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     return EnvironmentProblem(
@@ -242,6 +246,8 @@ def lost(error: RuntimeError) -> EnvironmentProblem | None:
     text = str(error)
     if _group() is None or not any(word in text for word in ("gloo", "NCCL", "c10d", "Connection")):
         return None
+    global _has_lost
+    _has_lost = True
     return EnvironmentProblem(
         Problem(
             where=f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} on {platform.node()}",

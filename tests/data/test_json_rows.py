@@ -125,9 +125,13 @@ CELLS = st.one_of(
     st.text(max_size=2),
     st.lists(st.integers(0, 3), max_size=2),
     st.fixed_dictionaries({"text": st.lists(st.text(max_size=1), max_size=1), "answer_start": st.just([])}),
+    st.fixed_dictionaries({"x": st.sampled_from([1, "s"])}),
 )
 NUMBERS = st.one_of(st.integers(0, 9), st.floats(0, 9), st.none())
-COLUMNS = st.sampled_from([st.none(), st.integers(0, 9), NUMBERS, st.one_of(st.none(), st.text(max_size=2)), CELLS])
+NO_ANSWERS = st.sampled_from([None, {"text": [], "answer_start": []}])
+COLUMNS = st.sampled_from(
+    [st.none(), st.integers(0, 9), NUMBERS, st.one_of(st.none(), st.text(max_size=2)), NO_ANSWERS, CELLS]
+)
 
 
 @st.composite

@@ -45,6 +45,7 @@ INFINITE = (math.inf, -math.inf)
 NO_LABEL = -1  # what hub data sets hold in a ClassLabel column of a test split without labels
 
 TEXTS_AT_ONCE = 1000
+MANY_CHUNKS = 100  # one for so many rows is too many
 
 
 @dataclass(frozen=True)
@@ -202,11 +203,11 @@ class Texts(Sequence[str]):
 
     def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, slice):
-            return self._text(index if self._rows is None else self._rows[index])
-        if self._rows is not None:
-            return list(map(self._text, self._rows[index]))
-        first, last, step = index.indices(len(self))
-        return self._column.slice(first, max(last - first, 0)).to_pylist()[::step]
+            return self._column[int(index if self._rows is None else self._rows[index])].as_py()
+        numbers = range(*index.indices(len(self)))
+        if self._rows is None and numbers.step == 1:
+            return self._column.slice(numbers.start, len(numbers)).to_pylist()
+        return [self[number] for number in numbers]
 
     def __iter__(self) -> Iterator[str]:
         for first in range(0, len(self), TEXTS_AT_ONCE):
@@ -215,13 +216,16 @@ class Texts(Sequence[str]):
     def take(self, rows: np.ndarray) -> Texts:
         return Texts(self._column, rows if self._rows is None else self._rows[rows])
 
-    def _text(self, row: int) -> str:
-        return self._column[int(row)].as_py()
-
 
 def _cells(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
     """The values as Arrow holds them: a ClassLabel as its number, nothing decoded."""
-    return dataset.select_columns([column]).with_format("arrow")[:].column(column)
+    import pyarrow as pa
+
+    found = dataset.select_columns([column]).with_format("arrow")[:].column(column)
+    if found.num_chunks < len(found) // MANY_CHUNKS:
+        return found
+    whole = found.combine_chunks()  # rows that were chosen come as a chunk each, of four times the memory
+    return whole if isinstance(whole, pa.ChunkedArray) else pa.chunked_array([whole], found.type)
 
 
 def cells_of(dataset: datasets.Dataset, column: str) -> list[Any]:

@@ -29,6 +29,7 @@ RECORDS_FOR_DETECTION = 50
 ENOUGH_AGREE = 0.9  # of these records have as many fields as the header, or the delimiter is not believed
 MAX_FIELD_CHARACTERS = 2**31 - 1  # csv's own limit of 131,072 characters would refuse long documents
 RECORDS_PER_CHUNK = 20_000
+RECORDS_LOOKED_AT = 1_000  # to tell a header from data
 
 # A first row with one of these names is a header, whatever else speaks against it.
 USUAL_NAMES = frozenset(
@@ -62,7 +63,8 @@ class Records:
 
     def __iter__(self) -> Iterator[Sequence[str]]:
         for part in self._parts:
-            yield from zip(*(column.to_pylist() for column in part), strict=True)
+            for first in range(0, len(part[0]), RECORDS_LOOKED_AT):
+                yield from zip(*(column.slice(first, RECORDS_LOOKED_AT).to_pylist() for column in part), strict=True)
         yield from self._open
 
     def append(self, record: list[str]) -> None:
@@ -342,8 +344,9 @@ def _looks_like_data(scan: Scan) -> str:
     """What in the first row no header would hold, or nothing."""
     if any(name.strip().lower() in USUAL_NAMES for name in scan.names):
         return ""
+    first = list(islice(scan.records, RECORDS_LOOKED_AT))
     for position, name in enumerate(scan.names):
-        values = [record[position] for record in islice(scan.records, 1000)]
+        values = [record[position] for record in first]
         if name.strip() and values.count(name) >= 2:
             return f"{shown(name)} is also a value further down"
         if values and is_number(name) and all(map(is_number, values)):

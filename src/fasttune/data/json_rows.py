@@ -23,7 +23,7 @@ from fasttune.errors import DataError, Problem, shown
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NumberedRow = tuple[int, dict[str, Any]]  # the number of its line or of its place in the file
+NumberedRow = tuple[int, dict[str, Any]]  # the number of its line or, in a document, its own among all rows
 ROWS_AT_ONCE = 20_000
 SNIPPET_CHARACTERS = 20
 LIST = "a list"
@@ -203,6 +203,7 @@ class _Column:
     kinds: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     parts: list[pa.Array] = field(default_factory=list)
+    refusals: list[Problem] = field(default_factory=list)  # by Arrow, of which some have a better reason above
 
 
 class GrowingTable:
@@ -236,7 +237,7 @@ class GrowingTable:
         problems.add(*self._problems())
         problems.raise_if_any()
         arrays = {name: self._joined(column, name) for name, column in self.columns.items()}
-        problems.add(*self._problems())
+        problems.add(*(problem for column in self.columns.values() for problem in column.refusals[:1]))
         problems.raise_if_any()
         return pa.table(arrays)
 
@@ -285,17 +286,19 @@ class GrowingTable:
         return [*column.problems, mixed]
 
     def _arrays(self, column: _Column, name: str, values: list[Any]) -> list[pa.Array]:
-        """One, or none and a problem where Arrow cannot make it."""
+        """Usually one, several above 2 GB, or none and a refusal where Arrow cannot make it."""
         import pyarrow as pa
 
         # Of questions that all have no answer the type could not be told, and files of one set would differ.
         answers = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int64()))])
+        given = [value for value in values if value is not None]
         try:
-            return [pa.array(values, type=answers if all(map(are_answers, values)) else None)]
+            found = pa.array(values, type=answers if given and all(map(are_answers, given)) else None)
+            return found.chunks if isinstance(found, pa.ChunkedArray) else [found]
         except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
             found = f"values that make no column ({str(error).split(chr(10))[0]})"
             at = f"{self.where}, column {shown(name)}"
-            column.problems.append(Problem(code="E125", where=at, found=found, expected="values of one kind"))
+            column.refusals.append(Problem(code="E125", where=at, found=found, expected="values of one kind"))
             return []
 
     def _joined(self, column: _Column, name: str) -> pa.ChunkedArray:

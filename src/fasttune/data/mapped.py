@@ -28,7 +28,8 @@ def mapped(table: pa.Table) -> pa.Table:
     if table.nbytes < LARGE:
         return table
     folder = cache_folder("rows")
-    with suppress(OSError):  # full or read-only: a run needs none of it
+    # A disk that is full or read-only, or columns that such a file cannot hold: a run needs none of it.
+    with suppress(OSError, pa.ArrowException):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             with pa.ipc.new_file(file, table.schema) as writer:

@@ -44,7 +44,11 @@ MULTI_BYTE_ENCODINGS = ("gb18030", "big5", "shift_jis", "euc_kr")
 
 @dataclass(frozen=True, eq=False)
 class FileRows:
-    """What one file holds. `row_numbers[i]` is the line of the file where row i begins; None means 1, 2, 3 ..."""
+    """What one file holds.
+
+    `row_numbers[i]`: the line of the file where row i begins, in a JSON document its number among the rows; None means
+    1, 2, 3 ...
+    """
 
     table: pa.Table
     row_numbers: Sequence[int] | None
