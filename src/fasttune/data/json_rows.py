@@ -293,8 +293,8 @@ class GrowingTable:
         answers = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int64()))])
         given = [value for value in values if value is not None]
         try:
-            found = pa.array(values, type=answers if given and all(map(are_answers, given)) else None)
-            return found.chunks if isinstance(found, pa.ChunkedArray) else [found]
+            made = pa.array(values, type=answers if given and all(map(are_answers, given)) else None)
+            return made.chunks if isinstance(made, pa.ChunkedArray) else [made]
         except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
             found = f"values that make no column ({str(error).split(chr(10))[0]})"
             at = f"{self.where}, column {shown(name)}"
