@@ -47,23 +47,12 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def cpu_name() -> str:
-    """As the kernel names it; virtual machines hide the name, so family and model stand beside it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    if "model name" not in facts:
-        return platform.processor() or platform.machine()
-    return f"{facts.get('model name', '?')} family {facts.get('cpu family', '?')} model {facts.get('model', '?')}"
-
-
 def describe() -> dict[str, Any]:
     """Everything a bug report needs, and no secret: only the presence of variables that may hold one."""
     import psutil
     import torch
 
+    from fasttune.engine.flops import cpu_name
     from fasttune.engine.precision import choose_device, fast_precision
     from fasttune.native import find
 

@@ -9,7 +9,7 @@ from typing import Any
 from fasttune.checkpoint import in_all_processes, open_checkpoint
 from fasttune.checkpoint.write import path_of
 from fasttune.distributed import is_main
-from fasttune.engine.flops import measured_peak, training_flops
+from fasttune.engine.flops import MEASURABLE_FLOPS, peak_flops, training_flops
 from fasttune.engine.pretrained import save_model
 from fasttune.environment import peak_memory_bytes
 from fasttune.errors import CheckpointError
@@ -117,8 +117,7 @@ def train_results(session: Session) -> dict[str, float]:
     epochs = passes * len(store) / session.num_examples
     seconds = max(state.seconds, 1e-9)
     flops = training_flops(setup.model, store.sequence_lengths) * passes
-    peak = measured_peak(setup.accelerator.device, session.recipe.training.precision)
-    return {
+    results = {
         "epoch": round(epochs, 6),
         "train_loss": state.loss_sum / max(state.num_updates, 1),
         "train_runtime": state.seconds,
@@ -127,6 +126,10 @@ def train_results(session: Session) -> dict[str, float]:
         "train_steps_per_second": state.step / seconds,
         "train_tokens_per_second": state.num_tokens / seconds,
         "total_flos": flops,
-        "train_mfu": flops / seconds / peak,
         "peak_memory_bytes": peak_memory_bytes(setup.accelerator.device),
     }
+    if flops >= MEASURABLE_FLOPS:
+        accelerator = setup.accelerator
+        peak = peak_flops(accelerator.device, session.recipe.training.precision) * accelerator.num_processes
+        results["train_mfu"] = flops / seconds / peak
+    return results
