@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
@@ -23,26 +24,22 @@ from typing import Any
 from sides import ROOT, heading, machine
 
 sys.path.insert(0, str(ROOT / "tests"))
-from faulty import Fault, Server, make_recipe, sha256, train, trouble
+from faulty import Fault, make_recipe, run_cli, sha256, train, trouble
 
 RESTARTS = 5
 SIGKILL = 9
 
 
 class Campaign:
-    def __init__(self, path: Path, server: Server, folder: Path):
-        self.path, self.server, self.folder = path, server, folder
+    def __init__(self, path: Path, folder: Path):
+        self.path, self.folder = path, folder
         self.trials: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
         self.recipe = make_recipe(folder)
         calls = folder / "calls"
-        ended = server.run(
-            train(self.recipe, folder / "undisturbed"), Fault(str(folder / "undisturbed"), log=str(calls))
-        )
+        ended = run_cli(train(self.recipe, folder / "undisturbed"), Fault(str(folder / "undisturbed"), log=str(calls)))
         assert ended.code == 0, ended.output
         self.expected, self.seconds = sha256(folder / "undisturbed"), ended.seconds
         self.calls = [line.split()[1] for line in calls.read_text().splitlines()]
-        # Without the first evaluation's imports, which the server's forks pay once more each.
-        server.run(train(self.recipe, folder / "undisturbed-2"))
 
     def try_one(self, kind: str, place: float, **how: Any) -> None:
         if any((trial["kind"], trial["place"]) == (kind, place) for trial in self.trials):
@@ -50,11 +47,11 @@ class Campaign:
         run = self.folder / "run"
         shutil.rmtree(run, ignore_errors=True)
         arguments = train(self.recipe, run)
-        killed = self.server.run(arguments, **how)
+        killed = run_cli(arguments, **how)
         found = trouble(run)
         codes = [killed.code]
         while codes[-1] != 0 and len(codes) <= RESTARTS:
-            codes.append(self.server.run(arguments).code)
+            codes.append(run_cli(arguments).code)
         is_equal = codes[-1] == 0 and sha256(run) == self.expected
         leftovers = [path.name for path in (run / "checkpoints").glob(".*")] if codes[-1] == 0 else []
         self.trials.append(
@@ -98,8 +95,10 @@ def main() -> None:
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
     own = path.with_suffix(f".{number}.json") if of > 1 else path
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, Server(Path(folder), arguments.core) as server:
-        campaign = Campaign(own, server, Path(folder))
+    if arguments.core is not None:
+        os.sched_setaffinity(0, {arguments.core})  # of all its children, too
+    with tempfile.TemporaryDirectory() as folder:
+        campaign = Campaign(own, Path(folder))
         run = str(Path(folder) / "run")
         places = random.Random(0)
         trials = [("random instant", round(places.uniform(0, campaign.seconds), 4)) for _ in range(arguments.random)]

@@ -2,7 +2,7 @@
 
     python benchmarks/stops.py [--trials 100] [--with-two 20]
 
-One process is told at an instant that is uniform over the time of a run, from its first line of Python to its last; of
+One process is told at an instant that is uniform over the time of a run, from where its handlers are there; of
 two processes (torchrun, gloo) one is told. The same command is then given until it ends.
 """
 
@@ -26,34 +26,33 @@ import psutil
 from sides import ROOT, heading, machine
 
 sys.path.insert(0, str(ROOT / "tests"))
-from faulty import Server, make_recipe, sha256, train, trouble
+from faulty import make_recipe, run_cli, sha256, train, trouble
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
 LIMIT = 120.0  # seconds until a run counts as hung
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fasttune"]
 
 
-def one_process(server: Server, folder: Path, trials: int) -> list[dict[str, Any]]:
+def one_process(folder: Path, trials: int) -> list[dict[str, Any]]:
     recipe, places, found = make_recipe(folder), random.Random(1), []
-    undisturbed = server.run(train(recipe, folder / "undisturbed"))
-    seconds = min(undisturbed.seconds, server.run(train(recipe, folder / "again")).seconds)
+    undisturbed = run_cli(train(recipe, folder / "undisturbed"))
+    seconds = min(undisturbed.seconds, run_cli(train(recipe, folder / "again")).seconds)
     expected = sha256(folder / "undisturbed")
     for _ in range(trials):
         number, after = places.choice(list(CODES)), places.uniform(0.0, seconds)
         run = folder / "run"
         shutil.rmtree(run, ignore_errors=True)
-        ended = server.run(train(recipe, run), signal=number, after=after, limit=LIMIT)
+        ended = run_cli(train(recipe, run), signal=number, after=after, limit=LIMIT)
         problems = trouble(run)
         said = "resume with: " in ended.output and "Traceback" not in ended.output
-        again = server.run(train(recipe, run), limit=LIMIT)
+        again = run_cli(train(recipe, run), limit=LIMIT)
         found.append(
             {
                 "processes": 1,
                 "signal": number.name,
                 "after": round(after, 3),
                 "code": ended.code,
-                # Killed by the signal itself where the interpreter had not come to fasttune yet.
-                "right": (ended.code in (CODES[number], 0) and (said or ended.code == 0)) or ended.code == -number,
+                "right": ended.code == 0 or (ended.code == CODES[number] and said),
                 "seconds_to_stop": round(ended.seconds - after, 3),
                 "trouble": problems,
                 "same_end": again.code == 0 and sha256(run) == expected,
@@ -157,8 +156,7 @@ def main() -> None:
     parser.add_argument("--with-two", type=int, default=20)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        with Server(Path(folder)) as server:
-            found = one_process(server, Path(folder) / "one", arguments.trials)
+        found = one_process(Path(folder) / "one", arguments.trials)
         found += two_processes(Path(folder) / "two", arguments.with_two)
     path = ROOT / "benchmarks" / "results" / f"{date.today()}-stops"
     path.with_suffix(".json").write_text(json.dumps(found, indent=1))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
+
+# One thread for each process, before torch is loaded: tests run side by side (pytest -n), tiny products gain nothing
+# from a second thread, and runs whose bytes are compared must add up in the same order.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis
 import pytest
@@ -39,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if item.get_closest_marker("real_data") and not data.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"no real data at {data} (set FASTTUNE_REAL_DATA)"))
+
+
+def pytest_collection_finish() -> None:
+    """A run ends with a collection of garbage; what the libraries hold takes most of its time, and is none."""
+    gc.collect()
+    gc.freeze()
 
 
 def real_data_folder() -> Path:

@@ -1,28 +1,27 @@
 """A harness for faults: runs of the command line that are killed, signalled, or whose disk fails at a chosen call.
 
-    with Server(folder) as server:
-        server.run(["train", ...], fault=Fault(under, at=17))     # killed before the 17th change of a file there
-        server.run(["train", ...], fault=Fault(under, at=1, error=errno.ENOSPC, times=30))
-        server.run(["train", ...], signal=signal.SIGTERM, after=0.8)
+    run_cli(["train", ...], Fault(folder, at=17))      killed before the 17th change of a file there
+    run_cli(["train", ...], Fault(folder, at=17, error=-SIGTERM))      sent that signal there, and it goes on
+    run_cli(["train", ...], Fault(folder, at=1, error=errno.ENOSPC, times=30))
+    run_cli(["train", ...], signal=SIGTERM, after=0.8)      seconds after its handlers are there
 
-Each run is a fork of a process that has loaded its libraries, and takes about a second with a tiny model. It takes
-Linux and gcc.
+Each run is a fork (see forks.py), and takes about a second with a tiny model. Faults take Linux and gcc.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import signal
+import re
+import signal as signals
 import subprocess
-import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import forks
 import yaml
 from tiny import make_rows, save_tiny_model, write_csv
 
@@ -33,9 +32,6 @@ from fasttune.engine.events import Event, StepDone
 from fasttune.errors import CheckpointError
 from fasttune.run_folder import RunFolder, read_json
 
-SOURCE = Path(__file__).parent / "faults"
-CAN_RUN = sys.platform == "linux" and shutil.which("gcc") is not None
-
 
 @dataclass(frozen=True)
 class Fault:
@@ -43,7 +39,7 @@ class Fault:
 
     folder: str
     at: int = 0  # the number of the call, from 1
-    error: int = 0  # an errno; 0: killed
+    error: int = 0  # an errno; 0: killed; -N: signal N is sent, and the call goes on
     times: int = 1  # so many calls fail; 0: all from there
     bytes: int = -1  # so many can be written before the disk is full
     calls: str = ""  # only these, blanks between
@@ -56,54 +52,41 @@ class Ended:
     """`code` as subprocess has it (negative: killed by that signal), None where the run hung until its limit."""
 
     code: int | None
-    output: str
+    output: str  # stdout, then stderr
     seconds: float
 
 
-def built_shim(folder: Path) -> Path:
-    target = folder / "shim.so"
-    command = ["gcc", "-shared", "-fPIC", "-O2", "-o", str(target), str(SOURCE / "shim.c"), "-ldl"]
-    subprocess.run(command, check=True)
-    return target
+def run_cli(
+    arguments: Sequence[str],
+    fault: Fault | None = None,
+    *,
+    signal: int | None = None,
+    after: float = 0.0,
+    limit: float = forks.LIMIT,
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
+    begin = time.monotonic()
+    with forks.start(arguments, fault=asdict(fault) if fault else None, environment=environment) as fork:
+        if signal is not None:
+            if signal != signals.SIGKILL:
+                forks.wait_for(lambda: catches_signals(fork.pid), fork)
+            time.sleep(after)
+            fork.send_signal(signal)
+        try:
+            code: int | None = fork.wait(limit)
+        except subprocess.TimeoutExpired:
+            code = None
+    seconds = time.monotonic() - begin
+    return Ended(code, fork.stdout.read_text(errors="replace") + fork.stderr.read_text(errors="replace"), seconds)
 
 
-class Server:
-    def __init__(self, folder: Path, core: int | None = None):
-        """`core`: the only one that its runs use."""
-        environment = {**os.environ, "LD_PRELOAD": str(built_shim(folder)), "OMP_NUM_THREADS": "1"}
-        self.errors = (folder / "server.log").open("w")
-        command = [sys.executable, str(SOURCE / "server.py")]
-        if core is not None:
-            command = ["taskset", "-c", str(core), *command]
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
-        )
-        assert self._answer() == "ready"
-
-    def run(self, arguments: list[str], fault: Fault | None = None, **how: Any) -> Ended:
-        """`how`: signal and after (seconds, from the moment when the file `when` is there), limit, environment."""
-        assert self.process.stdin is not None
-        job = {"arguments": arguments, "fault": asdict(fault) if fault else None, **how}
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        return Ended(**self._answer())
-
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the server ended; see {self.errors.name}")
-        return json.loads(line)
-
-    def close(self) -> None:
-        self.process.communicate(timeout=60)
-        self.errors.close()
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def catches_signals(pid: int) -> bool:
+    """Whether fasttune's handlers are there; SIGHUP's is the last to come."""
+    try:
+        mask = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return mask is not None and bool(int(mask[1], 16) >> (signals.SIGHUP - 1) & 1)
 
 
 def make_recipe(folder: Path, num_steps: int = 12, **training: Any) -> Path:
@@ -148,7 +131,7 @@ def stop_at(step: int, here: bool = True) -> Callable[[Event], None]:
 
     def observer(event: Event) -> None:
         if here and isinstance(event, StepDone) and event.step == step:
-            signal.raise_signal(signal.SIGTERM)
+            signals.raise_signal(signals.SIGTERM)
 
     return observer
 
@@ -172,6 +155,11 @@ def trouble(run: Path) -> list[str]:
     if acknowledged > (newest.step if newest else 0):
         found.append(f"acknowledged, but lost: step {acknowledged}, the newest is {newest and newest.step}")
     return found
+
+
+def last_step(run: Path) -> int:
+    """The newest step in events.jsonl; 0 where there is none."""
+    return max((event["step"] for event in events(run)), default=0)
 
 
 def is_saved(event: dict[str, Any]) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 from faulty import events
@@ -34,12 +34,9 @@ WITHOUT_GRADIENT = ("key.bias", "qa_outputs.bias")
 CLOCKS = ("runtime", "per_second", "mfu", "memory")
 
 
-def launch(num_processes: int, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """torchrun of a script or module, to its end."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(num_processes), *map(str, words)]
-    own = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=LIMIT)
+def launch(num_processes: int, script: Path, *words: object, **environment: str) -> forks.Ranks:
+    """Ranks that run a script to their end; as torchrun does it."""
+    return forks.run_ranks(num_processes, words, script=script, environment=environment, timeout=LIMIT)
 
 
 def trained(
@@ -56,12 +53,6 @@ def configured(folder: Path, config: str) -> dict[str, str]:
     place.parent.mkdir(parents=True)
     place.write_text(config)
     return {"HF_HOME": str(folder / "hf")}
-
-
-def free_port() -> int:
-    with socket.socket() as anybody:
-        anybody.bind(("127.0.0.1", 0))
-        return int(anybody.getsockname()[1])
 
 
 def steps(run: Path) -> list[dict[str, Any]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 import transformers
 from tiny import make_rows, save_tiny_model, tiny_tokenizer, write_csv, write_jsonl
@@ -20,17 +20,6 @@ from fasttune import cli
 SETTINGS = ["model=tiny", "training.max_steps=4", "training.precision=fp32", "training.device=cpu"]
 CONTROL = "\x1b[31m\x07\x85"
 CHINESE = [("菜很好吃", "正面"), ("房间又小又脏", "负面"), ("服务员很热情", "正面"), ("再也不会来了", "负面")]
-
-
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "fasttune", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "HF_TOKEN": "hf_" + "s3cr3t" * 6},
-    )
 
 
 def model_with(folder: Path, **changes: object) -> Path:
@@ -73,7 +62,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(place: Path) -> subprocess.CompletedProcess:
-    return command("train", "reviews.csv", *SETTINGS, "--output", "run", cwd=place)
+    token = {"HF_TOKEN": "hf_" + "s3cr3t" * 6}
+    return forks.run(["train", "reviews.csv", *SETTINGS, "--output", "run"], cwd=place, environment=token)
 
 
 @pytest.fixture
@@ -488,6 +478,7 @@ def test_a_bug_of_ours_shows_its_traceback_and_asks_for_a_report(
 
 
 def test_the_module_passes_the_exit_code_on(place: Path) -> None:
-    done = command("train", "review.csv", cwd=place)
+    command = [sys.executable, "-m", "fasttune", "train", "review.csv"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.startswith("error: E101 review.csv: found no such file")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
+import forks
 import numpy as np
 import pytest
+import transformers
+
+from fasttune.starter.model import embedded_model_path
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -60,10 +61,11 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 import torch
 import custom_head, custom_loop, plain_ddp
+custom_loop.embedded_model_path = custom_head.embedded_model_path = lambda: sys.argv[3]
 how = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-arguments = custom_loop.parse(["--rows", "64", "--epochs", "2"])
+arguments = custom_loop.parse(["--rows", "64", "--epochs", "2", "--learning-rate", "3e-3"])
 found = {}
-if torch.distributed.is_torchelastic_launched() and sys.argv[2] == "1":  # Accelerate makes no group of one
+if sys.argv[2] == "1":  # Accelerate makes no group of one
     torch.distributed.init_process_group("gloo")
 for name, train in (("loop", custom_loop.train_with_accelerate), ("head", custom_head.train), ("ddp", plain_ddp.train)):
     losses, scores = train(arguments, **how)
@@ -74,25 +76,37 @@ torch.distributed.destroy_process_group()
 """
 
 
-def trained(folder: Path, num_processes: int) -> dict[str, list]:
+@pytest.fixture
+def small_model(tmp_path: Path) -> Path:
+    """The embedded model's tokenizer with random weights of width 32."""
+    embedded, small = embedded_model_path(), tmp_path / "small"
+    transformers.AutoTokenizer.from_pretrained(embedded).save_pretrained(small)
+    config = transformers.AutoConfig.from_pretrained(embedded)
+    config.update({"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64})
+    transformers.set_seed(0)
+    transformers.BertModel(config).save_pretrained(small)
+    return small
+
+
+def trained(folder: Path, num_processes: int, model: Path) -> dict[str, list]:
     """Losses and scores of the examples that train in several processes, Accelerate making their group."""
     script = folder / "train.py"
     script.write_text(TRAIN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
-    command += [str(script), str(EXAMPLES), str(num_processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = forks.run_ranks(num_processes, [EXAMPLES, num_processes, model], script=script)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
 
 
-@pytest.mark.slow
-def test_own_loops_are_the_same_on_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_loops_are_the_same_on_two_processes(
+    tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     example = load("custom_loop")
-    losses, scores = example.train_with_torch(example.parse(["--rows", "64", "--epochs", "2"]), **WITHOUT_DROPOUT)
+    monkeypatch.setattr(example, "embedded_model_path", lambda: small_model)
+    arguments = example.parse(["--rows", "64", "--epochs", "2", "--learning-rate", "3e-3"])
+    losses, scores = example.train_with_torch(arguments, **WITHOUT_DROPOUT)
     assert len(losses) == 8
-    one, two = trained(tmp_path, 1), trained(tmp_path, 2)
+    one, two = (trained(tmp_path, number, small_model) for number in (1, 2))
     np.testing.assert_allclose(one["loop"][0], losses, atol=1e-5)
     assert one["loop"][1] == scores
     for name in ("loop", "head", "ddp"):

@@ -30,9 +30,38 @@ def store() -> Any:
     del system.pseudo_dirs[1:]
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mirror")
+
+
+@pytest.fixture(scope="module")
+def recipe(place: Path) -> Path:
+    return make_recipe(place)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Path, recipe: Path) -> Path:
+    """A whole run without a mirror."""
+    return fasttune.fit(recipe, output=place / "undisturbed", progress=False).folder
+
+
+@pytest.fixture(scope="module")
+def stopped_once(place: Path, recipe: Path) -> tuple[Path, dict[str, bytes]]:
+    """A run that was stopped at step 7, and what the store had then."""
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    assert not fit(recipe, place / "stopped", observers=[stop_at(7)]).is_complete
+    return place / "stopped", {name: system.cat_file(name) for name in system.find("/bucket")}
+
+
 @pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    return make_recipe(tmp_path)
+def run(stopped_once: tuple[Path, dict[str, bytes]], tmp_path: Path, store: Any) -> Path:
+    """A copy of the stopped run, with the store as it was."""
+    folder, contents = stopped_once
+    for name, content in contents.items():
+        store.pipe_file(name, content)
+    return Path(shutil.copytree(folder, tmp_path / "run"))
 
 
 def stored(store: Any) -> set[str]:
@@ -52,14 +81,16 @@ def fit(recipe: Path, run: Path, **how: Any) -> fasttune.Run:
     return fasttune.fit(recipe, output=run, progress=False, overrides=[f"output.mirror={PLACE}"], **how)
 
 
-def stopped(recipe: Path, run: Path) -> None:
-    assert not fit(recipe, run, observers=[stop_at(7)]).is_complete
+def starts_of(recipe: Path, run: Path) -> list[int]:
+    """The step from which a resume goes on."""
+    seen: list[int] = []
+    fit(recipe, run, resume=True, observers=[lambda event: seen.append(event.step) if event.name == "start" else None])
+    return seen
 
 
-def test_a_run_that_lost_its_machine_ends_as_if_nothing_had_been(recipe: Path, tmp_path: Path, store: Any) -> None:
-    undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
-    fasttune.fit(recipe, output=undisturbed, progress=False)
-    stopped(recipe, run)
+def test_a_run_that_lost_its_machine_ends_as_if_nothing_had_been(
+    recipe: Path, run: Path, undisturbed: Path, store: Any
+) -> None:
     assert whole_steps(store) == set(all_steps(RunFolder(run).checkpoints))
     shutil.rmtree(run)
     assert fit(recipe, run, resume=True).is_complete
@@ -75,34 +106,24 @@ def test_a_finished_run_comes_back_whole(recipe: Path, tmp_path: Path, store: An
     assert fasttune.predict(again.folder, ["good food"])[0]["label"]
 
 
-def test_a_damaged_copy_is_passed_over(recipe: Path, tmp_path: Path, store: Any) -> None:
-    run = tmp_path / "run"
-    stopped(recipe, run)
+def test_a_damaged_copy_is_passed_over(recipe: Path, run: Path, store: Any) -> None:
     newest, older = sorted(whole_steps(store))[-1], sorted(whole_steps(store))[-2]
     name = f"{ROOT}checkpoints/checkpoint-{newest}/model.safetensors"
     content = bytearray(store.cat_file(name))
     content[-1] ^= 1
     store.pipe_file(name, bytes(content))
     shutil.rmtree(run)
-    seen: list[int] = []
-    fit(recipe, run, resume=True, observers=[lambda event: seen.append(event.step) if event.name == "start" else None])
-    assert seen == [older]
+    assert starts_of(recipe, run) == [older]
 
 
-def test_a_copy_without_its_manifest_is_none(recipe: Path, tmp_path: Path, store: Any) -> None:
-    run = tmp_path / "run"
-    stopped(recipe, run)
+def test_a_copy_without_its_manifest_is_none(recipe: Path, run: Path, store: Any) -> None:
     steps = sorted(whole_steps(store))
     store.rm_file(f"{ROOT}checkpoints/checkpoint-{steps[-1]}/manifest.json")
     shutil.rmtree(run)
-    seen: list[int] = []
-    fit(recipe, run, resume=True, observers=[lambda event: seen.append(event.step) if event.name == "start" else None])
-    assert seen == [steps[-2]]
+    assert starts_of(recipe, run) == [steps[-2]]
 
 
-def test_copies_of_which_none_is_whole_are_an_error(recipe: Path, tmp_path: Path, store: Any) -> None:
-    run = tmp_path / "run"
-    stopped(recipe, run)
+def test_copies_of_which_none_is_whole_are_an_error(recipe: Path, run: Path, store: Any) -> None:
     for name in store.find(ROOT):
         if name.endswith("model.safetensors") and "checkpoints" in name:
             store.pipe_file(name, b"cut")
@@ -131,31 +152,24 @@ def test_the_best_checkpoint_comes_back_with_the_newest(recipe: Path, tmp_path: 
     assert held == [{best["step"], 11}]
 
 
-def test_a_machine_that_comes_back_late_catches_up(recipe: Path, tmp_path: Path, store: Any) -> None:
-    undisturbed, here, there = tmp_path / "undisturbed", tmp_path / "here", tmp_path / "there"
-    fasttune.fit(recipe, output=undisturbed, progress=False)
-    stopped(recipe, here)
-    shutil.copytree(here, there)
+def test_a_machine_that_comes_back_late_catches_up(
+    recipe: Path, run: Path, undisturbed: Path, tmp_path: Path, store: Any
+) -> None:
+    there = tmp_path / "there"
+    shutil.copytree(run, there)
     fit(recipe, there, resume=True, observers=[stop_at(10)])
-    before = stored(store)
-    seen: list[int] = []
-    fit(recipe, here, resume=True, observers=[lambda event: seen.append(event.step) if event.name == "start" else None])
-    assert seen == [10] and whole_steps(store) and before
-    assert list(differences(here, undisturbed)) == []
+    assert starts_of(recipe, run) == [10] and whole_steps(store)
+    assert list(differences(run, undisturbed)) == []
 
 
-def test_a_fetch_that_was_cut_begins_again(recipe: Path, tmp_path: Path, store: Any) -> None:
-    run = tmp_path / "run"
-    stopped(recipe, run)
+def test_a_fetch_that_was_cut_begins_again(recipe: Path, run: Path, store: Any) -> None:
     steps = whole_steps(store)
     shutil.rmtree(run)
     for step in steps:  # what a kill leaves: folders that are not whole, and no recipe
         place = RunFolder(run).checkpoints / f"checkpoint-{step}"
         place.mkdir(parents=True)
         (place / "model.safetensors").write_bytes(b"half")
-    seen: list[int] = []
-    fit(recipe, run, resume=True, observers=[lambda event: seen.append(event.step) if event.name == "start" else None])
-    assert seen == [max(steps)]
+    assert starts_of(recipe, run) == [max(steps)]
 
 
 def test_what_is_not_a_run_is_left_alone(recipe: Path, tmp_path: Path, store: Any) -> None:
@@ -165,9 +179,7 @@ def test_what_is_not_a_run_is_left_alone(recipe: Path, tmp_path: Path, store: An
     assert stored(store) == {"checkpoints/checkpoint-5/model.bin"}
 
 
-def test_a_fetch_writes_over_nothing(recipe: Path, tmp_path: Path, store: Any) -> None:
-    run = tmp_path / "run"
-    stopped(recipe, run)
+def test_a_fetch_writes_over_nothing(recipe: Path, run: Path, store: Any) -> None:
     shutil.rmtree(run)
     run.mkdir()
     (run / "notes.txt").write_text("mine")

@@ -6,23 +6,22 @@ import json
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from faulty import Fault, run_cli
+from forks import CAN_INJECT_FAULTS
 from tiny import make_rows, save_tiny_model, write_csv
 
 import fasttune
 from fasttune import cli
 from fasttune.engine.events import Evaluated, Event, StepDone
 
-NUM_STEPS = 160
-KILL_AT = 45  # between checkpoint-40 and checkpoint-60
-SECONDS_TO_WAIT = 120
+NUM_STEPS = 24
+KILL_AT = 10  # between checkpoint-8 and checkpoint-12
+NUM_LINES = 20  # of events.jsonl at that point of a run that is killed or signalled, about step 15
+needs_shim = pytest.mark.skipif(not CAN_INJECT_FAULTS, reason="needs Linux and gcc")
 
 
 def lines(folder: Path) -> list[dict]:
@@ -45,7 +44,8 @@ def weights(folder: Path) -> bytes:
 
 
 def checkpoints(folder: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("checkpoint-")) for path in (folder / "checkpoints").iterdir())
+    """Without those that a kill left half written, whose names begin with a dot."""
+    return sorted(int(path.name.removeprefix("checkpoint-")) for path in folder.glob("checkpoints/checkpoint-*"))
 
 
 def interrupt_at(step: int, kind: type[Event] = StepDone):
@@ -67,8 +67,8 @@ def place(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": str(tiny_model),
         "data": {"train": str(write_csv(folder / "reviews.csv", make_rows(80))), "validation_fraction": 0.25},
         "training": {"max_steps": NUM_STEPS, "learning_rate": 1e-3, "precision": "fp32", "device": "cpu"},
-        "evaluation": {"eval_strategy": "steps", "eval_steps": 50},
-        "output": {"save_strategy": "steps", "save_steps": 20},
+        "evaluation": {"eval_strategy": "steps", "eval_steps": 8},
+        "output": {"save_strategy": "steps", "save_steps": 4},
         "tracking": {"report_to": "none"},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
@@ -84,10 +84,10 @@ def undisturbed(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def interrupted(place: Path) -> Path:
-    """A run that was stopped at step 45; tests work on copies."""
+    """A run that was stopped at step 10; tests work on copies."""
     folder = place / "interrupted"
     run = fasttune.fit(place / "recipe.yaml", output=folder, progress=False, observers=[interrupt_at(KILL_AT)])
-    assert (run.is_complete, checkpoints(folder)) == (False, [40, KILL_AT])
+    assert (run.is_complete, checkpoints(folder)) == (False, [8, KILL_AT])
     return folder
 
 
@@ -96,37 +96,16 @@ def copy(interrupted: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(interrupted, tmp_path / "copy"))
 
 
-def tell_a_training_process(arguments: list[str], number: signal.Signals, folder: Path) -> tuple[int, str]:
-    """Start the command, send the signal in the middle of training; exit code and stderr."""
-    command = [sys.executable, "-m", "fasttune", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for _ in waiting(process):
-            events = folder / "events.jsonl"
-            if events.exists() and events.read_text().count('"event": "step"') >= KILL_AT:
-                break
-        process.send_signal(number)
-        _, stderr = process.communicate(timeout=SECONDS_TO_WAIT)
-    return process.returncode, stderr
-
-
-def waiting(process: subprocess.Popen) -> Iterator[None]:
-    until = time.monotonic() + SECONDS_TO_WAIT
-    while process.poll() is None and time.monotonic() < until:
-        yield
-        time.sleep(0.002)
-    raise AssertionError("the run ended or hung before the signal could be sent")
-
-
 # --- cut short from outside -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@needs_shim
 def test_a_killed_run_goes_on_to_the_same_bytes(place: Path, undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = ["train", str(place / "recipe.yaml"), "--output", str(folder)]
-    code, _ = tell_a_training_process(arguments, signal.SIGKILL, folder)
-    assert code == -signal.SIGKILL
-    assert not (folder / "model.safetensors").exists() and max(checkpoints(folder)) >= 40
+    ended = run_cli(arguments, Fault(str(folder / "events.jsonl"), at=NUM_LINES, calls="write"))
+    assert ended.code == -signal.SIGKILL
+    assert not (folder / "model.safetensors").exists() and max(checkpoints(folder)) >= 4
     assert cli.run([*arguments, "--resume"]) == 0
     assert weights(folder) == weights(undisturbed)
     steps = [event["step"] for event in lines(folder) if event["event"] == "step"]
@@ -134,20 +113,20 @@ def test_a_killed_run_goes_on_to_the_same_bytes(place: Path, undisturbed: Path, 
     assert learned(folder) == learned(undisturbed)
 
 
-@pytest.mark.slow
+@needs_shim
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_a_signal_saves_and_says_how_to_go_on(
     place: Path, undisturbed: Path, tmp_path: Path, number: signal.Signals, expected: int
 ) -> None:
     folder = tmp_path / "a run"  # the line to type must be quoted
     arguments = ["train", str(place / "recipe.yaml"), "training.logging_steps=7", "--output", str(folder)]
-    code, stderr = tell_a_training_process(arguments, number, folder)
-    assert code == expected
+    ended = run_cli(arguments, Fault(str(folder / "events.jsonl"), at=NUM_LINES, error=-number, calls="write"))
+    assert ended.code == expected
     last = max(event["step"] for event in lines(folder))
     assert KILL_AT <= last < NUM_STEPS and last in checkpoints(folder)
-    line = stderr.splitlines()[-1]
+    line = ended.output.splitlines()[-1]
     assert line.startswith(f"stopped by {number.name}. resume with: fasttune train ")
-    assert "Traceback" not in stderr
+    assert "Traceback" not in ended.output
     name, *command = shlex.split(line.partition("resume with: ")[2])
     assert name == "fasttune" and cli.run(command) == 0
     assert weights(folder) == weights(undisturbed)
@@ -280,10 +259,10 @@ def test_another_kernel_is_said(place: Path, copy: Path, capsys: pytest.CaptureF
 def test_how_often_is_logged_may_change(
     place: Path, undisturbed: Path, copy: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    change = "training.logging_steps=80"
+    change = "training.logging_steps=12"
     assert cli.run(["train", str(place / "recipe.yaml"), change, "--output", str(copy), "--resume"]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert [line.split(" ")[1] for line in said if line.startswith("step ")] == ["80/160", "160/160"]
+    assert [line.split(" ")[1] for line in said if line.startswith("step ")] == ["12/24", "24/24"]
     assert f"going on from {copy}/checkpoints/checkpoint-{KILL_AT}" in said
     assert weights(copy) == weights(undisturbed)
 
@@ -302,7 +281,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_end_is_the_same(
     said = capsys.readouterr().err.splitlines()
     reason = "optimizer.safetensors was changed or damaged (its sha256 differs)"
     assert f"checkpoint-{KILL_AT} is not used: {reason}" in said
-    assert f"going on from {copy}/checkpoints/checkpoint-40" in said
+    assert f"going on from {copy}/checkpoints/checkpoint-8" in said
     assert weights(copy) == weights(undisturbed)
     assert learned(copy) == learned(undisturbed)
 

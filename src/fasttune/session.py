@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 
 from fasttune import signals
@@ -387,11 +388,10 @@ class Session:
 
     def close(self) -> None:
         """Free the device's memory."""
-        self.setup.accelerator.free_memory()
         del self.setup
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self.__dict__.pop("trained", None)
+        gc.collect()  # the model and its hooks refer to each other
+        clear_device_cache()
 
 
 def saved_state(checkpoint: Checkpoint) -> TrainState:

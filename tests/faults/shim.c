@@ -20,7 +20,7 @@ static int error, log_fd = -1;
 static volatile long count;
 
 /* under: the folder. only: names of calls, blanks between, or empty for all. at: the number of the call, from 1; 0: none.
-   error: an errno, or 0 to be killed. times: how many calls fail, 0 for all from there. bytes: how many may be written
+   error: an errno; 0 to be killed; -N to be sent signal N, once, and go on. times: how many calls fail, 0 for all from there. bytes: how many may be written
    before the disk is full, -1 for any number. until: once this file is there nothing fails. log: where calls are told. */
 void fault_arm(const char *folder, const char *calls, long first, int number, long how_many, long bytes,
                const char *switch_off, const char *log) {
@@ -58,6 +58,7 @@ static int fails(const char *call, int fd, const char *name) {
     if (log_fd >= 0) dprintf(log_fd, "%ld %s %s\n", now, call, path + strlen(under));
     if (!at || now < at) return 0;
     if (!error) { kill(getpid(), SIGKILL); for (;;) pause(); }
+    if (error < 0) { if (now == at) kill(getpid(), -error); errno = saved; return 0; }
     if (times && now >= at + times) return 0;
     if (until[0] && !access(until, F_OK)) { errno = saved; return 0; }
     return error;

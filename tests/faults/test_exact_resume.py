@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 from exact import NUM_STEPS, TASKS, make_recipes, try_all_stops
 
 TWO_RANKS = """
-import json, os, sys
+import json, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 import torch
 from exact import NUM_STEPS, make_recipes, try_all_stops
 from fasttune import distributed
 distributed.meet({})
 distributed.join("cpu")
-folder = Path(sys.argv[2])
+folder = Path(sys.argv[1])
 recipe = make_recipes(folder)["text-classification"]
 found = try_all_stops(recipe, folder, "fp32", 2, range(2, NUM_STEPS, 3), here=not distributed.is_main())
 if distributed.is_main():
@@ -29,7 +26,6 @@ torch.distributed.destroy_process_group()
 
 
 # benchmarks/resumes.py stops at every step, with 1, 2 and 4 micro-batches, and with two processes
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "precision", "num_microbatches"), list(zip(TASKS, ("bf16", "fp32", "fp32"), (1, 2, 4), strict=True))
 )
@@ -39,15 +35,9 @@ def test_every_task(task: str, precision: str, num_microbatches: int, tmp_path: 
     assert found == {2: [], 5: []}
 
 
-@pytest.mark.slow
 def test_two_processes_of_which_one_is_told(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = tmp_path / "two.py"
     script.write_text(TWO_RANKS)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(script), str(Path(__file__).parents[1]), str(tmp_path / "place")],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = forks.run_ranks(2, [tmp_path / "place"], script=script)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "place" / "found.json").read_text() == '{"2": [], "5": []}'

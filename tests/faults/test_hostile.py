@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 from hostile import CANARY, CASES
 
-# Runs in a process of its own: a hook of the interpreter stays for good.
+# Runs in a process of its own, offline as all forks are: a hook of the interpreter stays for good.
 GUARDED = """
 import io, json, os, sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 from hostile import CASES
 from fasttune import api, cli
 from fasttune.native import find
 find()  # asks for the compiler
-folder, current, alarms = Path(sys.argv[2]), Path("/nowhere"), []
+folder, current, alarms = Path(sys.argv[1]), Path("/nowhere"), []
 RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "pty.spawn", "pickle.find_class")
 def hook(event, arguments):
     text = repr(arguments)[:300]
@@ -52,11 +49,9 @@ for name, (place, arguments) in made.items():
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("hostile")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", GUARDED, str(Path(__file__).parents[1]), str(folder)],
-        env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    script = folder / "guarded.py"
+    script.write_text(GUARDED)
+    done = forks.run([folder], script=script, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, json.loads((folder / "results.json").read_text())
 
@@ -86,7 +81,6 @@ IGNORED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_runs_and_the_refusal_is_clear(results: tuple[Path, dict], name: str) -> None:
     folder, found = results

@@ -6,16 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import forks
 import psutil
 import pytest
-from faulty import events, make_recipe
+from faulty import events, last_step, make_recipe
 
 from fasttune import cli
 
-pytestmark = pytest.mark.slow
+NUM_STEPS, KILL_AT = 40, 10
 
 
 def started(recipe: Path, run: Path, *more: str) -> subprocess.Popen[str]:
@@ -25,40 +25,38 @@ def started(recipe: Path, run: Path, *more: str) -> subprocess.Popen[str]:
 
 def child_of(process: subprocess.Popen[str], run: Path, step: int) -> psutil.Process:
     """The process that trains, once it has come so far."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        children = psutil.Process(process.pid).children()
-        if children and max((event["step"] for event in events(run)), default=0) >= step:
-            return children[0]
-        time.sleep(0.005)
-    raise AssertionError("it never came so far")
+    forks.wait_for(lambda: last_step(run) >= step, process)
+    return psutil.Process(process.pid).children()[0]
 
 
 @pytest.fixture(scope="module")
 def long_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_recipe(tmp_path_factory.mktemp("long"), num_steps=160)
+    return make_recipe(tmp_path_factory.mktemp("long"), num_steps=NUM_STEPS)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_by_itself(long_recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with started(long_recipe, run) as process:
-        child_of(process, run, 20).kill()
+        child_of(process, run, KILL_AT).kill()
         _, said = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "ended from outside (exit code -9): restart 1 of 2" in said and "going on from" in said
     steps = [event["step"] for event in events(run) if event["event"] == "step"]
-    assert steps == list(range(1, 161))
+    assert steps == list(range(1, NUM_STEPS + 1))
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_command_itself_ends_it(long_recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with started(long_recipe, run) as process:
-        child_of(process, run, 20)
+        child_of(process, run, KILL_AT)
         os.kill(process.pid, signal.SIGTERM)
         _, said = process.communicate(timeout=120)
     assert process.returncode == 143 and "restart" not in said.replace("--restarts", "")
 
 
+@pytest.mark.slow
 def test_an_error_is_not_tried_again(long_recipe: Path, tmp_path: Path) -> None:
     with started(long_recipe, tmp_path / "run", "data.train=nowhere.csv") as process:
         _, said = process.communicate(timeout=120)

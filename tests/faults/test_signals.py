@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import forks
 import pytest
-from faulty import Ended, Server, events, make_recipe, sha256, train, trouble
+from faulty import Ended, Fault, events, last_step, make_recipe, run_cli, sha256, train, trouble
 
 import fasttune
 from fasttune import signals
 from fasttune.engine.events import Event, StepDone
 
-pytestmark = pytest.mark.slow
+needs_shim = pytest.mark.skipif(not forks.CAN_INJECT_FAULTS, reason="needs Linux and gcc")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
 
 
-# benchmarks/signals.py has a hundred random instants, and two processes of which one is told
-@pytest.mark.parametrize(
-    ("number", "after"),
-    [(signal.SIGTERM, 0.02), (signal.SIGINT, 0.3), (signal.SIGUSR1, 0.5), (signal.SIGTERM, 0.7), (signal.SIGINT, 0.9)],
-)
-def test_a_signal_at_any_time(
-    place: Path, server: Server, recipe: Path, expected: str, number: signal.Signals, after: float
-) -> None:
-    run = place / "signalled"
-    shutil.rmtree(run, ignore_errors=True)
-    ended = server.run(train(recipe, run), signal=number, after=after)
-    if ended.code != 0:  # it was over before the signal came
-        assert ended.code == CODES[number] and "Traceback" not in ended.output
-        assert f"stopped by {number.name}. resume with: fasttune train {recipe} --output {run} --resume" in ended.output
+def check_stopped(ended: Ended, number: signal.Signals, recipe: Path, run: Path, expected: str) -> None:
+    """Stopped by the signal, not by a fault or the end of the run, and resumed to the same bytes."""
+    assert ended.code == CODES[number] and "Traceback" not in ended.output, ended.output
+    assert f"stopped by {number.name}. resume with: fasttune train {recipe} --output {run} --resume" in ended.output
     assert trouble(run) == []
-    assert server.run(train(recipe, run)).code == 0
+    assert run_cli(train(recipe, run)).code == 0
     assert sha256(run) == expected
+
+
+# benchmarks/stops.py has a hundred random instants, and two processes of which one is told
+@needs_shim
+@pytest.mark.parametrize(
+    ("number", "share"),
+    [(signal.SIGTERM, 0.0), (signal.SIGINT, 0.2), (signal.SIGUSR1, 0.5), (signal.SIGTERM, 0.8), (signal.SIGINT, 0.95)],
+)
+def test_a_signal_at_any_change_of_a_file(
+    recipe: Path, expected: str, calls: list[str], tmp_path: Path, number: signal.Signals, share: float
+) -> None:
+    """`share`: of the changes of files in a whole run, from the first one to its results."""
+    run = tmp_path / "run"
+    at = 1 + int(share * len(calls))
+    ended = run_cli(train(recipe, run), Fault(str(run), at=at, error=-number))
+    check_stopped(ended, number, recipe, run, expected)
+
+
+def test_a_signal_before_anything_is_written(recipe: Path, expected: str, tmp_path: Path) -> None:
+    ended = run_cli(train(recipe, tmp_path / "run"), signal=signal.SIGTERM)
+    check_stopped(ended, signal.SIGTERM, recipe, tmp_path / "run", expected)
 
 
 def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_up_for(
@@ -102,28 +112,28 @@ def test_handlers_are_the_caller_s_again(recipe: Path, tmp_path: Path) -> None:
     assert signals.pending() is None
 
 
-def test_a_lost_terminal_stops_nothing(place: Path, server: Server, recipe: Path, expected: str) -> None:
-    run = place / "terminal"
-    ended = server.run(train(recipe, run), signal=signal.SIGHUP, after=0.5)
+@needs_shim
+def test_a_lost_terminal_stops_nothing(recipe: Path, expected: str, calls: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ended = run_cli(train(recipe, run), Fault(str(run), at=len(calls) // 2, error=-signal.SIGHUP))
     assert ended.code == 0 and sha256(run) == expected
 
 
-def closed(arguments: list[str], *streams: str) -> Ended:
-    """The command with pipes whose reading ends are closed at once."""
-    command = [sys.executable, "-m", "fasttune", *arguments]
-    begin = time.monotonic()
-    pipes = {name: os.pipe() for name in streams}
-    for reading, _ in pipes.values():
-        os.close(reading)
-    writing = {name: pipe[1] for name, pipe in pipes.items()}
-    done = subprocess.run(command, timeout=120, **writing)
-    for descriptor in writing.values():
-        os.close(descriptor)
-    return Ended(done.returncode, "", time.monotonic() - begin)
+CLOSED_STREAMS = """
+import os
+for descriptor in (1, 2):  # pipes whose readers are gone
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.dup2(writing, descriptor)
+from fasttune.__main__ import main
+main()
+"""
 
 
 def test_closed_streams_stop_nothing(recipe: Path, expected: str, tmp_path: Path) -> None:
-    assert closed(train(recipe, tmp_path / "run"), "stdout", "stderr").code == 0
+    script = tmp_path / "closed.py"
+    script.write_text(CLOSED_STREAMS)
+    assert forks.run(train(recipe, tmp_path / "run"), script=script).returncode == 0
     assert sha256(tmp_path / "run") == expected
 
 
@@ -132,8 +142,7 @@ def test_a_whole_group_is_told(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path, num_steps=1500)
     command = [sys.executable, "-m", "fasttune", *train(recipe, tmp_path / "run")]
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
-        while not events(tmp_path / "run") or events(tmp_path / "run")[-1]["step"] < 20:
-            time.sleep(0.01)
+        forks.wait_for(lambda: last_step(tmp_path / "run") >= 20, process)
         os.killpg(process.pid, signal.SIGTERM)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 143 and "resume with:" in said and trouble(tmp_path / "run") == []

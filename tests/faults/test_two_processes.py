@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import forks
 import psutil
 import pytest
-from faulty import events, make_recipe, sha256, train, trouble
+from faulty import events, last_step, make_recipe, sha256, train, trouble
 
-pytestmark = pytest.mark.slow
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+NUM_STEPS, KILL_AT = 40, 10
 
 ONE_SLEEPS = """
 import sys, time
-from fasttune.observers import watchdog
-watchdog.LEAST, watchdog.TICK, watchdog.PATIENCE = 15.0, 0.1, 15.0
 import fasttune
-from fasttune import distributed
+from fasttune import distributed, session
+from fasttune.observers import watchdog
+watchdog.LEAST, watchdog.TICK = 1.0, 0.1
 def observer(event):
+    if event.name == "step" and event.step == 4:
+        session.PATIENCE = 1.5
     if event.name == "step" and event.step == 5 and not distributed.is_main():
         time.sleep(600)
 fasttune.fit(sys.argv[1], output=sys.argv[2], progress=False, observers=[observer])
@@ -49,45 +49,39 @@ except fasttune.Error as error:
 """
 
 
-def launched(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [*LAUNCH, *arguments]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, cwd=folder)
-
-
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path: Path) -> None:
-    recipe = make_recipe(tmp_path, num_steps=120)
-    arguments = ["-m", "fasttune", *train(recipe, tmp_path / "run")]
-    with subprocess.Popen([*LAUNCH, *arguments], env=ENVIRONMENT, stderr=subprocess.DEVNULL) as launcher:
-        while max((event["step"] for event in events(tmp_path / "run")), default=0) < 20:
-            assert launcher.poll() is None
-            time.sleep(0.01)
-        psutil.Process(launcher.pid).children()[1].kill()
-        assert launcher.wait(60) != 0
+    recipe = make_recipe(tmp_path, num_steps=NUM_STEPS)
+    ranks = forks.start_ranks(2, train(recipe, tmp_path / "run"))
+    forks.wait_for(lambda: last_step(tmp_path / "run") >= KILL_AT, ranks[0])
+    ranks[1].kill()
+    killed = forks.ended(ranks)
+    assert killed.codes == [5, -9] and "E542" in killed.errors[0]
     assert trouble(tmp_path / "run") == []
-    assert launched(tmp_path, *arguments).returncode == 0
-    whole = ["-m", "fasttune", *train(recipe, tmp_path / "whole")]
-    assert launched(tmp_path, *whole).returncode == 0
+    for name in ("run", "whole"):
+        done = forks.run_ranks(2, train(recipe, tmp_path / name))
+        assert done.returncode == 0, done.stderr[-3000:]
     assert sha256(tmp_path / "run") == sha256(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_torchrun_starts_both_again_and_they_go_on(tmp_path: Path) -> None:
-    recipe = make_recipe(tmp_path, num_steps=120)
-    command = [*LAUNCH, "--max-restarts", "1", "-m", "fasttune", *train(recipe, tmp_path / "run")]
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as launcher:
-        while max((event["step"] for event in events(tmp_path / "run")), default=0) < 20:
-            assert launcher.poll() is None
-            time.sleep(0.01)
+    recipe = make_recipe(tmp_path, num_steps=NUM_STEPS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["--max-restarts", "1", "-m", "fasttune", *train(recipe, tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as launcher:
+        forks.wait_for(lambda: last_step(tmp_path / "run") >= KILL_AT, launcher)
         psutil.Process(launcher.pid).children()[1].kill()
         assert launcher.wait(120) == 0
     steps = [event["step"] for event in events(tmp_path / "run") if event["event"] == "step"]
-    assert steps == list(range(1, 121))
+    assert steps == list(range(1, NUM_STEPS + 1))
 
 
 def test_a_process_that_sleeps_for_ever_ends_both_with_a_report(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path)
     (tmp_path / "sleeps.py").write_text(ONE_SLEEPS)
-    done = launched(tmp_path, str(tmp_path / "sleeps.py"), str(recipe), str(tmp_path / "run"))
-    assert done.returncode != 0 and "no progress for 15 s, after step 5" in done.stderr
+    done = forks.run_ranks(2, [recipe, tmp_path / "run"], script=tmp_path / "sleeps.py")
+    assert done.codes == [5, 5] and ", after step 5" in done.stderr
     reports = sorted(path.name for path in (tmp_path / "run").glob("hang-*.txt"))
     assert reports, "whoever noticed it first"
 
@@ -95,8 +89,8 @@ def test_a_process_that_sleeps_for_ever_ends_both_with_a_report(tmp_path: Path) 
 def test_a_loss_that_is_broken_in_one_process_stops_both(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path)
     (tmp_path / "broken.py").write_text(ONE_IS_BROKEN)
-    done = launched(tmp_path, str(tmp_path / "broken.py"), str(recipe), str(tmp_path / "run"))
-    assert done.returncode != 0 and "exitcode  : 6" in done.stderr
+    done = forks.run_ranks(2, [recipe, tmp_path / "run"], script=tmp_path / "broken.py")
+    assert done.codes == [6, 6]
     diverged = [event for event in events(tmp_path / "run") if event["event"] == "diverged"]
     assert [(event["step"], event["loss"], len(event["rows"])) for event in diverged] == [(5, "nan", 8)]
 
@@ -107,8 +101,7 @@ def test_a_process_without_a_share_waits_for_nobody(tmp_path: Path) -> None:
     rows = (tmp_path / "reviews.csv").read_text().splitlines(keepends=True)
     (tmp_path / "train.csv").write_text("".join(rows[:58]))
     changes = [f"data.train={tmp_path / 'train.csv'}", f"data.validation={tmp_path / 'reviews.csv'}"]
-    arguments = ["-m", "fasttune", *train(recipe, tmp_path / "run", *changes)]
-    done = launched(tmp_path, *arguments)
+    done = forks.run_ranks(2, train(recipe, tmp_path / "run", *changes))
     assert done.returncode == 0, done.stderr[-2000:]
     steps = [event for event in events(tmp_path / "run") if event["event"] == "step"]
     store = sum(event["num_tokens"] for event in steps[:8])

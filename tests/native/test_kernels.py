@@ -32,6 +32,14 @@ TOLERANCE = 0.015
 Tensors = list[torch.Tensor]
 
 
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """Other tests run in one, and what threads share would not show."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
 def boundaries_of(lengths: list[int]) -> Boundaries:
     return Boundaries.from_mask(torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
 

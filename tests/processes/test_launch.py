@@ -7,16 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import forks
 import pytest
-from faulty import events, make_recipe, trouble
+from faulty import events, last_step, make_recipe, trouble
 from launched import ACCELERATE_LAUNCH, COMMAND, ZERO_1, configured, launch, needs_deepspeed, trained
 
 from fasttune.run_folder import RunFolder, read_json
 
-pytestmark = pytest.mark.slow
 CONFIG = (
     "distributed_type: FSDP\nfsdp_config:\n  fsdp_version: 2\n  fsdp_reshard_after_forward: true\nnum_processes: 2\n"
 )
@@ -59,7 +58,11 @@ def test_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "words"), [(COMMAND, ["--processes", "2"]), (ACCELERATE_LAUNCH, [])], ids=["own", "accelerate launch"]
+    ("command", "words"),
+    [
+        pytest.param(COMMAND, ["--processes", "2"], id="own", marks=pytest.mark.slow),
+        pytest.param(ACCELERATE_LAUNCH, [], id="accelerate launch"),
+    ],
 )
 def test_a_config_file_of_accelerate(tmp_path: Path, command: list[str], words: list[str]) -> None:
     recipe, home = make_recipe(tmp_path), configured(tmp_path, CONFIG)
@@ -70,6 +73,7 @@ def test_a_config_file_of_accelerate(tmp_path: Path, command: list[str], words: 
     assert environment["parallel"]["value"] == "FSDP2" and environment["num_processes"] == 2
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path)
     done = trained(tmp_path, str(recipe), "data.columns.label=lable", "--processes", "2", "--output", "run")
@@ -77,13 +81,12 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupt_saves_once_and_has_its_code(tmp_path: Path) -> None:
     recipe, run = make_recipe(tmp_path, num_steps=4000), tmp_path / "run"
     command = [*COMMAND, str(recipe), "--processes", "2", "--output", str(run), "output.save_steps=1000"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        while max((event["step"] for event in events(run)), default=0) < 10:
-            assert process.poll() is None
-            time.sleep(0.02)
+        forks.wait_for(lambda: last_step(run) >= 10, process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -92,6 +95,7 @@ def test_an_interrupt_saves_once_and_has_its_code(tmp_path: Path) -> None:
     assert events(run)[-1]["event"] == "end"
 
 
+@pytest.mark.slow
 def test_a_notebook(tmp_path: Path) -> None:
     script = tmp_path / "cell.py"
     script.write_text(IN_A_NOTEBOOK)

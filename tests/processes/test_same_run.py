@@ -25,8 +25,6 @@ import fasttune
 from fasttune.checkpoint.resume import all_steps
 from fasttune.run_folder import RunFolder, read_json
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
+import forks
 from faulty import make_recipe
-from launched import SHARDED, free_port
-
-pytestmark = pytest.mark.slow
-LIMIT = 100  # seconds; torch alone takes several to import
+from launched import SHARDED
 
 SCRIPT = """
 import os, sys
 from datetime import timedelta
 from fasttune import api, distributed
 from fasttune.cli import run
-distributed.MEETING = timedelta(seconds=8)
+distributed.MEETING = timedelta(seconds=3)
 if "OTHER_VERSION" in os.environ:
     own = api.versions
     api.versions = lambda: {**own(), "torch": os.environ["OTHER_VERSION"]}
@@ -38,47 +32,37 @@ def by_hand(
     recipe.write_text(recipe.read_text().replace(str(rows), rows.name))  # as it lies where the process runs
     started = []
     for rank, environment in enumerate(ranks):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        command = [sys.executable, str(script), "train", str(recipe), "--output", str(folder / "run")]
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         place = folder / places[rank]
         place.mkdir(exist_ok=True)
-        everything = {**os.environ, **own, **meeting, **environment}
-        started.append(
-            subprocess.Popen(
-                command, env=everything, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-            )
-        )
-    try:
-        ended = [process.communicate(timeout=LIMIT)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-    return [(process.returncode, text) for process, text in zip(started, ended, strict=True)]
+        command = ["train", recipe, "--output", folder / "run"]
+        started.append(forks.start(command, script=script, cwd=place, environment={**own, **environment}))
+    done = forks.ended(started)
+    return list(zip(done.codes, done.errors, strict=True))
 
 
 def test_unequal_numbers_of_processes(tmp_path: Path) -> None:
-    (code, text), (other, _) = by_hand(tmp_path, {}, {"WORLD_SIZE": "3"}, port=free_port())
+    (code, text), (other, _) = by_hand(tmp_path, {}, {"WORLD_SIZE": "3"}, port=forks.free_port())
     assert (code, other) == (5, 5)
     assert "E541" in text and "processes 3" in text and "processes 2" in text
 
 
 def test_other_versions(tmp_path: Path) -> None:
-    (code, text), (other, _) = by_hand(tmp_path, {}, {"OTHER_VERSION": "1.0"}, port=free_port())
+    (code, text), (other, _) = by_hand(tmp_path, {}, {"OTHER_VERSION": "1.0"}, port=forks.free_port())
     assert (code, other) == (5, 5)
     assert "E541 process 1 on" in text and "torch 1.0" in text
 
 
 def test_one_that_shares_the_model_and_one_that_does_not(tmp_path: Path) -> None:
-    (code, text), (other, _) = by_hand(tmp_path, {}, SHARDED, port=free_port())
+    (code, text), (other, _) = by_hand(tmp_path, {}, SHARDED, port=forks.free_port())
     assert (code, other) == (5, 5)
     assert "E541" in text and "parallel FSDP2" in text and "parallel DDP" in text
 
 
 def test_a_process_that_never_comes(tmp_path: Path) -> None:
-    ((code, text),) = by_hand(tmp_path, {}, port=free_port())
-    assert code == 5 and "E540" in text and "no word from process 1 within 8 s" in text
+    ((code, text),) = by_hand(tmp_path, {}, port=forks.free_port())
+    assert code == 5 and "E540" in text and "no word from process 1 within 3 s" in text
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:
@@ -92,7 +76,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
 
 def test_a_rank_without_the_data(tmp_path: Path) -> None:
     """Said by the first process, of the other."""
-    (code, text), (other, nothing) = by_hand(tmp_path, {}, {}, port=free_port(), places=(".", "elsewhere"))
+    (code, text), (other, nothing) = by_hand(tmp_path, {}, {}, port=forks.free_port(), places=(".", "elsewhere"))
     assert (code, other) == (4, 4)
     assert "process 1 on" in text and "reviews.csv" in text
     assert "error" not in nothing

@@ -78,7 +78,9 @@ class Writer:
                 stem: {name: self._copied(stem, name, tensor) for name, tensor in named.items()}
                 for stem, named in tensors.items()
             }
-            self.thread = threading.Thread(target=self._work, args=(self.buffers, *job), daemon=True)
+            self.thread = threading.Thread(
+                target=self._work, args=(self.buffers, *job), name="checkpoint writer", daemon=True
+            )
             self.thread.start()
         except (MemoryError, RuntimeError):  # torch's own words for no memory, and the thread's: written as they lie
             self.buffers, self.thread = {}, None
