@@ -151,7 +151,7 @@ def test_the_files_of_a_repository_on_the_hub(tmp_path: Path, monkeypatch: pytes
         ),
         ("a.csv", b'text,label\nfine,a\n"never closed,b\n', "E137", "never closed"),
         ("a.json", b'[{"text": "a"}]', "E138", "a .json file"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n'), "E138", "a .gz file"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n', mtime=0), "E138", "a .gz file"),
         ("a.csv", "text,label\na,b\n".encode("utf-16"), "E138", "a file in UTF-16"),
         ("a.csv", b"text,label\rone,a\rtwo,b\r", "E138", "no line feed"),
         ("a.jsonl", b"", "E103", "a file of 0 bytes"),
