@@ -106,8 +106,8 @@ def test_results_have_transformers_names_and_the_reference_s_values(overfitted: 
     assert set(results) == {
         "epoch", "train_loss", "train_runtime", "train_samples", "train_samples_per_second",
         "train_steps_per_second", "train_tokens_per_second", "total_flos", "peak_memory_bytes",
-        "eval_loss", "eval_accuracy", "eval_f1", "eval_runtime", "eval_samples_per_second",
-        "test_loss", "test_accuracy", "test_f1", "test_runtime", "test_samples_per_second",
+        "eval_loss", "eval_accuracy", "eval_f1", "eval_samples", "eval_runtime", "eval_samples_per_second",
+        "test_loss", "test_accuracy", "test_f1", "test_samples", "test_runtime", "test_samples_per_second",
     }  # fmt: skip
     predictions = read_lines(overfitted.folder / "predictions" / "test.jsonl")
     labels = [row["label"] for row in EIGHT_ROWS]

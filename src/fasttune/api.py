@@ -33,7 +33,7 @@ from fasttune.session import Say, Session
 from fasttune.start import reconciled, start
 from fasttune.tasks import TASKS, Prediction
 from fasttune.tasks.marks import tokens_of
-from fasttune.tasks.prepare import read_labelled, read_splits, read_unlabelled
+from fasttune.tasks.prepare import Split, read_kept, read_labelled, read_splits, read_unlabelled
 from fasttune.tasks.reading import TEST, VALIDATION, task_of
 from fasttune.tasks.streaming import rows_to_see
 
@@ -308,13 +308,35 @@ def evaluate(
     predictor = load(run, overrides)
     if data is not None:
         return predictor.score(read_labelled(predictor.recipe, stored(data) if is_rows(data) else data, "data"))
-    splits = {part.name: part for part in read_splits(predictor.recipe).all() if not part.is_sample}
-    name = split or (TEST if TEST in splits else VALIDATION)
-    if name not in splits:
-        expected = f"one of {', '.join(splits)}"
-        raise UsageError(Problem(where="--split", found=repr(name), expected=expected, hint="--data FILE"))
-    metrics = predictor.score(splits[name])
+    rows = _own_split(predictor, split)
+    metrics, name = predictor.score(rows), rows.name
     return {key.replace("eval_", f"{RESULT_PREFIX[name]}_", 1): value for key, value in metrics.items()}
+
+
+def _own_split(predictor: Predictor, asked: str | None) -> Split:
+    """The rows of a split of the run's own data, the very ones that it was scored on."""
+    recipe, folder = predictor.recipe, predictor.folder
+    splits = read_json(folder.data_report)["splits"]
+    names = [name for name, about in splits.items() if not about["is_sample"]]
+    name = asked or (TEST if TEST in names else VALIDATION)
+    if name not in names:
+        expected = f"one of {', '.join(names)}"
+        raise UsageError(Problem(where="--split", found=repr(name), expected=expected, hint="--data FILE"))
+    if "rows_sha256" in splits[name]:
+        return read_kept(recipe, name, splits[name], folder.path)
+    # Training rows, of which no list is kept; or a run of 0.1.0, which kept none: drawn again from unchanged files.
+    split = next(part for part in read_splits(recipe).all() if part.name == name)
+    if split.fingerprint != splits[name]["fingerprint"]:
+        raise DataError(
+            Problem(
+                code="E531",
+                where=f"{folder.path}: {split.where}",
+                found=f"a file that has changed since the run, so that its {name} rows cannot be told",
+                expected="the file as it was then",
+                hint="bring the file back, or score a file of its own: fasttune evaluate RUN --data FILE",
+            )
+        )
+    return split
 
 
 def predict(

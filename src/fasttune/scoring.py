@@ -45,5 +45,6 @@ def score_split(
         task = task.tuned(outputs.results, store, split.rows)
     metrics = {f"eval_{name}": value for name, value in task.score(outputs.results, store, split.rows).items()}
     runtime = time.perf_counter() - begin
-    timing = {"eval_runtime": runtime, "eval_samples_per_second": len(split.rows) / runtime}
-    return Scored({"eval_loss": outputs.loss, **metrics, **timing}, outputs.results, task)
+    size = {"eval_samples": len(split.rows), "eval_runtime": runtime}
+    size["eval_samples_per_second"] = len(split.rows) / runtime
+    return Scored({"eval_loss": outputs.loss, **metrics, **size}, outputs.results, task)

@@ -127,7 +127,7 @@ def test_no_answer_by_the_threshold_which_is_set_on_the_validation_rows_and_kept
     results, store = logits_for(task, rows, 60, wanted)
     assert list(task.answers(results, store, rows)) == ["good", "very bad", "good", "very bad"]
     tuned = task.tuned(results, store, rows)
-    assert tuned.threshold == pytest.approx(-2.5) and tuned.state() == {"null_score_diff_threshold": tuned.threshold}
+    assert tuned.threshold == pytest.approx(-2.5) and tuned.state()["null_score_diff_threshold"] == tuned.threshold
     assert list(tuned.answers(results, store, rows)) == ["good", "very bad", "", ""]
     found = tuned.score(results, store, rows)
     assert (found["f1"], found["NoAns_exact"], found["HasAns_f1"]) == (100, 100, 100)

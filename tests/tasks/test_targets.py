@@ -85,7 +85,9 @@ def _store(labels: np.ndarray):
 
 
 def test_balanced_weights_are_scikit_learn_s_and_travel_as_numbers() -> None:
-    task = make_task("single-label", training={"class_weights": "balanced"})
+    recipe = recipes.load({"data": {"train": "rows.csv"}, "training": {"class_weights": "balanced"}})
+    rows = Rows(list("012345"), {"label": CELLS["single-label"]})
+    task = make_task("single-label", training={"class_weights": "balanced"}).for_training_rows(rows, recipe)
     expected = compute_class_weight("balanced", classes=np.array(["bad", "fair", "good"]), y=CELLS["single-label"])
     assert task.target.class_weights == pytest.approx(tuple(expected))
     assert task.settings()["training"]["class_weights"] == pytest.approx(

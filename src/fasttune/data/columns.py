@@ -238,6 +238,13 @@ def some_cells(dataset: datasets.Dataset, column: str) -> list[Any]:
     return cells_of(dataset.select(range(min(ROWS_LOOKED_AT, dataset.num_rows))), column)
 
 
+def class_names(dataset: datasets.Dataset, column: str) -> tuple[str, ...] | None:
+    """The classes that a ClassLabel column, or a list of them, declares, in its order; None for any other column."""
+    feature = dataset.features[column]
+    names = _names_of(getattr(feature, "feature", feature))
+    return None if names is None else tuple(names)
+
+
 def _names_of(feature: Any) -> list[str] | None:
     """The class names of a ClassLabel column. Told by its attribute, so that `datasets` need not be imported."""
     return list(feature.names) if type(feature).__name__ == "ClassLabel" else None
@@ -320,11 +327,15 @@ def label_values(
         index
         for index, cell in enumerate(parts)
         if any(value is not None and (not isinstance(value, str | int | float) or value in INFINITE) for value in cell)
+        or (names is not None and any(type(value) is int and not NO_LABEL <= value < len(names) for value in cell))
     ]
     if others:
         first = others[0]
         found = f"{shown(values[first])} ({place(first)})"
-        problems.add(Problem(code="E205", where=at, found=found, expected="a text, a number, or a list of them"))
+        expected = "a text, a number, or a list of them"
+        if names is not None:
+            expected = f"0 to {len(names) - 1}, the numbers of the classes that the column declares"
+        problems.add(Problem(code="E205", where=at, found=found, expected=expected))
     problems.raise_if_any()
 
     return [as_texts(value, names) for value in values]
@@ -336,6 +347,12 @@ def labels_as_they_are(dataset: datasets.Dataset, column: str) -> list[Any]:
     names = _names_of(getattr(feature, "feature", feature))
     values = cells_of(dataset, column)
     return [None if _is_no_label(value, names) else as_texts(value, names) for value in values]
+
+
+def has_no_label(dataset: datasets.Dataset, column: str) -> bool:
+    """Whether every cell is empty or the -1 that stands for no label, whatever its type."""
+    names = _names_of(dataset.features[column])
+    return all(_is_no_label(value, names) or value in (NO_LABEL, str(NO_LABEL)) for value in cells_of(dataset, column))
 
 
 def as_texts(value: Any, names: Sequence[str] | None) -> Any:

@@ -33,12 +33,39 @@ WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30f
 BOUNDARY = np.uint64(0x9E3779B97F4A7C15)  # stands for begin and end; any constant would do
 
 
+# How many texts of its group each text is measured against, until one is similar: most are after the first few, and a
+# group of a template's texts may be as large as the file.
+COMPARED = (8, 64, 512)
+
+
 @dataclass(frozen=True)
 class Duplicates:
-    """Rows of equal numbers in `exact` (N,) are the same; in `near` (N,) they are similar, directly or by others."""
+    """Rows of equal numbers in `exact` (N,) are the same; in `near` (N,) they are similar, directly or by others.
+
+    A chain of similar texts has ends that share no word: whoever takes rows out asks `similar_to`.
+    """
 
     exact: np.ndarray
     near: np.ndarray
+    _sets: _Sets | None = None
+    _place: np.ndarray | None = None  # (N,) of the set of each row
+
+    def similar_to(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """(R,) bool: which of `rows` are themselves the same as, or similar to, one of `others`."""
+        found = np.isin(self.exact[rows], self.exact[others])
+        if self._sets is None or self._place is None:
+            return found
+        for group in np.intersect1d(self.near[rows], self.near[others]):
+            theirs = np.unique(self._place[others[self.near[others] == group]])
+            for number in COMPARED:
+                own = np.flatnonzero((self.near[rows] == group) & ~found)
+                some = theirs[np.linspace(0, len(theirs) - 1, min(len(theirs), number)).astype(np.int64)]
+                pairs = np.stack([np.repeat(self._place[rows[own]], len(some)), np.tile(some, len(own))], axis=1)
+                is_similar = self._sets.similarity(pairs) >= SIMILAR
+                found[own] = is_similar.reshape(len(own), len(some)).any(axis=1)
+                if len(some) == len(theirs):
+                    break
+        return found
 
 
 def exact_groups(texts: Iterable[str]) -> np.ndarray:
@@ -73,7 +100,8 @@ def find(texts: Iterable[str]) -> Duplicates:
     sets = _Sets(np.asarray(features), np.concatenate([[0], np.cumsum(counts)]))
     firsts = of_row[chosen]
     linked = firsts[_linked(sets, np.asarray(keys).reshape(-1, BANDS), chosen)]
-    return Duplicates(groups, linked[np.searchsorted(firsts, groups)])
+    of_group = np.searchsorted(firsts, groups)
+    return Duplicates(groups, linked[of_group], sets, chosen[of_group])
 
 
 def _normal(text: str) -> str:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from fasttune.data.files import is_data_file
-from fasttune.data.storage import suffix_of
+from fasttune.data.storage import inner_name, suffix_of
 from fasttune.errors import Problem
 
 # As people and `datasets` name their files: train.csv, reviews-train.jsonl, dev_2.tsv, test-00000-of-00002.parquet.
@@ -36,14 +36,21 @@ def _is_wanted(name: str) -> bool:
 
 
 def splits_of(files: list[str]) -> dict[str, list[str]]:
-    """Split -> its files, told by the words of their names; files whose names tell none, or two, are left out."""
+    """Split -> its files, told by the words of their names; files whose names tell none, or two, are left out.
+
+    Beside a `train.csv` a `train_noisy.csv` is left out, too: it is another set.
+    """
     splits: dict[str, list[str]] = {}
+    exact: dict[str, list[str]] = {}  # named by nothing but the split, and perhaps the number of a part
     for name in files:
-        words = {word.lower() for word in WORDS.findall(Path(name).name)}
+        file = Path(inner_name(name)).name
+        words = {word.lower() for word in WORDS.findall(file.removesuffix(suffix_of(file)))}
         named = [split for split, known in SPLIT_WORDS.items() if not words.isdisjoint(known)]
         if len(named) == 1:
             splits.setdefault(named[0], []).append(name)
-    return splits
+            if words - {"of"} <= set(SPLIT_WORDS[named[0]]):
+                exact.setdefault(named[0], []).append(name)
+    return splits | exact
 
 
 def folder_problem(files: list[str], spec: str) -> Problem:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fasttune.cache import cache_folder
 from fasttune.data.files import without_dictionaries, write_parquet
+from fasttune.data.folders import SPLIT_WORDS
 from fasttune.data.sources import from_dataset, from_frame, from_rows
 from fasttune.errors import DataError, Problem
 
@@ -30,7 +31,11 @@ def is_rows(value: Any) -> bool:
 def stored(value: Any) -> str:
     """The path of the file, or of the folder of splits, that now holds these rows; DataError for what makes no rows."""
     if isinstance(value, dict):  # a DatasetDict
-        written = {split: Path(stored(rows)) for split, rows in value.items()}
+        # A folder tells splits by words in the names of files; `train_noisy` or `validation_matched` are none of ours.
+        written = {split: Path(stored(rows)) for split, rows in value.items() if split in SPLIT_WORDS}
+        if "train" not in written:
+            found, expected = f"the splits {', '.join(value)}", f"train, and perhaps {', '.join(list(SPLIT_WORDS)[1:])}"
+            raise DataError(Problem(code="E131", where="a DatasetDict", found=found, expected=expected))
         digest = hashlib.sha256(repr(sorted((split, path.name) for split, path in written.items())).encode())
         folder = cache_folder(KIND) / digest.hexdigest()[:32]
         folder.mkdir(parents=True, exist_ok=True)

@@ -30,8 +30,17 @@ class LabelKind:
     note: str = ""
 
 
-def kind_of(cells: Sequence[Cell], problem: str, separator: str | None, has_names: bool, where: str) -> LabelKind:
+def kind_of(
+    cells: Sequence[Cell],
+    problem: str,
+    separator: str | None,
+    has_names: bool,
+    where: str,
+    is_declared: bool = False,
+) -> LabelKind:
     """As asked (`problem` other than `auto`), else by what the cells hold.
+
+    `is_declared`: the data set itself says what its classes are, so that a comma in a name separates nothing.
 
     Lists are several labels. So are texts such as `2,25` where every part also stands alone in other rows. Numbers with
     fractions are a regression, unless names were given to them.
@@ -41,6 +50,8 @@ def kind_of(cells: Sequence[Cell], problem: str, separator: str | None, has_name
         if problem == SINGLE and not has_names:
             _check_not_measured(cells, where)
         return LabelKind(problem, None)
+    if is_declared and problem == "auto" and not any(isinstance(cell, tuple) for cell in cells):
+        return LabelKind(SINGLE, None)
     if any(isinstance(cell, tuple) for cell in cells):
         return LabelKind(MULTI, None, f"{where}: multi-label, because labels come in lists")
     texts = [cell for cell in cells if isinstance(cell, str)]

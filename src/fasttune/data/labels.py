@@ -1,8 +1,8 @@
 """The classes: which labels there are, their order and their numbers.
 
-Numbers are ordered by value and names alphabetically, unless `label_names` says otherwise. Labels that differ only in
-case, spaces or leading zeros are an error and are never merged: whether `pos` and `Pos ` are one class only the user
-knows.
+A data set that declares its classes (a ClassLabel column) keeps their order. Otherwise numbers are ordered by value and
+names alphabetically. `label_names` overrides both. Labels that differ only in case, spaces or leading zeros are an
+error and are never merged: only the user knows whether `pos` and `Pos ` are one class.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -28,16 +28,37 @@ LabelNames = Sequence[Any] | Mapping[Any, Any]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`names[number]` is what people read; `index` leads from a value in the data to its number."""
+    """`names[number]` is what people read; `index` maps a value of the training data to its number.
+
+    A saved run keeps both, so that training, evaluation, prediction and a later run read a label alike.
+    """
 
     names: tuple[str, ...]
     index: dict[str, int]
 
+    @property
+    def by_name(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names)}
+
+    def index_for(self, values: Collection[str]) -> Mapping[str, int]:
+        """How to read these labels, all of one file: as the training data wrote them or, if all are names, by name.
+
+        Never a mixture: with the values 0 to 4 named "1" to "5", a "3" means one class in one file and another class
+        in the other.
+        """
+        by_name = self.by_name
+        is_named = not all(value in self.index for value in values) and all(value in by_name for value in values)
+        return by_name if is_named else self.index
+
 
 def label_vocabulary(
-    values: Sequence[str], label_names: LabelNames | None = None, where: str = "labels", role: str = "label"
+    values: Sequence[str],
+    label_names: LabelNames | None = None,
+    where: str = "labels",
+    role: str = "label",
+    class_names: Sequence[str] | None = None,
 ) -> Vocabulary:
-    """`role`: that of their column."""
+    """`role`: that of their column. `class_names`: the classes that the data set declares, in its own order."""
     counts = Counter(values)
     problems = Problems(where)
     if len(counts) == 1:
@@ -45,7 +66,9 @@ def label_vocabulary(
         found = f"{shown(only)} as the label of all {len(values):,} rows"
         hint = f"add rows of other classes, or name another column: data.columns.{role}=..."
         problems.add(Problem(code="E212", where=where, found=found, expected="two classes or more", hint=hint))
-    if label_names is not None:
+    if class_names is not None:
+        vocabulary = _declared(tuple(class_names), label_names, problems)
+    elif label_names is not None:
         vocabulary = _named(counts, label_names, where, problems)
     else:
         problems.add(*_doubts(counts, len(values), where, role))
@@ -80,10 +103,11 @@ def encode_all(
 
     A label that training never saw is an error, since no prediction could be right.
     """
+    index = vocabulary.index_for({label for labels in cells for label in labels})
     unseen: dict[str, list[int]] = {}
     for row, labels in enumerate(cells):
         for label in labels:
-            if label not in vocabulary.index:
+            if label not in index:
                 unseen.setdefault(label, []).append(row)
     problems = Problems(where)
     for value, rows in unseen.items():
@@ -93,13 +117,12 @@ def encode_all(
                 code="E214",
                 where=where,
                 found=f"label {shown(value)} in {seen_in}, never in the training data",
-                expected=f"one of {_listed(list(vocabulary.index))}",
-                hint=suggestion(value, vocabulary.index)
-                or "add rows of it to the training data, or take these rows out",
+                expected=f"one of {_listed(list(index))}",
+                hint=suggestion(value, index) or "add rows of it to the training data, or take these rows out",
             )
         )
     problems.raise_if_any()
-    return [[vocabulary.index[label] for label in labels] for labels in cells]
+    return [[index[label] for label in labels] for labels in cells]
 
 
 def _listed(names: list[str]) -> str:
@@ -161,6 +184,34 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
+
+
+def _declared(class_names: tuple[str, ...], label_names: LabelNames | None, problems: Problems) -> Vocabulary:
+    """The classes of a ClassLabel, in their order or as `label_names` renames or reorders them."""
+    numbers = {str(number): name for number, name in enumerate(class_names)}
+    label_names = class_names if label_names is None else label_names
+    if isinstance(label_names, Mapping):
+        given = {_text(value): _text(name) for value, name in label_names.items()}
+        renamed = {
+            numbers.get(value, value) if value not in class_names else value: name for value, name in given.items()
+        }
+        missing = [name for name in class_names if name not in renamed]
+        unknown = [value for value in renamed if value not in class_names]
+        names = tuple(dict.fromkeys(renamed.values()))
+    else:
+        names = tuple(_text(name) for name in label_names)
+        is_order = set(names) == set(class_names)  # otherwise new names, in the order of the classes
+        renamed = dict(zip(class_names, class_names if is_order else names, strict=False))
+        missing = list(class_names[len(names) :])
+        unknown = list(names[len(class_names) :])
+    if missing or unknown:
+        found = f"{shown(unknown[0])}, which is none of them" if unknown else f"no name for {shown(missing[0])}"
+        expected = f"a name for each of its classes: {_listed(list(class_names))}"
+        problems.add(Problem(code="E220", where="data.label_names", found=found, expected=expected))
+    index = {name: names.index(renamed[name]) for name in class_names if name in renamed}
+    if not any(map(is_number, class_names)):  # files of the same data set often hold the numbers instead
+        index |= {number: index[name] for number, name in numbers.items() if name in index}
+    return Vocabulary(names, index)
 
 
 def _named(counts: Counter[str], label_names: LabelNames, where: str, problems: Problems) -> Vocabulary:

@@ -156,6 +156,19 @@ def _folder_of(spec: str) -> tuple[Path | None, str]:
     return None, ""
 
 
+def with_split(spec: str | list[str], split: str) -> str | list[str]:
+    """The same folder or data set, asked for another of its splits: `NAME:CONFIG:train` -> `NAME:CONFIG:test`.
+
+    What names no split stays as it is.
+    """
+    if not isinstance(spec, str) or is_address(spec):
+        return spec
+    folder, named = _folder_of(spec)
+    if folder is None and not Path(spec).expanduser().exists() and hub.is_hub_id(spec) and not _looks_like_file(spec):
+        named = hub.parse(spec)[2]
+    return spec.removesuffix(named) + split if named else spec
+
+
 def from_rows(rows: list[dict[str, Any]], where: str = "rows") -> Source:
     """Rows that a Python program or an interactive user gives."""
     import datasets

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ def holdout(
     """Training rows and validation rows, ascending, every class in both in about the proportion of the whole.
 
     At least one validation row per class is taken, also where `fraction` of a small data set would be fewer.
-    `names` are the names of the classes, for messages.
+    `names` are the names of the classes, for messages; without names the numbers are strata that are to be shared out
+    evenly, and those of one row join others.
     """
+    labels = labels if names else _without_lonely(labels)
     if not 0 < fraction < 1:
         raise DataError(
             Problem(code="E255", where="data.validation_fraction", found=f"{fraction}", expected="above 0 and below 1")
@@ -64,6 +67,17 @@ def holdout(
     validation = _with_every_class(validation, train, classes, generator)
     train = _with_every_class(np.setdiff1d(train, validation), validation, classes, generator)
     return train.tolist(), np.setdiff1d(validation, train).tolist()
+
+
+def _without_lonely(strata: Sequence[int]) -> list[int]:
+    """The same, with each stratum of one row put to the next larger number, or of the largest to the one below."""
+    numbers, counts = np.unique(np.asarray(strata, dtype=np.int64), return_counts=True)
+    several = numbers[counts > 1]
+    if not len(several):
+        return [0] * len(strata)
+    joined = several[np.minimum(np.searchsorted(several, numbers), len(several) - 1)]
+    of_number = dict(zip(numbers.tolist(), joined.tolist(), strict=True))
+    return [of_number[int(number)] for number in strata]
 
 
 def _with_every_class(
@@ -210,7 +224,7 @@ def _time_value(time: Any) -> tuple[str, float]:
         # A time without a zone is compared with others without one, whatever the zone of this machine.
         has_zone = time.tzinfo is not None
         return ("dates with a zone", time.timestamp()) if has_zone else ("dates", time.replace(tzinfo=UTC).timestamp())
-    if isinstance(time, int | float) and not isinstance(time, bool) and math.isfinite(time):
+    if isinstance(time, int | float | Decimal) and not isinstance(time, bool) and math.isfinite(time):
         return "numbers", float(time)
     raise ValueError
 

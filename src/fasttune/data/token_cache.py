@@ -50,13 +50,24 @@ def key_of(values: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBa
     about = [type(tokenizer).__name__, sides, tokenizer.split_special_tokens, has_types]
     digest.update(repr((about, tokenizers.__version__, transformers.__version__)).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    _add_values(digest, values)
+    return digest.hexdigest()
+
+
+def sha256_of(values: Mapping[str, Sequence[Any]]) -> str:
+    """Of rows as a task reads them: role -> one value a row."""
+    digest = hashlib.sha256()
+    _add_values(digest, values)
+    return digest.hexdigest()
+
+
+def _add_values(digest: hashlib._Hash, values: Mapping[str, Sequence[Any]]) -> None:
     for role, column in sorted(values.items()):
         digest.update(json.dumps([role, len(column)]).encode())
         for value in column:
             encoded = (value if isinstance(value, str) else json.dumps(value, sort_keys=True)).encode()
             digest.update(len(encoded).to_bytes(8, "little"))
             digest.update(encoded)
-    return digest.hexdigest()
 
 
 def cached(key: str, make: Callable[[], TokenStore]) -> TokenStore:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fasttune.data.columns import labels_as_they_are
 from fasttune.data.duplicates import exact_groups
+from fasttune.data.labels import is_number
 from fasttune.data.sources import load_source
 from fasttune.data.splits import grouped_holdout, holdout_together, latest_holdout, united
 from fasttune.data.storage import Reading, is_address
@@ -153,8 +157,9 @@ def _add_label(made: Built, one: Added, where: str) -> None:
     pattern, label = _pattern(one.matches, where), made.definition.label
     for split, rows in made.splits.items():
         fits = [pattern.search(str(text)) is not None for text in rows[one.column]]
+        lists = hasattr(rows.features[label], "feature")  # also where this row has none
         values = [
-            ([*_each(value), one.label] if isinstance(value, list) else one.label) if fit else value
+            ([*_each(value), one.label] if lists else one.label) if fit else value
             for value, fit in zip(rows[label], fits, strict=True)
         ]
         made.splits[split] = _with_labels(rows, label, values)
@@ -230,8 +235,8 @@ def _resplit(made: Built, how: Resplit, where: str) -> None:
     import datasets
     import pyarrow as pa
 
-    parts = [rows.select_columns(made.splits["train"].column_names) for rows in made.splits.values()]
     try:
+        parts = [rows.select_columns(made.splits["train"].column_names) for rows in made.splits.values()]
         rows = datasets.concatenate_datasets(parts)
     except (ValueError, TypeError, pa.ArrowException) as error:
         found = str(error).split("\n")[0][:200]
@@ -261,7 +266,38 @@ def _drawn(
     if how.time is not None:
         return latest_holdout(rows[how.time][:], fraction, where, lambda row: f"row {row + 1} of all together")
     values = labels_as_they_are(rows, label) if label in rows.column_names else [None] * rows.num_rows
-    number = {name: place for place, name in enumerate(sorted({str(value) for value in values}))}
-    texts = [name for name in rows.column_names if name != label]
-    same = exact_groups("\n".join(str(row[name]) for name in texts) for row in rows)
-    return holdout_together(same, [number[str(value)] for value in values], fraction, how.seed, list(number), where)
+    strata, names = _strata(values)
+    # Rows that a model reads alike: by their texts, and of questions by the context, whatever id or number they have.
+    texts = _input_texts(rows, label)
+    if texts == ["context"]:
+        return grouped_holdout(rows["context"], fraction, how.seed, where)
+    same = exact_groups("\n".join(str(row[name]) for name in texts) for row in rows.select_columns(texts))
+    return holdout_together(same, strata, fraction, how.seed, names, where)
+
+
+def _strata(values: Sequence[Any]) -> tuple[list[int], list[str]]:
+    """What each side of a split is to have the same share of, and its names: classes, or parts of other targets."""
+    if any(isinstance(value, list | tuple) for value in values):
+        counts = Counter(one for value in values for one in _each(value))
+        rarest = [min(_each(value), key=lambda one: (counts[one], one), default="") for value in values]
+        number = {name: place for place, name in enumerate(sorted({*rarest}))}
+        return [number[name] for name in rarest], []
+    written = [str(value) for value in values]
+    if all(map(is_number, written)) and any(float(value) % 1 for value in written):
+        numbers = [float(value) for value in written]
+        edges = np.quantile(numbers, np.linspace(0, 1, 11)[1:-1])
+        return np.searchsorted(edges, numbers).tolist(), []
+    names = sorted(set(written))
+    number = {name: place for place, name in enumerate(names)}
+    return [number[value] for value in written], names
+
+
+def _input_texts(rows: datasets.Dataset, label: str) -> list[str]:
+    """The columns that a task reads: of questions the context, otherwise those of text, or all where there is none."""
+    if {"question", "context"} <= set(rows.column_names):
+        return ["context"]
+    others = [name for name in rows.column_names if name != label and name.lower() not in ("id", "idx", "index")]
+    texts = [
+        name for name in others if getattr(rows.features[name], "dtype", "list") in ("string", "large_string", "list")
+    ]
+    return texts or others or rows.column_names

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +180,7 @@ def load_model(
     stays in config.json.
     """
     config = load_config(name)
+    before, architectures = _labels_of(config), tuple(config.architectures or ())
     for field, value in state.items():
         setattr(config, field, value)
     own = {field: getattr(config, field) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)}
@@ -199,6 +200,9 @@ def load_model(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+        mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+        new_weights = {*info["missing_keys"], *mismatched}
+        new_weights |= _match_head(model, before, architectures, new_weights)
     # from_pretrained maps the file: whoever wrote to it later would change, or kill, what runs here.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
@@ -206,10 +210,49 @@ def load_model(
         setattr(model.config, field, value)
     # The code that it names is not run and does not travel with what we save.
     vars(model.config).pop("auto_map", None)
-    mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
-    new_weights = sorted({*info["missing_keys"], *mismatched})
-    _check_encoder(name, model, new_weights)
-    return Loaded(model, new_weights)
+    _check_encoder(name, model, sorted(new_weights))
+    return Loaded(model, sorted(new_weights))
+
+
+def _labels_of(config: PreTrainedConfig) -> list[str]:
+    labels: dict[Any, str] = dict(config.id2label or {})
+    return [labels[number] for number in sorted(labels, key=int)]
+
+
+@torch.no_grad()
+def _match_head(
+    model: PreTrainedModel, before: list[str], architectures: Sequence[str], new_weights: set[str]
+) -> set[str]:
+    """Let a head that was loaded follow the labels of `model.config`; returns the names of weights that are drawn anew.
+
+    transformers keeps a head wherever its shape fits, whatever its rows stood for. Here the rows follow their names.
+    Where the folder holds another kind of model (`architectures`), or its labels (`before`) have other names, the last
+    layer is new. A head for one number has no names to compare.
+    """
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.startswith(f"{model.base_model_prefix}.")
+    ]
+    if not layers:
+        return set()
+    name, last = layers[-1]
+    own = {f"{name}.{parameter}": tensor for parameter, tensor in last.named_parameters()}
+    if own.keys() & new_weights:
+        return set()
+    now = _labels_of(model.config)
+    is_same_kind = type(model).__name__ in architectures
+    if is_same_kind and len(before) == len(now) == 1:
+        return set()
+    if is_same_kind and sorted(before) == sorted(now):
+        order = [before.index(label) for label in now]
+        for tensor in own.values():
+            tensor.copy_(tensor[order].clone())
+        return set()
+    for tensor in own.values():
+        vars(tensor).pop("_is_hf_initialized", None)  # or transformers would leave it as it is
+    model._init_weights(last)
+    return set(own)
 
 
 def _check_index(name: str) -> None:

@@ -63,13 +63,12 @@ def audit_rows(splits: Sequence[Split], task: Task) -> Audit:
     names = {split.name: split for split in splits}
     duplicates = find(text for split in splits for text in compared_texts(split, task))
     parts = np.cumsum([0, *(len(split.rows) for split in splits)])
-    own = {
-        split.name: Duplicates(duplicates.exact[first:last], duplicates.near[first:last])
-        for split, (first, last) in zip(splits, pairwise(parts), strict=True)
-    }
+    ranges = {split.name: np.arange(*bounds) for split, bounds in zip(splits, pairwise(parts), strict=True)}
+    own = {name: Duplicates(duplicates.exact[rows], duplicates.near[rows]) for name, rows in ranges.items()}
     for later, earlier in (("validation", "train"), ("test", "train"), ("test", "validation")):
         if later in names and earlier in names:
-            _leakage(audit, names[later], own[later], names[earlier], own[earlier])
+            similar = duplicates.similar_to(ranges[later], ranges[earlier])
+            _leakage(audit, names[later], own[later], names[earlier], own[earlier], similar)
     for split in splits:
         if task.groups(split.rows) is None:
             _repeats(audit, split, own[split.name], task)
@@ -93,9 +92,12 @@ def _licence(audit: Audit, train: Split) -> None:
     )
 
 
-def _leakage(audit: Audit, later: Split, of_later: Duplicates, earlier: Split, of_earlier: Duplicates) -> None:
+def _leakage(
+    audit: Audit, later: Split, of_later: Duplicates, earlier: Split, of_earlier: Duplicates, similar: np.ndarray
+) -> None:
+    """`similar`: the rows of `later` that are the same as one of `earlier`, or similar to it."""
     exact = np.isin(of_later.exact, of_earlier.exact)
-    near = np.isin(of_later.near, of_earlier.near) & ~exact
+    near = similar & ~exact
     if not exact.any() and not near.any():
         return
     rows = np.flatnonzero(exact | near)
@@ -234,9 +236,11 @@ def _absent(audit: Audit, splits: Sequence[Split], task: Task) -> None:
     if task.settings().get("problem") != SINGLE:
         return
     train, *others = splits
-    learned = set(train.rows.values[role])
+    learned = set(task.strata(train.rows, train.where))  # classes: two values may have one name
     for split in others:
-        counts = Counter(value for value in split.rows.values[role] if value not in learned)
+        classes = task.strata(split.rows, split.where)
+        values = zip(split.rows.values[role], classes, strict=True)
+        counts = Counter(value for value, number in values if number not in learned)
         if counts:
             listed = some_of([f"{shown(value)} in {counted(number, 'row')}" for value, number in counts.items()])
             audit.add(

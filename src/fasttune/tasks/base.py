@@ -38,12 +38,14 @@ class Rows:
 
     Training rows also have the values of the columns that the recipe splits them by, `group` and `time`.
     `notes`: what was changed or set aside while reading, in words. `place`: where a row stands in the data, in words.
+    `class_names`: the classes of the target column, in their order, where the data set declares them.
     """
 
     ids: Sequence[str]
     values: Mapping[str, Sequence[Any]]
     notes: tuple[str, ...] = ()
     place: Callable[[int], str] = row_name
+    class_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -52,7 +54,8 @@ class Rows:
         """The rows at these positions, in this order."""
         chosen = np.fromiter(indices, dtype=np.int64)
         values = {role: _taken(column, chosen) for role, column in self.values.items()}
-        return Rows(_taken(self.ids, chosen), values, place=partial(_place_of, self.place, chosen))
+        place = partial(_place_of, self.place, chosen)
+        return Rows(_taken(self.ids, chosen), values, place=place, class_names=self.class_names)
 
 
 class NumbersAsIds(Sequence[str]):
@@ -134,6 +137,13 @@ class Task(ABC):
     @abstractmethod
     def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> Task:
         """The task of a new run; what it must know (label names) is learnt from the training rows."""
+
+    def for_training_rows(self, rows: Rows, recipe: Recipe) -> Task:
+        """The task with what is counted on the rows that are trained on, such as balanced class weights.
+
+        `from_rows` sees the held-out, repeated and unsampled rows too; these have left here.
+        """
+        return self
 
     @classmethod
     @abstractmethod

@@ -5,7 +5,9 @@ The test split is never used to choose anything: where no validation is given, i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from fasttune.data.token_store import TokenStore
 from fasttune.errors import DataError, Problem
 from fasttune.recipe import Recipe
 from fasttune.tasks import TASKS, Task
-from fasttune.tasks.reading import ANY, TEST, TRAIN, VALIDATION, Reader, is_starter
+from fasttune.tasks.reading import ANY, TEST, TRAIN, VALIDATION, Reader, is_starter, own_split
 from fasttune.tasks.splitting import Split, hold_out, without_leaks, without_repeats
 from fasttune.tasks.streaming import RowStream, open_row_stream
 
@@ -69,12 +71,18 @@ def read_splits(recipe: Recipe) -> Splits:
         reader.notes += task.notes
     others: dict[str, Split] = {}
     for name, spec in {VALIDATION: data.validation, TEST: data.test}.items():
-        if spec is None and (name in own or is_starter(data.train)):
-            spec = data.train
-            reader.notes.append(f"{name}: the data set's own {name} split")
+        is_own = spec is None and (name in own or is_starter(data.train))
+        if is_own:
+            spec = own_split(data.train, name)
         if spec is not None:
             with problems.collected():
-                others[name] = reader.rows(spec, name)[0]
+                source = reader.open(spec, name)
+                if is_own and name == TEST and reader.is_unlabelled(source):
+                    reader.notes.append(f"{name}: the data set's own {name} split has no labels and is not scored")
+                    continue
+                if is_own:
+                    reader.notes.append(f"{name}: the data set's own {name} split")
+                others[name] = reader.split_of(source, spec, name)
                 if task is not None:
                     task.strata(others[name].rows, others[name].where)  # so is a label that training never saw
         elif name == VALIDATION and data.streaming:
@@ -89,6 +97,7 @@ def read_splits(recipe: Recipe) -> Splits:
     _check_batch(train.where, len(train.rows) if stream is None else stream.files.num_rows, recipe.training.batch_size)
     for name, split in others.items():
         others[name] = split.limited(data.max_eval_samples, data.seed, reader.notes)
+    task = task.for_training_rows(train.rows, recipe)
     return Splits(task, train, others.get(VALIDATION), others.get(TEST), reader.columns, reader.notes, stream)
 
 
@@ -123,9 +132,35 @@ def _divided(train: Split, others: dict[str, Split], task: Task, recipe: Recipe,
 
 
 def read_labelled(recipe: Recipe, spec: str | list[str], split: str) -> Split:
-    """Labelled rows to score a finished run on."""
-    rows = Reader(recipe, TASKS[recipe.task]).rows(spec, split)[0]
-    return rows.limited(recipe.data.max_eval_samples, recipe.data.seed, [])
+    """Labelled rows to score a finished run on: all of them, whatever sample its own evaluations took."""
+    return Reader(recipe, TASKS[recipe.task]).rows(spec, split)[0]
+
+
+def read_kept(recipe: Recipe, name: str, kept: Mapping[str, Any], folder: Path) -> Split:
+    """A split of a finished run exactly as it was scored. `kept`: what data_report.json says of it.
+
+    DataError where the files no longer hold these rows: others may be rows that the model was trained on.
+    """
+    data = recipe.data
+    spec = {VALIDATION: data.validation, TEST: data.test}.get(name)
+    if spec is None:
+        spec = data.train if kept["read_as"] == TRAIN else own_split(data.train, name)
+    reader = Reader(recipe, TASKS[recipe.task])
+    split = replace(reader.rows(spec, kept["read_as"])[0], name=name)
+    positions = kept["positions"]
+    if positions is not None and max(positions, default=-1) < len(split.rows):
+        split = split.take(positions)
+    if split.sha256(reader.task_class) != kept["rows_sha256"]:
+        raise DataError(
+            Problem(
+                code="E531",
+                where=f"{folder}: {split.where}",
+                found=f"other {name} rows than those that the run kept out of training",
+                expected="the rows as they were then",
+                hint="bring the file back, or score a file of its own: fasttune evaluate RUN --data FILE",
+            )
+        )
+    return split
 
 
 def read_unlabelled(recipe: Recipe, spec: str | list[str]) -> Split:
@@ -136,7 +171,8 @@ def read_unlabelled(recipe: Recipe, spec: str | list[str]) -> Split:
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenStore:
     """Tokenise a split, or map what was tokenised before; DataError when the tokenizer does not know the language."""
     settings = {"task": task.name, "encoding": task.encoding(), "max_length": max_length}
-    key = key_of(split.rows.values, tokenizer, settings)
+    read = {column.role: split.rows.values[column.role] for column in task.columns if column.role in split.rows.values}
+    key = key_of(read, tokenizer, settings)
     store = cached(key, lambda: task.encode(split.rows, tokenizer, max_length, split.where))
     if store.is_labelled and not task.weight(targets_of(store)):
         raise DataError(
@@ -173,13 +209,21 @@ def tokens_at_twice_the_length(store: TokenStore) -> int:
     return int(np.minimum(store.lengths + store.num_tokens_cut, 2 * store.lengths.max()).sum())
 
 
+def kept_rows(split: Split, task: Task) -> dict[str, Any]:
+    """What `read_kept` finds the rows of a scored split by. Positions count the rows of the source, from 0."""
+    positions = None if split.positions is None else split.positions.tolist()
+    return {"positions": positions, "rows_sha256": split.sha256(type(task))}
+
+
 def report(split: Split, store: TokenStore, task: Task) -> dict[str, Any]:
     """What data_report.json says of one split: rows, labels, lengths in tokens, truncation."""
     lengths = store.lengths
     cut = store.num_tokens_cut
     return {
         "source": split.where,
+        "read_as": split.read_as,
         "fingerprint": split.fingerprint,
+        **({} if split.name == TRAIN else kept_rows(split, task)),
         "num_rows": len(split.rows),
         "is_sample": split.is_sample,
         "num_examples": len(store),

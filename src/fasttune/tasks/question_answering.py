@@ -161,7 +161,8 @@ class QuestionAnswering(Task):
         return "f1"
 
     def state(self) -> dict[str, Any]:
-        return {THRESHOLD: self.threshold}
+        # A model that was a classifier brings as many outputs as it had classes; a span has a start and an end.
+        return {THRESHOLD: self.threshold, "num_labels": 2}
 
     def groups(self, rows: Rows) -> Sequence[str]:
         return rows.values["context"]

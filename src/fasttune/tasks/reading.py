@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from fasttune.data.columns import Column, cells_of, empty_rows, resolve, some_cells
-from fasttune.data.sources import Source, from_rows, load_source
+from fasttune.data.columns import Column, cells_of, empty_rows, has_no_label, resolve, some_cells
+from fasttune.data.sources import Source, from_rows, load_source, with_split
 from fasttune.data.storage import Reading
 from fasttune.errors import DataError, Problem, UsageError
 from fasttune.recipe import Recipe
@@ -28,6 +28,11 @@ ANY = "data"  # rows of no split, such as a file to predict
 
 def is_starter(spec: str | list[str]) -> bool:
     return isinstance(spec, str) and spec in STARTERS
+
+
+def own_split(spec: str | list[str], split: str) -> str | list[str]:
+    """What names another split of the data set that `spec` names."""
+    return spec if is_starter(spec) else with_split(spec, split)
 
 
 def open_source(spec: str | list[str], split: str, reading: Reading | None = None) -> Source:
@@ -58,13 +63,27 @@ class Reader:
     notes: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
 
+    def open(self, spec: str | list[str], split: str) -> Source:
+        return open_source(spec, split, reading_of(self.recipe))
+
     def rows(self, spec: str | list[str], split: str, need_labels: bool = True) -> tuple[Split, Source]:
-        source = open_source(spec, split, reading_of(self.recipe))
+        source = self.open(spec, split)
+        return self.split_of(source, spec, split, need_labels), source
+
+    def split_of(self, source: Source, spec: str | list[str], split: str, need_labels: bool = True) -> Split:
+        """The rows of an open source, columns found and cells checked."""
         self.notes += source.notes
         where = name_of(spec)
         names = self.names_in(source, where, split, need_labels)
         rows = self.rows_of(source, names, where)
-        return Split(split, where, rows, source.fingerprint, source.licence), source
+        return Split(split, where, rows, source.fingerprint, source.licence, read_as=split)
+
+    def is_unlabelled(self, source: Source) -> bool:
+        """Whether no row has a target, as in the test splits of GLUE (-1) and Kaggle (no such column)."""
+        roles = [column.role for column in self.task_class.columns if column.is_target and column.required]
+        names = [self.columns[role] for role in roles if role in self.columns]
+        missing = [name for name in names if name not in source.dataset.column_names]
+        return bool(missing) or any(has_no_label(source.dataset, name) for name in names)
 
     def rows_of(self, source: Source, names: dict[str, str], where: str) -> Rows:
         """What the task reads of a source, checked; `names`: role -> column."""

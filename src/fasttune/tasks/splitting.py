@@ -10,18 +10,21 @@ import numpy as np
 
 from fasttune.data.duplicates import exact_groups, find
 from fasttune.data.splits import grouped_holdout, holdout_together, latest_holdout, sample, united
-from fasttune.errors import DataError, Problem
+from fasttune.data.token_cache import sha256_of
+from fasttune.errors import DataError, Problem, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Rows, Task
 
 GROUP, TIME = "group", "time"
+MOST_OF_A_CLASS = 0.5  # of its training rows may go as near copies of held-out ones
 
 
 @dataclass(frozen=True)
 class Split:
     """The rows of one split, or with `is_sample` some rows of a stream.
 
-    `where` names their source in messages, `licence` is what its card says (Source).
+    `where` names their source in messages, `licence` is what its card says (Source). `read_as`: which split of the
+    source they are, and `positions` which rows of that; None: all of them.
     """
 
     name: str
@@ -30,10 +33,19 @@ class Split:
     fingerprint: str
     licence: str | None = None
     is_sample: bool = False
+    read_as: str = ""
+    positions: np.ndarray | None = None
 
     def take(self, indices: Sequence[int], name: str = "") -> Split:
         """The rows at these positions, in this order, as the split `name`."""
-        return replace(self, name=name or self.name, rows=self.rows.take(indices))
+        chosen = np.asarray(indices, dtype=np.int64)
+        positions = chosen if self.positions is None else self.positions[chosen]
+        return replace(self, name=name or self.name, rows=self.rows.take(indices), positions=positions)
+
+    def sha256(self, task: type[Task]) -> str:
+        """Of what the task reads of these rows."""
+        roles = {column.role for column in task.columns}
+        return sha256_of({role: column for role, column in self.rows.values.items() if role in roles})
 
     def limited(self, limit: int | None, seed: int, notes: list[str]) -> Split:
         if limit is None or limit >= len(self.rows):
@@ -82,8 +94,22 @@ def without_repeats(train: Split, task: Task, notes: list[str]) -> Split:
 def without_leaks(train: Split, others: Sequence[Split], task: Task, notes: list[str]) -> Split:
     """Training rows whose text stands in another split, word for word or nearly, are left out."""
     texts = (text for split in (train, *others) for text in compared_texts(split, task))
-    near, number = find(texts).near, len(train.rows)
-    kept = np.flatnonzero(~np.isin(near[:number], near[number:]))
+    duplicates, number = find(texts), len(train.rows)
+    rows, held_out = np.arange(number), np.arange(number, len(duplicates.exact))
+    is_copy = np.isin(duplicates.exact[:number], duplicates.exact[number:])
+    is_near = duplicates.similar_to(rows, held_out) & ~is_copy
+    strata, names = np.asarray(task.strata(train.rows, train.where)), task.strata_names()
+    for stratum in np.unique(strata[is_near]):
+        own = strata == stratum
+        if (own & is_near).sum() > MOST_OF_A_CLASS * (own & ~is_copy).sum():
+            # Texts of one template are all alike: without them nothing of the class would be left to learn.
+            what = f"of class {shown(names[stratum])} " if names else ""
+            notes.append(
+                f"data.drop_duplicates: {int((own & is_near).sum()):,} training rows {what}are kept though they are "
+                f"nearly the same as held-out rows: they are more than {MOST_OF_A_CLASS:.0%} of it"
+            )
+            is_near &= ~own
+    kept = np.flatnonzero(~is_copy & ~is_near)
     if not len(kept):
         found = f"all {number:,} training rows in a held-out split, too"
         hint = "data.drop_duplicates=false, or other files"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -257,24 +257,29 @@ class Regression(Target):
 
 
 def names_of(vocabulary: Vocabulary) -> dict[str, Any]:
-    return {
-        "id2label": dict(enumerate(vocabulary.names)),
-        "label2id": {name: position for position, name in enumerate(vocabulary.names)},
-    }
+    """Fields of config.json. `label_values` is there where the data write a label otherwise than by its name."""
+    named = {"id2label": dict(enumerate(vocabulary.names)), "label2id": vocabulary.by_name}
+    return named if vocabulary.index == vocabulary.by_name else {**named, "label_values": vocabulary.index}
 
 
-def balanced_weights(labels: Sequence[str], vocabulary: Vocabulary) -> dict[str, float]:
-    """By name, as scikit-learn has it, N / (K * rows of the class): every class counts as much as any other."""
-    counts = Counter(vocabulary.names[vocabulary.index[label]] for label in labels)
-    return {name: len(labels) / (len(vocabulary.names) * max(counts[name], 1)) for name in vocabulary.names}
+def balanced_weights(labels: Iterable[str], vocabulary: Vocabulary) -> dict[str, float]:
+    """N / (K * rows of the class) by name, as scikit-learn has it: each class counts as much as any other."""
+    counts = Counter(labels)
+    index = vocabulary.index_for(counts)
+    by_class = Counter[str]()
+    for label, number in counts.items():
+        by_class[vocabulary.names[index[label]]] += number
+    return {name: counts.total() / (len(vocabulary.names) * max(by_class[name], 1)) for name in vocabulary.names}
 
 
 def class_weights(
-    recipe: Recipe, vocabulary: Vocabulary, balanced: Mapping[str, float] | None = None
+    recipe: Recipe, vocabulary: Vocabulary, labels: Iterable[str] | None = None
 ) -> tuple[float, ...] | None:
-    """As the recipe asks for: of a table, 1 for the names it leaves out; `balanced`: what that word comes to."""
+    """As the recipe asks for: of a table, 1 for the names it leaves out. `balanced` counts `labels`, of the rows that
+    are trained on; without them there are no weights yet.
+    """
     asked = recipe.training.class_weights
-    table = balanced if asked == "balanced" else asked
+    table = balanced_weights(labels, vocabulary) if asked == "balanced" and labels is not None else asked
     if not isinstance(table, Mapping):
         return None
     check_table(table, vocabulary.names, "training.class_weights")
@@ -286,6 +291,9 @@ def saved_vocabulary(state: Mapping[str, Any], recipe: Recipe) -> Vocabulary:
     id2label = state["id2label"]
     names = tuple(id2label[key] for key in sorted(id2label, key=int))
     index = {name: position for position, name in enumerate(names)}
+    if "label_values" in state:
+        return Vocabulary(names, {str(value): int(number) for value, number in state["label_values"].items()})
+    # A run of fasttune 0.1.0, whose config.json does not say how its data write the labels.
     given = recipe.data.label_names
     if isinstance(given, Mapping):
         index |= {value: names.index(name) for value, name in given.items()}
@@ -298,14 +306,10 @@ def make_target(
     problem: str,
     vocabulary: Vocabulary | None,
     recipe: Recipe,
-    balanced: Mapping[str, float] | None = None,
     separator: str | None = None,
     thresholds: Mapping[str, float] | None = None,
 ) -> Target:
-    """Of a new run or, with the `thresholds` of its config.json, of a saved one.
-
-    `balanced`: what the recipe's `class_weights: balanced` comes to.
-    """
+    """Of a new run or, with the `thresholds` of its config.json, of a saved one."""
     smoothing = recipe.training.label_smoothing_factor
     if recipe.training.class_weights is not None and problem != SINGLE:
         raise _unfit("training.class_weights", f"with {problem}", "single-label", "training.class_weights=null")
@@ -326,7 +330,7 @@ def make_target(
     num_classes = len(vocabulary.names)
     possible = [name for name in classification.METRICS if name != "f1" or num_classes == 2]
     default = classification.default_metrics(num_classes)
-    weights = class_weights(recipe, vocabulary, balanced)
+    weights = class_weights(recipe, vocabulary)
     return SingleLabel(
         vocabulary, chosen_metrics(recipe, SingleLabel.primary_metric, possible, default), smoothing, weights
     )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fasttune.data.columns import Column, is_text, label_values, text_values
-from fasttune.data.label_kinds import REGRESSION, kind_of, parts_of
+from fasttune.data.columns import Column, class_names, is_text, label_values, text_values
+from fasttune.data.label_kinds import REGRESSION, SINGLE, kind_of, parts_of
 from fasttune.data.labels import Vocabulary, is_number, label_vocabulary
 from fasttune.data.long_text import tokenize_long
 from fasttune.data.sources import Source
@@ -18,7 +18,7 @@ from fasttune.data.token_store import TokenStore, tokenize
 from fasttune.errors import DataError, Problem, RecipeError, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Rows, Task, ids_of
-from fasttune.tasks.targets import Target, balanced_weights, make_target, saved_vocabulary
+from fasttune.tasks.targets import SingleLabel, Target, class_weights, make_target, saved_vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +99,8 @@ class TextClassification(Task):
             with problems.collected():
                 values["label"] = label_values(dataset, columns["label"], where, source.place)
         problems.raise_if_any()
-        return Rows(ids_of(source), values)
+        declared = class_names(dataset, columns["label"]) if "label" in columns else None
+        return Rows(ids_of(source), values, class_names=declared)
 
     def rows_of(self, inputs: Any) -> Rows:
         """A text, or with `pairs` a tuple of two, or several of them."""
@@ -119,16 +120,28 @@ class TextClassification(Task):
     @classmethod
     def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> TextClassification:
         cells, asked = rows.values["label"], recipe.data
-        kind = kind_of(cells, recipe.problem, asked.label_separator, asked.label_names is not None, where)
-        vocabulary, balanced = None, None
+        declared = rows.class_names
+        has_names = asked.label_names is not None or declared is not None
+        kind = kind_of(cells, recipe.problem, asked.label_separator, has_names, where, declared is not None)
+        vocabulary = None
         if kind.problem != REGRESSION:
             labels = [label for cell in cells for label in parts_of(cell, kind.separator)]
-            vocabulary = label_vocabulary(labels, asked.label_names, where)
-            balanced = balanced_weights(labels, vocabulary)
-        target = make_target(kind.problem, vocabulary, recipe, balanced, kind.separator)
-        numbered = _numbered(vocabulary) if vocabulary is not None and asked.label_names is None else ""
+            vocabulary = label_vocabulary(labels, asked.label_names, where, class_names=declared)
+        elif asked.label_names is not None:
+            found, expected = "names for the labels of a regression", "none: the numbers themselves are learned"
+            hint = f"data.label_names=null, or problem={SINGLE}"
+            problem = Problem(code="E313", where="data.label_names", found=found, expected=expected, hint=hint)
+            raise RecipeError(problem)
+        target = make_target(kind.problem, vocabulary, recipe, separator=kind.separator)
+        numbered = _numbered(vocabulary) if vocabulary is not None and not has_names else ""
         notes = tuple(filter(None, (kind.note, numbered and f"{where}: {numbered}")))
         return cls._of(target, "text_pair" in rows.values, recipe, notes)
+
+    def for_training_rows(self, rows: Rows, recipe: Recipe) -> TextClassification:
+        if not isinstance(self.target, SingleLabel):
+            return self
+        weights = class_weights(recipe, self.target.vocabulary, rows.values["label"])
+        return replace(self, target=replace(self.target, class_weights=weights))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], recipe: Recipe) -> TextClassification:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fasttune.data.columns import Column, cells_of, is_text, label_values
+from fasttune.data.columns import Column, cells_of, class_names, is_text, label_values
 from fasttune.data.labels import encode_all, label_vocabulary
 from fasttune.data.sources import Source
 from fasttune.data.token_store import IGNORED, TokenStore
@@ -22,7 +22,7 @@ from fasttune.errors import DataError, Problem, shown
 from fasttune.metrics import classification, entities
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Rows, Task, chosen_metrics, ids_of
-from fasttune.tasks.targets import SingleLabel, balanced_weights, class_weights, names_of, saved_vocabulary
+from fasttune.tasks.targets import SingleLabel, class_weights, names_of, saved_vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -66,10 +66,10 @@ class TokenClassification(Task):
         if "tags" in columns:
             cells = label_values(dataset, columns["tags"], where, source.place)
             values["tags"] = [tuple(cell.split()) if isinstance(cell, str) else cell for cell in cells]
+        declared = class_names(dataset, columns["tags"]) if "tags" in columns else None
         words = cells_of(dataset, columns["tokens"])
-        return Rows(
-            ids_of(source), {"tokens": read_sentences(words, values.get("tags"), where, source.place), **values}
-        )
+        tokens = read_sentences(words, values.get("tags"), where, source.place)
+        return Rows(ids_of(source), {"tokens": tokens, **values}, class_names=declared)
 
     def rows_of(self, inputs: Any) -> Rows:
         """A text, or several texts or lists of words."""
@@ -90,7 +90,7 @@ class TokenClassification(Task):
     @classmethod
     def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> TokenClassification:
         tags = list(chain.from_iterable(rows.values["tags"]))
-        vocabulary = label_vocabulary(tags, recipe.data.label_names, where, "tags")
+        vocabulary = label_vocabulary(tags, recipe.data.label_names, where, "tags", rows.class_names)
         has_entities = entities.are_entities(vocabulary.names)
         kind = "entities, because tags are such as" if has_entities else "tags, not entities: they are such as"
         first = next((name for name in vocabulary.names if name != entities.OUTSIDE), entities.OUTSIDE)
@@ -98,9 +98,14 @@ class TokenClassification(Task):
             vocabulary,
             _metrics(recipe, has_entities),
             recipe.training.label_smoothing_factor,
-            class_weights(recipe, vocabulary, balanced_weights(tags, vocabulary)),
+            class_weights(recipe, vocabulary),
         )
         return cls(target, has_entities, (f"{where}: {kind} {shown(first)}",))
+
+    def for_training_rows(self, rows: Rows, recipe: Recipe) -> TokenClassification:
+        tags = chain.from_iterable(rows.values["tags"])
+        weights = class_weights(recipe, self.target.vocabulary, tags)
+        return replace(self, target=replace(self.target, class_weights=weights))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], recipe: Recipe) -> TokenClassification:
