@@ -26,7 +26,7 @@ ROWS = [
     {"scoring"},
     {"session"},  # one training run
     {"start", "publish"},  # how it begins or goes on, and how it ends
-    {"predictor", "preflight"},
+    {"predictor", "predictions", "preflight"},
     {"display"},
     {"api"},
     {"doctor", "launch", "notebook"},

@@ -32,6 +32,7 @@ def model_with(folder: Path, **changes: object) -> Path:
 
 def make_models(folder: Path) -> None:
     save_tiny_model(folder / "tiny")
+    (folder / "folder.jsonl").mkdir()
     leaves_a_trace = "from pathlib import Path\nPath('code_of_the_model_ran').touch()\n"
     own_code = model_with(folder / "own_code", model_type="mine", auto_map={"AutoConfig": "mine.Config"})
     (own_code / "mine.py").write_text(leaves_a_trace)
@@ -365,9 +366,15 @@ REFUSED = {
         "text 2: found 'b\\udcffd', expected text, in UTF-8",
     ),
     "a folder where a file should go": (
-        ["predict", "run", "good", "--output", "tiny"],
+        ["predict", "run", "good", "--output", "folder.jsonl"],
         5,
-        "E510 tiny: found Is a directory, expected a place that can be read and written",
+        "E510 folder.jsonl: found Is a directory, expected a place that can be read and written",
+    ),
+    "predictions in a form that is not written": (
+        ["predict", "run", "good", "--output", "found.docx"],
+        2,
+        "--output found.docx: found a file name that ends in '.docx', expected one of .csv, .tsv, .jsonl, .json, "
+        ".parquet\n  hint: --output found.jsonl",
     ),
     "a missing model folder": (
         ["train", "reviews.csv", *SETTINGS, "model=./nowhere", "--output", "new"],

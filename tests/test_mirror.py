@@ -234,6 +234,34 @@ def test_a_finished_run_that_cannot_be_sent_is_an_error_and_whole_here(
     assert stored(store) == files_of(tmp_path / "run")
 
 
+def test_the_newest_checkpoint_is_sent_first_and_one_that_is_gone_by_then_is_passed_over(
+    recipe: Path, tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where sending takes longer than the time between saves, older ones are pruned before their turn comes."""
+    from fasttune.mirror import Mirror
+
+    run = tmp_path / "run"
+    fit(recipe, run, observers=[stop_at(7)])
+    steps = all_steps(RunFolder(run).checkpoints)
+    assert len(steps) > 1
+    for name in store.find("/bucket"):
+        if "/checkpoints/" in name:
+            store.rm_file(name)
+    sent: list[str] = []
+    real = type(store).put_file
+
+    def slow(self: Any, local: str, remote: str, **how: Any) -> None:
+        real(self, local, remote, **how)
+        sent.append(remote)
+        shutil.rmtree(RunFolder(run).checkpoints / f"checkpoint-{steps[0]}", ignore_errors=True)
+
+    monkeypatch.setattr(type(store), "put_file", slow)
+    assert Mirror(PLACE, RunFolder(run)).send() is None
+    assert whole_steps(store) == set(steps[1:])
+    order = [int(name.split("checkpoint-")[1].split("/")[0]) for name in sent if "manifest.json" in name]
+    assert order == sorted(order, reverse=True)
+
+
 def test_an_unknown_file_system_is_refused_at_once(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(fasttune.Error, match=r"E514"):
         fasttune.fit(recipe, output=tmp_path / "run", progress=False, overrides=["output.mirror=nowhere://bucket/run"])

@@ -220,6 +220,35 @@ def test_a_change_of_what_is_learned_is_refused(
     assert (copy / "events.jsonl").read_bytes() == before
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("refusal", ["E530", "E531", "E520"])
+def test_a_refused_resume_changes_nothing(
+    place: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture, refusal: str
+) -> None:
+    """Not even with --allow-changes and a change that is allowed."""
+    changes = ["training.learning_rate=2e-3", "--allow-changes"]
+    if refusal == "E530":
+        changes.append("training.seed=7")
+    elif refusal == "E531":
+        rows = tmp_path / "rows.csv"
+        rows.write_bytes((place / "reviews.csv").read_bytes())
+        saved = (copy / "recipe.yaml").read_text()
+        (copy / "recipe.yaml").write_text(saved.replace(str(place / "reviews.csv"), str(rows)))
+        write_csv(rows, make_rows(80, seed=9))
+        changes.append(f"data.train={rows}")
+    else:
+        for manifest in copy.glob("checkpoints/*/manifest.json"):
+            manifest.write_text("{}")
+    before = contents(copy)
+    arguments = ["train", str(place / "recipe.yaml"), *changes, "--output", str(copy), "--resume"]
+    assert cli.run(arguments) in (3, 4, 5)
+    assert refusal in capsys.readouterr().err
+    assert contents(copy) == before
+
+
 def test_all_changes_are_told_at_once(place: Path, copy: Path) -> None:
     with pytest.raises(fasttune.Error) as raised:
         fasttune.fit(

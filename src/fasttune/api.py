@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fasttune import dataset, distributed, preflight, signals
+from fasttune import dataset, distributed, predictions, preflight, signals
 from fasttune.data.in_memory import is_rows, stored
 from fasttune.data.preview import sample_rows
 from fasttune.dataset import Built, write
@@ -28,10 +28,10 @@ from fasttune.predictor import Overrides, Predictor
 from fasttune.publish import finish, publish, train_results
 from fasttune.recipe import Recipe, is_recipe, shipped
 from fasttune.recipe import load as load_recipe
-from fasttune.run_folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, choose, claimed, read_json, write_json_lines
+from fasttune.run_folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, choose, claimed, read_json
 from fasttune.session import Say, Session
 from fasttune.start import reconciled, start
-from fasttune.tasks import TASKS, Prediction
+from fasttune.tasks import TASKS, Prediction, Rows
 from fasttune.tasks.marks import tokens_of
 from fasttune.tasks.prepare import Split, read_kept, read_labelled, read_splits, read_unlabelled
 from fasttune.tasks.reading import TEST, VALIDATION, task_of
@@ -290,8 +290,19 @@ def check(
     return preflight.check(made, say)
 
 
-def load(run: str | Path, overrides: Overrides = ()) -> Predictor:
-    """A finished run, ready to predict; `overrides` such as ["training.precision=fp32"] apply now."""
+def load(
+    run: str | Path, overrides: Overrides = (), *, precision: str | None = None, device: str | None = None
+) -> Predictor:
+    """A finished run, ready to predict.
+
+    `precision` (fp32 | bf16 | fp16) and `device` (cpu | cuda | mps) are used instead of the run's own, as are
+    `overrides` such as ["training.precision=fp32"]. Threads may share what is returned.
+    """
+    given = {name: value for name, value in (("precision", precision), ("device", device)) if value is not None}
+    if isinstance(overrides, Mapping):
+        overrides = {**overrides, "training": {**overrides.get("training", {}), **given}} if given else overrides
+    else:
+        overrides = [*overrides, *(f"training.{name}={value}" for name, value in given.items())]
     return Predictor.open(run, overrides)
 
 
@@ -349,12 +360,24 @@ def predict(
 ) -> list[Prediction]:
     """Predict texts (pairs of texts, questions with contexts) or the rows of `data`, in order.
 
-    With `output` they are also written as JSON lines.
+    With `output` they are also written to this file, as its ending says: .csv, .tsv, .jsonl, .json or .parquet.
     """
-    found = list(iter_predictions(run, texts, data=data, overrides=overrides))
     if output is not None:
-        write_json_lines(Path(output), found)
+        predictions.check_ending(Path(output))
+    rows, made = _predicted(run, texts, data, overrides)
+    found = list(made)
+    if output is not None:
+        predictions.write(Path(output), found, rows)
     return found
+
+
+def write_predictions(
+    run: str | Path, texts: Any = None, *, data: Any = None, output: str | Path, overrides: Overrides = ()
+) -> int:
+    """As `predict`, written one by one, so that memory does not grow with their number; returns how many there were."""
+    predictions.check_ending(Path(output))
+    rows, made = _predicted(run, texts, data, overrides)
+    return predictions.write(Path(output), made, rows)
 
 
 def iter_predictions(
@@ -365,6 +388,11 @@ def iter_predictions(
     overrides: Overrides = (),
 ) -> Iterator[Prediction]:
     """As `predict`, each prediction made when it is asked for, so that memory does not grow with their number."""
+    return _predicted(run, texts, data, overrides)[1]
+
+
+def _predicted(run: str | Path, texts: Any, data: Any, overrides: Overrides) -> tuple[Rows, Iterator[Prediction]]:
+    """What is asked, and the answers."""
     if (texts is None) == (data is None):
         raise UsageError(
             Problem(
@@ -377,9 +405,9 @@ def iter_predictions(
     predictor = load(run, overrides)
     if data is not None:
         split = read_unlabelled(predictor.recipe, stored(data) if is_rows(data) else data)
-        return predictor.predict_rows(split.rows, split.where)
-    assert texts is not None
-    return iter(predictor.predict(texts))
+        return split.rows, predictor.predict_rows(split.rows, split.where)
+    rows = predictor.task.rows_of(texts)
+    return rows, predictor.predict_rows(rows, "texts")
 
 
 def build(definition: str | Path, output: str | Path, repository: str | None = None) -> Built:

@@ -15,5 +15,5 @@ def cache_folder(kind: str) -> Path:
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # a user without a home, as in some containers
-        caches = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+        caches = Path(tempfile.gettempdir()) / f"cache-{os.getuid() if hasattr(os, 'getuid') else os.getlogin()}"
     return caches / "fasttune" / kind

@@ -22,7 +22,7 @@ import typer
 
 from fasttune import __version__, display, distributed, signals
 from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
-from fasttune.run_folder import RunFolder, write_json_lines
+from fasttune.run_folder import RunFolder, plain
 
 SETTING = re.compile(r"(data|preprocessing|training|evaluation|output|tracking)\.[a-z_.]+=")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -189,7 +189,9 @@ def predict(
         list[str] | None, typer.Option("--context", help="The text that holds the answer: one, or one a question.")
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Rows to predict: a file, glob or hub id.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write JSON lines to this file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write them here: .csv, .tsv, .jsonl, .json or .parquet.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Predict the labels of texts, the answers of questions, or the rows of a file.
@@ -219,10 +221,12 @@ def predict(
         questions, contexts = questions or [], contexts or []
         contexts *= max(len(questions), 1) if len(contexts) == 1 else 1
         inputs = paired("--context", questions, contexts, "questions and {} contexts", "one, or one for each question")
-    predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings)
     if output is not None:
-        typer.echo(f"{write_json_lines(output, predictions):,} predictions written to {output}", err=True)
-    elif as_json:
+        number = api.write_predictions(run, inputs or None, data=data, output=output, overrides=settings)
+        typer.echo(f"{number:,} predictions written to {output}", err=True)
+        return
+    predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings)
+    if as_json:
         for prediction in predictions:
             _print_json(prediction, indent=None)
     else:
@@ -355,7 +359,7 @@ def _stay_calm() -> None:
 
 
 def _print_json(content: Any, indent: int | None = 2) -> None:
-    typer.echo(json.dumps(content, indent=indent, ensure_ascii=False))
+    typer.echo(json.dumps(plain(content), indent=indent, ensure_ascii=False, allow_nan=False))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -31,7 +31,9 @@ MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 # All processes of a launch come within this, or none trains. Later one may wait for hours for another that tokenises,
 # as long as it gives signs of life; what hangs in training is ended by the watchdog, before the group's own time-out.
 MEETING, LONGEST_WAIT, IN_TRAINING = timedelta(minutes=10), timedelta(hours=24), timedelta(minutes=30)
-SIGN_OF_LIFE, SILENCE = 5.0, 45.0  # seconds
+# Seconds. Signs of life come from a thread, which waits while a library holds Python's lock: for a sort or a dump of
+# millions of rows that may be a minute.
+SIGN_OF_LIFE, SILENCE = 5.0, 300.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25  # seconds between two looks whether another process has spoken
 LAUNCHERS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # variables that accelerate's launcher sets
 Value = TypeVar("Value")

@@ -20,9 +20,10 @@ from fasttune.signals import STOPS
 
 # SIGINT comes from a person. What ends a run after a safe save has 128 added to its number.
 FROM_OUTSIDE = tuple(number for number in STOPS if number != signal.SIGINT)
+SIGKILL = getattr(signal, "SIGKILL", 9)  # Windows has no name for it
 ENDED_FROM_OUTSIDE = {
-    -signal.SIGKILL,
-    128 + signal.SIGKILL,
+    -SIGKILL,
+    128 + SIGKILL,
     *(-number for number in FROM_OUTSIDE),
     *(128 + number for number in FROM_OUTSIDE),
 }

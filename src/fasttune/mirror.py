@@ -73,9 +73,15 @@ class Mirror:
             raise OSError(f"{self.address} holds another run by now")
         self._put_known()
         mine = all_steps(self.folder.checkpoints)
-        for step in mine:
+        # The newest first: where sending takes longer than the time between two saves, older ones are gone before
+        # their turn comes, and none would ever arrive.
+        for step in reversed(mine):
             if not self._is_there(step):
-                self._put_checkpoint(step)
+                try:
+                    self._put_checkpoint(step)
+                except FileNotFoundError:
+                    if path_of(self.folder.checkpoints, step).exists():
+                        raise
         for step in self._steps(are_whole=False):
             if step not in mine and step < max(mine, default=0):
                 self._take_away(step)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ class Predictor:
     recipe: Recipe
     task: Task
     setup: Setup
+    # A tokenizer's truncation is a state of its own, and so is the padding taken out of a forward pass.
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @classmethod
     def open(cls, path: str | Path, overrides: Overrides = ()) -> Predictor:
@@ -83,13 +86,16 @@ class Predictor:
         return list(self.predict_rows(self.task.rows_of(inputs), "texts"))
 
     def predict_rows(self, rows: Rows, where: str) -> Iterator[Prediction]:
-        """One prediction a row, in order, each made when it is asked for."""
+        """One prediction a row, in order, each made when it is asked for. Threads may share a predictor."""
         if not len(rows):
             return iter(())
-        store = self.task.encode(rows, self.setup.tokenizer, self.setup.max_length, where)
-        return self.task.decode(self.setup.run(self.task, store).results, store, rows)
+        with self.lock:
+            store = self.task.encode(rows, self.setup.tokenizer, self.setup.max_length, where)
+            results = self.setup.run(self.task, store).results
+        return self.task.decode(results, store, rows)
 
     def score(self, split: Split) -> dict[str, float]:
         """Metrics named eval_... of a labelled split."""
-        store = encode(split, self.task, self.setup.tokenizer, self.setup.max_length)
-        return score_split(self.setup, self.task, split, store).metrics
+        with self.lock:
+            store = encode(split, self.task, self.setup.tokenizer, self.setup.max_length)
+            return score_split(self.setup, self.task, split, store).metrics

@@ -333,8 +333,6 @@ def data_report(session: Session) -> dict[str, Any]:
 def _go_on(session: Session) -> None:
     """Take run id, state and checkpoint from the folder; refuse when the training examples are not the same."""
     folder = session.folder
-    if is_main():
-        write_text(folder.recipe, dump(session.recipe))  # what may change has changed from here on
     environment = from_main(read_json(folder.environment) if is_main() else None)
     before = from_main(read_json(folder.data_report)["training_examples"] if is_main() else None)
     session.run_id = environment["run_id"]
@@ -361,6 +359,8 @@ def _go_on(session: Session) -> None:
 
     session.checkpoint = in_all_processes(newest)
     if is_main():
+        # Nothing is refused any more: what may change has changed from here on.
+        write_text(folder.recipe, dump(session.recipe))
         prune(folder.checkpoints, None, set(), session.run_id)  # what a killed process left of one
     if session.checkpoint is None:
         session.say("no checkpoint yet: starting from the beginning")

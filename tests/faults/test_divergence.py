@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from faulty import events, make_recipe, sha256, stop_at
 from torch.amp import GradScaler
 
@@ -148,3 +149,29 @@ def test_a_step_that_diverges_moves_no_weight(tmp_path: Path, monkeypatch: pytes
     resumed = fasttune.fit(recipe, output=tmp_path / "run", progress=False, resume=True)
     undisturbed = fasttune.fit(recipe, output=tmp_path / "undisturbed", progress=False)
     assert sha256(resumed.folder) == sha256(undisturbed.folder)
+
+
+def test_a_rollback_with_a_loss_scaler_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step whose loss is no number leaves no gradients behind that the scaler has unscaled and nobody used."""
+    recipe = make_recipe(tmp_path, divergence_policy="rollback")
+    real_step, real_loss = loop.run_step, TextClassification.loss
+    scaler, is_broken = GradScaler("cpu", init_scale=2.0), False
+
+    def scaled_step(**how: Any) -> StepResult:
+        nonlocal is_broken
+        how["accelerator"].scaler, how["accelerator"].native_amp = scaler, True
+        how["optimizer"] = AcceleratedOptimizer(how["optimizer"].optimizer, device_placement=False, scaler=scaler)
+        is_broken = how["seed"][1] + 1 == BROKEN
+        with monkeypatch.context() as patch:  # as with fp16 on a GPU
+            patch.setattr(type(how["accelerator"]), "mixed_precision", "fp16")
+            return real_step(**how)
+
+    def loss(self: TextClassification, outputs: Any, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
+        total, weight = real_loss(self, outputs, batch, training)
+        return (total * float("nan") if training and is_broken else total), weight
+
+    monkeypatch.setattr(loop, "run_step", scaled_step)
+    monkeypatch.setattr(TextClassification, "loss", loss)
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    steps = [event["step"] for event in events(run.folder) if event["event"] == "step"]
+    assert steps == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12] and run.is_complete

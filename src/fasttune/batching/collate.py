@@ -58,7 +58,13 @@ class MicroBatch:
         return self.inputs["input_ids"].numel() if padded else self.num_tokens
 
     def to(self, device: torch.device) -> MicroBatch:
-        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            if device.type == "mps" and tensor.dtype == torch.float64:  # which Apple's GPUs do not have
+                tensor = tensor.float()
+            # From memory that is not pinned MPS may read after it was given to others (pytorch#139550).
+            return tensor.to(device, non_blocking=tensor.is_pinned())
+
+        return self._with(moved)
 
     def pinned(self) -> MicroBatch:
         return self._with(torch.Tensor.pin_memory)

@@ -253,7 +253,7 @@ class GrowingTable:
             kind = _kind(value)
             column.kinds.setdefault(kind, index)
             # 1e999 overflows to infinity; and a DataFrame or dict given in Python may hold NaN
-            if kind == "a number" and not math.isfinite(value):
+            if isinstance(value, float) and not math.isfinite(value):
                 at = f"{self.where} {self.place(index)}, column {shown(name)}"
                 column.problems.append(Problem(code="E118", where=at, found=repr(value), expected="a finite number"))
 

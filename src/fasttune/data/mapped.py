@@ -43,5 +43,5 @@ def mapped(table: pa.Table) -> pa.Table:
 
 def let_go() -> None:
     """The pages of all tables: what is read once more comes from the file."""
-    for pages in _MAPS:
+    for pages in _MAPS if hasattr(mmap, "MADV_DONTNEED") else ():
         pages.madvise(mmap.MADV_DONTNEED)

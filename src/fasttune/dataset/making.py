@@ -53,7 +53,8 @@ def build(path: Path, trail: Sequence[Path] = ()) -> Built:
     for one in definition.filters:
         for split, rows in made.splits.items():
             _check_column(one.column, rows, f"{path}: filters, {split}")
-        _keep(made, one.column, _fits(one, str(path)), f"rows whose {one.column} does not fit {_words(one)}")
+        what = f"rows whose {one.column} does not fit {_words(one)}"
+        _keep(made, one.column, _fits(one, str(path)), what, as_texts=True)
     if definition.drop_duplicates:
         _drop_duplicates(made)
     if definition.resplit is not None:
@@ -204,10 +205,12 @@ def _words(one: Filter) -> str:
     return ", ".join(f"{name} {value}" for name, value in given.items())
 
 
-def _keep(made: Built, column: str, wanted: Callable[[Any], bool], what: str) -> None:
+def _keep(made: Built, column: str, wanted: Callable[[Any], bool], what: str, as_texts: bool = False) -> None:
+    """`as_texts`: values as labels are written, a ClassLabel by its name, true and 1 without a fraction."""
     number = 0
     for split, rows in made.splits.items():
-        kept = [row for row, value in enumerate(rows[column]) if wanted(value)]
+        values = labels_as_they_are(rows, column) if as_texts else rows[column]
+        kept = [row for row, value in enumerate(values) if wanted(value)]
         number += rows.num_rows - len(kept)
         made.splits[split] = rows.select(kept)
     made.steps.append(f"{number:,} {what}: left out")

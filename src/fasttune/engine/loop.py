@@ -65,9 +65,15 @@ class TrainState:
         return next(iter(self.best_first(metric)), None)
 
     def best_first(self, metric: str) -> list[dict[str, Any]]:
-        """All evaluations; the earlier of equals is better."""
+        """All evaluations; the earlier of equals is better, and one whose metric is not a number is worse than any."""
         sign = -1.0 if metric.removeprefix("eval_") in LESS_IS_BETTER else 1.0
-        return sorted(self.evaluations, key=lambda evaluation: -sign * evaluation[metric])
+
+        def key(evaluation: dict[str, Any]) -> tuple[bool, float]:
+            value = evaluation[metric]
+            is_number = value is not None and not math.isnan(value)  # None: as JSON brought it back
+            return not is_number, -sign * value if is_number else 0.0
+
+        return sorted(self.evaluations, key=key)
 
     @property
     def num_updates(self) -> int:

@@ -28,7 +28,10 @@ from fasttune.starter.model import EMBEDDED_MODEL, embedded_model_path
 # The names that model families give to one thing: dropout on attention weights.
 ATTENTION_DROPOUT_FIELDS = ("attention_probs_dropout_prob", "attention_dropout")
 # RoBERTa and its relatives number positions from pad_token_id + 1.
-NUMBERED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+NUMBERED_FROM_PADDING = (
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text"),
+    *("longformer", "ibert", "xmod", "luke", "esm"),
+)
 CONVERT = (
     'python -c "from transformers import AutoModel as M, AutoTokenizer as T; '
     "[C.from_pretrained('{name}').save_pretrained('converted') for C in (M, T)]\", then model=converted"
@@ -82,6 +85,9 @@ def _explained(name: str) -> Iterator[None]:
         if "trust_remote_code" in str(error):
             expected, code = "a model whose code is part of transformers; code of a model folder is never run", "E405"
             hint = "a model of another family, such as model=google-bert/bert-base-uncased"
+        elif any(library in str(error) for library in ("sentencepiece", "SentencePiece", "tiktoken")):
+            expected, code = "the libraries that read its vocabulary", "E401"
+            hint = "pip install sentencepiece protobuf"
         elif isinstance(error, SafetensorError):
             expected, code = "a model.safetensors that is whole", "E404"
         elif "pytorch_model" in str(error) or "safetensors" in str(error):
@@ -138,6 +144,16 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
                 found="a tokenizer without a vocabulary",
                 expected="tokenizer.json, or the vocabulary of the model's tokenizer, beside config.json",
                 hint="copy the tokenizer's files from where the model is from",
+                code="E403",
+            )
+        )
+    if not tokenizer.is_fast:
+        raise EnvironmentProblem(
+            Problem(
+                where=f"model {name}",
+                found=f"a tokenizer that is written in Python alone ({type(tokenizer).__name__})",
+                expected="a fast tokenizer (tokenizer.json), which tells where each token stands in its text",
+                hint="a model of another tokenizer, such as model=FacebookAI/xlm-roberta-base (100 languages)",
                 code="E403",
             )
         )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -26,7 +27,7 @@ from fasttune.engine.parallel import choose_parallel
 from fasttune.engine.precision import Choice, choose_device, choose_precision, dtype_of
 from fasttune.engine.pretrained import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
-from fasttune.padding_free import cuda, padding_free, why_not
+from fasttune.padding_free import cuda, padded_again, padding_free, prove, why_not
 from fasttune.padding_free.attention import MAX_COMPILED_LENGTH, compiled_for
 from fasttune.padding_free.exceptions import OWN_ATTENTION
 from fasttune.padding_free.unpad import FAMILIES
@@ -37,6 +38,7 @@ from fasttune.tasks import Task
 # Without padding only heads see the width of a micro-batch. Where they look at every token, a CPU keeps a program for
 # each number of rows that they multiply: few widths are few programs (docs/decisions/0011).
 ROUND_WIDTH = 32
+MOST_NEW_TOKENS = 1_000  # that somebody added; more are another model's tokenizer
 POOLING = "AutoModelForSequenceClassification"  # its heads look at one place of each sequence
 
 
@@ -141,14 +143,19 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         _checkpoint_activations(loaded.model, name)
     asked = training.tokens_per_microbatch
     budget = choose_tokens_per_microbatch(asked, device.value, precision.value, loaded.model.config)
+    accelerator = make_accelerator(device.value, precision.value)
+    grown = _grow_vocabulary(loaded.model, len(tokenizer), name, training.seed)
     kernel = choose_kernel(recipe, loaded.model)
+    if kernel.value == "padding-free":
+        kernel = _proved_where_it_trains(loaded.model, kernel, accelerator)
     if kernel.value != "padding-free":
         attention = Choice("transformers", f"{loaded.model.config._attn_implementation}, as for any padded batch")
     takes = signature(loaded.model.forward).parameters  # a BERT tokenizer may come with a model that has no segments
-    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in takes]
+    # Or with one that has a single segment, where the second text of a pair would be looked up beyond the table.
+    without = {"token_type_ids"} if getattr(loaded.model.config, "type_vocab_size", 2) == 1 else set()
+    tokenizer.model_input_names = [one for one in tokenizer.model_input_names if one in takes and one not in without]
     if device.value == "cpu":
         use_cpu_dropout(loaded.model)
-    accelerator = make_accelerator(device.value, precision.value)
     choices = {
         "model": Choice(name, EMBEDDED_MODEL_DESCRIPTION if name == EMBEDDED_MODEL else loaded.model.config.model_type),
         "device": device,
@@ -160,6 +167,8 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         "max_length": max_length,
         "tokens_per_microbatch": budget,
     }
+    if grown:
+        choices["vocabulary"] = Choice(f"{len(tokenizer):,} rows", grown)
     if loaded.new_weights:
         choices["new_weights"] = Choice(", ".join(loaded.new_weights), f"drawn with training.seed {training.seed}")
     padded, most = kernel.value != "padding-free", int(max_length.value)
@@ -181,6 +190,41 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         padded=padded,
         padding=padding,
     )
+
+
+def _grow_vocabulary(model: PreTrainedModel, num_tokens: int, name: str, seed: int) -> str:
+    """Rows for tokens that were added to the tokenizer alone; what was done, in words, or nothing."""
+    rows = cast(torch.Tensor, model.get_input_embeddings().weight).shape[0]
+    missing = num_tokens - rows
+    if missing <= 0:
+        return ""
+    if missing > MOST_NEW_TOKENS:
+        raise EnvironmentProblem(
+            Problem(
+                where=f"model {name}",
+                found=f"a tokenizer of {num_tokens:,} tokens with weights for {rows:,}",
+                expected="the tokenizer that belongs to the weights",
+                hint="take tokenizer.json and model.safetensors from the same model",
+                code="E407",
+            )
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    return f"{missing:,} more than the model's weights had, drawn with training.seed {seed}"
+
+
+def _proved_where_it_trains(model: PreTrainedModel, kernel: Choice, accelerator: Accelerator) -> Choice:
+    """The probe once more on the device and in the arithmetic of training, where those are others."""
+    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
+        return kernel
+    model.to(accelerator.device)
+    with accelerator.autocast():
+        reason = prove(model)
+    if reason is None:
+        return kernel
+    padded_again(model)
+    return Choice("padded to longest", f"{reason}, on {accelerator.device.type} in {accelerator.mixed_precision}")
 
 
 def _checkpoint_activations(model: PreTrainedModel, name: str) -> None:

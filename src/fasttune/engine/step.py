@@ -72,10 +72,13 @@ def run_step(
     mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / weight
     if zero.is_zero(model):
         grad_norm = zero.update(cast(Any, model), mean_loss)
+    elif not math.isfinite(mean_loss):
+        # No clipping either: it would unscale gradients that no update follows, which a loss scaler refuses next time.
+        grad_norm = math.nan
     else:
         grad_norm = _clip(accelerator, model, max_grad_norm)
         # A loss scaler makes gradients overflow on purpose and skips those updates by itself.
-        if math.isfinite(mean_loss) and (math.isfinite(grad_norm) or accelerator.scaler is not None):
+        if math.isfinite(grad_norm) or accelerator.scaler is not None:
             optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepResult(mean_loss, grad_norm, int(num_tokens), time.perf_counter() - begin)
@@ -108,7 +111,8 @@ def _accumulate(
     if goes_together(model):  # in which the ranks go forward together, and as often
         missing = greatest(len(microbatches))[0] - len(microbatches)
         microbatches = [*microbatches, *[replace(microbatches[-1], counts=False)] * missing]
-    loss_sum = torch.zeros((), device=accelerator.device, dtype=torch.float64)
+    exact = torch.float32 if accelerator.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+    loss_sum = torch.zeros((), device=accelerator.device, dtype=exact)
     failure: TooLarge | None = None
     last = len(microbatches) - 1
     try:

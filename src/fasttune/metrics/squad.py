@@ -24,12 +24,21 @@ UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U
 
 
 def normalized(text: str) -> str:
-    kept = "".join(character for character in text.lower() if not _is_punctuation(character))
+    has_unspaced = UNSPACED.search(text) is not None
+    kept = "".join(character for character in text.lower() if not _is_punctuation(character, has_unspaced))
     return " ".join(UNSPACED.sub(r" \1 ", ARTICLES.sub(" ", kept)).split())
 
 
-def _is_punctuation(character: str) -> bool:
-    return character in PUNCTUATION or (character >= FIRST_CJK and unicodedata.category(character).startswith("P"))
+def _is_punctuation(character: str, has_unspaced: bool) -> bool:
+    """Beside Chinese characters also quotation marks, dots and the wide forms of ASCII's marks, wherever Unicode has
+    them, as in cmrc2018's own script; elsewhere the official script of SQuAD drops ASCII's alone.
+    """
+    if character in PUNCTUATION:
+        return True
+    is_mark = unicodedata.category(character).startswith("P")
+    if has_unspaced:
+        return is_mark or unicodedata.normalize("NFKC", character) in PUNCTUATION
+    return character >= FIRST_CJK and is_mark
 
 
 def exact_match(answer: str, right: Sequence[str]) -> float:

@@ -39,7 +39,10 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         if isinstance(event, RolledBack) and self.file is not None:
             self._drop_lines_after(event.step)
-        self.write(event.to_dict())
+        line = event.to_dict()
+        if isinstance(event, Diverged):  # which tells nan from inf
+            line = {key: str(value) if isinstance(value, float) else value for key, value in line.items()}
+        self.write(line)
 
     def write(self, line: dict[str, Any]) -> None:
         if self.file is None:
@@ -86,8 +89,8 @@ class EventLog:
 
 
 def as_json(value: Any) -> Any:
-    """JSON has no NaN: a number that is not finite is written as its name."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    """JSON has no NaN: a number that is not finite is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def kept_lines(text: str, step: int) -> list[str]:

@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import Any
 
 from fasttune.padding_free.boundaries import Boundaries
-from fasttune.padding_free.unpad import ENCODER_STACK, is_padding_free, padded_again, padding_free, why_not
+from fasttune.padding_free.unpad import ENCODER_STACK, is_padding_free, padded_again, padding_free, prove, why_not
 
-__all__ = ["ENCODER_STACK", "Boundaries", "is_padding_free", "padded_again", "padding_free", "why_not"]
+__all__ = ["ENCODER_STACK", "Boundaries", "is_padding_free", "padded_again", "padding_free", "prove", "why_not"]
 
 
 class _CallableRoom(ModuleType):

@@ -6,6 +6,7 @@ interface. `exceptions` holds those that need more.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class Unpadding:
 
     def __init__(self, model: PreTrainedModel):
         self.stock_attention = model.config._attn_implementation
-        self.boundaries: Boundaries | None = None
+        self._boundaries: dict[int, Boundaries] = {}  # by thread: several may be in the model at once
         self.pools_first = _pools_first(model)
         self.handles: list[Any] = []
         self.install(model)
@@ -87,8 +88,8 @@ class Unpadding:
         """Of a batch whose embeddings are `hidden` [B, S, D], kept for the layers and for `after_stack`."""
         if mask is None:
             mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-        elif mask.dim() == 4:  # made for eager attention: 0 at real keys, the same for every query
-            mask = mask[:, 0, 0] == 0
+        else:
+            mask = _real_keys(mask)
         if self.pools_first and not bool(mask[:, 0].all()):
             raise EnvironmentProblem(
                 Problem(
@@ -99,16 +100,52 @@ class Unpadding:
                     code="E411",
                 )
             )
-        self.boundaries = Boundaries.from_mask(mask)
+        boundaries = Boundaries.from_mask(mask)
+        if not max(boundaries.lengths):
+            raise _wrong_mask("no real token in the whole batch", "at least one")
         if hidden.device.type == "cpu":
             # oneDNN makes (4 ms) and keeps (0.4 MB) a program for every product whose number of tokens is new.
-            self.boundaries = self.boundaries.filled()
-        return self.boundaries
+            boundaries = boundaries.filled()
+        self.boundaries = boundaries
+        return boundaries
+
+    @property
+    def boundaries(self) -> Boundaries | None:
+        """Those of the forward pass that this thread is in."""
+        return self._boundaries.get(threading.get_ident())
+
+    @boundaries.setter
+    def boundaries(self, value: Boundaries | None) -> None:
+        if value is None:
+            self._boundaries.pop(threading.get_ident(), None)
+        else:
+            self._boundaries[threading.get_ident()] = value
 
     def take_boundaries(self) -> Boundaries:
         boundaries, self.boundaries = self.boundaries, None
         assert boundaries is not None, "a hook before the layers ran first"
         return boundaries
+
+
+def _real_keys(mask: torch.Tensor) -> torch.Tensor:
+    """[B, S] bool of a mask of any form that says of each row which tokens are real; others are refused.
+
+    As made for attention, [B, 1, Q, S]: 0 at real keys and a large negative number elsewhere, or True at real keys.
+    """
+    if mask.dim() == 2:
+        return mask.bool()
+    is_additive = mask.is_floating_point()
+    if mask.dim() != 4 or mask.shape[1] != 1 or not (is_additive or mask.dtype == torch.bool):
+        raise _wrong_mask(f"a mask of {str(mask.dtype).removeprefix('torch.')} {list(mask.shape)}", "[B, S] of 0 and 1")
+    keys = mask == 0 if is_additive else mask
+    if not bool((keys == keys[:, :, :1]).all()):
+        raise _wrong_mask("a mask in which tokens of one row see different tokens", "[B, S]: one answer for each token")
+    return keys[:, 0, 0]
+
+
+def _wrong_mask(found: str, expected: str) -> EnvironmentProblem:
+    hint = "fasttune.padding_free takes the padding out of plain batches; run this model as transformers made it"
+    return EnvironmentProblem(Problem(where="attention_mask", found=found, expected=expected, hint=hint, code="E411"))
 
 
 def _pools_first(model: PreTrainedModel) -> bool:

@@ -75,6 +75,22 @@ def padding_free(model: Model) -> Model:
     return model
 
 
+def prove(model: PreTrainedModel) -> str | None:
+    """Run the probe again as the model stands now, with and without padding; what differs, in words, or None.
+
+    Within an autocast and on a GPU other kernels compute than those that `padding_free` compared.
+    """
+    unpadding = _UNPADDED[model]
+    found = sing(model)
+    unpadding.remove(model)
+    try:
+        expected = sing(model)
+    finally:
+        unpadding.handles = []
+        unpadding.install(model)
+    return expected.compare(found)
+
+
 def padded_again(model: Model) -> Model:
     """Undo `padding_free`, in place: the model pads and attends as transformers made it."""
     unpadding = _UNPADDED.pop(model, None)

@@ -187,6 +187,8 @@ def _override_value(written: str, path: FieldPath, origin: Origin) -> tuple[Any,
     if written.startswith(STRUCTURE):
         value, problems = yaml_text.read(written, origin.text)
         return value, [_in_override(problem, origin) for problem in problems]
+    if takes_text(path) and written and (not written.strip() or written.strip() == "~"):
+        return written, []  # a blank that separates labels, the folder of the user
     value = yaml_text.plain_value(written.strip())
     # A column called 2024 or a folder called true is a word; only nothing is not.
     return (written if value is not None and takes_text(path) else value), []

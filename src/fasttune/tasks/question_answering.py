@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fasttune.batching.collate import MicroBatch
 
 THRESHOLD = "null_score_diff_threshold"  # in config.json, named as the recipe and transformers' scripts have it
+SURELY_NONE = 1e9  # where no span was found; the official scorer compares numbers
 ASKED = ("question", "context")
 
 
@@ -311,7 +312,7 @@ class QuestionAnswering(Task):
         }
         if self.threshold is not None:
             content["null_odds"] = {
-                row_id: none - best[0].score if best else None
+                row_id: none - best[0].score if best else SURELY_NONE
                 for row_id, (best, none) in zip(rows.ids, self.candidates(results, store, rows), strict=True)
             }
         return content

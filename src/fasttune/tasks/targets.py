@@ -136,7 +136,7 @@ class SingleLabel(Target):
 
         if self.class_weights is None:
             return float(len(encoded))
-        return float(encoded.new_tensor(self.class_weights, dtype=torch.float64)[encoded].sum())
+        return float(torch.tensor(self.class_weights, dtype=torch.float64)[encoded.cpu()].sum())
 
     def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
         from torch.nn.functional import cross_entropy

@@ -1,0 +1,116 @@
+"""Predictions as files: the ending of the name decides the form.
+
+JSON lines hold the objects of `predict --json`. Tables have one row a prediction: id, what was asked, then label,
+labels, score or answer, and a column `probability_NAME` for each label.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from fasttune.errors import Problem, UsageError
+from fasttune.run_folder import plain, staged, write_json_lines
+from fasttune.tasks import Prediction, Rows
+
+ROWS_AT_ONCE = 10_000  # of a Parquet file
+
+
+def check_ending(path: Path) -> None:
+    """UsageError for a form that is not written, before anything is computed."""
+    if path.suffix.lower() not in WRITERS:
+        endings = ", ".join(WRITERS)
+        found = f"a file name that ends in {path.suffix!r}" if path.suffix else "a file name without an ending"
+        hint = f"--output {path.with_suffix('.jsonl')}"
+        raise UsageError(Problem(where=f"--output {path}", found=found, expected=f"one of {endings}", hint=hint))
+
+
+def write(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+    """Write predictions as they come, beside what was asked; returns how many there were.
+
+    `rows`: what was predicted, in the same order; labels that they may have are left out.
+    """
+    check_ending(path)
+    return WRITERS[path.suffix.lower()](path, predictions, rows)
+
+
+def _json(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+    number = 0
+    with staged(path) as file:
+        file.write("[")
+        for number, prediction in enumerate(predictions, 1):
+            file.write(f"{',' if number > 1 else ''}\n{json.dumps(plain(prediction), ensure_ascii=False)}")
+        file.write("\n]\n")
+    return number
+
+
+def _json_lines(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+    return write_json_lines(path, predictions)
+
+
+def _delimited(path: Path, predictions: Iterable[Prediction], rows: Rows, delimiter: str) -> int:
+    with staged(path) as file:
+        return _write_delimited(file, table_rows(predictions, rows), delimiter)
+
+
+def _write_delimited(file: TextIO, table: Iterator[dict[str, Any]], delimiter: str) -> int:
+    writer, number = None, 0
+    for row in table:
+        number += 1
+        if writer is None:
+            writer = csv.DictWriter(file, list(row), delimiter=delimiter, lineterminator="\n")
+            writer.writeheader()
+        writer.writerow({name: _as_cell(value) for name, value in row.items()})
+    return number
+
+
+def _parquet(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside, number, writer = path.with_name(f".{path.name}.staged"), 0, None
+    table = table_rows(predictions, rows)
+    try:
+        while part := list(islice(table, ROWS_AT_ONCE)):
+            made = pa.Table.from_pylist(part, schema=None if writer is None else writer.schema)
+            writer = writer or pq.ParquetWriter(beside, made.schema)
+            writer.write_table(made)
+            number += len(part)
+        (writer or pq.ParquetWriter(beside, pa.schema([("id", pa.string())]))).close()
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return number
+
+
+WRITERS: dict[str, Callable[[Path, Iterable[Prediction], Rows], int]] = {
+    ".csv": lambda path, predictions, rows: _delimited(path, predictions, rows, ","),
+    ".tsv": lambda path, predictions, rows: _delimited(path, predictions, rows, "\t"),
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".parquet": _parquet,
+}
+ASKED = ("text", "text_pair", "question", "context", "tokens")
+
+
+def table_rows(predictions: Iterable[Prediction], rows: Rows) -> Iterator[dict[str, Any]]:
+    """One flat row a prediction, all with the same columns."""
+    asked: Mapping[str, Sequence[Any]] = {role: rows.values[role] for role in ASKED if role in rows.values}
+    for number, prediction in enumerate(predictions):
+        row: dict[str, Any] = {"id": prediction["id"]}
+        for role, values in asked.items():
+            row["text" if role == "tokens" else role] = getattr(values[number], "text", values[number])
+        shares = prediction.get("probabilities", {})
+        # n_best and the spans of entities have no place in a flat row; they are in the JSON forms.
+        row |= {key: value for key, value in prediction.items() if key not in ("id", "text", "probabilities", "n_best")}
+        yield row | {f"probability_{name}": share for name, share in shares.items()}
+
+
+def _as_cell(value: Any) -> Any:
+    """A list as JSON: a comma may stand in a label."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
