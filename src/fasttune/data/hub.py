@@ -91,6 +91,16 @@ def _problem(error: Exception, name: str, spec: str) -> Problem:
             expected="a file, a folder or the id of a dataset on the hub",
             hint="look the id up at https://huggingface.co/datasets; a private one needs your token in HF_TOKEN",
         )
+    if "scripts are no longer supported" in message or "loading script" in message:
+        own = parse(spec)
+        copy = ":".join(filter(None, (f"{own[0].partition('@')[0]}@refs/convert/parquet", own[1], own[2])))
+        return Problem(
+            code="E135",
+            where=spec,
+            found="a data set that is a script",
+            expected="data in files; code of a data set is never run",
+            hint=f"{copy}, where the hub has made a copy in Parquet, or a copy by somebody else",
+        )
     if "onfig" in message:
         return _config_problem(str(error), name, spec)
     return Problem(code="E135", where=spec, found=message, expected="a dataset that load_dataset can read")
