@@ -226,6 +226,7 @@ def report(split: Split, store: TokenStore, task: Task) -> dict[str, Any]:
         **({} if split.name == TRAIN else kept_rows(split, task)),
         "num_rows": len(split.rows),
         "is_sample": split.is_sample,
+        "licence": split.licence,
         "num_examples": len(store),
         "num_tokens": store.num_tokens,
         "labels": task.describe(store),
