@@ -201,12 +201,22 @@ def without_effect(recipe: Recipe, num_examples: int) -> list[str]:
         and recipe.preprocessing.window_pooling != default.preprocessing.window_pooling,
         "data.validation_fraction: data.validation is given": recipe.data.validation is not None
         and recipe.data.validation_fraction != default.data.validation_fraction,
+        "data.test_fraction: data.test is given": recipe.data.test is not None and bool(recipe.data.test_fraction),
+        "data.columns.group: data.validation is given, and no rows are held out": _splits_nothing(recipe)
+        and recipe.data.columns.group is not None,
+        "data.columns.time: data.validation is given, and no rows are held out": _splits_nothing(recipe)
+        and recipe.data.columns.time is not None,
         "data.max_bad_rows: data.streaming is false, so all rows are checked first": recipe.data.max_bad_rows > 0
         and not recipe.data.streaming,
         "output.save_total_limit: output.save_strategy is no": recipe.output.save_strategy == "no"
         and recipe.output.save_total_limit != default.output.save_total_limit,
     }
     return [f"no effect: {text}" for text, applies in settings.items() if applies]
+
+
+def _splits_nothing(recipe: Recipe) -> bool:
+    """Whether every split has a file of its own, so that none is held out of the training rows."""
+    return recipe.data.validation is not None and (recipe.data.test is not None or not recipe.data.test_fraction)
 
 
 def described(split: Split, store: TokenStore) -> str:

@@ -81,7 +81,8 @@ def test_a_process_that_sleeps_for_ever_ends_both_with_a_report(tmp_path: Path) 
     recipe = make_recipe(tmp_path)
     (tmp_path / "sleeps.py").write_text(ONE_SLEEPS)
     done = forks.run_ranks(2, [recipe, tmp_path / "run"], script=tmp_path / "sleeps.py")
-    assert done.codes == [5, 5] and ", after step 5" in done.stderr
+    # Whoever notices first ends with the report; the other may find the connection gone before its own time is up.
+    assert 5 in done.codes and 0 not in done.codes and ", after step 5" in done.stderr
     reports = sorted(path.name for path in (tmp_path / "run").glob("hang-*.txt"))
     assert reports, "whoever noticed it first"
 

@@ -103,15 +103,17 @@ class Scan:
 def read_delimited(where: str, suffix: str, reading: Reading) -> FileRows:
     """`where` is the path or address of the file, `suffix` its ending without packing."""
     file = read_text(where, reading)
-    scan, _, notes = _parsed(file.text, where, suffix, reading.header)
+    scan, _, notes = _parsed(file.text, where, suffix, reading.header, named=reading.columns)
     if scan.num_blank:
         notes.append(f"{where}: {scan.num_blank:,} empty lines between rows are not read as rows")
     return FileRows(scan.records.table(scan.names), scan.row_numbers, file.sha256, (*file.notes, *notes))
 
 
-def layout_of(text: str, where: str, suffix: str, header: bool) -> tuple[Layout, tuple[str, ...]]:
+def layout_of(
+    text: str, where: str, suffix: str, header: bool, named: Sequence[str] = ()
+) -> tuple[Layout, tuple[str, ...]]:
     """How a file is laid out, told by whole lines of its beginning; and what is to be said of it."""
-    _, layout, notes = _parsed(text, where, suffix, header, in_lines=True)
+    _, layout, notes = _parsed(text, where, suffix, header, in_lines=True, named=named)
     return layout, tuple(notes)
 
 
@@ -141,7 +143,9 @@ def _has_line_break(record: Sequence[str]) -> bool:
     return any("\n" in cell or "\r" in cell for cell in record)
 
 
-def _parsed(text: str, where: str, suffix: str, header: bool, in_lines: bool = False) -> tuple[Scan, Layout, list[str]]:
+def _parsed(
+    text: str, where: str, suffix: str, header: bool, in_lines: bool = False, named: Sequence[str] = ()
+) -> tuple[Scan, Layout, list[str]]:
     """All records below the header, with `in_lines` one a line; DataError tells everything that is wrong with them."""
     notes = []
     with _long_fields():
@@ -157,7 +161,7 @@ def _parsed(text: str, where: str, suffix: str, header: bool, in_lines: bool = F
     if in_lines:
         _check_lines(scan, where)
     if header:
-        _check_header(scan, where)
+        _check_header(scan, where, named)
     scan.problems.raise_if_any()
     if not scan.records:
         hint = f"{WRITE_AGAIN}; without a header: data.header=false"
@@ -305,15 +309,17 @@ def _may_be_quoted(literal: Scan) -> bool:
 
     False also where reading with quoting would join lines that split well on their own.
     """
-    for record in (literal.names, *literal.records):
-        for cell in record:
-            enclosed = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
-            if '"' in cell and not enclosed:
-                return False
-    return True
+    return all(all(map(is_whole_quote, record)) for record in (literal.names, *literal.records))
 
 
-def _check_header(scan: Scan, where: str) -> None:
+def is_whole_quote(cell: str) -> bool:
+    """Whether quotes, if there are any, enclose the cell, those inside doubled."""
+    is_enclosed = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
+    return is_enclosed or '"' not in cell
+
+
+def _check_header(scan: Scan, where: str, named: Sequence[str] = ()) -> None:
+    """`named`: the columns that the recipe names."""
     seen: set[str] = set()
     for name in scan.names:
         if name in seen:
@@ -328,14 +334,15 @@ def _check_header(scan: Scan, where: str) -> None:
             )
         seen.add(name)
     evidence = _looks_like_data(scan)
-    if evidence:
+    if evidence and not set(named) & set(scan.names):  # who names a column by it knows that it is the header
         scan.problems.add(
             Problem(
                 code="E114",
                 where=f"{where} row 1",
                 found=f"a row of data ({evidence})",
                 expected="the names of the columns",
-                hint="data.header=false: they are then called column1, column2 and so on",
+                hint="data.header=false: they are then called column1, column2 and so on; or name the columns by it: "
+                "data.columns.text=...",
             )
         )
 

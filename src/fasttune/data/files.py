@@ -200,7 +200,12 @@ def disagreements(read: list[tuple[str, FileRows]]) -> Iterator[Problem]:
             if pa.types.is_null(column.type):
                 continue
             known, shown_by = types.setdefault(column.name, (column.type, name))
-            if column.type != known:
+            if column.type == known:
+                continue
+            try:  # whole numbers beside others, lists that are all empty beside lists of texts, objects of other keys
+                fields = [pa.schema([pa.field("one", kind)]) for kind in (known, column.type)]
+                types[column.name] = (pa.unify_schemas(fields, promote_options="permissive").field(0).type, shown_by)
+            except pa.ArrowException:
                 yield Problem(
                     code="E128",
                     where=f"{name}, column {shown(column.name)}",

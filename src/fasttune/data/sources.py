@@ -360,8 +360,9 @@ def joined(read: list[tuple[str, FileRows]], title: str, where: str) -> Source:
     problems = Problems(where)
     problems.add(*disagreements(read))
     problems.raise_if_any()
-    # By name: the order of the columns may differ, and a column of nothing but nulls takes the type of the others.
-    table = mapped(pa.concat_tables([rows.table for _, rows in read], promote_options="default"))
+    # By name: the order of the columns may differ, and a column takes the type that holds the values of all files.
+    tables = [rows.table for _, rows in read]
+    table = mapped(tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive"))
     digests = [rows.sha256 for _, rows in read]
     fingerprint = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     dataset = datasets.Dataset(table, fingerprint=fingerprint)

@@ -43,12 +43,14 @@ class Reading:
 
     `encoding` of text files; None: UTF-8, or what a byte order mark says. `header`: whether the first row of CSV and
     TSV files names the columns. `max_bytes` a packed file may hold; None: the larger of 1 GiB and 100 times its size.
+    `columns`: those that the recipe names, which no row of data is taken for.
     `head`: of a plain file only so many bytes, up to the end of a line; None: all of it.
     """
 
     encoding: str | None = None
     header: bool = True
     max_bytes: int | None = None
+    columns: tuple[str, ...] = ()
     head: int | None = None
 
 

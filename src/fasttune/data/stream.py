@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fasttune.data.bad_rows import BadRows
-from fasttune.data.delimited import layout_of, read_lines
+from fasttune.data.delimited import is_whole_quote, layout_of, read_lines
 from fasttune.data.files import DELIMITED_SUFFIXES, plain_table, reading_tables
 from fasttune.data.json_rows import read_json_lines
 from fasttune.data.sources import Source, joined, several_kinds, streamed_files
@@ -264,11 +264,28 @@ def _lines(name: str, reading: Reading) -> Lines:
     text = text_of(head, name, reading.encoding)
     suffix, notes, begin, parse = suffix_of(name), text.notes, 0, read_json_lines
     if suffix in DELIMITED_SUFFIXES:
-        layout, said = layout_of(text.text, name, suffix, reading.header)
+        layout, said = layout_of(text.text, name, suffix, reading.header, reading.columns)
+        if layout.delimiter == "\t":  # of which the beginning does not tell whether quotes are quoting
+            layout = replace(layout, quoted=_has_only_whole_quotes(name, reading.encoding))
         notes, parse = (*notes, *said), partial(read_lines, layout=layout)
         begin = head.find(b"\n") + 1 if reading.header else 0
     bytes_per_row = len(head) / (head.rstrip().count(b"\n") + 1)
     return Lines(name, digest, bytes_per_row, None, notes, begin, size, reading.encoding, parse)
+
+
+def _has_only_whole_quotes(name: str, encoding: str | None) -> bool:
+    """Whether every field of a file with tabs that holds a double quote is enclosed in them, as writers that quote do.
+
+    One pass over the file: with a quote inside a field somewhere, all of them are text, as for a file read at once.
+    """
+    with opened(name) as file:
+        for line in file:
+            if b'"' not in line:
+                continue
+            text = line.decode(encoding or "utf-8", errors="replace").rstrip("\r\n")
+            if not all(map(is_whole_quote, text.split("\t"))):
+                return False
+    return True
 
 
 def _head(name: str) -> bytes:

@@ -51,7 +51,8 @@ def name_of(spec: str | list[str]) -> str:
 
 
 def reading_of(recipe: Recipe) -> Reading:
-    return Reading(recipe.data.encoding, recipe.data.header, recipe.data.max_bytes)
+    named = tuple(filter(None, recipe.data.columns.model_dump().values()))
+    return Reading(recipe.data.encoding, recipe.data.header, recipe.data.max_bytes, named)
 
 
 @dataclass
