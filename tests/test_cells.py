@@ -209,3 +209,73 @@ def test_filters_compare_values_as_labels_are_written(tmp_path: Path) -> None:
         filters = [{"column": column, "one_of": [value]}]
         splits = built(tmp_path, files={"train": "rows.parquet"}, label="label", filters=filters)
         assert len(splits["train"]) == expected, column
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_in_another_unicode_form_is_found_in_a_long_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one comparison for each place, not one for each place and length."""
+    from fasttune.data import answers
+
+    calls = 0
+    real = answers.unicodedata.normalize
+
+    def counted(form: str, text: str) -> str:
+        nonlocal calls
+        calls += 1
+        return real(form, text)
+
+    words = [f"clause {number} of the agreement" for number in range(1200)]
+    answer = " ".join(words[1000:1010])
+    context = " ".join(words[:1000]) + " " + answer.replace(" ", "\u00a0") + " " + " ".join(words[1010:])
+    monkeypatch.setattr(answers.unicodedata, "normalize", counted)
+    form, found = answers._otherwise_written(answer, context) or ("", None)
+    assert form == "NFKC" and found is not None and found.text == answer.replace(" ", "\u00a0")
+    assert len(context) > 30_000 and calls < 2 * len(context)
+
+
+def test_starts_that_count_a_line_end_as_one_are_named(tmp_path: Path) -> None:
+    context = "first line\r\nsecond line\r\nAnn came at noon"
+    start = context.replace("\r\n", "\n").index("Ann")
+    rows = [
+        {
+            "id": str(n),
+            "question": "who came",
+            "context": context,
+            "answers": {"text": ["Ann"], "answer_start": [start]},
+        }
+        for n in range(4)
+    ]
+    recipe = {"task": "question-answering", "data": {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows))}}
+    with pytest.raises(fasttune.Error, match=r"E245 .*counted with \\r\\n as one character"):
+        read_splits(recipes.load(recipe))
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_whose_name_begins_like_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "[a].csv", make_rows(40))
+    assert recipes.load({"data": {"train": "x.csv"}}, ["data.train=[a].csv"]).data.train == "[a].csv"
+    assert recipes.load({"data": {"train": "x.csv"}}, ["data.train=[a.csv, b.csv]"]).data.train == ["a.csv", "b.csv"]
+
+
+def test_a_label_whose_accents_are_written_otherwise_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    import unicodedata
+
+    rows = [{"text": row["text"], "label": ["café", "bar"][number % 2]} for number, row in enumerate(make_rows(40))]
+    train = str(write_csv(tmp_path / "rows.csv", rows))
+    other = [{**row, "label": unicodedata.normalize("NFD", row["label"])} for row in rows]
+    validation = str(write_csv(tmp_path / "other.csv", other))
+    with pytest.raises(fasttune.Error, match=r"E214 (.|\n)*normalize\('NFC', label\)"):
+        read_splits(recipes.load({"data": {"train": train, "validation": validation}}))
+
+
+def test_rows_in_memory_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(fasttune.Error, match="XDG_CACHE_HOME") as caught:
+        fasttune.fit(make_rows(20), progress=False)
+    assert caught.value.exit_code == 5

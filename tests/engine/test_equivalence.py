@@ -126,3 +126,18 @@ def test_golden_losses(tiny_model_without_dropout: Path, request: pytest.Fixture
         golden_path().write_text("".join(f"{loss:.8f}\n" for loss in losses))
     golden = [float(line) for line in golden_path().read_text().split()]
     np.testing.assert_allclose(losses, golden, rtol=0, atol=1e-4)
+
+
+def test_a_metric_that_is_no_number_is_never_the_best() -> None:
+    from fasttune.engine.loop import TrainState
+
+    for nothing in (float("nan"), None):
+        evaluations = [
+            {"step": 1, "eval_accuracy": nothing, "eval_loss": nothing},
+            {"step": 2, "eval_accuracy": 0.5, "eval_loss": 0.7},
+            {"step": 3, "eval_accuracy": 0.4, "eval_loss": 0.9},
+            {"step": 4, "eval_accuracy": nothing, "eval_loss": nothing},
+        ]
+        state = TrainState(evaluations=evaluations)
+        for metric in ("eval_accuracy", "eval_loss"):
+            assert [evaluation["step"] for evaluation in state.best_first(metric)] == [2, 3, 1, 4]

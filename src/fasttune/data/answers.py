@@ -186,6 +186,8 @@ def _other_count(before: str, said: int) -> str:
     """In what a start is counted that is right otherwise; Java and JavaScript count UTF-16 code units."""
     if len(before.encode()) == said:
         return " (counted in bytes)"
+    if "\r\n" in before and len(before.replace("\r\n", "\n")) == said:
+        return " (counted with \\r\\n as one character)"
     return " (counted in UTF-16 code units)" if len(before.encode("utf-16-le")) // 2 == said else ""
 
 
@@ -197,6 +199,9 @@ def _otherwise_written(text: str, context: str) -> tuple[str, Answer] | None:
             continue
         longest = 2 * len(unicodedata.normalize("NFKD", text))
         for start in range(len(context)):
+            # One comparison for each start: a contract has 40,000 of them, and an answer may be 300 characters long.
+            if not unicodedata.normalize(form, context[start : start + longest]).startswith(wanted):
+                continue
             for end in range(start + 1, min(start + longest, len(context)) + 1):
                 if unicodedata.normalize(form, context[start:end]) == wanted:
                     return form, Answer(context[start:end], start)

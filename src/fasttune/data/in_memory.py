@@ -16,7 +16,7 @@ from fasttune.cache import cache_folder
 from fasttune.data.files import without_dictionaries, write_parquet
 from fasttune.data.folders import SPLIT_WORDS
 from fasttune.data.sources import from_dataset, from_frame, from_rows
-from fasttune.errors import DataError, Problem
+from fasttune.errors import DataError, EnvironmentProblem, Problem
 
 KIND = "rows"
 
@@ -45,7 +45,13 @@ def stored(value: Any) -> str:
                 os.link(path, target)
         return str(folder)
     folder = cache_folder(KIND)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        found, expected = error.strerror or str(error), "a place for the rows, so that the recipe can name them"
+        hint = "set XDG_CACHE_HOME to a folder that can be written"
+        problem = Problem(code="E510", where=str(folder), found=found, expected=expected, hint=hint)
+        raise EnvironmentProblem(problem) from None
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
         temporary = Path(file.name)
     try:

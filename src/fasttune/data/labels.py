@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -118,11 +118,19 @@ def encode_all(
                 where=where,
                 found=f"label {shown(value)} in {seen_in}, never in the training data",
                 expected=f"one of {_listed(list(index))}",
-                hint=suggestion(value, index) or "add rows of it to the training data, or take these rows out",
+                hint=_other_form(value, index)
+                or suggestion(value, index)
+                or "add rows of it to the training data, or take these rows out",
             )
         )
     problems.raise_if_any()
     return [[index[label] for label in labels] for labels in cells]
+
+
+def _other_form(value: str, known: Iterable[str]) -> str:
+    """What to do where a label is one of the known ones, its accents written otherwise."""
+    same = [name for name in known if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", value)]
+    return "write it as unicodedata.normalize('NFC', label): its accents are written otherwise there" if same else ""
 
 
 def _listed(names: list[str]) -> str:

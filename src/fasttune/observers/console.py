@@ -35,8 +35,8 @@ def gigabytes_in_use() -> float:
     """Memory of the device that trains, or of this process on a CPU."""
     import torch
 
-    in_use = torch.cuda.memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
-    return in_use / 1e9
+    on_gpu = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+    return (on_gpu or psutil.Process().memory_info().rss) / 1e9  # a machine with a GPU may train on its CPU
 
 
 def clock(seconds: float) -> str:

@@ -184,7 +184,7 @@ def _overrides(overrides: Overrides, problems: list[Problem]) -> list[tuple[Mapp
 
 
 def _override_value(written: str, path: FieldPath, origin: Origin) -> tuple[Any, list[Problem]]:
-    if written.startswith(STRUCTURE):
+    if written.startswith(STRUCTURE) and not _is_a_name(written, path):
         value, problems = yaml_text.read(written, origin.text)
         return value, [_in_override(problem, origin) for problem in problems]
     if takes_text(path) and written and (not written.strip() or written.strip() == "~"):
@@ -192,6 +192,11 @@ def _override_value(written: str, path: FieldPath, origin: Origin) -> tuple[Any,
     value = yaml_text.plain_value(written.strip())
     # A column called 2024 or a folder called true is a word; only nothing is not.
     return (written if value is not None and takes_text(path) else value), []
+
+
+def _is_a_name(written: str, path: FieldPath) -> bool:
+    """Whether a value that begins like YAML's lists is the name of a file, such as [a].csv."""
+    return path[0] == "data" and written[0] == "[" and "]" in written and not written.rstrip().endswith("]")
 
 
 def _in_override(problem: Problem, origin: Origin) -> Problem:
