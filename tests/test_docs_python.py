@@ -46,6 +46,7 @@ def test_the_python_of_a_page_runs(page: str, place: Path, tiny_model: Path) -> 
     for number, (_, text) in enumerate((own, text) for own, text in blocks("python") if own == page):
         text = HUB_MODELS.sub(repr(str(tiny_model)), text).replace('"quickstart"', '"my.yaml"')
         exec(compile(text, f"{page}, block {number + 1}", "exec"), names)
+    assert "__builtins__" in names, "a block of the page has run"
 
 
 def test_no_page_is_left_out() -> None:

@@ -33,7 +33,7 @@ from fasttune.session import Say, Session
 from fasttune.start import reconciled, start
 from fasttune.tasks import TASKS, Prediction, Rows
 from fasttune.tasks.marks import tokens_of
-from fasttune.tasks.prepare import Split, read_kept, read_labelled, read_splits, read_unlabelled
+from fasttune.tasks.prepare import Split, read_kept, read_labelled, read_unlabelled
 from fasttune.tasks.reading import TEST, VALIDATION, task_of
 from fasttune.tasks.streaming import rows_to_see
 
@@ -333,21 +333,7 @@ def _own_split(predictor: Predictor, asked: str | None) -> Split:
     if name not in names:
         expected = f"one of {', '.join(names)}"
         raise UsageError(Problem(where="--split", found=repr(name), expected=expected, hint="--data FILE"))
-    if "rows_sha256" in splits[name]:
-        return read_kept(recipe, name, splits[name], folder.path)
-    # Training rows, of which no list is kept; or a run of 0.1.0, which kept none: drawn again from unchanged files.
-    split = next(part for part in read_splits(recipe).all() if part.name == name)
-    if split.fingerprint != splits[name]["fingerprint"]:
-        raise DataError(
-            Problem(
-                code="E531",
-                where=f"{folder.path}: {split.where}",
-                found=f"a file that has changed since the run, so that its {name} rows cannot be told",
-                expected="the file as it was then",
-                hint="bring the file back, or score a file of its own: fasttune evaluate RUN --data FILE",
-            )
-        )
-    return split
+    return read_kept(recipe, name, splits[name], folder.path)
 
 
 def predict(

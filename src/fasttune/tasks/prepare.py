@@ -139,8 +139,16 @@ def read_labelled(recipe: Recipe, spec: str | list[str], split: str) -> Split:
 def read_kept(recipe: Recipe, name: str, kept: Mapping[str, Any], folder: Path) -> Split:
     """A split of a finished run exactly as it was scored. `kept`: what data_report.json says of it.
 
-    DataError where the files no longer hold these rows: others may be rows that the model was trained on.
+    DataError where the files no longer hold these rows: others may be rows that the model was trained on. Of training
+    rows no list is kept, nor was one of any split by 0.1.0: these are drawn again where the file is unchanged.
     """
+    if "rows_sha256" not in kept:
+        split = next(part for part in read_splits(recipe).all() if part.name == name)
+        if split.fingerprint != kept["fingerprint"]:
+            raise DataError(
+                _changed(split, folder, f"a file that has changed since the run, and with it its {name} rows")
+            )
+        return split
     data = recipe.data
     spec = {VALIDATION: data.validation, TEST: data.test}.get(name)
     if spec is None:
@@ -151,16 +159,16 @@ def read_kept(recipe: Recipe, name: str, kept: Mapping[str, Any], folder: Path) 
     if positions is not None and max(positions, default=-1) < len(split.rows):
         split = split.take(positions)
     if split.sha256(reader.task_class) != kept["rows_sha256"]:
-        raise DataError(
-            Problem(
-                code="E531",
-                where=f"{folder}: {split.where}",
-                found=f"other {name} rows than those that the run kept out of training",
-                expected="the rows as they were then",
-                hint="bring the file back, or score a file of its own: fasttune evaluate RUN --data FILE",
-            )
-        )
+        raise DataError(_changed(split, folder, f"other {name} rows than those that the run kept out of training"))
     return split
+
+
+def _changed(split: Split, folder: Path, found: str) -> Problem:
+    expected, hint = (
+        "the rows as they were then",
+        "bring the file back, or score another: fasttune evaluate RUN --data FILE",
+    )
+    return Problem(code="E531", where=f"{folder}: {split.where}", found=found, expected=expected, hint=hint)
 
 
 def read_unlabelled(recipe: Recipe, spec: str | list[str]) -> Split:
