@@ -99,3 +99,38 @@ def test_a_bucket_of_boilerplate_does_not_hide_others() -> None:
 
 def test_no_texts() -> None:
     assert find([]).near.tolist() == []
+
+
+def test_direct_similarity_is_that_of_every_pair() -> None:
+    """Beside all pairs measured one by one; a chain of similar texts has ends that share nothing."""
+    words = [f"word{number}" for number in range(60)]
+    chain = [" ".join(words[place : place + 12]) for place in range(48)]
+    alone = [" ".join(f"other{number}{place}" for place in range(8)) for number in range(10)]
+    texts = [*chain, *alone, chain[3], alone[2].upper()]
+    found = find(texts)
+    assert len(set(found.near[: len(chain)])) == 1, "one chain"
+    rows, others = np.arange(0, len(texts), 2), np.arange(1, len(texts), 2)
+
+    def pairs(text: str) -> set[tuple[str, str]]:
+        own = ["^", *text.lower().split(), "$"]
+        return set(pairwise(own))
+
+    def similar(one: str, other: str) -> bool:
+        return len(pairs(one) & pairs(other)) / len(pairs(one) | pairs(other)) >= SIMILAR
+
+    expected = [any(similar(texts[row], texts[other]) for other in others) for row in rows]
+    assert found.similar_to(rows, others).tolist() == expected
+    far = np.array([0]), np.array([len(chain) - 1])
+    assert found.near[far[0]] == found.near[far[1]] and not found.similar_to(*far).any()
+
+
+def test_direct_similarity_of_many_groups_and_of_one_large_one() -> None:
+    """Neither takes the number of groups, or the square of a group's size, times the rows."""
+    groups = [
+        f"this is text number {place} of all {place * 7} texts here {copy}" for place in range(3000) for copy in "ab"
+    ]
+    template = [f"dear customer your order of {place} has left our house and is on its way" for place in range(3000)]
+    texts = [*groups, *template]
+    found = find(texts)
+    rows, others = np.arange(0, len(texts), 2), np.arange(1, len(texts), 2)
+    assert found.similar_to(rows, others).mean() > 0.95

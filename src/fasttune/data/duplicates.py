@@ -36,6 +36,7 @@ BOUNDARY = np.uint64(0x9E3779B97F4A7C15)  # stands for begin and end; any consta
 # How many texts of its group each text is measured against, until one is similar: most are after the first few, and a
 # group of a template's texts may be as large as the file.
 COMPARED = (8, 64, 512)
+PAIRS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,19 @@ class Duplicates:
         found = np.isin(self.exact[rows], self.exact[others])
         if self._sets is None or self._place is None:
             return found
-        for group in np.intersect1d(self.near[rows], self.near[others]):
-            theirs = np.unique(self._place[others[self.near[others] == group]])
-            for number in COMPARED:
-                own = np.flatnonzero((self.near[rows] == group) & ~found)
-                some = theirs[np.linspace(0, len(theirs) - 1, min(len(theirs), number)).astype(np.int64)]
-                pairs = np.stack([np.repeat(self._place[rows[own]], len(some)), np.tile(some, len(own))], axis=1)
-                is_similar = self._sets.similarity(pairs) >= SIMILAR
-                found[own] = is_similar.reshape(len(own), len(some)).any(axis=1)
-                if len(some) == len(theirs):
-                    break
+        theirs = others[np.argsort(self.near[others], kind="stable")]  # those of one group side by side
+        first = np.searchsorted(self.near[theirs], self.near[rows], "left")
+        num_near = np.searchsorted(self.near[theirs], self.near[rows], "right") - first
+        for most in COMPARED:
+            waiting = np.flatnonzero(~found & (num_near > 0))
+            for part in np.array_split(waiting, len(waiting) * most // PAIRS_AT_ONCE + 1):
+                count = np.minimum(num_near[part], most)
+                row = np.repeat(part, count)
+                number = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+                chosen = first[row] + number * num_near[row] // np.repeat(count, count)  # spread evenly over the group
+                pairs = np.stack([self._place[rows[row]], self._place[theirs[chosen]]], axis=1)
+                found[row[self._sets.similarity(pairs) >= SIMILAR]] = True
+            num_near[num_near <= most] = 0  # all of them were measured
         return found
 
 
