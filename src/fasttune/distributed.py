@@ -34,6 +34,7 @@ MEETING, LONGEST_WAIT, IN_TRAINING = timedelta(minutes=10), timedelta(hours=24),
 # Seconds. Signs of life come from a thread, which waits while a library holds Python's lock: for a sort or a dump of
 # millions of rows that may be a minute.
 SIGN_OF_LIFE, SILENCE = 5.0, 300.0
+PARTING = 2.0  # seconds that process 0 waits at its end: the others look every LONGEST_PAUSE
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25  # seconds between two looks whether another process has spoken
 LAUNCHERS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # variables that accelerate's launcher sets
 Value = TypeVar("Value")
@@ -91,8 +92,23 @@ class Meeting:
             # NCCL would wait for one that is gone.
             if torch.distributed.is_initialized() and not _has_lost:
                 torch.distributed.destroy_process_group()
+            if not _has_lost:
+                self._part()
 
         atexit.register(leave)
+
+    def _part(self) -> None:
+        """Process 0 may hold the store: it leaves when all have left, so that none asks a store that is gone."""
+        import torch
+
+        begin = time.monotonic()
+        try:
+            self.store.set(f"left/{self.rank}", "")
+            everyone = [f"left/{rank}" for rank in range(self.num_processes)]
+            while self.rank == 0 and not self.store.check(everyone) and time.monotonic() < begin + PARTING:
+                time.sleep(FIRST_PAUSE)
+        except torch.distributed.DistError:
+            return  # the store went with whoever held it: nobody is left to wait for
 
     def exchange(self, value: Any, patience: timedelta = LONGEST_WAIT) -> list[Any]:
         """What each process gives, by rank; all have to call it. Values are sent as JSON."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,7 @@ def test_tensorboard_reads_the_curves_and_a_resume_draws_no_point_twice(tmp_path
         board(step(number))
     board(Evaluated(step=6, epoch=1.5, metrics={"eval_loss": 9.0}))
     board.close()
+    time.sleep(1)  # TensorBoard reads files in the order of their names, which within a second need not be that of time
     board = TensorBoard(tmp_path, logging_steps=2, resumed_step=4)
     for number in range(5, 9):
         board(step(number))
