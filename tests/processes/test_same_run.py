@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 import yaml
@@ -113,3 +114,22 @@ def test_a_resume_on_another_number_of_processes(
         assert done.returncode == 0, done.stderr[-4000:]
         assert all_steps(RunFolder(tmp_path / task).checkpoints)[-1] == (stop or NUM_STEPS)
     check_same(tmp_path / task, alone / "runs" / task)
+
+
+LAST_WORD = """
+import os, time
+from fasttune import distributed
+if os.environ["RANK"] == "1":
+    distributed.FIRST_PAUSE = distributed.LONGEST_PAUSE = 1.0
+distributed.meet({})
+time.sleep(0.3 if os.environ["RANK"] == "0" else 0)
+distributed.wait_for_all()
+"""
+
+
+def test_who_looks_late_hears_the_last_word_of_process_0(tmp_path: Path) -> None:
+    """Process 0 holds the store, as under Slurm, and has nothing left to do."""
+    script = tmp_path / "script.py"
+    script.write_text(LAST_WORD)
+    done = forks.run_ranks(2, [], script=script)
+    assert done.codes == [0, 0], done.errors
