@@ -2,8 +2,8 @@
 
     python benchmarks/stops.py [--trials 100] [--with-two 20]
 
-One process is told at an instant that is uniform over the time of a run, from where its handlers are there; of
-two processes (torchrun, gloo) one is told. The same command is then given until it ends.
+A single process gets a signal at a random instant, uniform over the run once its handlers are installed. With two
+processes (torchrun, gloo), one of them gets it. The same command is then repeated until the run ends.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def test_marks_that_do_not_count(answer: str, right: str, expected: float) -> No
     assert squad.exact_match(answer, [right]) == expected
 
 
-# --- data sets of one's own -----------------------------------------------------------------------------------------
+# --- fasttune build ---------------------------------------------------------------------------------------
 
 
 def built(folder: Path, **definition: Any) -> dict[str, datasets.Dataset]:

@@ -29,7 +29,7 @@ def check_stopped(ended: Ended, number: signal.Signals, recipe: Path, run: Path,
     assert sha256(run) == expected
 
 
-# benchmarks/stops.py has a hundred random instants, and two processes of which one is told
+# A few fixed instants; benchmarks/stops.py tries 100 random ones, and signals one of two processes.
 @needs_shim
 @pytest.mark.parametrize(
     ("number", "share"),

@@ -41,7 +41,7 @@ def splits_of(files: list[str]) -> dict[str, list[str]]:
     Beside a `train.csv` a `train_noisy.csv` is left out, too: it is another set.
     """
     splits: dict[str, list[str]] = {}
-    exact: dict[str, list[str]] = {}  # named by nothing but the split, and perhaps the number of a part
+    exact: dict[str, list[str]] = {}  # the name is the split alone, or with a part number
     for name in files:
         file = Path(inner_name(name)).name
         words = {word.lower() for word in WORDS.findall(file.removesuffix(suffix_of(file)))}

@@ -92,4 +92,4 @@ def cpu_name() -> str:
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     if "model name" not in facts:
         return platform.processor() or platform.machine()
-    return f"{facts.get('model name', '?')} family {facts.get('cpu family', '?')} model {facts.get('model', '?')}"
+    return f"{facts['model name']} family {facts.get('cpu family', '?')} model {facts.get('model', '?')}"

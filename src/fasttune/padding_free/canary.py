@@ -15,7 +15,7 @@ LENGTHS = (7, 12, 3)  # ragged, and the longest not first
 BEYOND_WINDOW = 5  # tokens by which the longest exceeds the window of local attention, where a model has one
 # fp32 sums in another order; a leak between sequences moves hidden states by far more than this.
 TOLERANCE = 1e-4
-ROUNDINGS = 8  # of the least precise type that computes: results that differ by rounding stay within so many
+ROUNDINGS = 8  # times the machine epsilon of the compute dtype: rounding alone stays below this
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
