@@ -30,6 +30,7 @@ MAY_OVERRIDE = (
     "data.max_bytes",
     "data.drop_empty",
     "preprocessing.doc_stride",
+    "preprocessing.word_boundaries",
     "evaluation.n_best_size",
     "evaluation.max_answer_length",
     "evaluation.null_score_diff_threshold",

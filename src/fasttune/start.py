@@ -78,6 +78,7 @@ FILLED_IN = (
     "training.class_weights",
     *(f"data.columns.{role}" for role in Columns.model_fields),
     "preprocessing.max_length",
+    "preprocessing.word_boundaries",
     "training.precision",
     "training.attention_dropout",
     "training.tokens_per_microbatch",

@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import WORDS, tiny_tokenizer
 
-from fasttune.data.words import NO_WORD, joined, read_sentences, word_windows, words_of
+from fasttune.data.words import (
+    CHARACTERS,
+    NO_WORD,
+    PUNCTUATION,
+    WHITESPACE,
+    find_boundaries,
+    joined,
+    read_sentences,
+    word_windows,
+    words_of,
+)
 from fasttune.errors import DataError
 
 
@@ -52,15 +62,46 @@ def test_joined_words_keep_their_places(words: list[str], text: str) -> None:
 
 
 def read(cell: object, *tags: str):
-    return read_sentences([cell], [tags] if tags else None, "rows.jsonl", lambda row: f"row {row + 1}")[0]
+    return read_all([cell], [tags] if tags else None)[0]
 
 
-def test_texts_are_cut_to_fit_their_tags() -> None:
+def read_all(cells: list[object], tags: list[tuple[str, ...]] | None = None):
+    return read_sentences(cells, tags, find_boundaries(cells, tags), "rows.jsonl", lambda row: f"row {row + 1}")
+
+
+def test_texts_are_split_to_fit_their_tags() -> None:
     assert read("Ann came .", "B-PER", "O", "O").words == ["Ann", "came", "."]
     assert read("我爱她", "O", "O", "B-PER").words == ["我", "爱", "她"]
     assert read("U.S. wins", "B-LOC", "O").words == ["U.S.", "wins"]
     assert read("U.S. wins").words == ["U", ".", "S", ".", "wins"]
     assert read(["U.S.", "wins"]).words == ["U.S.", "wins"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "tags", "boundaries"),
+    [
+        (["U.S. wins", "Ann came ."], [("B-LOC", "O"), ("B-PER", "O", "O")], WHITESPACE),
+        (["我 爱她", "她"], [("O", "O", "O", "B-PER"), ("B-PER",)], CHARACTERS),
+        (["U.S. wins"], None, PUNCTUATION),
+        ([["U.S.", "wins", "."], ["Ann"]], None, PUNCTUATION),
+        ([["Ann", "came,", "too."], ["Ann"]], None, WHITESPACE),
+        ([["Ann", "came"]], None, PUNCTUATION),
+    ],
+)
+def test_texts_to_predict_are_split_as_these_rows_are(
+    cells: list[object], tags: list[tuple[str, ...]] | None, boundaries: str
+) -> None:
+    assert find_boundaries(cells, tags) == boundaries
+
+
+def test_all_texts_of_a_file_are_split_alike() -> None:
+    """Row 3 would fit if it alone were split into characters; then its words would not be those that are predicted."""
+    cells, tags = ["Ann came", "Bo left", "a b"], [("O", "O"), ("O", "O"), ("O", "O", "O")]
+    with pytest.raises(DataError) as caught:
+        read_all(list(cells), tags)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.where, problem.found) == ("E261", "rows.jsonl row 3", "2 words and 3 tags")
+    assert problem.hint == "preprocessing.word_boundaries=characters"
 
 
 @pytest.mark.parametrize(

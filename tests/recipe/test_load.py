@@ -178,6 +178,7 @@ OTHER_VALUES = {  # valid ones that differ from the default
     "preprocessing.long_text": "windows",
     "preprocessing.window_pooling": "max",
     "preprocessing.doc_stride": "64",
+    "preprocessing.word_boundaries": "whitespace",
     "training.label_smoothing_factor": "0.1",
     "training.class_weights": "balanced",
     "evaluation.n_best_size": "3",

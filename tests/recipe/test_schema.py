@@ -51,6 +51,7 @@ FIELDS_AND_DEFAULTS = {
     "preprocessing.long_text": "truncate",
     "preprocessing.window_pooling": "mean",
     "preprocessing.doc_stride": 128,
+    "preprocessing.word_boundaries": "auto",
     "preprocessing.padding": "none",
     "training.num_train_epochs": 3.0,
     "training.max_steps": -1,

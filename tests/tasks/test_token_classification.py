@@ -166,3 +166,28 @@ def test_from_file_to_entities(tiny_model: Path, tmp_path: Path, capsys: pytest.
     assert {"id", "text", "tokens", "tags", "entities"} == set(json.loads(lines[0]))
     assert cli.run(["predict", str(run.folder), "w1 good food, w2"]) == 0
     assert capsys.readouterr().out.startswith("good food [THING]  w1 good food, w2")
+
+
+@pytest.mark.parametrize("words", [["U.S.", "e-mail", "w1"], list("U.S. e-mail w1")])
+def test_predictions_have_the_words_that_were_trained_on_and_scored(
+    tmp_path: Path, words: list[str]
+) -> None:
+    """Texts with tags, split at whitespace or one tag a character; the same texts without tags are split alike."""
+    rows = [{"text": "U.S. e-mail w1", "tags": " ".join(["O", "B-X", "I-X", *["O"] * len(words)][: len(words)])}] * 8
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    recipe = {
+        "task": "token-classification",
+        "data": {"train": str(path), "validation": str(path)},
+        "training": {"max_steps": 1, "precision": "fp32", "device": "cpu"},
+        "tracking": {"report_to": "none"},
+    }
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    (scored, *_) = (run.folder / "predictions" / "validation.jsonl").read_text().splitlines()
+    assert json.loads(scored)["tokens"] == words
+    texts = write_jsonl(tmp_path / "texts.jsonl", [{"text": rows[0]["text"]}])
+    (found,) = fasttune.predict(run.folder, data=str(texts))
+    assert found["tokens"] == words == fasttune.load(run.folder).predict(rows[0]["text"])[0]["tokens"]
+    overridden = fasttune.load(run.folder, overrides=["preprocessing.word_boundaries=punctuation"])
+    assert overridden.predict("U.S. w1")[0]["tokens"] == ["U", ".", "S", ".", "w1"]
+    again = fasttune.evaluate(run.folder, data=str(path))
+    assert again["eval_f1"] == run.metrics["eval_f1"] and again["eval_loss"] == pytest.approx(run.metrics["eval_loss"])

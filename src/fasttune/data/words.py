@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NO_WORD = -1
+# What separates the words of a text; `preprocessing.word_boundaries` has the same values and "auto".
+WHITESPACE, PUNCTUATION, CHARACTERS = "whitespace", "punctuation", "characters"
 ROWS_AT_ONCE = 100  # bounds the memory that the tokenizer's own results take
 # Ideographs, kana, full-width forms and CJK punctuation: written without blanks.
 UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003134f]")
@@ -37,11 +39,18 @@ class Sentence(NamedTuple):
         return [self.text[start:end] for start, end in self.spans]
 
 
-def words_of(text: str) -> Sentence:
-    """A plain text, cut where people who tag texts cut it: at blanks, round punctuation, round Chinese characters.
+def words_of(text: str, boundaries: str = PUNCTUATION) -> Sentence:
+    """Split a text into words.
 
-    Accents and vowel signs of their own code points, joiners and invisible characters belong to what stands before.
+    WHITESPACE splits at whitespace alone. CHARACTERS makes every character a word, blanks too, because a file with one
+    tag for each character has a tag for them as well. PUNCTUATION splits where people who tag texts do: at whitespace,
+    round each punctuation mark and round each Chinese character. Accents and vowel signs with code points of their own,
+    joiners and invisible characters then belong to the word before them.
     """
+    if boundaries == WHITESPACE:
+        return Sentence(text, tuple((found.start(), found.end()) for found in re.finditer(r"\S+", text)))
+    if boundaries == CHARACTERS:
+        return Sentence(text, tuple((start, start + 1) for start in range(len(text))))
     spans: list[tuple[int, int]] = []
     is_open = False  # whether a run of letters and digits goes on
     for place, character in enumerate(text):
@@ -72,19 +81,40 @@ def joined(words: Sequence[str]) -> Sentence:
     return Sentence(text, tuple(spans))
 
 
-def read_sentences(
-    cells: Sequence[Any], tags: Sequence[tuple[str, ...]] | None, where: str, place: Place
-) -> list[Sentence]:
-    """Rows of words: lists of them, or texts; DataError for rows without words or with another number of tags.
+def find_boundaries(cells: Sequence[Any], tags: Sequence[tuple[str, ...]] | None) -> str:
+    """What separates the words of these rows, and so what should separate those of a text to predict.
 
-    With tags a text is cut at its blanks or, where that fits their number, into characters; without, by `words_of`.
+    Texts with tags are split at whitespace or into characters, whichever gives as many words as tags in more rows.
+    Lists of words do not tell what stood between them: PUNCTUATION, unless their punctuation is always attached to a
+    word ("Paris."), as `str.split` leaves it.
+    """
+    texts = [row for row, cell in enumerate(cells) if isinstance(cell, str)]
+    if texts and tags is not None:
+        at_whitespace = sum(len(cells[row].split()) == len(tags[row]) for row in texts)
+        in_characters = sum(len(cells[row]) == len(tags[row]) for row in texts)
+        return CHARACTERS if in_characters > at_whitespace else WHITESPACE
+    words = {word for cell in cells if isinstance(cell, list) for word in cell if isinstance(word, str)}
+    marks = [word for word in words if any(map(_is_punctuation, word))]
+    return WHITESPACE if marks and not any(all(map(_is_punctuation, word)) for word in marks) else PUNCTUATION
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character).startswith("P")
+
+
+def read_sentences(
+    cells: Sequence[Any], tags: Sequence[tuple[str, ...]] | None, boundaries: str, where: str, place: Place
+) -> list[Sentence]:
+    """Rows of words: lists of them, or texts, which are split at `boundaries`.
+
+    DataError for rows without words and for rows with another number of tags than words.
     """
     problems = Problems(where)
     found = []
     for row, cell in enumerate(cells):
         number = None if tags is None else len(tags[row])
         if isinstance(cell, str):
-            sentence = _cut(cell, number)
+            sentence = words_of(cell, boundaries)
         elif isinstance(cell, list) and all(isinstance(word, str) for word in cell):
             sentence = joined(cell)
         else:
@@ -102,19 +132,18 @@ def read_sentences(
                     where=f"{where} {place(row)}",
                     found=f"{words:,} words and {number:,} tags",
                     expected="a tag for each word",
+                    hint=_fitting_boundaries(cell, number, boundaries),
                 )
             )
     problems.raise_if_any()
     return found
 
 
-def _cut(text: str, number: int | None) -> Sentence:
-    if number is None:
-        return words_of(text)
-    at_blanks = tuple((found.start(), found.end()) for found in re.finditer(r"\S+", text))
-    if len(at_blanks) != number and len(text) == number:
-        return Sentence(text, tuple((start, start + 1) for start in range(number)))
-    return Sentence(text, at_blanks)
+def _fitting_boundaries(cell: Any, number: int, tried: str) -> str:
+    """The setting that would give a text as many words as it has tags, or nothing."""
+    others = (WHITESPACE, CHARACTERS, PUNCTUATION) if isinstance(cell, str) else ()
+    fitting = (one for one in others if one != tried and len(words_of(cell, one).spans) == number)
+    return next((f"preprocessing.word_boundaries={one}" for one in fitting), "")
 
 
 def word_windows(sentences: Sequence[Sentence], tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenStore:

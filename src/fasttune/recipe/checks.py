@@ -27,6 +27,7 @@ TASKS_WITH: dict[Path, tuple[str, ...]] = {
     ("preprocessing", "long_text"): (TEXTS,),
     ("preprocessing", "window_pooling"): (TEXTS,),
     ("preprocessing", "doc_stride"): (QUESTIONS,),
+    ("preprocessing", "word_boundaries"): (WORDS,),
     ("training", "label_smoothing_factor"): (TEXTS, WORDS),
     ("training", "class_weights"): (TEXTS, WORDS),
     ("evaluation", "n_best_size"): (QUESTIONS,),

@@ -220,6 +220,14 @@ class Preprocessing(Section):
         "Question answering: how many tokens of a long context neighbouring windows share.",
         allowed="a whole number of tokens from 0, less than a window leaves for the context",
     )
+    word_boundaries: Literal["auto", "whitespace", "punctuation", "characters"] = setting(
+        "auto",
+        "Token classification: where a text is split into words. `whitespace`: at whitespace alone. `punctuation`: also "
+        "round punctuation marks and Chinese characters. `characters`: each character is a word. `auto` splits as the "
+        "training rows are split and stores which that was, so that `predict` and `evaluate` read the same words. Rows "
+        "that are lists of words are never split.",
+        allowed="'auto', 'whitespace', 'punctuation' or 'characters'",
+    )
     padding: Literal["none", "longest", "max_length"] = setting(
         "none",
         "`none`: the layers see real tokens only, which is fastest. `longest`: pad to the longest text of a "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,7 +38,8 @@ class Rows:
 
     Training rows also have the values of the columns that the recipe splits them by, `group` and `time`.
     `notes`: what was changed or set aside while reading, in words. `place`: where a row stands in the data, in words.
-    `class_names`: the classes of the target column, in their order, where the data set declares them.
+    `class_names`: the classes of the target column, in their order, where the data set declares them. `settings`: how
+    the rows were read where the recipe left it open, as fields of the recipe; all other splits are read the same way.
     """
 
     ids: Sequence[str]
@@ -46,6 +47,7 @@ class Rows:
     notes: tuple[str, ...] = ()
     place: Callable[[int], str] = row_name
     class_names: tuple[str, ...] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

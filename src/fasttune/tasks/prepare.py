@@ -66,7 +66,7 @@ def read_splits(recipe: Recipe) -> Splits:
         else:
             train, source = reader.rows(data.train, TRAIN)
             own = source.split_names
-        task = reader.task_class.from_rows(train.rows, recipe, train.where)
+        task = reader.task_class.from_rows(train.rows, reader.recipe, train.where)
         task.strata(train.rows, train.where)  # targets that cannot be used are found now
         reader.notes += task.notes
     others: dict[str, Split] = {}

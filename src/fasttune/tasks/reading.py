@@ -12,6 +12,7 @@ from fasttune.data.sources import Source, from_rows, load_source, with_split
 from fasttune.data.storage import Reading
 from fasttune.errors import DataError, Problem, UsageError
 from fasttune.recipe import Recipe
+from fasttune.recipe import load as load_recipe
 from fasttune.starter import pairs, questions, reviews
 from fasttune.tasks import TASKS, Rows, Task
 from fasttune.tasks.splitting import GROUP, TIME, Split
@@ -92,6 +93,8 @@ class Reader:
             source = self._without_empty(source, names, where)
         rows = self.task_class.read(source, names, self.recipe)
         self.notes += rows.notes
+        if rows.settings:
+            self.recipe = load_recipe(self.recipe, rows.settings)
         ties = {role: cells_of(source.dataset, names[role]) for role in (GROUP, TIME) if role in names}
         return replace(rows, values={**rows.values, **ties}, place=source.place)
 

@@ -17,7 +17,18 @@ from fasttune.data.columns import Column, cells_of, class_names, is_text, label_
 from fasttune.data.labels import encode_all, label_vocabulary
 from fasttune.data.sources import Source
 from fasttune.data.token_store import IGNORED, TokenStore
-from fasttune.data.words import NO_WORD, Sentence, joined, read_sentences, word_windows, words_of
+from fasttune.data.words import (
+    CHARACTERS,
+    NO_WORD,
+    PUNCTUATION,
+    WHITESPACE,
+    Sentence,
+    find_boundaries,
+    joined,
+    read_sentences,
+    word_windows,
+    words_of,
+)
 from fasttune.errors import DataError, Problem, shown
 from fasttune.metrics import classification, entities
 from fasttune.recipe import Recipe
@@ -31,13 +42,23 @@ if TYPE_CHECKING:
 
     from fasttune.batching.collate import MicroBatch
 
+SPLIT_AT = {
+    WHITESPACE: "at whitespace",
+    PUNCTUATION: "at whitespace and round punctuation",
+    CHARACTERS: "character by character",
+}
+
 
 @dataclass(frozen=True)
 class TokenClassification(Task):
-    """`target`: one of K tags, for each word; `has_entities`: the tags are of the form B-PER."""
+    """`target`: one of K tags, for each word; `has_entities`: the tags are of the form B-PER.
+
+    `word_boundaries`: where texts are split into words (data.words).
+    """
 
     target: SingleLabel
     has_entities: bool
+    word_boundaries: str = PUNCTUATION
     notes: tuple[str, ...] = ()
 
     name: ClassVar[str] = "token-classification"
@@ -68,8 +89,12 @@ class TokenClassification(Task):
             values["tags"] = [tuple(cell.split()) if isinstance(cell, str) else cell for cell in cells]
         declared = class_names(dataset, columns["tags"]) if "tags" in columns else None
         words = cells_of(dataset, columns["tokens"])
-        tokens = read_sentences(words, values.get("tags"), where, source.place)
-        return Rows(ids_of(source), {"tokens": tokens, **values}, class_names=declared)
+        boundaries, settings = recipe.preprocessing.word_boundaries, {}
+        if boundaries == "auto":
+            boundaries = find_boundaries(words, values.get("tags"))
+            settings = {"preprocessing": {"word_boundaries": boundaries}}
+        tokens = read_sentences(words, values.get("tags"), boundaries, where, source.place)
+        return Rows(ids_of(source), {"tokens": tokens, **values}, class_names=declared, settings=settings)
 
     def rows_of(self, inputs: Any) -> Rows:
         """A text, or several texts or lists of words."""
@@ -77,7 +102,7 @@ class TokenClassification(Task):
         sentences, problems = [], []
         for number, given in enumerate(inputs, start=1):
             if is_text(given) and given.strip():
-                sentences.append(words_of(given))
+                sentences.append(words_of(given, self.word_boundaries))
             elif isinstance(given, list | tuple) and given and all(map(is_text, given)):
                 sentences.append(joined(given))
             else:
@@ -100,7 +125,9 @@ class TokenClassification(Task):
             recipe.training.label_smoothing_factor,
             class_weights(recipe, vocabulary),
         )
-        return cls(target, has_entities, (f"{where}: {kind} {shown(first)}",))
+        boundaries = _boundaries(recipe)
+        notes = (f"{where}: {kind} {shown(first)}", f"texts to predict are split into words {SPLIT_AT[boundaries]}")
+        return cls(target, has_entities, boundaries, notes)
 
     def for_training_rows(self, rows: Rows, recipe: Recipe) -> TokenClassification:
         tags = chain.from_iterable(rows.values["tags"])
@@ -113,7 +140,8 @@ class TokenClassification(Task):
         has_entities = entities.are_entities(vocabulary.names)
         smoothing = recipe.training.label_smoothing_factor
         weights = class_weights(recipe, vocabulary)
-        return cls(SingleLabel(vocabulary, _metrics(recipe, has_entities), smoothing, weights), has_entities)
+        target = SingleLabel(vocabulary, _metrics(recipe, has_entities), smoothing, weights)
+        return cls(target, has_entities, _boundaries(recipe))
 
     @property
     def example(self) -> str:
@@ -124,7 +152,8 @@ class TokenClassification(Task):
         return "f1" if self.has_entities else "accuracy"
 
     def settings(self) -> dict[str, Any]:
-        return {name: value for name, value in self.target.settings().items() if name != "problem"}
+        found = {name: value for name, value in self.target.settings().items() if name != "problem"}
+        return {**found, "preprocessing": {"word_boundaries": self.word_boundaries}}
 
     def state(self) -> dict[str, Any]:
         return names_of(self.target.vocabulary)
@@ -196,6 +225,12 @@ class TokenClassification(Task):
         flat = np.array([position.get(tag, -1) for tag in chain.from_iterable(predicted)])
         wanted = np.fromiter(chain.from_iterable(right), dtype=np.int64)
         return classification.score(wanted, flat, len(vocabulary.names), self.target.metrics)
+
+
+def _boundaries(recipe: Recipe) -> str:
+    """Runs of 0.1.0 do not say, and split the texts that they predict round punctuation."""
+    found = recipe.preprocessing.word_boundaries
+    return PUNCTUATION if found == "auto" else found
 
 
 def _metrics(recipe: Recipe, has_entities: bool) -> tuple[str, ...]:
