@@ -105,14 +105,47 @@ def test_labels_with_blanks_between_them(tiny_model: Path, tmp_path: Path) -> No
     assert splits.task.state()["label2id"] == {"joy": 0, "love": 1}
 
 
-def test_a_header_that_is_also_a_value_is_the_header_where_columns_are_named_by_it(tmp_path: Path) -> None:
+def test_a_text_file_without_delimiters_is_one_text_a_line(tiny_model: Path, tmp_path: Path) -> None:
+    """Its first line is a text like the others, whatever the run's own column is called."""
+    rows = [{"review": row["text"], "stars": row["label"]} for row in make_rows(40)]
+    data = {"train": str(write_csv(tmp_path / "rows.csv", rows)), "columns": {"text": "review", "label": "stars"}}
+    run = fit(tiny_model, tmp_path, data)
+    lines = ["good food w1", 'bad "staff" w2', "the room, w3"]
+    (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n")
+    predicted = list(fasttune.predict(run.folder, data=str(tmp_path / "lines.txt")))
+    direct = fasttune.load(run.folder).predict(lines)
+    assert [one["probabilities"] for one in predicted] == [pytest.approx(one["probabilities"]) for one in direct]
+
+
+@pytest.mark.parametrize(
+    ("first", "reading", "texts"),
+    [
+        ("great food", Reading(), ["great food", "a", "b"]),
+        ("text", Reading(), ["a", "b"]),
+        ("utterance", Reading(columns=("utterance",)), ["a", "b"]),
+        ("great food", Reading(header=True), ["a", "b"]),
+        ("text", Reading(header=False), ["text", "a", "b"]),
+    ],
+)
+def test_the_first_line_of_a_text_file(tmp_path: Path, first: str, reading: Reading, texts: list[str]) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text(f"{first}\na\nb\n")
+    source = load_source(str(path), reading=reading)
+    (name,) = source.dataset.column_names
+    stream = open_stream(str(path), "train", reading, 10, 1)
+    streamed = [row for number in range(stream.num_windows) for row in stream.window(0, number).dataset]
+    assert source.dataset[name][:] == texts and sorted(row[name] for row in streamed) == sorted(texts)
+
+
+def test_a_header_that_is_also_a_value_is_the_header_where_the_recipe_says_so(tmp_path: Path) -> None:
     rows = [{"email": row["text"], "spam": ["spam", "ham"][number % 2]} for number, row in enumerate(make_rows(40))]
     path = str(write_csv(tmp_path / "rows.csv", rows))
-    with pytest.raises(fasttune.Error, match=r"E114(.|\n)*or name the columns by it"):
+    with pytest.raises(fasttune.Error, match=r"E114(.|\n)*data.header=true if this is the header"):
         read_splits(recipes.load({"data": {"train": path}}))
-    named = {"data": {"train": path, "columns": {"text": "email", "label": "spam"}}}
-    splits = read_splits(recipes.load(named))
-    assert sum(len(split.rows) for split in splits.all()) == 40
+    columns = {"text": "email", "label": "spam"}
+    for data in ({"train": path, "columns": columns}, {"train": path, "columns": {"text": "email"}, "header": True}):
+        splits = read_splits(recipes.load({"data": data}))
+        assert sum(len(split.rows) for split in splits.all()) == 40 and splits.columns == columns
 
 
 def test_settings_for_a_split_that_is_not_drawn_are_said(

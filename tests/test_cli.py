@@ -341,7 +341,7 @@ REFUSED = {
         "training.learning_rate: found a setting that a finished run cannot change, expected one of "
         "training.precision, training.device, training.tokens_per_microbatch, data.fix_spans, "
         "data.encoding, data.header, data.max_bytes, data.drop_empty, preprocessing.doc_stride, "
-        "evaluation.n_best_size, evaluation.max_answer_length, "
+        "preprocessing.word_boundaries, evaluation.n_best_size, evaluation.max_answer_length, "
         "evaluation.null_score_diff_threshold, data.columns.ROLE\n"
         "  hint: training.precision=fp32",
     ),
@@ -351,7 +351,7 @@ REFUSED = {
         "data.columns.text_pair: found a setting that a finished run cannot change, expected one of "
         "training.precision, training.device, training.tokens_per_microbatch, data.fix_spans, "
         "data.encoding, data.header, data.max_bytes, data.drop_empty, preprocessing.doc_stride, "
-        "evaluation.n_best_size, evaluation.max_answer_length, "
+        "preprocessing.word_boundaries, evaluation.n_best_size, evaluation.max_answer_length, "
         "evaluation.null_score_diff_threshold, data.columns.ROLE\n"
         "  hint: training.precision=fp32",
     ),

@@ -43,8 +43,8 @@ TEXTS = [
         "good\tpos\nbad\tneg\nfine\tpos\nwell\tpos\n",
         "E114 reviews.tsv row 1: found a row of data ('pos' is also a value further down), "
         "expected the names of the columns\n"
-        "  hint: data.header=false: they are then called column1, column2 and so on; or name the columns by it: "
-        "data.columns.text=...",
+        "  hint: data.header=false calls the columns column1, column2 and so on; data.header=true if this is the "
+        "header",
     ),
     (
         "reviews.csv",

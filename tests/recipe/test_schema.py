@@ -35,7 +35,7 @@ FIELDS_AND_DEFAULTS = {
     "data.fix_spans": False,
     "data.label_range": None,
     "data.encoding": None,
-    "data.header": True,
+    "data.header": "auto",
     "data.max_bytes": None,
     "data.drop_empty": False,
     "data.drop_duplicates": False,

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from fasttune.data.labels import is_number
-from fasttune.data.storage import Reading
+from fasttune.data.storage import Header, Reading
 from fasttune.data.text_file import WRITE_AGAIN, FileRows, Problems, TextFile, lines_of, read_text
 from fasttune.errors import DataError, Problem, shown
 
@@ -44,10 +44,14 @@ USUAL_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Layout:
-    """What holds for all rows of a file. `quoted`: whether double quotes are quoting; otherwise they are text."""
+    """What holds for all rows of a file.
+
+    `quoted`: whether double quotes are quoting; otherwise they are text. `header`: whether the first row is one.
+    """
 
     delimiter: str
     quoted: bool
+    header: bool
     names: tuple[str, ...]
 
 
@@ -110,7 +114,7 @@ def read_delimited(where: str, suffix: str, reading: Reading) -> FileRows:
 
 
 def layout_of(
-    text: str, where: str, suffix: str, header: bool, named: Sequence[str] = ()
+    text: str, where: str, suffix: str, header: Header, named: Sequence[str] = ()
 ) -> tuple[Layout, tuple[str, ...]]:
     """How a file is laid out, told by whole lines of its beginning; and what is to be said of it."""
     _, layout, notes = _parsed(text, where, suffix, header, in_lines=True, named=named)
@@ -144,15 +148,21 @@ def _has_line_break(record: Sequence[str]) -> bool:
 
 
 def _parsed(
-    text: str, where: str, suffix: str, header: bool, in_lines: bool = False, named: Sequence[str] = ()
+    text: str, where: str, suffix: str, asked: Header, in_lines: bool = False, named: Sequence[str] = ()
 ) -> tuple[Scan, Layout, list[str]]:
-    """All records below the header, with `in_lines` one a line; DataError tells everything that is wrong with them."""
+    """All records below the header, with `in_lines` one a line; DataError tells everything that is wrong with them.
+
+    `asked`: the setting `data.header`.
+    """
     notes = []
     with _long_fields():
         usual = "," if suffix == ".csv" else "\t"
         delimiter = detect_delimiter(text, preferred=usual)
         if delimiter != usual:
             notes.append(f"{where}: fields are separated by a {DELIMITER_NAMES[delimiter]}")
+        header = has_header(text, suffix, delimiter, named) if asked == "auto" else asked
+        if asked == "auto" and not header:
+            notes.append(f"{where}: one text a line, without a header (if there is one: data.header=true)")
         scan, note = (
             _scan_tabs(text, where, header) if delimiter == "\t" else (_scan(text, delimiter, where, header), "")
         )
@@ -161,13 +171,15 @@ def _parsed(
     if in_lines:
         _check_lines(scan, where)
     if header:
-        _check_header(scan, where, named)
+        _check_names(scan, where)
+    if asked == "auto" and header:
+        _check_not_data(scan, where, named)
     scan.problems.raise_if_any()
     if not scan.records:
-        hint = f"{WRITE_AGAIN}; without a header: data.header=false"
+        hint = f"{WRITE_AGAIN}; without a header: data.header=false" if header else WRITE_AGAIN
         found = "0 rows below the header"
         raise DataError(Problem(code="E104", where=where, found=found, expected="rows of data", hint=hint))
-    return scan, Layout(delimiter, scan.quoted, tuple(scan.names)), notes
+    return scan, Layout(delimiter, scan.quoted, header, tuple(scan.names)), notes
 
 
 @contextmanager
@@ -215,7 +227,7 @@ def _scan(
 ) -> Scan:
     """`header`: whether the first record holds the names of the columns.
 
-    They are `names` otherwise, or where these are not known column1, column2 and so on.
+    They are `names` otherwise, or where these are not known `numbered_columns`.
     """
     scan = Scan(names=list(names), problems=Problems(where), quoted=quoted)
     reader = _reader(text, delimiter, quoted=quoted)
@@ -227,7 +239,7 @@ def _scan(
             elif not scan.names and header:
                 scan.names = record
             else:
-                scan.names = scan.names or [f"column{number}" for number in range(1, len(record) + 1)]
+                scan.names = scan.names or numbered_columns(len(record))
                 scan.num_blank += num_blank
                 num_blank = 0
                 if len(record) == len(scan.names):
@@ -244,6 +256,11 @@ def _scan(
             Problem(code="E103", where=where, found="nothing but empty lines", expected="a header and rows of data")
         )
     return scan
+
+
+def numbered_columns(number: int) -> list[str]:
+    """The names of columns that have none."""
+    return [f"column{position}" for position in range(1, number + 1)]
 
 
 def _ragged(record: list[str], names: list[str], delimiter: str, where: str) -> Problem:
@@ -318,8 +335,22 @@ def is_whole_quote(cell: str) -> bool:
     return is_enclosed or '"' not in cell
 
 
-def _check_header(scan: Scan, where: str, named: Sequence[str] = ()) -> None:
-    """`named`: the columns that the recipe names."""
+def has_header(text: str, suffix: str, delimiter: str, named: Sequence[str]) -> bool:
+    """Whether the first record names the columns: always, but for the .txt files that hold one text a line.
+
+    These have no delimiter, and their first line is neither a common column name nor one that the recipe names.
+    """
+    if suffix != ".txt":
+        return True
+    first = next((record for record in _reader(text, delimiter, strict=False) if record), [])
+    return len(first) != 1 or first[0] in named or _is_usual(first[0])
+
+
+def _is_usual(name: str) -> bool:
+    return name.strip().lower() in USUAL_NAMES
+
+
+def _check_names(scan: Scan, where: str) -> None:
     seen: set[str] = set()
     for name in scan.names:
         if name in seen:
@@ -333,6 +364,10 @@ def _check_header(scan: Scan, where: str, named: Sequence[str] = ()) -> None:
                 )
             )
         seen.add(name)
+
+
+def _check_not_data(scan: Scan, where: str, named: Sequence[str]) -> None:
+    """`named`: the columns that the recipe names."""
     evidence = _looks_like_data(scan)
     if evidence and not set(named) & set(scan.names):  # who names a column by it knows that it is the header
         scan.problems.add(
@@ -341,15 +376,15 @@ def _check_header(scan: Scan, where: str, named: Sequence[str] = ()) -> None:
                 where=f"{where} row 1",
                 found=f"a row of data ({evidence})",
                 expected="the names of the columns",
-                hint="data.header=false: they are then called column1, column2 and so on; or name the columns by it: "
-                "data.columns.text=...",
+                hint="data.header=false calls the columns column1, column2 and so on; data.header=true if this is the "
+                "header",
             )
         )
 
 
 def _looks_like_data(scan: Scan) -> str:
     """What in the first row no header would hold, or nothing."""
-    if any(name.strip().lower() in USUAL_NAMES for name in scan.names):
+    if any(map(_is_usual, scan.names)):
         return ""
     first = list(islice(scan.records, RECORDS_LOOKED_AT))
     for position, name in enumerate(scan.names):

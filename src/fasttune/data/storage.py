@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from fasttune.errors import DataError, Problem, shown
 
@@ -32,6 +32,7 @@ READ_AT_ONCE = 1 << 20
 # few different values to a fiftieth; a thousandth is what an archive made to fill memory has.
 USUAL_EXPANSION = 100
 ALWAYS_ALLOWED = 1 << 30
+Header = bool | Literal["auto"]
 BESIDE_DATA = ("README", "LICENSE", "LICENCE", "COPYING", "CITATION", "CHANGELOG")
 INSIDE_MAC_ARCHIVES = "__MACOSX"
 DAMAGES = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
@@ -42,13 +43,14 @@ class Reading:
     """How files are read, as `data` of a recipe has it.
 
     `encoding` of text files; None: UTF-8, or what a byte order mark says. `header`: whether the first row of CSV and
-    TSV files names the columns. `max_bytes` a packed file may hold; None: the larger of 1 GiB and 100 times its size.
+    TSV files names the columns; "auto": `delimited.has_header` decides. `max_bytes` a packed file may hold; None: the
+    larger of 1 GiB and 100 times its size.
     `columns`: those that the recipe names, which no row of data is taken for.
     `head`: of a plain file only so many bytes, up to the end of a line; None: all of it.
     """
 
     encoding: str | None = None
-    header: bool = True
+    header: Header = "auto"
     max_bytes: int | None = None
     columns: tuple[str, ...] = ()
     head: int | None = None

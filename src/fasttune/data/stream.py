@@ -268,7 +268,7 @@ def _lines(name: str, reading: Reading) -> Lines:
         if layout.delimiter == "\t":  # of which the beginning does not tell whether quotes are quoting
             layout = replace(layout, quoted=_has_only_whole_quotes(name, reading.encoding))
         notes, parse = (*notes, *said), partial(read_lines, layout=layout)
-        begin = head.find(b"\n") + 1 if reading.header else 0
+        begin = head.find(b"\n") + 1 if layout.header else 0
     bytes_per_row = len(head) / (head.rstrip().count(b"\n") + 1)
     return Lines(name, digest, bytes_per_row, None, notes, begin, size, reading.encoding, parse)
 

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Strict, 
 from fasttune.errors import Problem, RecipeError, nearest, shown
 from fasttune.recipe import yaml_text
 from fasttune.recipe.section import Section
-from fasttune.recipe.values import Count, Number, Seed, Text, Texts, check_encoding
+from fasttune.recipe.values import Count, Header, Number, Seed, Text, Texts, check_encoding
 
 SPLITS = ("train", "validation", "test")
 
@@ -81,7 +81,7 @@ class Definition(Section):
     encoding: Annotated[Text, AfterValidator(check_encoding)] | None = Field(
         None, description="Of text files that are not UTF-8."
     )
-    header: Annotated[bool, Strict()] = Field(True, description="Whether CSV files name their columns.")
+    header: Header = Field("auto", description="Whether CSV and TSV files name their columns: true, false or auto.")
     columns: dict[Text, Text] | None = Field(None, description="New name -> column; left out: all as they are.")
     label: Text = Field("label", description="The column that label changes are for, by its new name.")
     add_labels: list[Added] = Field(default_factory=list, description="Labels by what a text holds.")
@@ -145,7 +145,7 @@ def _names_beside(place: tuple[int | str, ...]) -> list[str]:
 
 def _contradictions(made: Definition, path: Path) -> list[Problem]:
     problems = []
-    if made.source is not None and (made.encoding is not None or not made.header):
+    if made.source is not None and (made.encoding is not None or made.header != "auto"):
         expected = "them in the definition that names the files"
         problems.append(Problem(code="E317", where=str(path), found="encoding or header with from", expected=expected))
     if made.resplit is not None and made.resplit.group is not None and made.resplit.time is not None:

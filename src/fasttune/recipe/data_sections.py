@@ -10,6 +10,7 @@ from fasttune.recipe.section import Section, setting
 from fasttune.recipe.values import (
     LARGEST_SEED,
     Count,
+    Header,
     NameList,
     NameTable,
     Number,
@@ -122,10 +123,12 @@ class Data(Section):
         "How text files are encoded that are not UTF-8, such as cp1252 or gb18030. A byte order mark goes before it.",
         allowed="the name of an encoding, such as cp1252 or gb18030, or nothing (UTF-8)",
     )
-    header: Annotated[bool, Strict()] = setting(
-        True,
-        "Whether the first row of CSV and TSV files names the columns. false: they are column1, column2 and so on.",
-        allowed="true or false",
+    header: Header = setting(
+        "auto",
+        "Whether the first row of CSV, TSV and text files names the columns; if `false` they are column1, column2 and so "
+        "on. `auto` expects a header, refuses a first row that looks like data, and reads a .txt file without delimiters "
+        "as one text a line, unless its first line is a common column name.",
+        allowed="true, false or 'auto'",
     )
     max_bytes: Count | None = setting(
         None,

@@ -38,6 +38,7 @@ Metric = Literal[
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
 LESS_IS_BETTER = ("loss", "rmse", "mae")
+Header = Literal["auto"] | Annotated[bool, Strict()]
 
 
 def _to_number(value: object) -> object:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from fasttune.data.columns import Column, cells_of, empty_rows, has_no_label, resolve, some_cells
+from fasttune.data.delimited import numbered_columns
 from fasttune.data.sources import Source, from_rows, load_source, with_split
 from fasttune.data.storage import Reading
 from fasttune.errors import DataError, Problem, UsageError
@@ -113,6 +114,9 @@ class Reader:
             targets = {column.role for column in columns if column.is_target}
             columns = tuple(column for column in columns if column.role not in targets)
             given = {role: name for role, name in given.items() if role not in targets}
+            required = [column.role for column in columns if column.required]
+            if len(required) == 1 and source.dataset.column_names == numbered_columns(1):
+                given[required[0]] = source.dataset.column_names[0]  # one text a line has no name of its own
         try:
             cells = partial(some_cells, source.dataset)
             resolved = resolve(columns, given, source.dataset.column_names, where, cells)
