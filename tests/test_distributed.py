@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 
 from fasttune import distributed
 from fasttune.distributed import Meeting, join, launcher_asks, make_accelerator
+from fasttune.engine.pretrained import load_model
 from fasttune.errors import EnvironmentProblem
 
 
@@ -35,11 +38,28 @@ def test_a_process_that_is_slow_and_alive_is_waited_for(first_of_two: Meeting) -
 
 
 @pytest.mark.parametrize("variable", distributed.LAUNCHERS)
-def test_one_process_keeps_what_a_launcher_says_from_accelerate(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_accelerate_does_not_see_what_its_launcher_asks_and_other_libraries_do(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     monkeypatch.setenv(variable, "true")
-    monkeypatch.setenv(f"FASTTUNE_{variable}", "false")  # so that it is put back
     join("cpu")
-    assert variable not in os.environ and launcher_asks(variable)
+    accelerator = make_accelerator("cpu", "fp32")
+    assert accelerator.distributed_type == DistributedType.NO  # DeepSpeed need not even be installed
+    assert os.environ[variable] == "true" and launcher_asks(variable)
+
+
+def test_a_second_process_loads_its_weights_under_an_fsdp_launcher(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path
+) -> None:
+    """transformers would leave them to the first process, and on "meta" here."""
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda *_: 1)
+    loaded = load_model(str(tiny_model), "AutoModelForSequenceClassification", {"num_labels": 2}, seed=0)
+    assert not any(parameter.is_meta for parameter in loaded.model.parameters())
+    assert loaded.model.base_model.embeddings.word_embeddings.weight.abs().sum() > 0
+    assert os.environ["ACCELERATE_USE_FSDP"] == "true"
 
 
 def test_a_launcher_does_not_divide_losses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from tiny import make_questions, make_rows, tiny_tokenizer, write_csv, write_jsonl
+from tiny import make_questions, make_rows, make_sentences, tiny_tokenizer, write_csv, write_jsonl
 
 import fasttune
 from fasttune.engine.pretrained import load_config, longest_input
@@ -95,17 +96,55 @@ def test_a_long_text_is_cut_to_the_positions_there_are(tmp_path: Path) -> None:
     assert report["splits"]["train"]["tokens_per_example"]["max"] == 64
 
 
-def test_a_tokenizer_in_python_alone_is_refused_in_words(tmp_path: Path) -> None:
+@pytest.fixture
+def python_tokenizer(tmp_path: Path) -> Path:
+    """A model whose tokenizer is written in Python and splits these texts as the tiny BERT tokenizer does."""
     config = transformers.BertConfig(vocab_size=79, max_position_embeddings=64, **SIZES)
-    model = save(tmp_path / "model", transformers.BertModel(config))
+    model = save(tmp_path / "python", transformers.BertModel(config))
+    shutil.copytree(model, tmp_path / "fast")
     pieces = sorted(tiny_tokenizer().get_vocab().items(), key=lambda item: item[1])
     for path in model.glob("token*"):
         path.unlink()
     (model / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces))
-    kind = {"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "basic"}
-    (model / "tokenizer_config.json").write_text(json.dumps({**kind, "subword_tokenizer_type": "wordpiece"}))
-    with pytest.raises(fasttune.Error, match=r"E403 .*written in Python alone \(BertJapaneseTokenizer\)") as caught:
-        fit(tmp_path, model, write_csv(tmp_path / "rows.csv", make_rows(40)))
+    settings = {
+        "tokenizer_class": "BertJapaneseTokenizer",
+        "word_tokenizer_type": "basic",
+        "subword_tokenizer_type": "wordpiece",
+        "model_max_length": 64,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+    }
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    return model
+
+
+@pytest.mark.parametrize("how", ["single texts", "pairs", "head_tail"])
+def test_a_tokenizer_in_python_trains_classifiers_as_a_fast_one_does(
+    tmp_path: Path, python_tokenizer: Path, how: str
+) -> None:
+    rows = [
+        {**row, "text": " ".join([row["text"]] * (30 if number % 9 == 0 else 1))}
+        for number, row in enumerate(make_rows(40))
+    ]
+    if how == "pairs":
+        rows = [{"text": row["text"], "text_pair": "bad food", "label": row["label"]} for row in rows]
+    path = write_csv(tmp_path / "rows.csv", rows)
+    preprocessing = {"long_text": "head_tail"} if how == "head_tail" else {}
+    runs = [fit(tmp_path / name, tmp_path / name, path, preprocessing=preprocessing) for name in ("python", "fast")]
+    reports = [json.loads((run.folder / "data_report.json").read_text())["splits"] for run in runs]
+    assert reports[0] == reports[1] and reports[0]["train"]["truncated"]["num_examples"] > 1
+    assert runs[0].metrics["eval_loss"] == runs[1].metrics["eval_loss"]
+    assert fasttune.evaluate(runs[0].folder)["eval_loss"] == pytest.approx(runs[0].metrics["eval_loss"])
+    assert fasttune.load(runs[0].folder).predict([("good food", "bad food") if how == "pairs" else "good food"])
+
+
+def test_a_tokenizer_in_python_is_refused_where_tokens_are_mapped_to_words(
+    tmp_path: Path, python_tokenizer: Path
+) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", make_sentences(20))
+    with pytest.raises(
+        fasttune.Error, match=r"E403 .*a tokenizer written in Python \(BertJapaneseTokenizer\)"
+    ) as caught:
+        fit(tmp_path, python_tokenizer, path, task="token-classification")
     assert caught.value.exit_code == 5
 
 

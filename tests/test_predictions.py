@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from tiny import make_questions, make_rows, make_sentences, write_csv, write_jsonl
 
 import fasttune
-from fasttune import cli
+from fasttune import cli, predictions
+from fasttune.tasks import Rows
 
 
 def fit(model: Path, folder: Path, rows: list[dict[str, Any]], **sections: Any) -> fasttune.Run:
@@ -94,6 +96,31 @@ def test_tables_of_the_other_tasks(tiny_model: Path, tmp_path: Path) -> None:
     (prediction,) = fasttune.predict(several.folder, ["good food"], output=tmp_path / "labels.csv")
     (row,) = read_back(tmp_path / "labels.csv")
     assert json.loads(row["labels"]) == prediction["labels"]
+
+
+def no_answers_first(number: int) -> list[dict[str, Any]]:
+    """Predictions of which only the last has an answer, entities and a finite score."""
+    empty = {"answer": "", "start": None, "end": None, "score": math.nan, "labels": [], "entities": []}
+    entity = {"type": "PER", "text": "Ann", "start": 0, "end": 3, "score": 0.5}
+    full = {"answer": "Ann", "start": 0, "end": 3, "score": 0.5, "labels": ["a"], "entities": [entity]}
+    return [{"id": str(row), **(full if row == number - 1 else empty)} for row in range(number)]
+
+
+def test_the_first_rows_of_a_table_do_not_decide_what_later_ones_may_hold(tmp_path: Path) -> None:
+    made = no_answers_first(predictions.ROWS_AT_ONCE + 1)
+    asked = Rows([one["id"] for one in made], {})
+    for ending in (".parquet", ".csv", ".jsonl"):
+        assert predictions.write(tmp_path / f"found{ending}", made, asked) == len(made)
+    table = read_back(tmp_path / "found.parquet")
+    assert table[-1] == made[-1] and table[0] == {**made[0], "score": None}
+    cells = read_back(tmp_path / "found.csv")
+    assert (cells[0]["score"], cells[0]["start"], cells[-1]["end"]) == ("", "", "3")
+    assert read_back(tmp_path / "found.jsonl")[0]["score"] is None
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    assert predictions.write(tmp_path / "none.parquet", [], Rows([], {})) == 0
+    assert read_back(tmp_path / "none.parquet") == []
 
 
 def test_nothing_is_computed_for_a_form_that_is_not_written(run: fasttune.Run, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from queue import Empty, SimpleQueue
@@ -53,9 +54,10 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=_group() is None)
     # Else a launcher's gradient_accumulation_steps would divide losses that a step has divided already.
     whole = GradientAccumulationPlugin(num_steps=1)
-    return Accelerator(
-        cpu=device == "cpu", mixed_precision=MIXED_PRECISION[precision], gradient_accumulation_plugin=whole
-    )
+    with launcher_hidden():
+        return Accelerator(
+            cpu=device == "cpu", mixed_precision=MIXED_PRECISION[precision], gradient_accumulation_plugin=whole
+        )
 
 
 @dataclass
@@ -233,11 +235,6 @@ def _open_store(rank: int) -> torch.distributed.Store:
 
 def join(device: str) -> None:
     """Start the group in which the processes that met train; `device` as the recipe has it."""
-    # How the model is shared is the engine's affair: accelerate would do it on some devices and not on others, and
-    # transformers give all but the first process a model without weights.
-    for variable in LAUNCHERS:
-        if variable in os.environ:
-            os.environ[f"FASTTUNE_{variable}"] = os.environ.pop(variable)
     if _meeting is None or _group() is not None:
         return
     import torch
@@ -248,13 +245,14 @@ def join(device: str) -> None:
         hint = "as many processes as devices, or training.device=cpu"
         raise EnvironmentProblem(Problem(where=platform.node(), found=found, expected=expected, hint=hint, code="E544"))
     PartialState._reset_state()  # of a time when this process was alone
-    state = PartialState(
-        cpu=device == "cpu" or not torch.cuda.is_available(),
-        store=torch.distributed.PrefixStore("group", _meeting.store),
-        rank=_meeting.rank,
-        world_size=_meeting.num_processes,
-        timeout=IN_TRAINING,
-    )
+    with launcher_hidden():
+        state = PartialState(
+            cpu=device == "cpu" or not torch.cuda.is_available(),
+            store=torch.distributed.PrefixStore("group", _meeting.store),
+            rank=_meeting.rank,
+            world_size=_meeting.num_processes,
+            timeout=IN_TRAINING,
+        )
     if state.num_processes != _meeting.num_processes:  # each would train alone, and none would know
         raise missing(f"{state.num_processes} in accelerate's group")
 
@@ -278,9 +276,22 @@ def lost(error: RuntimeError) -> EnvironmentProblem | None:
 
 
 def launcher_asks(variable: str) -> bool:
-    """Whether the launcher set one of LAUNCHERS to true, before or after `join`."""
-    value = os.environ.get(variable, os.environ.get(f"FASTTUNE_{variable}", "false"))
-    return value.lower() in ("true", "1")
+    """Whether the launcher set one of LAUNCHERS to true."""
+    return os.environ.get(variable, "false").lower() in ("true", "1")
+
+
+@contextmanager
+def launcher_hidden() -> Iterator[None]:
+    """Within it accelerate and transformers do not see LAUNCHERS; afterwards other libraries see them as before.
+
+    fasttune shares the model itself: accelerate would do it on some devices and not on others, and transformers would
+    give all processes but the first a model without weights.
+    """
+    hidden = {variable: os.environ.pop(variable) for variable in LAUNCHERS if variable in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def is_main() -> bool:

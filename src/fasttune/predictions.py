@@ -11,13 +11,17 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fasttune.errors import Problem, UsageError
-from fasttune.run_folder import plain, staged, write_json_lines
+from fasttune.run_folder import plain, staged, staged_bytes, write_json_lines
 from fasttune.tasks import Prediction, Rows
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 ROWS_AT_ONCE = 10_000  # of a Parquet file
+PROBABILITY = "probability_"
 
 
 def check_ending(path: Path) -> None:
@@ -72,20 +76,38 @@ def _parquet(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside, number, writer = path.with_name(f".{path.name}.staged"), 0, None
-    table = table_rows(predictions, rows)
-    try:
-        while part := list(islice(table, ROWS_AT_ONCE)):
-            made = pa.Table.from_pylist(part, schema=None if writer is None else writer.schema)
-            writer = writer or pq.ParquetWriter(beside, made.schema)
-            writer.write_table(made)
+    table, number = table_rows(predictions, rows), 0
+    part = list(islice(table, ROWS_AT_ONCE))
+    schema = _schema_of(part)
+    with staged_bytes(path) as file, pq.ParquetWriter(file, schema) as writer:
+        while part:
+            writer.write_table(pa.Table.from_pylist(part, schema))
             number += len(part)
-        (writer or pq.ParquetWriter(beside, pa.schema([("id", pa.string())]))).close()
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+            part = list(islice(table, ROWS_AT_ONCE))
     return number
+
+
+def _schema_of(part: Sequence[Mapping[str, Any]]) -> pa.Schema:
+    """The types of all rows, told by the names of the columns: the first rows may hold nothing but nulls in one.
+
+    A column that only a task from outside fasttune writes has the type of its first values.
+    """
+    import pyarrow as pa
+
+    texts = pa.list_(pa.string())
+    entity = {"type": pa.string(), "text": pa.string(), "start": pa.int64(), "end": pa.int64(), "score": pa.float64()}
+    known = {
+        **dict.fromkeys(("id", *ASKED, "label", "answer"), pa.string()),
+        **dict.fromkeys(("score", "no_answer_probability"), pa.float64()),
+        **dict.fromkeys(("start", "end"), pa.int64()),
+        **dict.fromkeys(("labels", "tokens", "tags"), texts),
+        "entities": pa.list_(pa.struct(list(entity.items()))),
+    }
+
+    def type_of(field: pa.Field) -> pa.DataType:
+        return pa.float64() if field.name.startswith(PROBABILITY) else known.get(field.name, field.type)
+
+    return pa.schema([(field.name, type_of(field)) for field in pa.Table.from_pylist([*part] or [{"id": ""}]).schema])
 
 
 WRITERS: dict[str, Callable[[Path, Iterable[Prediction], Rows], int]] = {
@@ -99,7 +121,7 @@ ASKED = ("text", "text_pair", "question", "context", "tokens")
 
 
 def table_rows(predictions: Iterable[Prediction], rows: Rows) -> Iterator[dict[str, Any]]:
-    """One flat row a prediction, all with the same columns."""
+    """One flat row a prediction, all with the same columns; a number that is not finite is None."""
     asked: Mapping[str, Sequence[Any]] = {role: rows.values[role] for role in ASKED if role in rows.values}
     for number, prediction in enumerate(predictions):
         row: dict[str, Any] = {"id": prediction["id"]}
@@ -108,9 +130,9 @@ def table_rows(predictions: Iterable[Prediction], rows: Rows) -> Iterator[dict[s
         shares = prediction.get("probabilities", {})
         # n_best and the spans of entities have no place in a flat row; they are in the JSON forms.
         row |= {key: value for key, value in prediction.items() if key not in ("id", "text", "probabilities", "n_best")}
-        yield row | {f"probability_{name}": share for name, share in shares.items()}
+        yield plain(row | {f"{PROBABILITY}{name}": share for name, share in shares.items()})
 
 
 def _as_cell(value: Any) -> Any:
-    """A list as JSON: a comma may stand in a label."""
+    """A list as JSON, because a label may hold a comma."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

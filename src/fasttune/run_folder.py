@@ -13,8 +13,9 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from fasttune.distributed import is_main
 from fasttune.errors import EnvironmentProblem, Problem, UsageError
@@ -112,10 +113,19 @@ class RunFolder:
 @contextmanager
 def staged(path: Path) -> Iterator[TextIO]:
     """A file for UTF-8 text: when the block ends `path` holds all of it, or what it held before if that fails."""
+    with staged_bytes(path) as file:
+        text = TextIOWrapper(file, encoding="utf-8")
+        yield text
+        text.detach()
+
+
+@contextmanager
+def staged_bytes(path: Path) -> Iterator[BinaryIO]:
+    """As `staged`, for bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.staged")
     try:
-        with beside.open("w", encoding="utf-8") as file:
+        with beside.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -169,9 +169,7 @@ def test_from_file_to_entities(tiny_model: Path, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("words", [["U.S.", "e-mail", "w1"], list("U.S. e-mail w1")])
-def test_predictions_have_the_words_that_were_trained_on_and_scored(
-    tmp_path: Path, words: list[str]
-) -> None:
+def test_predictions_have_the_words_that_were_trained_on_and_scored(tmp_path: Path, words: list[str]) -> None:
     """Texts with tags, split at whitespace or one tag a character; the same texts without tags are split alike."""
     rows = [{"text": "U.S. e-mail w1", "tags": " ".join(["O", "B-X", "I-X", *["O"] * len(words)][: len(words)])}] * 8
     path = write_jsonl(tmp_path / "rows.jsonl", rows)

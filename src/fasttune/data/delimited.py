@@ -342,7 +342,7 @@ def has_header(text: str, suffix: str, delimiter: str, named: Sequence[str]) -> 
     """
     if suffix != ".txt":
         return True
-    first = next((record for record in _reader(text, delimiter, strict=False) if record), [])
+    first: list[str] = next((record for record in _reader(text, delimiter, strict=False) if record), [])
     return len(first) != 1 or first[0] in named or _is_usual(first[0])
 
 

@@ -42,16 +42,26 @@ def key_of(values: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBa
     import transformers
 
     digest = hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True, default=str).encode())
-    # Truncation and padding are those of the last call; what they are for this store stands in the settings.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
     has_types = "token_type_ids" in tokenizer.model_input_names
     sides = (tokenizer.truncation_side, tokenizer.padding_side)
     about = [type(tokenizer).__name__, sides, tokenizer.split_special_tokens, has_types]
     digest.update(repr((about, tokenizers.__version__, transformers.__version__)).encode())
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    digest.update(_content_of(tokenizer))
     _add_values(digest, values)
     return digest.hexdigest()
+
+
+def _content_of(tokenizer: PreTrainedTokenizerBase) -> bytes:
+    """Vocabulary and rules of a tokenizer: its tokenizer.json, or of one in Python all the files it saves."""
+    if tokenizer.is_fast:
+        # Truncation and padding are those of the last call; what they are for this store stands in the settings.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        return tokenizer.backend_tokenizer.to_str().encode()
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        return repr([(path.name, path.read_bytes()) for path in files]).encode()
 
 
 def sha256_of(values: Mapping[str, Sequence[Any]]) -> str:

@@ -11,9 +11,11 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from fasttune.data.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,22 +109,13 @@ def tokenize(
     ids, types, lengths, num_cut = array("i"), array("b"), array("q"), array("q")  # they grow in place
     for first in range(0, len(texts), TOKENIZER_BATCH):
         chosen = slice(first, first + TOKENIZER_BATCH)
-        encodings = tokenizer(
-            list(texts[chosen]),
-            None if pairs is None else list(pairs[chosen]),
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=False,
-        ).encodings
-        ids.frombytes(flat(encodings, "ids", np.int32).tobytes())
+        given = list(texts[chosen]), None if pairs is None else list(pairs[chosen])
+        tokens = (_fast if tokenizer.is_fast else _slow)(tokenizer, *given, max_length)
+        ids.frombytes(tokens.ids.tobytes())
         if has_types:
-            types.frombytes(flat(encodings, "type_ids", np.int8).tobytes())
-        lengths.extend(map(len, encodings))
-        long = [first + index for index, encoding in enumerate(encodings) if encoding.overflowing]
-        whole = _whole_lengths(tokenizer, [(texts[row], None if pairs is None else pairs[row]) for row in long])
-        cut = {row: length - lengths[row] for row, length in zip(long, whole, strict=True)}
-        num_cut.extend(cut.get(first + index, 0) for index in range(len(encodings)))
+            types.frombytes(tokens.types.tobytes())
+        lengths.extend(tokens.lengths)
+        num_cut.extend(tokens.num_cut)
     inputs = {"input_ids": np.asarray(ids)}
     if np.any(types):  # else all is of the first segment, which is what a model takes for granted
         inputs["token_type_ids"] = np.asarray(types)
@@ -131,15 +124,49 @@ def tokenize(
     return TokenStore(inputs, starts, np.arange(len(lengths)), np.asarray(num_cut))
 
 
+class _Tokens(NamedTuple):
+    """Some texts end to end. `ids` (T,) int32, `types` (T,) int8; for each text its `lengths` and `num_cut` tokens."""
+
+    ids: np.ndarray
+    types: np.ndarray
+    lengths: list[int]
+    num_cut: list[int]
+
+
+def _fast(tokenizer: PreTrainedTokenizerBase, texts: list[str], pairs: list[str] | None, max_length: int) -> _Tokens:
+    encodings = tokenizer(
+        texts, pairs, truncation=True, max_length=max_length, padding=False, return_attention_mask=False
+    ).encodings
+    lengths, num_cut = list(map(len, encodings)), [0] * len(texts)
+    long = [row for row, encoding in enumerate(encodings) if encoding.overflowing]
+    if long:
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        for row in long:
+            whole = len(backend.encode(texts[row], None if pairs is None else pairs[row]))
+            num_cut[row] = whole - lengths[row]
+    return _Tokens(flat(encodings, "ids", np.int32), flat(encodings, "type_ids", np.int8), lengths, num_cut)
+
+
+def _slow(tokenizer: PreTrainedTokenizerBase, texts: list[str], pairs: list[str] | None, max_length: int) -> _Tokens:
+    """A tokenizer in Python returns lists, and does not say how much it cut."""
+    ids: list[int] = []
+    types: list[int] = []
+    lengths, num_cut = [], []
+    for row, text in enumerate(texts):
+        pair = None if pairs is None else pairs[row]
+        whole = tokenizer(text, pair, return_token_type_ids=True, verbose=False)
+        kept = whole
+        if len(whole["input_ids"]) > max_length:
+            with quiet_transformers():
+                kept = tokenizer(text, pair, truncation=True, max_length=max_length, return_token_type_ids=True)
+        ids += kept["input_ids"]
+        types += kept["token_type_ids"]
+        lengths.append(len(kept["input_ids"]))
+        num_cut.append(len(whole["input_ids"]) - lengths[-1])
+    return _Tokens(np.array(ids, np.int32), np.array(types, np.int8), lengths, num_cut)
+
+
 def flat(encodings: Sequence[Any], name: str, dtype: type[np.generic]) -> np.ndarray:
     """One attribute of all tokens of these `tokenizers.Encoding`s, end to end."""
     return np.concatenate([np.array(getattr(encoding, name), dtype=dtype) for encoding in encodings])
-
-
-def _whole_lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str | None]]) -> list[int]:
-    """Tokens of each text, special ones included, if nothing were cut."""
-    if not texts:
-        return []
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    return [len(backend.encode(text, pair)) for text, pair in texts]

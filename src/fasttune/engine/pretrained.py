@@ -22,6 +22,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
+from fasttune.data.quiet import quiet_transformers
+from fasttune.distributed import launcher_hidden
 from fasttune.errors import EnvironmentProblem, Problem
 from fasttune.starter.model import EMBEDDED_MODEL, embedded_model_path
 
@@ -51,22 +53,6 @@ NOT_A_MODEL = (
 )
 # A length that a tokenizer reports when it knows none.
 NO_LIMIT = 10**6
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No loading bars and no advice about new heads: what matters of it is said by us, once."""
-    log = transformers.utils.logging
-    verbosity = log.get_verbosity()
-    had_bars = log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-        if had_bars:
-            log.enable_progress_bar()
 
 
 @contextmanager
@@ -133,7 +119,8 @@ def load_config(name: str) -> PreTrainedConfig:
     return config
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, needs_offsets: bool = False) -> PreTrainedTokenizerBase:
+    """`needs_offsets`: tokens must be mapped to characters or words, which tokenizers in Python cannot do."""
     with _explained(name), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=False)
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
@@ -147,13 +134,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
                 code="E403",
             )
         )
-    if not tokenizer.is_fast:
+    if needs_offsets and not tokenizer.is_fast:
         raise EnvironmentProblem(
             Problem(
                 where=f"model {name}",
-                found=f"a tokenizer that is written in Python alone ({type(tokenizer).__name__})",
-                expected="a fast tokenizer (tokenizer.json), which tells where each token stands in its text",
-                hint="a model of another tokenizer, such as model=FacebookAI/xlm-roberta-base (100 languages)",
+                found=f"a tokenizer written in Python ({type(tokenizer).__name__})",
+                expected="for this task, a fast tokenizer (tokenizer.json): only these map tokens to characters",
+                hint="a model with a fast tokenizer, such as model=FacebookAI/xlm-roberta-base (100 languages)",
                 code="E403",
             )
         )
@@ -162,8 +149,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 def without_pipeline_settings(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A tokenizer.json may carry the padding and truncation of the last call or of somebody's pipeline; drop both."""
-    tokenizer.backend_tokenizer.no_padding()
-    tokenizer.backend_tokenizer.no_truncation()
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
 
 
@@ -205,7 +193,7 @@ def load_model(
     if attention_dropout is not None:
         for field in own:
             setattr(config, field, attention_dropout)
-    with _explained(name), quiet_transformers(), torch.random.fork_rng(devices=[]):
+    with _explained(name), quiet_transformers(), launcher_hidden(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, info = getattr(transformers, auto_class).from_pretrained(
             resolve(name),

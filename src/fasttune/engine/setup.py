@@ -135,7 +135,7 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     if device.value == "cpu" and tokens_per_step >= SHORT_STEP:
         keep_few_programs()
     precision = choose_precision(training.precision, device.value)
-    tokenizer = load_tokenizer(name)
+    tokenizer = load_tokenizer(name, task.needs_offsets)
     max_length = choose_max_length(recipe, name, tokenizer, task.default_max_length)
     attention, dropout = choose_attention(recipe, name, device.value, precision.value)
     loaded = load_model(name, task.auto_class, task.state(), training.seed, float(dropout.value))

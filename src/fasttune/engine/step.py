@@ -19,7 +19,7 @@ from accelerate import Accelerator
 
 from fasttune.batching.collate import MicroBatch
 from fasttune.batching.plan import microbatch_seed
-from fasttune.distributed import greatest
+from fasttune.distributed import greatest, launcher_hidden
 from fasttune.engine import zero
 from fasttune.engine.memory import TooLarge, naming_out_of_memory, out_of_step
 from fasttune.engine.parallel import goes_together
@@ -157,5 +157,6 @@ def _sum_over_ranks(accelerator: Accelerator, value: torch.Tensor) -> torch.Tens
 def _clip(accelerator: Accelerator, model: torch.nn.Module, max_grad_norm: float) -> float:
     """The norm of all gradients; scales them down to `max_grad_norm` where that is above 0."""
     limit = max_grad_norm if max_grad_norm > 0 else math.inf
-    norm = accelerator.clip_grad_norm_(model.parameters(), limit)
+    with launcher_hidden():  # where accelerate sees FSDP it would unscale fp16 gradients twice
+        norm = accelerator.clip_grad_norm_(model.parameters(), limit)
     return float(norm) if norm is not None else math.nan

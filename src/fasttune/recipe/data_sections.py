@@ -125,9 +125,9 @@ class Data(Section):
     )
     header: Header = setting(
         "auto",
-        "Whether the first row of CSV, TSV and text files names the columns; if `false` they are column1, column2 and so "
-        "on. `auto` expects a header, refuses a first row that looks like data, and reads a .txt file without delimiters "
-        "as one text a line, unless its first line is a common column name.",
+        "Whether the first row of CSV, TSV and text files names the columns; if `false` they are column1, column2 and "
+        "so on. `auto` expects a header, refuses a first row that looks like data, and reads a .txt file without "
+        "delimiters as one text a line, unless its first line is a common column name.",
         allowed="true, false or 'auto'",
     )
     max_bytes: Count | None = setting(
@@ -225,10 +225,10 @@ class Preprocessing(Section):
     )
     word_boundaries: Literal["auto", "whitespace", "punctuation", "characters"] = setting(
         "auto",
-        "Token classification: where a text is split into words. `whitespace`: at whitespace alone. `punctuation`: also "
-        "round punctuation marks and Chinese characters. `characters`: each character is a word. `auto` splits as the "
-        "training rows are split and stores which that was, so that `predict` and `evaluate` read the same words. Rows "
-        "that are lists of words are never split.",
+        "Token classification: where a text is split into words. `whitespace`: at whitespace alone. `punctuation`: "
+        "also round punctuation marks and Chinese characters. `characters`: each character is a word. `auto` splits as "
+        "the training rows are split and stores which that was, so that `predict` and `evaluate` read the same words. "
+        "Rows that are lists of words are never split.",
         allowed="'auto', 'whitespace', 'punctuation' or 'characters'",
     )
     padding: Literal["none", "longest", "max_length"] = setting(

@@ -119,6 +119,8 @@ class Task(ABC):
     """Name of the transformers auto class that builds encoder and head."""
     result_per_token: ClassVar[bool] = False
     """Whether `result` gives [B, S, ...] and the results of a split are (T, ...), one for each token."""
+    needs_offsets: ClassVar[bool] = False
+    """Whether `encode` maps tokens to words or characters, for which the model needs a fast tokenizer."""
     default_max_length: ClassVar[int | None] = None
     """Tokens of an example where the recipe leaves it open; None: what the model takes."""
     hint_for_long: ClassVar[str] = "shorter texts"

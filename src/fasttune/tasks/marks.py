@@ -90,7 +90,5 @@ def tokens_of(
     inputs = tuple(column for column in task.columns if not column.is_target)
     given = {one.role: columns.get(one.role) for one in inputs}
     names = resolve(inputs, given, list(rows[0]), "the data", lambda name: [row[name] for row in rows]).names
-    return [
-        tokenizer(*("" if row[name] is None else text_of(row[name]) for name in names.values())).tokens()
-        for row in rows
-    ]
+    texts = (["" if row[name] is None else text_of(row[name]) for name in names.values()] for row in rows)
+    return [list(tokenizer.convert_ids_to_tokens(tokenizer(*one)["input_ids"])) for one in texts]

@@ -63,6 +63,7 @@ class QuestionAnswering(Task):
     name: ClassVar[str] = "question-answering"
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
     default_max_length: ClassVar[int | None] = 384
+    needs_offsets: ClassVar[bool] = True
     columns: ClassVar[tuple[Column, ...]] = (
         Column(role="question", description="what is asked", required=True, guesses=("question", "query")),
         Column(

@@ -64,6 +64,7 @@ class TokenClassification(Task):
     name: ClassVar[str] = "token-classification"
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     result_per_token: ClassVar[bool] = True
+    needs_offsets: ClassVar[bool] = True
     columns: ClassVar[tuple[Column, ...]] = (
         Column(
             role="tokens",
@@ -89,7 +90,8 @@ class TokenClassification(Task):
             values["tags"] = [tuple(cell.split()) if isinstance(cell, str) else cell for cell in cells]
         declared = class_names(dataset, columns["tags"]) if "tags" in columns else None
         words = cells_of(dataset, columns["tokens"])
-        boundaries, settings = recipe.preprocessing.word_boundaries, {}
+        boundaries: str = recipe.preprocessing.word_boundaries
+        settings = {}
         if boundaries == "auto":
             boundaries = find_boundaries(words, values.get("tags"))
             settings = {"preprocessing": {"word_boundaries": boundaries}}
