@@ -25,10 +25,14 @@ def tolerance_of(dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True)
 class Song:
-    """Hidden states of the real tokens of the probe, (T, D), and again after the ids of the second sequence changed."""
+    """Hidden states of the real tokens of the probe, (T, D), and again after the ids of the second sequence changed.
+
+    `dropped`: both once more in training mode, with the same dropout masks.
+    """
 
     plain: torch.Tensor
     changed: torch.Tensor
+    dropped: tuple[torch.Tensor, torch.Tensor]
     tolerance: float = TOLERANCE
 
     def compare(self, other: Song) -> str | None:
@@ -37,17 +41,18 @@ class Song:
         if not difference <= self.tolerance * max(1.0, self.plain.abs().max().item()):
             return f"the probe differs from the padded model by {difference:.1e}"
         first = LENGTHS[0]
-        leak = (other.plain[:first] - other.changed[:first]).abs().max().item()
-        if not leak <= self.tolerance:
-            return f"changing one sequence of the probe moved another by {leak:.1e}"
+        for (before, after), when in (((other.plain, other.changed), ""), (other.dropped, " under dropout")):
+            leak = (before[:first] - after[:first]).abs().max().item()
+            if not leak <= self.tolerance:
+                return f"changing one sequence of the probe moved another by {leak:.1e}{when}"
         return None
 
 
 @torch.no_grad()
 def sing(model: PreTrainedModel) -> Song:
-    """Run the probe in evaluation mode; the model's mode and torch's random state are left as they were.
+    """Run the probe in evaluation mode and in training mode; mode and torch's random state are left as they were.
 
-    It computes on the model's device, in the type of its weights or that of an autocast round the call.
+    Some kernels take another path under dropout, so a proof without it says nothing about training. It computes on the model's device, in the type of its weights or that of an autocast round the call.
     """
     generator = torch.Generator().manual_seed(0)
     window = getattr(model.config, "local_attention", None) or 0
@@ -59,16 +64,23 @@ def sing(model: PreTrainedModel) -> Song:
     ids = torch.randint(min(pad + 1, highest - 1), highest, mask.shape, generator=generator)
     other_ids = ids.clone()
     other_ids[1] = torch.randint(min(pad + 1, highest - 1), highest, (longest,), generator=generator)
-    training = model.training
-    model.eval()
-    try:
-        songs = []
-        for row_ids in (ids, other_ids):
-            row_ids = row_ids.masked_fill(~mask, pad)
-            output = model.base_model(input_ids=row_ids.to(model.device), attention_mask=mask.long().to(model.device))
-            songs.append(output.last_hidden_state.float().cpu()[mask])
-    finally:
-        model.train(training)
     device = model.device.type
+    mask_given = mask.long().to(model.device)
+
+    def hidden(row_ids: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)  # of dropout
+        row_ids = row_ids.masked_fill(~mask, pad).to(model.device)
+        return model.base_model(input_ids=row_ids, attention_mask=mask_given).last_hidden_state.float().cpu()[mask]
+
+    was_training = model.training
+    devices = [] if device == "cpu" else [model.device]
+    try:
+        with torch.random.fork_rng(devices, device_type="cuda" if device == "cpu" else device):
+            model.eval()
+            plain, changed = hidden(ids), hidden(other_ids)
+            model.train()
+            dropped = hidden(ids), hidden(other_ids)
+    finally:
+        model.train(was_training)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
-    return Song(songs[0], songs[1], tolerance_of(dtype))
+    return Song(plain, changed, dropped, tolerance_of(dtype))
