@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasttune.data import duplicates
 from fasttune.data.duplicates import SIMILAR, WORDS, exact_groups, find
 
 
@@ -72,12 +73,35 @@ def test_only_what_is_similar_is_put_together(texts: list[str]) -> None:
         )
 
 
-def test_of_long_texts_both_ends_are_compared() -> None:
+def test_long_texts_are_compared_as_a_whole() -> None:
+    """Letters under one letterhead and above one signature are different letters."""
     generator = random.Random(1)
-    long = " ".join(sentence(generator, 400))
-    changed = " ".join(sentence(generator, 400))
-    near = find([long, f"{long} once more", f"{long[:1000]}{changed}", f"{changed}{long[-1000:]}", changed]).near
-    assert near[0] == near[1] and len({*near[1:].tolist()}) == 4
+    head, foot = (" ".join(sentence(generator, 100)) for _ in range(2))
+    bodies = [sentence(generator, 400) for _ in range(5)]
+    texts = [f"{head} {' '.join(body)} {foot}" for body in bodies]
+    assert find(texts).near.tolist() == [0, 1, 2, 3, 4]
+    edited = bodies[3].copy()
+    for place in range(0, 400, 20):
+        edited[place] = f"new{place}"
+    near = find([*texts, f"{' '.join(edited)} {foot}", " ".join(bodies[1])]).near
+    assert near.tolist() == [0, 1, 2, 3, 4, 3, 1]
+
+
+def test_similarity_of_long_texts_is_that_of_their_sets() -> None:
+    """The estimate from sketches beside the exact value; of sets that fit, it is the exact value."""
+    generator = random.Random(2)
+    words = [sentence(generator, number) for number in (50, 150, 190, 300, 1000, 3000)]
+    for number, own in enumerate(words):
+        for share in (0.05, 0.2, 0.5):
+            other = [f"x{place}" if generator.random() < share else word for place, word in enumerate(own)]
+            texts = [" ".join(own), " ".join(other)]
+            pairs, sizes = duplicates._word_pairs(texts)
+            kept = np.minimum(sizes, duplicates.SKETCH)
+            features = np.concatenate([pairs[: kept[0]], pairs[sizes[0] : sizes[0] + kept[1]]])
+            sets = duplicates._Sets(duplicates._short(features), np.concatenate([[0], np.cumsum(kept)]))
+            (found,) = sets.similarity(np.array([[0, 1]]))
+            tolerance = 4 * 0.035 if max(sizes) >= duplicates.SKETCH else 1e-12
+            assert abs(found - similarity(*texts)) <= tolerance, (number, share)
 
 
 def test_chinese_is_compared_by_characters() -> None:

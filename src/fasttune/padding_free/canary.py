@@ -52,7 +52,8 @@ class Song:
 def sing(model: PreTrainedModel) -> Song:
     """Run the probe in evaluation mode and in training mode; mode and torch's random state are left as they were.
 
-    Some kernels take another path under dropout, so a proof without it says nothing about training. It computes on the model's device, in the type of its weights or that of an autocast round the call.
+    Some kernels take another path under dropout, so a proof without it says nothing about training. The probe computes
+    on the model's device, in the type of its weights or that of an autocast round the call.
     """
     generator = torch.Generator().manual_seed(0)
     window = getattr(model.config, "local_attention", None) or 0
