@@ -44,7 +44,7 @@ def test_blocks_of_a_stream_may_hold_values_of_different_types(tiny_model: Path,
     for streaming in (True, False):
         (tmp_path / str(streaming)).mkdir()
         data = {"train": path, "validation": validation, "streaming": streaming}
-        data |= {"shuffle_buffer_size": 100, "max_bad_rows": 3} if streaming else {}
+        data |= {"shuffle_buffer_size": 3000, "max_bad_rows": 3} if streaming else {}
         training = {"max_steps": 50, "batch_size": 64}
         run = fit(tiny_model, tmp_path / str(streaming), data, training=training)
         events = (run.folder / "events.jsonl").read_text()

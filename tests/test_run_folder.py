@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import make_rows, write_csv
 
 from fasttune.api import stem_of
 from fasttune.errors import EnvironmentProblem, UsageError
@@ -88,6 +89,46 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
     assert run.lock.exists()
     with claimed(run):
         assert run.lock.read_text().startswith(f"process {os.getpid()} on ")
+
+
+WINDOWS = """
+import mmap, os, signal, sys, types
+
+import accelerate, datasets, psutil, torch.distributed.checkpoint, transformers  # they look what system this is
+
+sys.modules["resource"] = None
+for name in ("SIGKILL", "SIGUSR1", "SIGHUP"):
+    delattr(signal, name)
+del mmap.MADV_DONTNEED
+memory_info = psutil.Process.memory_info
+psutil.Process.memory_info = lambda self: types.SimpleNamespace(**memory_info(self)._asdict(), peak_wset=2**30)
+
+
+def opens_files_only(path, flags, *more, **named):
+    if os.path.isdir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+    return os.open(path, flags, *more, **named)
+
+
+import fasttune.checkpoint.write, fasttune.launch, fasttune.run_folder
+
+fasttune.checkpoint.write.os = types.SimpleNamespace(**{**vars(os), "open": opens_files_only})
+fasttune.checkpoint.write.ON_WINDOWS = fasttune.run_folder.ON_WINDOWS = True
+from fasttune import cli
+
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_what_windows_does_not_have_is_not_needed(tiny_model: Path, tmp_path: Path) -> None:
+    """No SIGKILL, no `resource`, no MADV_DONTNEED, no opening of folders, no reading of a file that is locked."""
+    path = write_csv(tmp_path / "rows.csv", make_rows(40))
+    settings = [f"model={tiny_model}", "training.max_steps=4", "training.device=cpu", "output.save_steps=2"]
+    words = ["train", path, *settings, "output.save_strategy=steps", "--output", tmp_path / "run"]
+    done = subprocess.run([sys.executable, "-c", WINDOWS, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_a_folder_that_became_no_run_goes_again(tmp_path: Path) -> None:

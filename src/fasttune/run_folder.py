@@ -21,6 +21,7 @@ from fasttune.distributed import is_main
 from fasttune.errors import EnvironmentProblem, Problem, UsageError
 
 DEFAULT_PARENT = Path("runs")
+ON_WINDOWS = os.name == "nt"
 RESULT_PREFIX = {"train": "train", "validation": "eval", "test": "test"}
 
 
@@ -201,6 +202,10 @@ def choose(stem: str, output: str | Path | None, resume: bool, parent: Path = DE
     return (unfinished or runs or killed_at_once or [RunFolder(path)])[-1]
 
 
+def _holder(folder: RunFolder) -> str:
+    return "" if ON_WINDOWS else folder.lock.read_text(encoding="utf-8").strip()
+
+
 @contextmanager
 def claimed(folder: RunFolder) -> Iterator[None]:
     """Keep other processes out of the folder, which is made; EnvironmentProblem where another one is at work in it.
@@ -221,17 +226,19 @@ def claimed(folder: RunFolder) -> Iterator[None]:
         raise EnvironmentProblem(
             Problem(
                 where=f"run {folder.path}",
-                found=f"a process at work in it ({folder.lock.read_text(encoding='utf-8').strip() or 'unknown'})",
+                found=f"a process at work in it ({_holder(folder) or 'unknown'})",
                 expected="one process in a folder at a time",
                 hint="wait for it or end it, or start another run: --output NEW_NAME",
                 code="E513",
             )
         ) from None
     try:
-        folder.lock.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        if not ON_WINDOWS:  # which lets nobody read or write a file that is locked
+            folder.lock.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
         yield
     finally:
-        folder.lock.unlink(missing_ok=True)
+        if not ON_WINDOWS:  # where the file goes with the lock
+            folder.lock.unlink(missing_ok=True)
         lock.release()
         if not folder.is_run:
             with suppress(OSError):

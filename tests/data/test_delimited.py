@@ -233,3 +233,11 @@ def test_any_table_that_csv_writes_with_tabs_is_read_back_identical(tmp_path_fac
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter="\t").writerows([names, *rows])
     assert [list(row.values()) for row in load_source(str(path)).dataset] == rows
+
+
+def test_a_lone_carriage_return_in_a_file_of_one_column_is_no_line_end(tmp_path):
+    assert codes(tmp_path, "text\nfirst\rstill the first\nsecond\n") == ["E139"]
+    with pytest.raises(DataError, match=r"E139 .*data\.csv row 3: found a carriage return"):
+        read(tmp_path, "text\r\na\r\nb\rb\r\n")
+    assert read(tmp_path, 'text\n"first\rstill"\nsecond\n').dataset["text"][:] == ["first\rstill", "second"]
+    assert read(tmp_path, "text\rfirst\rsecond\r").dataset["text"][:] == ["first", "second"]

@@ -116,6 +116,15 @@ def test_failures_of_the_hub_become_one_problem(error, code, monkeypatch, tmp_pa
     assert refused("a/b").code == code
 
 
+def test_a_data_set_that_is_a_script_has_a_copy_in_files(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    error = RuntimeError("Dataset scripts are no longer supported, but found conll2003.py")
+    monkeypatch.setattr(datasets, "load_dataset", raising(error))
+    problem = refused("eriktks/conll2003:test")
+    assert problem.hint.startswith("eriktks/conll2003@refs/convert/parquet:test, where the hub has made a copy")
+
+
 def test_a_file_name_with_a_wrong_ending_is_not_only_looked_up_on_the_hub(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reviews.csv").write_text("text\na\n")

@@ -134,3 +134,7 @@ def test_a_label_that_only_held_out_rows_have() -> None:
     columns = {"columns": {"time": "day"}}
     assert warnings(data=columns)["W266"] == "labels that no training row has: '2' in 2 rows"
     assert "W266" not in warnings()
+    write("data.csv", [(text, 2 * label) for text, label in ROWS])
+    write("dev.csv", [("late", 1), ("later", 3)])
+    merged = {"0": "bad", "1": "bad", "2": "good", "3": "good"}
+    assert "W266" not in warnings(data={"label_names": merged, "validation": "dev.csv"}), "other values, the same names"

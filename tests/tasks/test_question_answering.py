@@ -159,6 +159,14 @@ def test_probabilities_are_a_softmax_with_no_answer_among_them() -> None:
     assert found["no_answer_probability"] == pytest.approx(expected[3])
 
 
+def test_where_no_span_was_found_the_official_scorer_reads_a_number() -> None:
+    rows = make_rows((), context="\u200b")  # of which this tokenizer makes no token
+    task = make_task(rows)
+    results, store = logits_for(task, rows, 60, {})
+    assert next(iter(task.candidates(results, store, rows)))[0] == []
+    assert task.files(results, store, rows)["null_odds"] == {"q0": 1e9}
+
+
 def test_the_files_of_the_official_scorer() -> None:
     rows = make_rows((GOOD,), ())
     task = make_task(rows)

@@ -21,6 +21,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from fasttune.run_folder import ON_WINDOWS
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "trainer_state.json"
@@ -70,7 +72,9 @@ def hash_of(manifest: Mapping[str, Any]) -> str:
 
 def sync(path: Path) -> None:
     """Flush a file or, so that names survive a power cut too, a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if ON_WINDOWS and path.is_dir():
+        return  # Windows opens no folders; NTFS keeps a journal of names
+    descriptor = os.open(path, os.O_RDWR if ON_WINDOWS else os.O_RDONLY)  # it flushes what may be written only
     try:
         os.fsync(descriptor)
     finally:

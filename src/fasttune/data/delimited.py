@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from fasttune.data.labels import is_number
 from fasttune.data.storage import Header, Reading
-from fasttune.data.text_file import WRITE_AGAIN, FileRows, Problems, TextFile, lines_of, read_text
+from fasttune.data.text_file import LINE_END, WRITE_AGAIN, FileRows, Problems, TextFile, lines_of, read_text
 from fasttune.errors import DataError, Problem, shown
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ RECORDS_FOR_DETECTION = 50
 ENOUGH_AGREE = 0.9  # of these records have as many fields as the header, or the delimiter is not believed
 MAX_FIELD_CHARACTERS = 2**31 - 1  # csv's own limit of 131,072 characters would refuse long documents
 RECORDS_PER_CHUNK = 20_000
+LONE_CARRIAGE_RETURN = re.compile(r"\r(?!\n)")
 RECORDS_LOOKED_AT = 1_000  # to tell a header from data
 
 # A first row with one of these names is a header, whatever else speaks against it.
@@ -172,6 +173,8 @@ def _parsed(
         _check_lines(scan, where)
     if header:
         _check_names(scan, where)
+    if len(scan.names) == 1:
+        _check_line_ends(text, scan, where)
     if asked == "auto" and header:
         _check_not_data(scan, where, named)
     scan.problems.raise_if_any()
@@ -364,6 +367,23 @@ def _check_names(scan: Scan, where: str) -> None:
                 )
             )
         seen.add(name)
+
+
+def _check_line_ends(text: str, scan: Scan, where: str) -> None:
+    """In a file of several columns a line end inside a cell makes a row too short; in one of a single column it makes
+    two rows."""
+    alone = LONE_CARRIAGE_RETURN.search(text)
+    if alone and "\n" in text and text.count('"', 0, alone.start()) % 2 == 0:  # not within quotes
+        row = sum(1 for _ in LINE_END.finditer(text, 0, alone.start()))
+        scan.problems.add(
+            Problem(
+                code="E139",
+                where=f"{where} row {row + 1}",
+                found="a carriage return within a line that ends with a line feed",
+                expected="one kind of line end",
+                hint='write "..." round a cell that holds a line break',
+            )
+        )
 
 
 def _check_not_data(scan: Scan, where: str, named: Sequence[str]) -> None:
