@@ -62,7 +62,7 @@ def test_the_step_is_done_again_in_parts(
     recipe["preprocessing"] = {"padding": padding}
     expected = fasttune.fit(recipe, output=tmp_path / "whole", progress=False)
     with monkeypatch.context() as patch:
-        device = SmallDevice(patch, room=70, from_forward=12)  # in the middle of the first epoch
+        device = SmallDevice(patch, room=70, from_forward=16)  # in the middle of the first epoch
         found = fasttune.fit(recipe, output=tmp_path / "parts", progress=False)
     assert 1 <= device.refused <= 8 < len(lines(found, "step")), "the size that fitted is kept"
     halvings = lines(found, "out_of_memory")
@@ -106,7 +106,7 @@ def test_a_resume_keeps_the_size_that_fitted(
 def test_one_sequence_that_does_not_fit(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    SmallDevice(monkeypatch, room=5, from_forward=4)  # after the probe of padding_free
+    SmallDevice(monkeypatch, room=5, from_forward=8)  # after the probe of padding_free
     with pytest.raises(fasttune.Error, match="found CUDA out of memory") as caught:
         fasttune.fit(recipe, output=tmp_path / "run", progress=False)
     problem = caught.value.problems[0]
