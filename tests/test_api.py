@@ -95,8 +95,8 @@ def test_the_saved_files_are_a_plain_model(overfitted: fasttune.Run) -> None:
     names = {path.name for path in overfitted.folder.iterdir()}
     assert names == {
         "README.md", "all_results.json", "checkpoints", "config.json", "data_report.json", "environment.json",
-        "eval_results.json", "events.jsonl", "model.safetensors", "predictions", "recipe.yaml", "test_results.json",
-        "tokenizer.json", "tokenizer_config.json", "train_results.json",
+        "checksums.json", "eval_results.json", "events.jsonl", "model.safetensors", "predictions", "recipe.yaml",
+        "test_results.json", "tokenizer.json", "tokenizer_config.json", "train_results.json",
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a room may import its own files and rooms of lower rows. Rooms of one row do not know each other.
 ROWS = [
+    {"security"},
     {"errors", "cache", "signals"},
     {"distributed"},
     {"recipe", "run_folder", "native"},
@@ -81,6 +82,18 @@ def test_no_pickle_and_no_remote_code() -> None:
                 assert name not in ("torch.load", "pickle.load", "pickle.loads", "eval", "exec"), path
             if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
                 assert ast.unparse(node.value) == "False", path
+
+
+def test_nothing_prints_but_the_gate_of_text() -> None:
+    """Else a title, a colour or a hidden character of somebody's data reaches the terminal."""
+    for path in MODULES:
+        if room_of(path) == "security":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                assert name not in ("print", "typer.echo", "typer.secho", "Console", "rich.print"), path
+                assert not name.startswith(("sys.stdout.write", "traceback.print")), path
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -249,8 +250,12 @@ def test_long_texts_are_cut_and_said_to_be(here: Path, capsys: pytest.CaptureFix
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 CONVERT_HINT = (
-    '\n  hint: if you trust whoever made them: python -c "from transformers import AutoModel as M, AutoTokenizer as T; '
-    "[C.from_pretrained('pickled').save_pretrained('converted') for C in (M, T)]\", then model=converted"
+    "\n  hint: if you trust whoever made them: python -c "
+    + shlex.quote(
+        "from transformers import AutoModel as M, AutoTokenizer as T; "
+        "[C.from_pretrained('pickled').save_pretrained('converted') for C in (M, T)]"
+    )
+    + ", then model=converted"
 )
 HUB_HINT = "\n  hint: model=embedded needs no download; offline, give the path of a folder"
 REFUSED = {

@@ -55,7 +55,8 @@ def test_a_table_has_a_row_for_each_prediction(run: fasttune.Run, rows: Path, tm
     expected = fasttune.predict(run.folder, data=str(rows), output=output)
     found = read_back(output)
     assert list(found[0]) == ["id", "text", "label", "score", "probability_negative", "probability_positive"]
-    assert [row["text"] for row in found] == ['good, "bad"\nfood', "the room was not good", "=1+1 staff"]
+    formula = "=1+1 staff" if ending == ".parquet" else "'=1+1 staff"  # which no spreadsheet computes
+    assert [row["text"] for row in found] == ['good, "bad"\nfood', "the room was not good", formula]
     for row, prediction in zip(found, expected, strict=True):
         assert (row["id"], row["label"]) == (prediction["id"], prediction["label"])
         assert float(row["score"]) == prediction["score"]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
+from pathlib import Path
+
+if __name__ == "__main__" and sys.path[:1] in ([""], [str(Path.cwd())]):
+    del sys.path[0]  # the working folder, of which `python -m` would import a psutil.py beside somebody's data
+
+import shlex
 from contextlib import nullcontext
 
 from fasttune import signals
 from fasttune.distributed import is_main
+from fasttune.security.text import write_line
 
 
 def main() -> None:
@@ -21,7 +27,7 @@ def main() -> None:
     except signals.Stopped as stopped:
         resume = ["--resume"] if arguments[:1] == ["train"] and "--resume" not in arguments else []
         if is_main():
-            print(f"{stopped}. resume with: {shlex.join(['fasttune', *arguments, *resume])}", file=sys.stderr)
+            write_line(f"{stopped}. resume with: {shlex.join(['fasttune', *arguments, *resume])}", sys.stderr)
         sys.exit(128 + stopped.number)
 
 

@@ -29,6 +29,7 @@ from fasttune.publish import finish, publish, train_results
 from fasttune.recipe import Recipe, is_recipe, shipped
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, choose, claimed, read_json
+from fasttune.security.text import write_line
 from fasttune.session import Say, Session
 from fasttune.start import reconciled, start
 from fasttune.tasks import TASKS, Prediction, Rows
@@ -216,7 +217,7 @@ def _console(recipe: Recipe, progress: bool) -> Iterator[ConsoleLog | None]:
 def _tell_a_person(title: str, text: str) -> None:
     problem = alert(title, text) if is_main() else None
     if problem is not None:
-        print(f"warning: {problem}", file=sys.stderr)
+        write_line(f"warning: {problem}", sys.stderr)
 
 
 def _fit(

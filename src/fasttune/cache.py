@@ -6,14 +6,22 @@ Rows that Python programs gave (`rows`) are kept here, too, for the runs that na
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
+
+from fasttune.security.paths import is_ours, make_private, temporary_folder
 
 
 def cache_folder(kind: str) -> Path:
-    """The user's cache folder for `kind` (native | tokens | rows); respects XDG_CACHE_HOME. It need not exist."""
+    """The user's cache folder for `kind` (native | tokens | rows); respects an absolute XDG_CACHE_HOME.
+
+    The folder above it is made, for this user alone. Where it is somebody else's, or there is no home, it is one of
+    this process alone instead: what others can write there would be run (kernels) or trained on (tokens).
+    """
+    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = (asked if asked.is_absolute() else Path.home() / ".cache") / "fasttune"
     except RuntimeError:  # a user without a home, as in some containers
-        caches = Path(tempfile.gettempdir()) / f"cache-{os.getuid() if hasattr(os, 'getuid') else os.getlogin()}"
-    return caches / "fasttune" / kind
+        return temporary_folder() / kind
+    if not make_private(folder) and folder.exists() and not is_ours(folder):
+        folder = temporary_folder()
+    return folder / kind

@@ -5,7 +5,6 @@ Data goes to stdout, everything else to stderr. Heavy libraries are imported ins
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -23,6 +22,8 @@ import typer
 from fasttune import __version__, display, distributed, signals
 from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
 from fasttune.run_folder import RunFolder, plain
+from fasttune.security.secrets import note_command
+from fasttune.security.text import json_text, write_line
 
 SETTING = re.compile(r"(data|preprocessing|training|evaluation|output|tracking)\.[a-z_.]+=")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -47,7 +48,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stder
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        write_line(__version__)
         raise typer.Exit()
 
 
@@ -223,7 +224,7 @@ def predict(
         inputs = paired("--context", questions, contexts, "questions and {} contexts", "one, or one for each question")
     if output is not None:
         number = api.write_predictions(run, inputs or None, data=data, output=output, overrides=settings)
-        typer.echo(f"{number:,} predictions written to {output}", err=True)
+        write_line(f"{number:,} predictions written to {output}", sys.stderr)
         return
     predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings)
     if as_json:
@@ -288,7 +289,7 @@ def recipes(
     from fasttune import recipe
 
     if name is not None:
-        typer.echo(recipe.shipped_text(name), nl=False)
+        write_line(recipe.shipped_text(name), end="")
         return
     display.print_recipes(recipe.shipped())
 
@@ -345,7 +346,7 @@ def _reader_may_be_gone() -> Iterator[None]:
 def _tell(text: str) -> None:
     """On stderr, if there is somebody to read it."""
     try:
-        typer.echo(text, err=True)
+        write_line(text, sys.stderr)
     except OSError:
         signals.keep_quiet(2)
 
@@ -359,11 +360,12 @@ def _stay_calm() -> None:
 
 
 def _print_json(content: Any, indent: int | None = 2) -> None:
-    typer.echo(json.dumps(plain(content), indent=indent, ensure_ascii=False, allow_nan=False))
+    write_line(json_text(plain(content), indent))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code of errors.py. A user's mistake never shows a traceback."""
+    note_command(arguments)
     try:
         app(args=list(arguments), prog_name="fasttune")
     except SystemExit as done:
@@ -387,6 +389,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def _our_bug() -> int:
     """Inside an except block."""
-    traceback.print_exc()
-    typer.echo("this is a bug in fasttune; please report it with the output of: fasttune env", err=True)
+    write_line(traceback.format_exc(), sys.stderr, end="")
+    write_line("this is a bug in fasttune; please report it with the output of: fasttune env", sys.stderr)
     return Error.exit_code

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fasttune.security.secrets import public_address
+
 if TYPE_CHECKING:
     import torch
 try:
@@ -77,7 +79,7 @@ def describe() -> dict[str, Any]:
         "precision": {"value": precision.value, "reason": precision.reason},
         "kernels_in_c": find().reason,
         "variables": {
-            name: "set" if "TOKEN" in name else os.environ[name]
+            name: "set" if "TOKEN" in name else public_address(os.environ[name])
             for name in (
                 "HF_HOME",
                 "HF_ENDPOINT",

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fasttune.security.text import printable
+
 SHOWN_CHARACTERS = 80  # of a user's value in a message
 
 
@@ -38,8 +40,9 @@ class Problem:
 
     def __str__(self) -> str:
         code = f"{self.code} " if self.code else ""
-        text = f"{code}{self.where}: found {self.found}, expected {self.expected}"
-        return f"{text}\n  hint: {self.hint}" if self.hint else text
+        where, found, expected, hint = map(printable, (self.where, self.found, self.expected, self.hint))
+        text = f"{code}{where}: found {found}, expected {expected}"
+        return f"{text}\n  hint: {hint}" if hint else text
 
 
 class Error(Exception):

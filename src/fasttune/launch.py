@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from fasttune.errors import Error
+from fasttune.security.text import write_line
 from fasttune.signals import STOPS
 
 # SIGINT comes from a person. What ends a run after a safe save has 128 added to its number.
@@ -41,8 +42,10 @@ class Child:
 
     def run(self, command: Sequence[str]) -> int:
         """Its exit code, negative where a signal killed it."""
-        # In a session of its own: a terminal's Ctrl-C comes here alone, and once.
-        self.process = subprocess.Popen(command, start_new_session=True)
+        # In a session of its own: a terminal's Ctrl-C comes here alone, and once. `python -m` would import what lies in
+        # the working folder, such as a psutil.py beside somebody's data.
+        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+        self.process = subprocess.Popen(command, start_new_session=True, env=environment)
         if self.waiting is not None:
             self.hand_on(self.process, self.waiting)
         return self.process.wait()
@@ -138,7 +141,7 @@ def accelerate_launch(num_processes: int, arguments: Sequence[str]) -> int:
     except ChildFailedError as failed:
         rank, first = failed.get_first_failure()
         if first.exitcode < 0:
-            print(f"process {rank} was ended by {signal.Signals(-first.exitcode).name}", file=sys.stderr)
+            write_line(f"process {rank} was ended by {signal.Signals(-first.exitcode).name}", sys.stderr)
         return as_exit_code(first.exitcode)
     return 0
 
@@ -147,5 +150,5 @@ if __name__ == "__main__":
     try:
         sys.exit(accelerate_launch(int(sys.argv[1]), sys.argv[2:]))
     except Error as error:
-        print(f"error: {error}", file=sys.stderr)
+        write_line(f"error: {error}", sys.stderr)
         sys.exit(error.exit_code)

@@ -21,6 +21,10 @@ from fasttune.checkpoint.verify import fault
 from fasttune.checkpoint.write import MANIFEST, path_of, step_named
 from fasttune.errors import EnvironmentProblem, Problem
 from fasttune.run_folder import RunFolder, read_json
+from fasttune.security import addresses
+from fasttune.security.paths import inside, new_file
+
+FOLDERS = ("predictions", "tensorboard")  # of a run, beside its checkpoints
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Mirror:
     def _place(self) -> tuple[Any, str]:
         import fsspec
 
+        wrong = addresses.refusal(self.address)
+        if wrong is not None:
+            raise self._problem(*wrong)
         try:
             system, root = fsspec.core.url_to_fs(self.address)
         except (ImportError, ValueError) as error:
@@ -118,9 +125,7 @@ class Mirror:
             mine = self._whole_here()
             steps = [step for step in self._steps() if step not in mine and self._fetch_checkpoint(step)]
             for name in sorted(names, key=lambda name: name == recipe) if steps or not self.folder.is_run else ():
-                target = self.folder.path / name.removeprefix(root).lstrip("/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                system.get_file(name, str(target))
+                self._get(name, _place_of(self.folder.path, name.removeprefix(root).lstrip("/")))
         except EnvironmentProblem:
             raise
         except Exception as error:
@@ -157,11 +162,17 @@ class Mirror:
         target = path_of(self.folder.checkpoints, step)
         target.mkdir(parents=True, exist_ok=True)
         for name in system.ls(self._there(target), detail=False):
-            system.get_file(name, str(target / Path(name).name))
+            self._get(name, inside(target, name.rpartition("/")[2]))
         if fault(target, None) is None:
             return True
         shutil.rmtree(target)
         return False
+
+    def _get(self, name: str, target: Path) -> None:
+        system, _ = self._place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(target) as file:
+            system.get_file(name, file)
 
     def _owner(self) -> str | None:
         """The id of the run that is there, None where none is."""
@@ -236,6 +247,21 @@ class Mirror:
     def _problem(self, found: str, expected: str, hint: str = "") -> EnvironmentProblem:
         where = f"output.mirror={self.address}"
         return EnvironmentProblem(Problem(where=where, found=found, expected=expected, hint=hint, code="E514"))
+
+
+def _place_of(folder: Path, name: str) -> Path:
+    """Where a file of a run goes; OSError for a key that is none of a run's files.
+
+    A store may hold anything that whoever can write to it likes: keys with `..` in them, too.
+    """
+    try:
+        target = inside(folder, name)
+    except ValueError as error:
+        raise OSError(str(error)) from None
+    above = name.split("/")[:-1]
+    if name.startswith(".") or above not in ([], *([part] for part in FOLDERS)):
+        raise OSError(f"{name!r} is no file of a run")
+    return target
 
 
 class Sender:

@@ -1,13 +1,13 @@
 """Predictions as files: the ending of the name decides the form.
 
 JSON lines hold the objects of `predict --json`. Tables have one row a prediction: id, what was asked, then label,
-labels, score or answer, and a column `probability_NAME` for each label.
+labels, score or answer, and a column `probability_NAME` for each label. In CSV and TSV a text that a spreadsheet would
+take for a formula has an apostrophe before it.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from fasttune.errors import Problem, UsageError
 from fasttune.run_folder import plain, staged, staged_bytes, write_json_lines
+from fasttune.security.text import json_text, spreadsheet_cell
 from fasttune.tasks import Prediction, Rows
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _json(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
     with staged(path) as file:
         file.write("[")
         for number, prediction in enumerate(predictions, 1):
-            file.write(f"{',' if number > 1 else ''}\n{json.dumps(plain(prediction), ensure_ascii=False)}")
+            file.write(f"{',' if number > 1 else ''}\n{json_text(plain(prediction))}")
         file.write("\n]\n")
     return number
 
@@ -67,7 +68,7 @@ def _write_delimited(file: TextIO, table: Iterator[dict[str, Any]], delimiter: s
         number += 1
         if writer is None:
             writer = csv.DictWriter(file, list(row), delimiter=delimiter, lineterminator="\n")
-            writer.writeheader()
+            writer.writerow({name: spreadsheet_cell(name) for name in row})
         writer.writerow({name: _as_cell(value) for name, value in row.items()})
     return number
 
@@ -134,5 +135,7 @@ def table_rows(predictions: Iterable[Prediction], rows: Rows) -> Iterator[dict[s
 
 
 def _as_cell(value: Any) -> Any:
-    """A list as JSON, because a label may hold a comma."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    """A list as JSON, because a label may hold a comma; a text as one that no spreadsheet computes."""
+    if isinstance(value, list | dict):
+        return json_text(value)
+    return spreadsheet_cell(value) if isinstance(value, str) else value

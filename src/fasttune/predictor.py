@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fasttune.engine.pretrained import check_model
 from fasttune.engine.setup import Setup, set_up
 from fasttune.errors import Problem, UsageError
 from fasttune.recipe import Recipe, differences
@@ -71,6 +72,8 @@ class Predictor:
                     hint="training.precision=fp32",
                 )
             )
+        if folder.checksums.exists():  # runs of 0.1.0 have none
+            check_model(folder.path, read_json(folder.checksums))
         task = TASKS[recipe.task].from_state(read_json(folder.config), recipe)
         return cls(folder, recipe, task, set_up(recipe, str(folder.path), task))
 

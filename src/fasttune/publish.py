@@ -10,7 +10,7 @@ from fasttune.checkpoint import in_all_processes, open_checkpoint
 from fasttune.checkpoint.write import path_of
 from fasttune.distributed import is_main
 from fasttune.engine.flops import MEASURABLE_FLOPS, peak_flops, training_flops
-from fasttune.engine.pretrained import save_model
+from fasttune.engine.pretrained import checksums, save_model
 from fasttune.environment import peak_memory_bytes
 from fasttune.errors import CheckpointError
 from fasttune.report.card import card
@@ -31,7 +31,9 @@ def publish(session: Session) -> int:
     if is_main():
         for name, value in session.task.state().items():
             setattr(setup.model.config, name, value)
+        session.folder.checksums.unlink(missing_ok=True)  # of an earlier stop
         save_model(session.folder.path, setup.model, setup.tokenizer)
+        write_json(session.folder.checksums, checksums(session.folder.path))
     return step
 
 

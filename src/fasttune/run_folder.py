@@ -19,6 +19,8 @@ from typing import Any, BinaryIO, TextIO
 
 from fasttune.distributed import is_main
 from fasttune.errors import EnvironmentProblem, Problem, UsageError
+from fasttune.security.paths import STAGED, first_link, new_file
+from fasttune.security.text import json_text
 
 DEFAULT_PARENT = Path("runs")
 ON_WINDOWS = os.name == "nt"
@@ -70,6 +72,11 @@ class RunFolder:
     @property
     def all_results(self) -> Path:
         return self.path / "all_results.json"
+
+    @property
+    def checksums(self) -> Path:
+        """Of the model's files: name -> sha256."""
+        return self.path / "checksums.json"
 
     def results(self, prefix: str) -> Path:
         """`prefix`: train, eval or test."""
@@ -124,15 +131,8 @@ def staged(path: Path) -> Iterator[TextIO]:
 def staged_bytes(path: Path) -> Iterator[BinaryIO]:
     """As `staged`, for bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.staged")
-    try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with new_file(path) as file:
+        yield file
 
 
 def write_text(path: Path, text: str) -> None:
@@ -150,7 +150,7 @@ def plain(content: Any) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(plain(content), indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -162,7 +162,7 @@ def write_json_lines(path: Path, rows: Iterable[Any]) -> int:
     count = 0
     with staged(path) as file:
         for row in rows:
-            file.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(json_text(plain(row)) + "\n")
             count += 1
     return count
 
@@ -233,6 +233,7 @@ def claimed(folder: RunFolder) -> Iterator[None]:
             )
         ) from None
     try:
+        _tidy(folder)
         if not ON_WINDOWS:  # which lets nobody read or write a file that is locked
             folder.lock.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
         yield
@@ -245,6 +246,20 @@ def claimed(folder: RunFolder) -> Iterator[None]:
                 folder.path.rmdir()
                 if folder.path.parent == DEFAULT_PARENT:  # made for this run, if nothing else is in it
                     folder.path.parent.rmdir()
+
+
+def _tidy(folder: RunFolder) -> None:
+    """Take away what a killed process has staged; EnvironmentProblem for a link, which what we write would follow."""
+    for path in folder.path.glob(f".*{STAGED}"):
+        if path.is_file():  # folders are taken away where they are made anew
+            path.unlink()
+    link = first_link(folder.path)
+    if link is not None:
+        expected = "plain files and folders: what is written here would go where the link leads"
+        hint = "replace it by what it leads to"
+        raise EnvironmentProblem(
+            Problem(where=f"run {folder.path}", found=f"a link at {link}", expected=expected, hint=hint, code="E515")
+        )
 
 
 def _check_writable_place(folder: RunFolder, resume: bool) -> None:

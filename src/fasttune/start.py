@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -28,6 +27,7 @@ from fasttune.errors import DataError, Problem, RecipeError
 from fasttune.recipe import Columns, Recipe, differences, digest, dump
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import RunFolder, read_json, write_json, write_text
+from fasttune.security.secrets import noted_command
 from fasttune.session import Say, Session, saved_state
 from fasttune.tasks.audit import Audit, audit_rows, audit_tokens
 from fasttune.tasks.prepare import Split, Splits, encode, read_splits, report
@@ -317,7 +317,7 @@ def _begin(session: Session) -> None:
         folder.environment,
         {
             "run_id": session.run_id,
-            "command": sys.argv,
+            "command": noted_command(),
             "versions": versions(),
             "num_processes": setup.accelerator.num_processes,
             **{name: asdict(choice) for name, choice in setup.choices.items()},

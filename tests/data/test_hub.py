@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -30,7 +31,28 @@ def hub_folder(tmp_path, monkeypatch):
     )
     (folder / "train.csv").write_text("text,label\na,1\nb,0\n")
     (folder / "test.csv").write_text("text,label\nc,1\n")
+    redirect(monkeypatch, folder)
     return folder
+
+
+REAL = {name: getattr(datasets, name) for name in ("load_dataset", "load_dataset_builder")}
+
+
+def redirect(monkeypatch, folder):
+    """Whatever repository is asked for is the folder; returns what was asked for."""
+    asked = []
+
+    def redirected(real):
+        def function(name, config, revision):
+            asked.append((name, config, revision))
+            return real(str(folder), config)
+
+        return function
+
+    for name, real in REAL.items():
+        monkeypatch.setattr(datasets, name, redirected(real))
+    monkeypatch.setattr(hub, "is_of", lambda file, repository: file.startswith(str(folder)))
+    return asked
 
 
 def refused(spec):
@@ -67,24 +89,18 @@ def test_what_is_no_hub_id(spec):
 
 
 def test_all_splits_are_loaded_by_the_real_library(hub_folder):
-    splits = hub.load(str(hub_folder), "small", "repository:small:train")
+    splits = hub.load("someone/reviews", "small", "someone/reviews:small:train")
     assert {name: list(split["text"]) for name, split in splits.items()} == {"train": ["a", "b"], "test": ["c"]}
 
 
 def test_a_hub_id_leads_to_config_and_split(hub_folder, monkeypatch):
-    real, asked = datasets.load_dataset, []
-
-    def load_dataset(name, config, revision):
-        asked.append((name, config, revision))
-        return real(str(hub_folder), config)
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    asked = redirect(monkeypatch, hub_folder)
     source = load_source("someone/reviews:small:test")
     assert source.dataset["text"][:] == ["c"] and source.split_names == ("train",)
     assert source.description == "someone/reviews:small:test: 1 row, columns text, label"
     assert source.fingerprint
     assert load_source("someone/reviews@v2:small:test").dataset["text"][:] == ["c"]
-    assert asked == [("someone/reviews", "small", None), ("someone/reviews", "small", "v2")]
+    assert set(asked) == {("someone/reviews", "small", None), ("someone/reviews", "small", "v2")}
     problem = refused("someone/reviews:small:tets")
     assert (problem.code, problem.hint) == ("E131", "someone/reviews:small:test")
     problem = refused("someone/reviews")
@@ -112,7 +128,7 @@ def test_a_hub_id_leads_to_config_and_split(hub_folder, monkeypatch):
 def test_failures_of_the_hub_become_one_problem(error, code, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(datasets, "load_dataset", raising(error))
+    monkeypatch.setattr(datasets, "load_dataset_builder", raising(error))
     assert refused("a/b").code == code
 
 
@@ -120,7 +136,7 @@ def test_a_data_set_that_is_a_script_has_a_copy_in_files(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     error = RuntimeError("Dataset scripts are no longer supported, but found conll2003.py")
-    monkeypatch.setattr(datasets, "load_dataset", raising(error))
+    monkeypatch.setattr(datasets, "load_dataset_builder", raising(error))
     problem = refused("eriktks/conll2003:test")
     assert problem.hint.startswith("eriktks/conll2003@refs/convert/parquet:test, where the hub has made a copy")
 
@@ -128,7 +144,7 @@ def test_a_data_set_that_is_a_script_has_a_copy_in_files(monkeypatch, tmp_path):
 def test_a_file_name_with_a_wrong_ending_is_not_only_looked_up_on_the_hub(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reviews.csv").write_text("text\na\n")
-    monkeypatch.setattr(datasets, "load_dataset", raising(datasets.exceptions.DatasetNotFoundError("none")))
+    monkeypatch.setattr(datasets, "load_dataset_builder", raising(datasets.exceptions.DatasetNotFoundError("none")))
     assert refused("reviews.cvs").hint == "did you mean reviews.csv?"
 
 
@@ -149,3 +165,47 @@ def test_an_unknown_id_without_network_is_a_data_error(tmp_path):
         "  hint: for a file give its path; for the hub unset HF_HUB_OFFLINE once, the cache keeps the dataset\n"
     )
     assert "Traceback" not in done.stderr
+
+
+def builder_of(files):
+    """As `datasets` makes one for a repository whose card names these files."""
+    kind = type("Csv", (), {"__module__": "datasets.packaged_modules.csv.csv"})
+    builder = kind()
+    builder.config = SimpleNamespace(data_files={"train": files})
+    return builder
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/hosts.csv", "../secret.csv", "http://169.254.169.254/latest.csv", "reference://x::memory://refs.json"],
+)
+def test_a_card_names_files_of_its_own_repository_alone(monkeypatch, tmp_path, path):
+    """The card of a repository may say where its data are; `datasets` would open whatever stands there."""
+    monkeypatch.chdir(tmp_path)
+    files = ["hf://datasets/someone/reviews@0123/train.csv", path]
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *arguments, **how: builder_of(files))
+    monkeypatch.setattr(datasets, "load_dataset", raising(AssertionError("nothing is read")))
+    problem = refused("someone/reviews:train")
+    assert problem.code == "E141" and problem.found == f"data at {path!r}"
+
+
+def test_files_are_read_at_the_commit_that_was_looked_at(hub_folder, monkeypatch):
+    files, asked = ["hf://datasets/someone/reviews@0123abcd/train.csv"], []
+    monkeypatch.setattr(hub, "is_of", lambda file, repository: True)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *arguments, **how: builder_of(files))
+    real = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *given, **how: asked.append(how) or real(*given, **how))
+    load_source("someone/reviews:small:train")
+    assert asked == [{"revision": "0123abcd"}]
+
+
+@pytest.mark.parametrize("name", ["webdataset", "text", "imagefolder", "pandas"])
+def test_kinds_of_files_are_no_datasets(monkeypatch, tmp_path, name):
+    """`datasets` would read whatever lies in the working folder, pickles in .tar files among it."""
+    monkeypatch.chdir(tmp_path)
+    assert refused(name).code == "E141"
+
+
+def test_a_folder_with_a_config_is_not_taken_for_a_repository(hub_folder):
+    assert refused("repository:small:train").code == "E141"
+    assert load_source("repository:train").dataset["text"][:] == ["a", "b"]

@@ -115,7 +115,7 @@ def test_addresses_of_other_file_systems() -> None:
     assert rows_of(load_source(["memory://bucket/b.csv.gz"])) == ROWS
     assert rows_of(load_source("memory://bucket/d.parquet")) == ROWS
     assert refused("memory://bucket/e.csv").code == "E101"
-    assert refused("nowhere://bucket/e.csv").code == "E101"
+    assert refused("nowhere://bucket/e.csv").code == "E140"
     assert refused("s3://bucket/e.csv").code == "E136", "s3fs is not installed here"
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasttune.data import hub
 from fasttune.data.sources import load_source
 from fasttune.data.storage import Reading
 from fasttune.data.stream import LEAST_BLOCK, Stream, lines_between, open_stream
@@ -135,6 +136,7 @@ def test_the_files_of_a_repository_on_the_hub(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(
         datasets, "load_dataset_builder", lambda name, config, revision: real(str(tmp_path / name.split("/")[1]))
     )
+    monkeypatch.setattr(hub, "is_of", lambda file, repository: file.startswith(str(folder)))
     stream = opened("somebody/repository")
     assert by_id(epoch_of(stream)) == ROWS[:300] and stream.split_names == ("test",)
     assert by_id(epoch_of(opened("somebody/repository:test"))) == ROWS[300:310]

@@ -59,12 +59,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 # What is harmless because it is not looked at, or means nothing: the run goes on as if it were not there.
 IGNORED = {
     "model: pickles beside",
-    "model: adapter beside",
     "model: auto_map",
     "model: auto_map that trusts itself",
-    "model: attention of the hub",
-    "model: experts of the hub",
-    "model: quantisation of its own",
     "model: torch_dtype that is code",
     "model: architecture that is code",
     "model: sub-configuration that trusts",
@@ -73,7 +69,6 @@ IGNORED = {
     "model: tokenizer's class",
     "model: tokenizer's chat template",
     "model: tokenizer's vocabulary elsewhere",
-    "model: config of a negative number of layers",
     "data: parquet with a pickled type",
     "data: parquet with pickled metadata",
     "data: a loading script beside",

@@ -10,6 +10,7 @@ from fasttune.errors import RecipeError
 from fasttune.recipe import Recipe, foreign, load
 from fasttune.recipe.problems import FIELDS
 from fasttune.recipe.schema import METRICS
+from fasttune.security import secrets
 
 DATA = {"data": {"train": "reviews.csv"}}
 TOKEN = "hf_" + "a1B2" * 8
@@ -352,7 +353,21 @@ def test_any_text_in_a_file_loads_or_is_refused(tmp_path_factory, text):
         ("https://host/data.csv?page=2&X-Amz-Signature=abc", True),
         ("https://account.blob/data.csv?sv=2024&sig=abc", True),
         ("https://me:word@host/data.csv", True),
+        ("https://host:8080/data.csv?download=1", False),
+        ("s3://bucket/part-?.csv", False),
+        ("hf://datasets/ann/reviews@main/train.csv", False),
+        ("https://ghp_0123456789abcdefghij@host/data.csv", True),
+        ("https://:word@host/data.csv", True),
+        ("s3://AKIAKEY:ab/cd@bucket/data.csv", True),
+        *(
+            (f"https://host/data.csv?{name}=abc", True)
+            for name in ("key", "auth", "authToken", "accesstoken", "code", "jwt", "pwd")
+        ),
+        ("https://host/data.csv#token=abc", True),
+        ("https://host/data.csv?other=0123456789abcdefABCDEF01", True),
+        ("glpat-0123456789abcdefghij", True),
+        ("sk-0123456789abcdefghijk", True),
     ],
 )
 def test_addresses_that_hold_a_secret(address: str, is_secret: bool) -> None:
-    assert foreign.holds_secret(address) == is_secret
+    assert secrets.holds_secret(address) == is_secret

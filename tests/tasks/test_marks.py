@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from fasttune import api, cli
 from fasttune.display import rows as display_rows
 from fasttune.display.rows import Preview, pieces_of
+from fasttune.security.terminal import Terminal
 from fasttune.tasks.marks import Mark, marks_of, text_of
 
 QUESTION = {
@@ -54,7 +54,7 @@ def test_a_mark_far_down_is_shown_with_what_is_round_it() -> None:
 
 
 def test_rows_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(display_rows, "Console", lambda **options: Console(width=100, **options))
+    monkeypatch.setattr(display_rows, "Terminal", lambda **options: Terminal(width=100, **options))
     display_rows.print_rows(Preview("data", ["a note"], [QUESTION, {**QUESTION, "context": "[red]\x1b[31mAnn"}]))
     said = capsys.readouterr().out
     assert "[Ann] met [Bo]b." in said and "a note" in said

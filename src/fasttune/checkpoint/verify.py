@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fasttune.checkpoint.write import FORMAT, MANIFEST, SELF, hash_of, sha256
+from fasttune.checkpoint.write import FORMAT, MANIFEST, SELF, STATE, hash_of, sha256, step_named
 
 FOREIGN = "it belongs to another run"
 
@@ -20,7 +20,7 @@ def fault(path: Path, run_id: str | None) -> str | None:
         manifest = read_manifest(path)
     except FileNotFoundError:
         return "it has no manifest, so it was never finished"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"its manifest cannot be read ({error})"
     if manifest.get(SELF) != hash_of(manifest):
         return "its manifest was changed or damaged"
@@ -28,9 +28,16 @@ def fault(path: Path, run_id: str | None) -> str | None:
         return f"it has format {manifest.get('format')!r}, this release reads {FORMAT}"
     if run_id is not None and manifest.get("run_id") != run_id:
         return FOREIGN
+    step = step_named(path.name)
+    if step is not None and manifest.get("step") != step:
+        return f"its manifest is of step {manifest.get('step')}"
+    if STATE not in manifest["files"] or not any(name.endswith(".safetensors") for name in manifest["files"]):
+        return "its manifest lacks the tensors or the state"
     for name, expected in manifest["files"].items():
         file = path / name
-        if not file.is_file():
+        if Path(name).name != name or not isinstance(expected, dict) or {"size", "sha256"} - expected.keys():
+            return "its manifest cannot be read"
+        if file.is_symlink() or not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != expected["size"]:
             return f"{name} has {file.stat().st_size:,} bytes instead of {expected['size']:,}"

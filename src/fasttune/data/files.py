@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fasttune.data.delimited import read_delimited
 from fasttune.data.json_rows import read_json
-from fasttune.data.storage import COMPRESSED, ZIP, Reading, inner_name, opened, suffix_of
+from fasttune.data.storage import (
+    COMPRESSED,
+    ZIP,
+    Reading,
+    inner_name,
+    limit_of,
+    opened,
+    suffix_of,
+    unpacked_too_much,
+)
 from fasttune.data.text_file import EXCEL_MAGIC, WRITE_AGAIN, FileRows, excel_problem
 from fasttune.errors import DataError, Problem, shown
 
@@ -54,7 +64,7 @@ def read_file(name: str, reading: Reading) -> FileRows:
         if suffix in JSON_SUFFIXES:
             return read_json(name, suffix, reading)
         if suffix in (".parquet", *ARROW_SUFFIXES) and inner == name:
-            return _read_table(name, suffix)
+            return _read_table(name, suffix, reading.max_bytes)
     except OSError as error:
         problem = Problem(
             code="E101", where=name, found=error.strerror or str(error), expected="a file that can be read"
@@ -86,7 +96,7 @@ def refuse_foreign(name: str, where: str = "") -> None:
         raise DataError(excel_problem(where))
 
 
-def _read_table(where: str, suffix: str) -> FileRows:
+def _read_table(where: str, suffix: str, max_bytes: int | None) -> FileRows:
     """A Parquet or Arrow file."""
     import pyarrow.parquet as pq
 
@@ -98,12 +108,18 @@ def _read_table(where: str, suffix: str) -> FileRows:
             )
         if magic.startswith(EXCEL_MAGIC):
             raise DataError(excel_problem(where))
+        size = file.seek(0, 2)
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         with reading_tables(where, suffix):
             # ParquetFile reads this one file: read_table would add a column for each `name=value` folder in the path.
-            table = pq.ParquetFile(file).read() if suffix == ".parquet" else _arrow_reader(file, magic).read_all()
+            if suffix == ".parquet":
+                stored = pq.ParquetFile(file)
+                table = bounded(stored.iter_batches(), stored.schema_arrow, where, limit_of(size, max_bytes))
+            else:
+                batches = _arrow_reader(file, magic)
+                table = bounded(_batches(batches), batches.schema, where, limit_of(size, max_bytes))
     if not table.num_rows:
         raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
     return FileRows(plain_table(table, where), None, sha256)
@@ -125,7 +141,7 @@ def reading_tables(where: str, suffix: str) -> Iterator[None]:
 def plain_table(table: pa.Table, where: str) -> pa.Table:
     """Without dictionaries; DataError where two columns have one name."""
     names = table.column_names
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    twice = [name for name, number in Counter(names).items() if number > 1]
     if twice:
         found = f"two columns named {shown(twice[0])}"
         raise DataError(Problem(code="E113", where=where, found=found, expected="a different name for each column"))
@@ -133,14 +149,51 @@ def plain_table(table: pa.Table, where: str) -> pa.Table:
 
 
 def _is_understood(table: pa.Table) -> bool:
-    """Whether what a program noted about the columns, such as label names, is what `datasets` would write."""
+    """Whether what a program noted about the columns, such as label names, is what `datasets` would write.
+
+    Notes that make a column pictures or sounds are not heeded: to show one, `datasets` would open whatever path or
+    address stands in the cell.
+    """
     import datasets
 
     try:
-        datasets.Features.from_arrow_schema(table.schema)
+        return all(map(_is_plain, datasets.Features.from_arrow_schema(table.schema).values()))
     except (ValueError, TypeError, LookupError, AttributeError):
         return False
-    return True
+
+
+def _is_plain(feature: Any) -> bool:
+    """Whether values are texts, numbers, classes, or lists and records of these; told by names, as in data.columns."""
+    if isinstance(feature, dict):
+        return all(map(_is_plain, feature.values()))
+    if isinstance(feature, list):
+        return all(map(_is_plain, feature))
+    if type(feature).__name__ in ("List", "LargeList", "Sequence"):
+        return _is_plain(feature.feature)
+    return type(feature).__name__ in ("Value", "ClassLabel")
+
+
+def bounded(batches: Iterable[pa.RecordBatch], schema: pa.Schema, where: str, limit: int) -> pa.Table:
+    """The table of all batches; DataError as soon as they hold more than `limit` bytes.
+
+    What a file says of its own size may be wrong: a page of one value stands for any number of rows.
+    """
+    import pyarrow as pa
+
+    kept, total = [], 0
+    for batch in batches:
+        total += batch.nbytes
+        if total > limit:
+            raise DataError(unpacked_too_much(where, limit))
+        kept.append(batch)
+    return pa.Table.from_batches(kept, kept[0].schema if kept else schema)
+
+
+def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
+    """Of a file or a stream of Arrow."""
+    if hasattr(reader, "num_record_batches"):
+        return (reader.get_batch(number) for number in range(reader.num_record_batches))
+    return iter(reader)
 
 
 def _arrow_reader(file: Any, magic: bytes) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from fasttune.data.files import is_data_file
 from fasttune.data.storage import inner_name, suffix_of
 from fasttune.errors import Problem
+from fasttune.recipe import yaml_text
 
 # As people and `datasets` name their files: train.csv, reviews-train.jsonl, dev_2.tsv, test-00000-of-00002.parquet.
 SPLIT_WORDS = {
@@ -18,6 +19,7 @@ SPLIT_WORDS = {
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of names such as dev-00000-of-2.csv, TestData.csv
 CARD = "README.md"
 HEAD_OF_CARD = re.compile(r"---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
+LONGEST_CARD = 1 << 16  # characters
 DATA_FOLDER = "data"  # where repositories of the hub keep their files
 
 
@@ -73,13 +75,12 @@ def folder_problem(files: list[str], spec: str) -> Problem:
 
 def licence_of(path: Path) -> str | None:
     """What the card of a folder says, in the form of the hub; empty where it names none, None without such a card."""
-    import yaml
-
     try:
-        head = HEAD_OF_CARD.match((path / CARD).read_text(encoding="utf-8"))
-        facts = yaml.safe_load(head.group(1)) if head else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        with (path / CARD).open(encoding="utf-8") as file:
+            head = HEAD_OF_CARD.match(file.read(LONGEST_CARD))
+    except (OSError, UnicodeDecodeError):
         return None
+    facts = yaml_text.read(head.group(1), CARD)[0] if head else None  # which knows no aliases that grow
     if not isinstance(facts, dict):
         return None
     named = facts.get("license") or []

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from fasttune.errors import DataError, Problem, nearest
+from fasttune.errors import DataError, Problem, nearest, shown
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?(:[^:/\s]+){0,2}", re.ASCII)
 MESSAGE_CHARACTERS = 200
+PLAIN_KINDS = ("parquet", "csv", "json", "arrow", "text", "cache")  # of builders; others decode pictures or pickles
 CONFIGS = re.compile(r"(?:Available|available configs): (\[[^\]]*\])")
 
 
@@ -33,15 +35,58 @@ def load(name: str, config: str | None, spec: str) -> Any:
     """All splits of a dataset, as a DatasetDict."""
     import datasets
 
-    return _asked(datasets.load_dataset, name, config, spec)
+    builder = _builder(name, config, spec)
+    revision = _revision_of(builder)  # the files that were looked at are the ones that are read
+    return _asked(datasets.load_dataset, f"{name.partition('@')[0]}@{revision}" if revision else name, config, spec)
 
 
 def files(name: str, config: str | None, spec: str) -> dict[str, list[str]]:
     """Split -> the addresses of its files, nothing of them read."""
-    import datasets
-
-    found = _asked(datasets.load_dataset_builder, name, config, spec).config.data_files or {}
+    found = _builder(name, config, spec).config.data_files or {}
     return {str(split): [str(file) for file in names] for split, names in found.items()}
+
+
+def _builder(name: str, config: str | None, spec: str) -> Any:
+    """What would read a dataset of the hub; DataError where that is not plain files of its own repository.
+
+    The card of a repository may name any address or path of this machine as its data, and `datasets` would open them.
+    """
+    import datasets
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    repository = name.partition("@")[0]
+    expected = "the id of a dataset on the hub"
+    if repository in _PACKAGED_DATASETS_MODULES:
+        found = f"{repository!r}, which `datasets` takes for a kind of files, not for a dataset"
+        raise DataError(Problem(code="E141", where=spec, found=found, expected=expected, hint="the path of the files"))
+    if Path(repository).exists():
+        found, hint = f"a folder of this machine named {repository!r}", f"{repository}:SPLIT for its own files"
+        raise DataError(Problem(code="E141", where=spec, found=found, expected=expected, hint=hint))
+    builder = _asked(datasets.load_dataset_builder, name, config, spec)
+    kind = type(builder).__module__.rpartition("datasets.packaged_modules.")[2].partition(".")[0]
+    if kind not in PLAIN_KINDS:
+        found = f"a data set that `datasets` reads as {kind}"
+        expected = f"files of one of the kinds {', '.join(PLAIN_KINDS[:-1])}"
+        raise DataError(Problem(code="E141", where=spec, found=found, expected=expected))
+    for file in _files_of(builder):
+        if not is_of(file, repository):
+            expected = f"files of the repository {repository} alone"
+            raise DataError(Problem(code="E141", where=spec, found=f"data at {shown(file)}", expected=expected))
+    return builder
+
+
+def _revision_of(builder: Any) -> str | None:
+    """The commit that the files of a builder are from; None where they are in the cache already."""
+    return next((file.partition("@")[2].partition("/")[0] or None for file in _files_of(builder)), None)
+
+
+def _files_of(builder: Any) -> list[str]:
+    return [str(file) for files in (builder.config.data_files or {}).values() for file in files]
+
+
+def is_of(file: str, repository: str) -> bool:
+    """Whether the address is that of a file which the hub keeps in this repository."""
+    return file.startswith(f"hf://datasets/{repository}@") and ".." not in file.split("/") and "::" not in file
 
 
 def _asked(function: Callable[..., Any], name: str, config: str | None, spec: str) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 NumberedRow = tuple[int, dict[str, Any]]  # the number of its line or, in a document, its own among all rows
 ROWS_AT_ONCE = 20_000
+MAX_COLUMNS = 1_000
 SNIPPET_CHARACTERS = 20
 LIST = "a list"
 EXPECTED_BY_MESSAGE = {
@@ -84,8 +86,7 @@ def _parse(text: str) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
         raise _Refused("E113", f"the key {shown(twice)} twice in one object", "each key once", "rename one of them")
     return value
 
@@ -220,6 +221,9 @@ class GrowingTable:
     def add(self, rows: list[dict[str, Any]]) -> None:
         for name in dict.fromkeys(key for row in rows for key in row):
             if name not in self.columns:
+                if len(self.columns) == MAX_COLUMNS:
+                    found, expected = f"more than {MAX_COLUMNS:,} different keys", "the same few keys in every row"
+                    raise DataError(Problem(code="E117", where=self.where, found=found, expected=expected))
                 self.columns[name] = _Column(first_lacking=0 if self.num_rows else None)
         for name, column in self.columns.items():
             self._look(column, name, rows)

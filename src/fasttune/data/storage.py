@@ -1,8 +1,8 @@
 """Where a data file lies and how it is packed -> its bytes.
 
-A path of this machine, or any address that fsspec knows (`s3://`, `gs://`, `hf://`, `memory://`); plain, compressed as
-.gz .bz2 .xz .zst, or the only data file of a .zip. Archives are read in memory and never unpacked to the disk; one that
-is cut, expands without measure or names places outside itself is a `DataError`.
+A path of this machine, or an address of the schemes in `security.addresses` (`s3://`, `gs://`, `hf://`); plain,
+compressed as .gz .bz2 .xz .zst, or the only data file of a .zip. Archives are read in memory and never unpacked to the
+disk; one that is cut, expands without measure or names places outside itself is a `DataError`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
 from fasttune.errors import DataError, Problem, shown
+from fasttune.security import addresses
 
 COMPRESSED: dict[str, Callable[[BinaryIO], Any]] = {
     ".gz": lambda file: gzip.GzipFile(fileobj=file),
@@ -66,6 +67,9 @@ def is_address(spec: str) -> bool:
 
 
 def _filesystem(spec: str) -> tuple[Any, str]:
+    wrong = addresses.refusal(spec)
+    if wrong is not None:
+        raise DataError(Problem(code="E140", where=spec, found=wrong[0], expected=wrong[1]))
     import fsspec
 
     try:
@@ -129,7 +133,7 @@ def read_bytes(name: str, reading: Reading) -> bytes:
             with _zip(file, name) as archive:
                 member = _member(archive, name)
                 try:
-                    return _unpacked(archive.open(member), name, _limit(member.compress_size, reading))
+                    return _unpacked(archive.open(member), name, limit_of(member.compress_size, reading.max_bytes))
                 except RuntimeError as error:  # an encrypted member
                     raise DataError(_damaged(name, str(error))) from None
         if suffix in COMPRESSED:
@@ -137,15 +141,26 @@ def read_bytes(name: str, reading: Reading) -> bytes:
             file.seek(0)
             if not size:
                 return b""
-            return _unpacked(COMPRESSED[suffix](file), name, _limit(size, reading))
+            return _unpacked(COMPRESSED[suffix](file), name, limit_of(size, reading.max_bytes))
         if reading.head is None:
             return file.read()
         content = file.read(reading.head)
         return content if len(content) < reading.head else content[: content.rfind(b"\n") + 1]
 
 
-def _limit(packed_size: int, reading: Reading) -> int:
-    return reading.max_bytes or max(ALWAYS_ALLOWED, USUAL_EXPANSION * packed_size)
+def limit_of(packed_size: int, max_bytes: int | None) -> int:
+    """How many bytes a file of this size may hold. `max_bytes`: what the recipe says."""
+    return max_bytes or max(ALWAYS_ALLOWED, USUAL_EXPANSION * packed_size)
+
+
+def unpacked_too_much(where: str, limit: int) -> Problem:
+    return Problem(
+        code="E107",
+        where=where,
+        found=f"a packed file that holds more than {limit:,} bytes",
+        expected="what a data file packs, at most 1 GiB or 100 times its size",
+        hint=f"data.max_bytes={limit * 10} where you trust it",
+    )
 
 
 def _unpacked(file: Any, name: str, limit: int) -> bytes:
@@ -157,15 +172,7 @@ def _unpacked(file: Any, name: str, limit: int) -> bytes:
         while piece := read(READ_AT_ONCE):
             content += piece
             if len(content) > limit:
-                raise DataError(
-                    Problem(
-                        code="E107",
-                        where=name,
-                        found=f"a packed file that holds more than {limit:,} bytes",
-                        expected="what a data file packs, at most 1 GiB or 100 times its size",
-                        hint=f"data.max_bytes={limit * 10} where you trust it",
-                    )
-                )
+                raise DataError(unpacked_too_much(name, limit))
     except DAMAGES as error:
         raise DataError(_damaged(name, str(error), bytes(content).count(b"\n"))) from None
     return bytes(content)

@@ -20,10 +20,10 @@ import numpy as np
 
 from fasttune.data.bad_rows import BadRows
 from fasttune.data.delimited import is_whole_quote, layout_of, read_lines
-from fasttune.data.files import DELIMITED_SUFFIXES, plain_table, reading_tables
+from fasttune.data.files import DELIMITED_SUFFIXES, bounded, plain_table, reading_tables
 from fasttune.data.json_rows import read_json_lines
 from fasttune.data.sources import Source, joined, several_kinds, streamed_files
-from fasttune.data.storage import Reading, inner_name, opened, suffix_of
+from fasttune.data.storage import Reading, inner_name, limit_of, opened, suffix_of
 from fasttune.data.text_file import BYTE_ORDER_MARKS, WRITE_AGAIN, FileRows, TextFile, text_of
 from fasttune.errors import DataError, Problem
 
@@ -115,7 +115,9 @@ class RowGroups(StreamedFile):
 
         name = f"{self.name} row group {first + 1:,}"
         with opened(self.name) as file, reading_tables(name, ".parquet"):
-            table = pq.ParquetFile(file, metadata=self.metadata).read_row_group(first)
+            stored = pq.ParquetFile(file, metadata=self.metadata)
+            batches = stored.iter_batches(row_groups=[first])
+            table = bounded(batches, stored.schema_arrow, name, limit_of(file.seek(0, 2), None))
         return name, FileRows(plain_table(table, name), None, "")
 
 

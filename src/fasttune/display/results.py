@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from fasttune.display.text import printable, stdout
+from fasttune.security.terminal import Terminal
+from fasttune.security.text import printable, write_line
 
 if TYPE_CHECKING:
     from fasttune.dataset import Built
@@ -24,6 +25,7 @@ MEANINGS = {
     "data_report.json": "rows, labels, lengths, truncation",
     "events.jsonl": "every step and evaluation",
     "all_results.json": "all scores and speeds",
+    "checksums.json": "sha256 of the model's files",
     "predictions": "one line a row, with probabilities",
     "checkpoints": "to resume from",
     "tensorboard": "curves",
@@ -49,14 +51,14 @@ def number(name: str, value: Any) -> str:
 def print_metrics(metrics: Mapping[str, Any]) -> None:
     width = max(map(len, metrics))
     for name, value in metrics.items():
-        print(f"{name:<{width}}  {number(name, value)}")
+        write_line(f"{name:<{width}}  {number(name, value)}")
 
 
 def print_built(built: Built, folder: Path) -> None:
     """What was done, how many rows there are, and what to type next."""
-    out = stdout()
+    out = Terminal(soft_wrap=True)
     for step in built.steps:
-        out.print(printable(step))
+        out.print(step)
     for name, rows in built.splits.items():
         out.print(f"{name:<12}{rows.num_rows:,} rows")
     out.print(f"\n{folder}/: README.md is the card\nnext:\n  fasttune check {folder}\n  fasttune train {folder}")
@@ -64,17 +66,17 @@ def print_built(built: Built, folder: Path) -> None:
 
 def print_checked(checked: Checked) -> None:
     """Warnings, what a run will take, and the verdict."""
-    out = stdout()
+    out = Terminal(soft_wrap=True)
     for warning in checked.warnings:
         out.print(f"warning: {warning}\n")
     forecast, measured = checked.forecast, checked.forecast.measured
-    print(f"steps          {forecast.num_steps:,} of about {measured['tokens_per_step']:,.0f} tokens")
+    write_line(f"steps          {forecast.num_steps:,} of about {measured['tokens_per_step']:,.0f} tokens")
     duration = timedelta(seconds=round(forecast.train_runtime))
-    print(f"time           {duration} to train, at {measured['tokens_per_second']:,.0f} tokens/s")
-    print(f"memory         {size(forecast.peak_memory_bytes)} at most")
+    write_line(f"time           {duration} to train, at {measured['tokens_per_second']:,.0f} tokens/s")
+    write_line(f"memory         {size(forecast.peak_memory_bytes)} at most")
     number = len(checked.warnings)
     said = f"{number} warning{'s' if number > 1 else ''}: look at the rows above" if number else "nothing is doubtful"
-    print(f"ready to train: {said}")
+    write_line(f"ready to train: {said}")
 
 
 def print_run(folder: Path, metrics: Mapping[str, Any], example: str) -> None:
@@ -86,13 +88,13 @@ def print_run(folder: Path, metrics: Mapping[str, Any], example: str) -> None:
         if name in wanted or (name.startswith(("eval_", "test_")) and "_per_" not in name and "runtime" not in name)
     }
     print_metrics(scores)
-    print(f"\n{folder}/")
+    write_line(f"\n{folder}/")
     for line in tree_lines(folder):
-        print(f"  {line}")
-    print("\nnext:")
-    print(f"  fasttune predict {folder} {example}")
-    print(f"  fasttune evaluate {folder} --data more_rows.csv")
-    print("  fasttune recipes yelp > my.yaml      # a recipe to change for your own data")
+        write_line(f"  {line}")
+    write_line("\nnext:")
+    write_line(f"  fasttune predict {folder} {example}")
+    write_line(f"  fasttune evaluate {folder} --data more_rows.csv")
+    write_line("  fasttune recipes yelp > my.yaml      # a recipe to change for your own data")
 
 
 def tree_lines(folder: Path) -> list[str]:
@@ -112,7 +114,7 @@ def print_predictions(
     predictions: Iterable[Mapping[str, Any]], inputs: Sequence[str] | Sequence[tuple[str, str]]
 ) -> None:
     """`inputs`: the texts, or pairs of texts, where they were given and not read from a file."""
-    out = stdout()
+    out = Terminal(soft_wrap=True)
     for position, prediction in enumerate(predictions):
         given = inputs[position] if inputs else f"row {prediction['id']}"
         shown = "  " + printable(given if isinstance(given, str) else " | ".join(given))
@@ -144,13 +146,13 @@ def bar(prediction: Mapping[str, Any]) -> str:
 def print_recipes(recipes: Mapping[str, str]) -> None:
     width = max(map(len, recipes))
     for name, purpose in recipes.items():
-        print(f"{name:<{width}}  {purpose}")
+        write_line(f"{name:<{width}}  {purpose}")
 
 
 def print_finding(name: str, state: str, found: str, hint: str) -> None:
-    print(f"{state:<8} {name:<17} {found}", flush=True)
+    write_line(f"{state:<8} {name:<17} {found}", flush=True)
     if hint:
-        print(f"{'':<26} hint: {hint}", flush=True)
+        write_line(f"{'':<26} hint: {hint}", flush=True)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
@@ -161,4 +163,4 @@ def print_facts(facts: Mapping[str, Any]) -> None:
             value = ", ".join(map(str, value)) or "none"
         elif name.endswith("_bytes"):
             name, value = name.removesuffix("_bytes"), size(value)
-        print(f"{name:<14}{value}")
+        write_line(f"{name:<14}{value}")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fasttune.display.text import printable
+from fasttune.security.terminal import Terminal
+from fasttune.security.text import printable
 from fasttune.tasks.marks import Mark, marks_of, text_of
 
 SHOWN_CHARACTERS = 400  # of one text
@@ -45,7 +45,7 @@ class Piece(NamedTuple):
 
 def print_rows(preview: Preview) -> None:
     """A sample as a table; long texts are cut, and said to be."""
-    out = Console(markup=False, emoji=False, highlight=False)
+    out = Terminal()
     out.print(Text(preview.description))
     for note in preview.notes:
         out.print(Text(note))

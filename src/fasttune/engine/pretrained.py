@@ -5,8 +5,11 @@ Weights are read from safetensors only, always as fp32, and no code from a model
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,11 +23,13 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
+from transformers.tokenization_utils_base import FULL_TOKENIZER_FILE
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from fasttune.data.quiet import quiet_transformers
 from fasttune.distributed import launcher_hidden
 from fasttune.errors import EnvironmentProblem, Problem
+from fasttune.security import model_folder
 from fasttune.starter.model import EMBEDDED_MODEL, embedded_model_path
 
 # The names that model families give to one thing: dropout on attention weights.
@@ -33,10 +38,6 @@ ATTENTION_DROPOUT_FIELDS = ("attention_probs_dropout_prob", "attention_dropout")
 NUMBERED_FROM_PADDING = (
     *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text"),
     *("longformer", "ibert", "xmod", "luke", "esm"),
-)
-CONVERT = (
-    'python -c "from transformers import AutoModel as M, AutoTokenizer as T; '
-    "[C.from_pretrained('{name}').save_pretrained('converted') for C in (M, T)]\", then model=converted"
 )
 # What transformers raises for files that are not those of a model, by accident or on purpose.
 NOT_A_MODEL = (
@@ -51,8 +52,16 @@ NOT_A_MODEL = (
     SafetensorError,
     StrictDataclassError,
 )
+MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "spm.model")
 # A length that a tokenizer reports when it knows none.
 NO_LIMIT = 10**6
+
+
+def convert_line(name: str) -> str:
+    """A line for the shell that writes a model's weights as safetensors; quoted for Python and for the shell."""
+    classes = "from transformers import AutoModel as M, AutoTokenizer as T"
+    code = f"{classes}; [C.from_pretrained({name!r}).save_pretrained('converted') for C in (M, T)]"
+    return f"python -c {shlex.quote(code)}, then model=converted"
 
 
 @contextmanager
@@ -63,7 +72,9 @@ def _explained(name: str) -> Iterator[None]:
         if is_local and name != EMBEDDED_MODEL and not Path(name).expanduser().is_dir():
             raise FileNotFoundError("no such folder")
         yield
-    except NOT_A_MODEL as error:
+    except BaseException as error:
+        if not isinstance(error, NOT_A_MODEL) and type(error).__name__ != "PanicException":  # of a library in Rust
+            raise
         said = str(error).strip().splitlines() or [type(error).__name__]
         hint = "model=embedded needs no download; offline, give the path of a folder"
         if isinstance(error, MemoryError | RecursionError):
@@ -82,7 +93,7 @@ def _explained(name: str) -> Iterator[None]:
                 "E404",
             )
             if not is_local or any(Path(name).expanduser().glob("*.bin")):
-                hint = f"if you trust whoever made them: {CONVERT.format(name=name)}"
+                hint = f"if you trust whoever made them: {convert_line(name)}"
         else:
             expected, code = "a folder with a Hugging Face model" if is_local else "a model of the hub", "E401"
         raise EnvironmentProblem(
@@ -104,6 +115,7 @@ def resolve(name: str) -> str:
 def load_config(name: str) -> PreTrainedConfig:
     """The model's configuration; EnvironmentProblem when it is not an encoder that transformers knows."""
     with _explained(name), quiet_transformers():
+        _check_folder(name)
         config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
     is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
     if not is_encoder or getattr(config, "is_decoder", False):
@@ -119,9 +131,44 @@ def load_config(name: str) -> PreTrainedConfig:
     return config
 
 
+def _check_folder(name: str) -> None:
+    """EnvironmentProblem for what transformers would fetch, import or allocate because a file says so."""
+
+    def refuse(found: str, expected: str, code: str, hint: str = "") -> None:
+        raise EnvironmentProblem(Problem(where=f"model {name}", found=found, expected=expected, hint=hint, code=code))
+
+    path = cached_file(resolve(name), CONFIG_NAME, _raise_exceptions_for_missing_entries=False)
+    if path is not None:
+        text = Path(path).read_text(encoding="utf-8")
+        if fault := model_folder.config_fault(text):
+            refuse(fault, "the sizes of an encoder", "E409")
+        if foreign := model_folder.foreign_implementation(json.loads(text)):
+            refuse(
+                foreign,
+                "a model that transformers runs by its own code",
+                "E405",
+                "take the setting out of config.json; weights that are quantised cannot be fine-tuned",
+            )
+    is_folder = Path(resolve(name)).is_dir()
+    if is_folder or importlib.util.find_spec("peft") is not None:
+        adapter = cached_file(resolve(name), model_folder.ADAPTER, _raise_exceptions_for_missing_entries=False)
+        if adapter is not None:
+            refuse(
+                f"an adapter ({model_folder.ADAPTER}), which names another model as its base",
+                "a whole model",
+                "E409",
+                "merge it into its base first (merge_and_unload of peft), and save the result",
+            )
+
+
 def load_tokenizer(name: str, needs_offsets: bool = False) -> PreTrainedTokenizerBase:
     """`needs_offsets`: tokens must be mapped to characters or words, which tokenizers in Python cannot do."""
     with _explained(name), quiet_transformers():
+        path = cached_file(resolve(name), FULL_TOKENIZER_FILE, _raise_exceptions_for_missing_entries=False)
+        fault = model_folder.tokenizer_fault(Path(path)) if path else None
+        if fault is not None:
+            expected = "a tokenizer whose texts stay about as long as they are"
+            raise EnvironmentProblem(Problem(where=f"model {name}", found=fault, expected=expected, code="E409"))
         tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=False)
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         # transformers makes a tokenizer of nothing but special tokens where the files are missing.
@@ -297,3 +344,30 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
             os.fsync(file.fileno())
         path.replace(folder / path.name)
     staged.rmdir()
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """sha256 of the files that `save_model` has written and that decide what the model says."""
+    names = sorted(path.name for path in folder.iterdir() if path.name in MODEL_FILES or path.suffix == ".safetensors")
+    sums = {}
+    for name in names:
+        with (folder / name).open("rb") as file:
+            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
+
+
+def check_model(folder: Path, kept: Mapping[str, str]) -> None:
+    """EnvironmentProblem where a file of a saved model is no longer the one that was saved."""
+    now = checksums(folder)
+    for name, expected in kept.items():
+        if now.get(name) != expected:
+            found = f"{name} changed or damaged" if name in now else f"no {name}"
+            raise EnvironmentProblem(
+                Problem(
+                    where=f"run {folder}",
+                    found=found,
+                    expected="the model as training saved it (checksums.json)",
+                    hint="copy the run again; if you changed the file on purpose, delete checksums.json",
+                    code="E516",
+                )
+            )

@@ -21,6 +21,7 @@ import torch
 
 from fasttune.cache import cache_folder
 from fasttune.native.library import Library
+from fasttune.security.paths import is_ours, make_private, temporary_folder
 
 # Without -fopenmp at the link: torch has loaded an OpenMP runtime, and a second one would fight it for the cores.
 COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-c")
@@ -74,12 +75,13 @@ def compiled(compiler: str) -> Path:
     name = f"kernels-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     folder = cache_folder("native")
     path = folder / name
-    if not path.exists():
+    if not (is_ours(folder) and is_ours(path)):  # else anybody's code would be loaded
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if not make_private(folder):
+                raise PermissionError
             tempfile.TemporaryFile(dir=folder).close()
         except OSError:  # read-only, or not ours: this process compiles for itself
-            folder = Path(tempfile.mkdtemp(prefix="fasttune-"))
+            folder = temporary_folder()
             path = folder / name
         with tempfile.TemporaryDirectory(dir=folder) as staged:
             (Path(staged) / "kernels.c").write_bytes(source)

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any, TextIO, cast
 
 import psutil
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from fasttune.engine.events import (
@@ -26,6 +25,7 @@ from fasttune.engine.events import (
     Started,
     StepDone,
 )
+from fasttune.security.terminal import Terminal
 from fasttune.signals import keep_quiet
 
 WINDOW = 50  # steps over which speed is averaged
@@ -67,7 +67,7 @@ class ConsoleLog:
     """An observer; make it with `terminal=None` to find out by itself whether a person is watching."""
 
     def __init__(self, logging_steps: int, terminal: bool | None = None):
-        self.console = Console(file=cast(TextIO, Lasting()), markup=False, emoji=False, highlight=False, soft_wrap=True)
+        self.console = Terminal(file=cast(TextIO, Lasting()), soft_wrap=True)
         self.logging_steps = logging_steps
         self.num_steps = 0
         self.recent: deque[StepDone] = deque(maxlen=WINDOW)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fasttune.engine.events import Diverged, Evaluated, Event, RolledBack, StepDone
 from fasttune.run_folder import write_text
+from fasttune.security.text import json_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -48,7 +49,7 @@ class EventLog:
         if self.file is None:
             return
         line = {**line, "time": round(time.time(), 3)}
-        text = json.dumps({key: as_json(value) for key, value in line.items()}, ensure_ascii=False) + "\n"
+        text = json_text({key: as_json(value) for key, value in line.items()}) + "\n"
         self.waiting += text.encode()
         self._flush()
 

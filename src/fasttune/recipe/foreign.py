@@ -6,7 +6,6 @@ One table for names, one for values, one pattern for secrets. A name of our own 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 
@@ -176,28 +175,3 @@ VALUES: dict[tuple[str, str], str] = {
 VALUES |= {
     ("evaluation.metric_for_best_model", f"eval_{name}"): name for name in ("accuracy", "f1", "f1_macro", "f1_micro")
 }
-
-SECRET_NAME = re.compile(r"(^|_)(token|passw(or)?d|secret|api_?key|access_?key|credentials?)($|_)", re.IGNORECASE)
-# A token of the hub, a password in an address, or one of what signs an address for whoever holds it.
-SECRET_TEXT = re.compile(
-    r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/\s@]+:[^/\s@]+(?=@)"
-    r"|(?<=[?&])(?i:(?:[\w-]*[-_])?(?:token|signature|secret|passw(?:or)?d|credential|api_?key|access_?key|sig))=[^&\s]+"
-)
-SECRET_HINT = "put the token in HF_TOKEN: export HF_TOKEN=... in the shell; the recipe is saved and shared"
-
-
-def is_secret_name(name: str) -> bool:
-    return bool(SECRET_NAME.search(name))
-
-
-def holds_secret(value: object) -> bool:
-    """Whether a value holds a hub token or a URL with a password, at any depth."""
-    if isinstance(value, str):
-        return bool(SECRET_TEXT.search(value))
-    if isinstance(value, dict):
-        return any(holds_secret(key) or holds_secret(item) for key, item in value.items())
-    return isinstance(value, (list, tuple)) and any(holds_secret(item) for item in value)
-
-
-def without_secrets(text: str) -> str:
-    return SECRET_TEXT.sub("***", text)

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fasttune.errors import Problem, RecipeError, nearest, shown
-from fasttune.recipe import foreign, yaml_text
+from fasttune.recipe import yaml_text
 from fasttune.recipe.checks import TASKS_WITH, conflicts, has
 from fasttune.recipe.problems import (
     FIELDS,
@@ -35,6 +35,7 @@ from fasttune.recipe.problems import (
 )
 from fasttune.recipe.problems import Path as FieldPath
 from fasttune.recipe.schema import Recipe
+from fasttune.security import secrets
 
 SUFFIXES = (".yaml", ".yml")
 LARGEST_FILE = 1_000_000  # bytes; a recipe has about a thousand
@@ -82,7 +83,7 @@ def _checked(settings: dict[FieldPath, Setting], origin: Origin, problems: list[
         good = {path: setting for path, setting in settings.items() if path not in wrong}
         good.setdefault(TRAIN, Setting("starter", origin))
         recipe = Recipe.model_validate(nested({path: setting.value for path, setting in good.items()}))
-    secret = {path for path, setting in settings.items() if foreign.holds_secret(setting.value)}  # already reported
+    secret = {path for path, setting in settings.items() if secrets.holds_secret(setting.value)}  # already reported
     problems += [field_problem(path, settings.get(path), origin, wrong[path]) for path in wrong if path not in secret]
     for conflict in conflicts(recipe):
         if wrong.keys().isdisjoint(conflict.paths):
@@ -225,9 +226,9 @@ def _override_form(text: str, path: FieldPath, origin: Origin) -> Problem:
 def _shown_override(text: str, path: FieldPath) -> str:
     """The override as typed, without a secret, escaped and cut."""
     name, _, value = text.partition("=")
-    if any(foreign.is_secret_name(part) for part in path):
+    if any(secrets.is_secret_name(part) for part in path):
         value = "***"
-    text = foreign.without_secrets(f"{name}={value}" if value else text)
+    text = secrets.without_secrets(f"{name}={value}" if value else text)
     return text if text.isprintable() and len(text) <= 80 else shown(text)
 
 

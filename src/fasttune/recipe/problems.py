@@ -21,6 +21,7 @@ from fasttune.recipe import foreign
 from fasttune.recipe.schema import Recipe, Section, fields, subsection
 from fasttune.recipe.values import METRICS, NUMBER, TASK_NAMES
 from fasttune.recipe.yaml_text import write_inline
+from fasttune.security import secrets
 
 Path = tuple[str, ...]
 FIELDS: dict[Path, FieldInfo] = dict(fields())
@@ -46,7 +47,7 @@ class Origin:
         """The hint that tells what to type, in the grammar of the place."""
         name = ".".join(path)
         text = "" if value is NO_VALUE else write_inline(value)
-        if not text or len(text) > LONGEST_LINE or foreign.holds_secret(value):
+        if not text or len(text) > LONGEST_LINE or secrets.holds_secret(value):
             return f"write {name}"
         if not self.in_file:
             return f"write {name}={text}"
@@ -63,7 +64,7 @@ class Setting:
 
 def dotted(path: Iterable[str]) -> str:
     """A path as it may stand in a message: a name can hold anything, so what is not plain is escaped and cut."""
-    parts = [foreign.without_secrets(part) for part in path]
+    parts = [secrets.without_secrets(part) for part in path]
     return ".".join(part if re.fullmatch(r"[\w*-]{1,60}", part, re.ASCII) else shown(part) for part in parts)
 
 
@@ -74,7 +75,7 @@ def shown_value(value: object) -> str:
 
 
 def _without_secrets(value: object) -> object:
-    return foreign.without_secrets(repr(value)) if foreign.holds_secret(value) else value
+    return secrets.without_secrets(repr(value)) if secrets.holds_secret(value) else value
 
 
 def collect(values: Mapping[Any, Any], origin: Origin, settings: dict[Path, Setting], problems: list[Problem]) -> None:
@@ -103,7 +104,7 @@ def _collect(
             continue
         below = subsection(field)
         if below is None:
-            if foreign.holds_secret(value):
+            if secrets.holds_secret(value):
                 problems.append(_secret(path, origin))
             settings[path] = Setting(value, origin)
         elif isinstance(value, Mapping):
@@ -121,7 +122,7 @@ def _two_precisions(above: Path, origin: Origin) -> Problem:
 def _secret(path: Path, origin: Origin) -> Problem:
     where = origin.where(path)
     return Problem(
-        code="E309", where=where, found="a secret", expected="no secret in a recipe", hint=foreign.SECRET_HINT
+        code="E309", where=where, found="a secret", expected="no secret in a recipe", hint=secrets.SECRET_HINT
     )
 
 
@@ -142,7 +143,7 @@ def _not_a_section(path: Path, value: object, origin: Origin) -> Problem:
 def _unknown(path: Path, value: object, section: type[Section], origin: Origin) -> Problem:
     """A name that the schema does not have: a secret, a name in the wrong place, another tool's name, or a typo."""
     name = path[-1]
-    if foreign.is_secret_name(name) or foreign.holds_secret(name):
+    if secrets.is_secret_name(name) or secrets.holds_secret(name):
         return _secret(path, origin)
     places = [known for known in (*FIELDS, *SECTIONS) if known[-1] == name or ".".join(known) == name]
     advice = foreign.NAMES.get(name)

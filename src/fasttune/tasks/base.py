@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fasttune.data.columns import Column, Texts
+from fasttune.data.columns import Column, Texts, cells_of
 from fasttune.data.sources import Source
 from fasttune.data.text_file import row_name
 from fasttune.data.token_store import TokenStore
@@ -90,7 +90,8 @@ def ids_of(source: Source) -> Sequence[str]:
     dataset = source.dataset
     numbers = source.kept if source.kept is not None else range(len(dataset))
     if "id" in dataset.column_names:
-        return [str(row if value is None else value) for row, value in zip(numbers, dataset["id"], strict=True)]
+        values = cells_of(dataset, "id")
+        return [str(row if value is None else value) for row, value in zip(numbers, values, strict=True)]
     return NumbersAsIds(numbers)
 
 

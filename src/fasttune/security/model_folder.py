@@ -1,0 +1,96 @@
+"""config.json and tokenizer.json as data, before transformers acts on them: sizes within bounds, no code by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 64 << 20  # of a tokenizer.json: those of 250,000 pieces have 17 MB
+MAX_CONFIG_BYTES = 4 << 20  # id2label of 100,000 labels
+# The largest encoders have 24 to 60 layers, 250,000 pieces and widths of a few thousand.
+LIMITS = {
+    **dict.fromkeys(("num_labels",), 100_000),
+    **dict.fromkeys(("num_hidden_layers", "n_layers", "num_layers"), 1_000),
+    **dict.fromkeys(("num_attention_heads", "n_heads"), 10_000),
+    **dict.fromkeys(("hidden_size", "dim", "d_model", "embedding_size", "intermediate_size", "hidden_dim"), 1_000_000),
+    **dict.fromkeys(("vocab_size", "max_position_embeddings", "type_vocab_size"), 10_000_000),
+}
+MAY_BE_NONE = ("type_vocab_size", "num_labels", "embedding_size")  # 0: DeBERTa has no segments
+MAX_PARAMETERS = 20_000_000_000
+# transformers takes these names for repositories of the hub, whose kernels the package `kernels` would load.
+IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
+OWN_IMPLEMENTATIONS = (None, "eager", "sdpa")
+ADAPTER = "adapter_config.json"  # which the package `peft` would apply, in place of the model that was asked for
+LONGEST_GROWTH = 16  # characters that a tokenizer may make of one
+
+
+def config_fault(text: str) -> str | None:
+    """What is wrong with a config.json, in words, or None."""
+    if len(text) > MAX_CONFIG_BYTES:
+        return f"a config.json of {len(text):,} characters"
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"a config.json that is no JSON ({type(error).__name__})"
+    if not isinstance(config, dict):
+        return "a config.json that is no object"
+    for name, limit in LIMITS.items():
+        value = config.get(name)
+        least = 0 if name in MAY_BE_NONE else 1
+        if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= limit:
+            return f"{name} {value:,} in config.json"
+    for name in ("id2label", "label2id"):
+        if isinstance(config.get(name), Mapping) and len(config[name]) > LIMITS["num_labels"]:
+            return f"{len(config[name]):,} labels in config.json"
+    return _too_many_parameters(config)
+
+
+def _too_many_parameters(config: Mapping[str, Any]) -> str | None:
+    def first(*names: str) -> float:
+        return next((config[name] for name in names if isinstance(config.get(name), int | float)), 0)
+
+    width, layers = first("hidden_size", "dim", "d_model"), first("num_hidden_layers", "n_layers", "num_layers")
+    wide = first("intermediate_size", "hidden_dim")
+    rows = sum(first(name) for name in ("vocab_size", "max_position_embeddings", "type_vocab_size"))
+    number = width * rows + layers * width * (4 * width + 2 * wide)
+    return f"about {number:,.0f} parameters by config.json" if number > MAX_PARAMETERS else None
+
+
+def foreign_implementation(config: Mapping[str, Any]) -> str | None:
+    """The setting of config.json that would fetch or import code, in words, or None."""
+    for name in IMPLEMENTATIONS:
+        for key in (name, f"_{name}", f"_{name}_internal"):
+            value = config.get(key)
+            values = value.values() if isinstance(value, Mapping) else (value,)
+            if any(one not in OWN_IMPLEMENTATIONS for one in values):
+                return f"{key} {str(value)[:80]!r} in config.json"
+    if config.get("quantization_config") is not None:
+        return "a quantization_config in config.json"
+    return None
+
+
+def tokenizer_fault(path: Path) -> str | None:
+    """What is wrong with a tokenizer.json, in words, or None: its one way to harm is to make texts grow without end."""
+    if path.stat().st_size > MAX_BYTES:
+        return f"a tokenizer.json of {path.stat().st_size:,} bytes"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None  # the tokenizers library says what is wrong, with the place
+    growth = 1.0
+    for step in _replacements(content.get("normalizer") if isinstance(content, dict) else None):
+        pattern = step.get("pattern")
+        text = pattern.get("String") if isinstance(pattern, dict) else None  # a regular expression may match nothing
+        growth *= max(1.0, len(str(step.get("content", ""))) / max(len(text or ""), 1))
+    return f"a tokenizer that makes {growth:,.0f} characters of one" if growth > LONGEST_GROWTH else None
+
+
+def _replacements(normalizer: Any) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(normalizer, dict):
+        return
+    if normalizer.get("type") == "Replace":
+        yield normalizer
+    for step in normalizer.get("normalizers") or ():
+        yield from _replacements(step)
