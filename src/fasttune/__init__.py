@@ -6,7 +6,14 @@ Names are imported when they are first used, so that `import fasttune` and `fast
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fasttune.security import addresses
+
 __version__ = "0.1.0"
+
+# Hugging Face's libraries read both when they are imported.
+addresses.send_no_telemetry()
+if addresses.is_offline():
+    addresses.go_offline()
 
 if TYPE_CHECKING:
     from fasttune.api import Predictor, Run, check, evaluate, fit, load, predict

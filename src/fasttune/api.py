@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fasttune import dataset, distributed, predictions, preflight, signals
+from fasttune.cache import MADE_HERE, cache_folder
 from fasttune.data.in_memory import is_rows, stored
 from fasttune.data.preview import sample_rows
 from fasttune.dataset import Built, write
@@ -19,7 +21,7 @@ from fasttune.display.rows import Preview
 from fasttune.distributed import is_main
 from fasttune.engine.parallel import check_launch
 from fasttune.environment import versions
-from fasttune.errors import DataError, DivergedError, Problem, UsageError
+from fasttune.errors import DataError, DivergedError, Error, Problem, UsageError
 from fasttune.mirror import Mirror
 from fasttune.observers import Observer
 from fasttune.observers.alerts import alert
@@ -29,6 +31,8 @@ from fasttune.publish import finish, publish, train_results
 from fasttune.recipe import Recipe, is_recipe, shipped
 from fasttune.recipe import load as load_recipe
 from fasttune.run_folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, choose, claimed, read_json
+from fasttune.security.addresses import is_remote
+from fasttune.security.secrets import without_secrets
 from fasttune.security.text import write_line
 from fasttune.session import Say, Session
 from fasttune.start import reconciled, start
@@ -185,7 +189,7 @@ def fit(
         if isinstance(error, DivergedError):  # of which all processes see the same sums
             error.is_told_elsewhere = not is_main()
         problem = distributed.lost(error) if isinstance(error, RuntimeError) else None
-        _tell_a_person(f"fasttune: {name} failed", str(problem or error))
+        _tell_a_person(f"fasttune: {name} failed", _without_rows(problem or error))
         if problem is not None:
             raise problem from error
         raise
@@ -212,6 +216,13 @@ def _console(recipe: Recipe, progress: bool) -> Iterator[ConsoleLog | None]:
     finally:
         if console is not None:
             console.close()
+
+
+def _without_rows(error: Exception) -> str:
+    """What an alert may say of an error: its kind, codes and places. Messages hold cells of rows, which stay here."""
+    problems = error.problems if isinstance(error, Error) else ()
+    places = [f"{problem.code or type(error).__name__} {problem.where}" for problem in problems[:3]]
+    return without_secrets("\n".join(places) or type(error).__name__)
 
 
 def _tell_a_person(title: str, text: str) -> None:
@@ -320,9 +331,26 @@ def evaluate(
     predictor = load(run, overrides)
     if data is not None:
         return predictor.score(read_labelled(predictor.recipe, stored(data) if is_rows(data) else data, "data"))
+    _check_own_addresses(predictor)
     rows = _own_split(predictor, split)
     metrics, name = predictor.score(rows), rows.name
     return {key.replace("eval_", f"{RESULT_PREFIX[name]}_", 1): value for key, value in metrics.items()}
+
+
+def _check_own_addresses(predictor: Predictor) -> None:
+    """UsageError where a run that was made elsewhere would have us open addresses on the network."""
+    run_id = read_json(predictor.folder.environment).get("run_id")
+    if (cache_folder(MADE_HERE) / str(run_id)).exists():
+        return
+    data = predictor.recipe.data
+    given = (data.train, data.validation, data.test)
+    specs = [spec for one in given for spec in ([one] if isinstance(one, str) else one or [])]
+    address = next(filter(is_remote, specs), None)
+    if address is not None:
+        found = f"{address}, which the recipe of a run from another machine names"
+        hint = f"--data {shlex.quote(address)}, if you trust it"
+        expected = "rows of this machine, or an address that you give"
+        raise UsageError(Problem(where=f"run {predictor.folder.path}", found=found, expected=expected, hint=hint))
 
 
 def _own_split(predictor: Predictor, asked: str | None) -> Split:

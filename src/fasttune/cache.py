@@ -10,6 +10,8 @@ from pathlib import Path
 
 from fasttune.security.paths import is_ours, make_private, temporary_folder
 
+MADE_HERE = "runs"  # an empty file for each run that this user's machine has begun, named by its id
+
 
 def cache_folder(kind: str) -> Path:
     """The user's cache folder for `kind` (native | tokens | rows); respects an absolute XDG_CACHE_HOME.

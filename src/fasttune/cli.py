@@ -22,6 +22,7 @@ import typer
 from fasttune import __version__, display, distributed, signals
 from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
 from fasttune.run_folder import RunFolder, plain
+from fasttune.security.addresses import go_offline
 from fasttune.security.secrets import note_command
 from fasttune.security.text import json_text, write_line
 
@@ -54,9 +55,16 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask nothing of the network: models and data come from disk and caches.")
+    ] = False,
 ) -> None:
     """Fine-tune a Transformer encoder on your own text: from a file to an evaluated, saved, loadable model."""
+    if offline:
+        go_offline()
 
 
 @app.command()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from fasttune.cache import MADE_HERE, cache_folder
 from fasttune.checkpoint import Checkpoint, in_all_processes, newest_good, prune
 from fasttune.checkpoint.space import check_space, needed_bytes
 from fasttune.data.mapped import let_go
@@ -20,6 +22,7 @@ from fasttune.engine.embedding import rows_in_use
 from fasttune.engine.loop import TrainState, num_training_steps, times_due
 from fasttune.engine.parallel import FSDP2, ZERO
 from fasttune.engine.precision import Choice
+from fasttune.engine.pretrained import pinned
 from fasttune.engine.probe import probe
 from fasttune.engine.setup import Setup, set_up
 from fasttune.environment import versions
@@ -73,6 +76,7 @@ ROUNDING = ("device", "kernel", "attention")
 TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5  # English has about 4.5, Chinese by characters 3
 # What `resolved` fills in: left open by the recipe of a resume, it stays as it was decided at the start.
 FILLED_IN = (
+    "model",
     "problem",
     "data.label_separator",
     "training.class_weights",
@@ -241,6 +245,7 @@ def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) ->
     return load_recipe(
         filled,
         {
+            "model": pinned(recipe.model),
             "data": {"columns": splits.columns},
             "preprocessing": {"max_length": setup.max_length},
             "training": {
@@ -272,7 +277,7 @@ def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Say | Non
     for path, (old, new) in differences(saved, asked).items():
         if path in MAY_CHANGE:
             changes[path] = new
-        elif path in FILLED_IN and new in ("auto", "balanced", None):
+        elif path in FILLED_IN and new in ("auto", "balanced", None, str(old).partition("@")[0]):  # or a model, pinned
             continue
         elif path in MAY_BE_ALLOWED and allow is not None:
             changes[path] = new
@@ -326,6 +331,10 @@ def _begin(session: Session) -> None:
     write_json(folder.data_report, data_report(session))
     if session.mirror is not None:
         session.mirror.claim(session.run_id)
+    with suppress(OSError):  # a cache: without it `evaluate` asks before it opens addresses of this run
+        mark = cache_folder(MADE_HERE) / session.run_id
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
     write_text(folder.recipe, dump(session.recipe))
 
 

@@ -15,6 +15,7 @@ from fasttune.run_folder import write_text
 
 if TYPE_CHECKING:
     from fasttune.dataset.making import Built
+from fasttune.security.text import markdown
 
 MOST_LABELS = 50  # that the card counts
 
@@ -54,11 +55,11 @@ def card(built: Built) -> str:
         "|---|---|",
         *(f"| {name} | {rows.num_rows:,} |" for name, rows in built.splits.items()),
     ]
-    lines += ["", *_labels(built), "## How it was made", "", *(f"- {step}" for step in built.steps), ""]
+    lines += ["", *_labels(built), "## How it was made", "", *(f"- {markdown(step)}" for step in built.steps), ""]
     lines += [
         "| read from | sha256 |",
         "|---|---|",
-        *(f"| `{name}` | `{digest}` |" for name, digest in built.sources.items()),
+        *(f"| {markdown(name)} | `{digest}` |" for name, digest in built.sources.items()),
     ]
     return "\n".join([*lines, "", f"Written by fasttune {__version__}.", ""])
 
@@ -71,7 +72,7 @@ def _labels(built: Built) -> list[str]:
     names = sorted({name for own in counts.values() for name in own})
     if len(names) > MOST_LABELS:
         return []
-    rows = [f"| {name} | {' | '.join(f'{own[name]:,}' for own in counts.values())} |" for name in names]
+    rows = [f"| {markdown(name)} | {' | '.join(f'{own[name]:,}' for own in counts.values())} |" for name in names]
     return [f"| label | {' | '.join(counts)} |", "|---" * (len(counts) + 1) + "|", *rows, ""]
 
 

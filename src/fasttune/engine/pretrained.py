@@ -107,16 +107,53 @@ def _explained(name: str) -> Iterator[None]:
         ) from error
 
 
-def resolve(name: str) -> str:
-    """A recipe's `model` as what from_pretrained takes."""
-    return str(embedded_model_path()) if name == EMBEDDED_MODEL else str(Path(name).expanduser())
+@dataclass(frozen=True)
+class Place:
+    """Where a model is: a folder, or a repository of the hub at a revision."""
+
+    path: str
+    revision: str | None = None
+
+    @property
+    def on_the_hub(self) -> bool:
+        return not Path(self.path).is_dir()
+
+
+SNAPSHOTS = "snapshots"  # the hub's cache keeps a folder for each commit there
+_commits: dict[str, str] = {}  # of repositories that were opened in this process: what `main` was then
+
+
+def place_of(name: str) -> Place:
+    """What a recipe's `model` names: `embedded`, a folder, or NAME[@REVISION] of the hub.
+
+    A name of the hub stays at the commit at which its config.json was first read.
+    """
+    if name == EMBEDDED_MODEL:
+        return Place(str(embedded_model_path()))
+    path = str(Path(name).expanduser())
+    if Path(path).exists():
+        return Place(path)
+    repository, _, revision = name.partition("@")
+    return Place(repository if revision else path, _commits.get(name) or revision or None)
+
+
+def pinned(name: str) -> str:
+    """The same name with the commit that was read: NAME@SHA; folders as they are."""
+    return f"{name.partition('@')[0]}@{_commits[name]}" if name in _commits else name
+
+
+def file_of(name: str, file: str) -> str | None:
+    """The path of a file of a model, fetched if need be; None where it has none."""
+    place = place_of(name)
+    return cached_file(place.path, file, revision=place.revision, _raise_exceptions_for_missing_entries=False)
 
 
 def load_config(name: str) -> PreTrainedConfig:
     """The model's configuration; EnvironmentProblem when it is not an encoder that transformers knows."""
     with _explained(name), quiet_transformers():
         _check_folder(name)
-        config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False)
+        place = place_of(name)
+        config = AutoConfig.from_pretrained(place.path, revision=place.revision, trust_remote_code=False)
     is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
     if not is_encoder or getattr(config, "is_decoder", False):
         raise EnvironmentProblem(
@@ -137,8 +174,10 @@ def _check_folder(name: str) -> None:
     def refuse(found: str, expected: str, code: str, hint: str = "") -> None:
         raise EnvironmentProblem(Problem(where=f"model {name}", found=found, expected=expected, hint=hint, code=code))
 
-    path = cached_file(resolve(name), CONFIG_NAME, _raise_exceptions_for_missing_entries=False)
+    path = file_of(name, CONFIG_NAME)
     if path is not None:
+        if (snapshot := Path(path).parent).parent.name == SNAPSHOTS:
+            _commits.setdefault(name, snapshot.name)
         text = Path(path).read_text(encoding="utf-8")
         if fault := model_folder.config_fault(text):
             refuse(fault, "the sizes of an encoder", "E409")
@@ -149,9 +188,9 @@ def _check_folder(name: str) -> None:
                 "E405",
                 "take the setting out of config.json; weights that are quantised cannot be fine-tuned",
             )
-    is_folder = Path(resolve(name)).is_dir()
+    is_folder = not place_of(name).on_the_hub
     if is_folder or importlib.util.find_spec("peft") is not None:
-        adapter = cached_file(resolve(name), model_folder.ADAPTER, _raise_exceptions_for_missing_entries=False)
+        adapter = file_of(name, model_folder.ADAPTER)
         if adapter is not None:
             refuse(
                 f"an adapter ({model_folder.ADAPTER}), which names another model as its base",
@@ -164,12 +203,13 @@ def _check_folder(name: str) -> None:
 def load_tokenizer(name: str, needs_offsets: bool = False) -> PreTrainedTokenizerBase:
     """`needs_offsets`: tokens must be mapped to characters or words, which tokenizers in Python cannot do."""
     with _explained(name), quiet_transformers():
-        path = cached_file(resolve(name), FULL_TOKENIZER_FILE, _raise_exceptions_for_missing_entries=False)
+        path = file_of(name, FULL_TOKENIZER_FILE)
         fault = model_folder.tokenizer_fault(Path(path)) if path else None
         if fault is not None:
             expected = "a tokenizer whose texts stay about as long as they are"
             raise EnvironmentProblem(Problem(where=f"model {name}", found=fault, expected=expected, code="E409"))
-        tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=False)
+        place = place_of(name)
+        tokenizer = AutoTokenizer.from_pretrained(place.path, revision=place.revision, trust_remote_code=False)
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         # transformers makes a tokenizer of nothing but special tokens where the files are missing.
         raise EnvironmentProblem(
@@ -237,13 +277,15 @@ def load_model(
     own = {field: getattr(config, field) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)}
     vars(config).pop("transformers_weights", None)  # the name of another file, which may be a pickle
     _check_index(name)
+    place = place_of(name)
     if attention_dropout is not None:
         for field in own:
             setattr(config, field, attention_dropout)
     with _explained(name), quiet_transformers(), launcher_hidden(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, info = getattr(transformers, auto_class).from_pretrained(
-            resolve(name),
+            place.path,
+            revision=place.revision,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -309,7 +351,7 @@ def _match_head(
 def _check_index(name: str) -> None:
     """transformers reads the parts of weights that an index names by whatever reader their names ask for."""
     with _explained(name), quiet_transformers():
-        index = cached_file(resolve(name), SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
+        index = file_of(name, SAFE_WEIGHTS_INDEX_NAME)
         parts = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()) if index else set()
         for part in parts:
             if not str(part).endswith(".safetensors") or Path(part).name != part:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -39,6 +41,7 @@ from fasttune.tasks import Task
 # each number of rows that they multiply: few widths are few programs (docs/decisions/0011).
 ROUND_WIDTH = 32
 MOST_NEW_TOKENS = 1_000  # that somebody added; more are another model's tokenizer
+HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")
 POOLING = "AutoModelForSequenceClassification"  # its heads look at one place of each sequence
 
 
@@ -135,6 +138,7 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     if device.value == "cpu" and tokens_per_step >= SHORT_STEP:
         keep_few_programs()
     precision = choose_precision(training.precision, device.value)
+    load_config(name)  # first: what is read of the hub after it is of the same commit
     tokenizer = load_tokenizer(name, task.needs_offsets)
     max_length = choose_max_length(recipe, name, tokenizer, task.default_max_length)
     attention, dropout = choose_attention(recipe, name, device.value, precision.value)
@@ -157,7 +161,7 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     if device.value == "cpu":
         use_cpu_dropout(loaded.model)
     choices = {
-        "model": Choice(name, EMBEDDED_MODEL_DESCRIPTION if name == EMBEDDED_MODEL else loaded.model.config.model_type),
+        "model": Choice(name, _described(name, loaded.model.config.model_type)),
         "device": device,
         "parallel": choose_parallel(accelerator),
         "precision": precision,
@@ -190,6 +194,13 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         padded=padded,
         padding=padding,
     )
+
+
+def _described(name: str, family: str) -> str:
+    if name == EMBEDDED_MODEL:
+        return EMBEDDED_MODEL_DESCRIPTION
+    looks_like_the_hub = HUB_NAME.fullmatch(name) is not None
+    return f"{family}, from the local folder of this name" if looks_like_the_hub and Path(name).exists() else family
 
 
 def _grow_vocabulary(model: PreTrainedModel, num_tokens: int, name: str, seed: int) -> str:

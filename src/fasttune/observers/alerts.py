@@ -35,10 +35,10 @@ def _send(addresses: list[str], title: str, text: str) -> str | None:
     try:
         sender = apprise.Apprise()
         refused = sum(not sender.add(address) for address in addresses)
-        if refused:
-            return f"{refused} of {len(addresses)} addresses in {VARIABLE} are none that apprise knows"
-        if not sender.notify(body=text, title=title):
+        if refused < len(addresses) and not sender.notify(body=text, title=title):
             return "an alert could not be delivered"
+        if refused:  # the others have been told
+            return f"{refused} of {len(addresses)} addresses in {VARIABLE} are none that apprise knows"
     except Exception as error:  # whatever a service's plug-in raises must not end a run
         return f"an alert could not be sent ({type(error).__name__})"
     return None

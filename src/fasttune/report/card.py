@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 
 from fasttune.recipe import Recipe, dump
+from fasttune.security.text import longest_run, markdown, markdown_code
 from fasttune.starter.model import EMBEDDED_MODEL
 
 EMBEDDED_ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"
@@ -92,23 +92,6 @@ def use(recipe: Recipe) -> str:
     return FASTTUNE.format(example=example, words=words, auto_class="AutoModelForSequenceClassification")
 
 
-def code(text: str) -> str:
-    """Anything as a code span of one line: with a fence that is longer than any run of backticks in it."""
-    line = " ".join(text.split())
-    fence = "`" * (longest_run(line) + 1)
-    space = " " if "`" in line else ""
-    return f"{fence}{space}{line}{space}{fence}"
-
-
-def longest_run(text: str) -> int:
-    return max(map(len, re.findall("`+", text)), default=0)
-
-
-def prose(text: str) -> str:
-    """Text of names and rows as one line of Markdown in which nothing is markup."""
-    return re.sub(r"([\\*_\[\]|#<>])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
-
-
 def held_out_scores(results: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
     """The split that the card reports (test where there is one) and its metrics without speeds."""
     prefix = "test" if any(name.startswith("test_") for name in results) else "eval"
@@ -126,9 +109,10 @@ def base_model(recipe: Recipe) -> str | None:
     """The hub's id of the model that this one started from; None for a folder, which nobody else can look up."""
     if recipe.model == EMBEDDED_MODEL:
         return EMBEDDED_ON_THE_HUB
-    is_path = PurePath(recipe.model).is_absolute() or recipe.model.startswith((".", "~")) or recipe.model.count("/") > 1
+    name = recipe.model.partition("@")[0]
+    is_path = PurePath(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
     is_path = is_path or Path(recipe.model).exists()
-    return None if is_path or not HUB_MODEL.fullmatch(recipe.model) or PurePath(recipe.model).suffix else recipe.model
+    return None if is_path or not HUB_MODEL.fullmatch(name) or PurePath(name).suffix else name
 
 
 def without_folders(text: str, recipe: Recipe) -> str:
@@ -181,20 +165,20 @@ def data_section(data_report: Mapping[str, Any]) -> str:
         lengths, cut = facts["tokens_per_example"], facts["truncated"]["num_examples"]
         lines.append(f"| {name}{sample} | {facts['num_rows']:,} | {lengths['mean']}, {lengths['max']} | {cut:,} |")
     for title, entries in (
-        ("Decided", [prose(note) for note in data_report["notes"]]),
+        ("Decided", [markdown(note) for note in data_report["notes"]]),
         ("Doubtful", [warning_line(entry) for entry in data_report["warnings"]]),
     ):
         if entries:
             lines += ["", f"{title}:", "", *(f"- {entry}" for entry in entries)]
     licences = {facts["licence"] for facts in data_report["splits"].values() if facts.get("licence")}
     if licences:
-        lines += ["", f"Licence of the data, by its card: {prose(', '.join(sorted(licences)))}"]
+        lines += ["", f"Licence of the data, by its card: {markdown(', '.join(sorted(licences)))}"]
     return "\n".join(lines)
 
 
 def warning_line(entry: Mapping[str, Any]) -> str:
-    hint = f" ({code(entry['hint'])})" if entry["hint"] else ""
-    return prose(f"{entry['code']} {entry['where']}: found {entry['found']}, expected {entry['expected']}") + hint
+    hint = f" ({markdown_code(entry['hint'])})" if entry["hint"] else ""
+    return markdown(f"{entry['code']} {entry['where']}: found {entry['found']}, expected {entry['expected']}") + hint
 
 
 def card(
@@ -221,8 +205,8 @@ def card(
         front_matter=front.strip(),
         name=name,
         task=recipe.task,
-        model=code(base_model(recipe) or PurePath(recipe.model).name),
-        labels=f" Labels: {', '.join(map(code, label_names))}."
+        model=markdown_code(base_model(recipe) or PurePath(recipe.model).name),
+        labels=f" Labels: {', '.join(map(markdown_code, label_names))}."
         if label_names and recipe.problem != "regression"
         else "",
         use=use(recipe),
@@ -230,7 +214,7 @@ def card(
         scores="\n".join(f"| {metric} | {value:.4f} |" for metric, value in scores.items()),
         caveat=caveat,
         data=without_folders(data_section(data_report), recipe),
-        incidents="".join(["\n\nIn training:\n", *(f"\n- {prose(incident)}" for incident in incidents)])
+        incidents="".join(["\n\nIn training:\n", *(f"\n- {markdown(incident)}" for incident in incidents)])
         if incidents
         else "",
         fence="`" * max(3, longest_run(text) + 1),

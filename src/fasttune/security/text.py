@@ -6,6 +6,7 @@ for other ways to print.
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import sys
@@ -18,7 +19,7 @@ HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 JOINERS = ("\u200c", "\u200d")  # part of the spelling of Persian and Indian languages, and of many emoji
 MAY_HIDE = re.compile(r"[^\x20-\x7e]")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0")  # OWASP: what makes a spreadsheet compute a cell
-MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&:])")
+MARKDOWN = re.compile(r"([\\`*_\[\]|#<>~])")
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -53,6 +54,24 @@ def _json_escape(found: re.Match[str]) -> str:
     if character == "\n" or unicodedata.category(character) not in HIDDEN:
         return character  # json.dumps writes no line break but its own
     return json.dumps(character)[1:-1]
+
+
+def markdown(text: str) -> str:
+    """Text of names and rows as one line of Markdown in which nothing is markup, HTML or a cell of its own."""
+    return MARKDOWN.sub(r"\\\1", html.escape(printable(" ".join(text.split())), quote=False))
+
+
+def markdown_code(text: str) -> str:
+    """Anything as a code span of one line: with a fence that is longer than any run of backticks in it."""
+    line = printable(" ".join(text.split()))
+    fence = "`" * (longest_run(line) + 1)
+    space = " " if "`" in line else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+def longest_run(text: str) -> int:
+    """How many backticks follow each other at most."""
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def spreadsheet_cell(text: str) -> str:
