@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import platform
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ MEETING, LONGEST_WAIT, IN_TRAINING = timedelta(minutes=10), timedelta(hours=24),
 SIGN_OF_LIFE, SILENCE = 5.0, 300.0
 PARTING = 2.0  # seconds that process 0 waits at its end: the others look every LONGEST_PAUSE
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25  # seconds between two looks whether another process has spoken
+LOOPBACK = ("127.0.0.1", "localhost")
 LAUNCHERS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # variables that accelerate's launcher sets
 Value = TypeVar("Value")
 
@@ -217,7 +219,12 @@ def _open_store(rank: int) -> torch.distributed.Store:
         try:
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             own = rank == 0 and not is_launchers
-            answer.put(torch.distributed.TCPStore(address, port, None, own, MEETING, wait_for_workers=False))
+            how: dict[str, Any] = {}
+            if own and address in LOOPBACK:  # torch's own would listen to the whole network, and asks nobody who he is
+                listener = socket.create_server((address, port))
+                how = {"master_listen_fd": listener.detach(), "use_libuv": False}
+            store = torch.distributed.TCPStore(address, port, None, own, MEETING, wait_for_workers=False, **how)
+            answer.put(store)
         except Exception as error:
             answer.put(error)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from fasttune.distributed import LOOPBACK
 from fasttune.errors import Error
 from fasttune.security.text import write_line
 from fasttune.signals import STOPS
@@ -136,8 +137,14 @@ def accelerate_launch(num_processes: int, arguments: Sequence[str]) -> int:
         own += ["--multi_gpu"]
         if config is None or (config.num_machines or 1) == 1:
             own += ["--num_machines", "1", "--main_process_port", "0"]
+    asked = launch_command_parser().parse_args([*own, "-m", "fasttune", *arguments])
+    if config is None or (config.num_machines or 1) == 1:
+        # Of one machine nobody outside is let in: the launcher's own store would listen to the whole network. It meets
+        # in a file, and process 0 has a store on the loopback address (distributed.py).
+        asked.rdzv_backend, asked.rdzv_conf, asked.local_addr = "c10d", "store_type=file", LOOPBACK[0]
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     try:
-        launch_command(launch_command_parser().parse_args([*own, "-m", "fasttune", *arguments]))
+        launch_command(asked)
     except ChildFailedError as failed:
         rank, first = failed.get_first_failure()
         if first.exitcode < 0:

@@ -7,12 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import forks
+import psutil
 import pytest
 from faulty import events, last_step, make_recipe, trouble
 from launched import ACCELERATE_LAUNCH, COMMAND, ZERO_1, configured, launch, needs_deepspeed, trained
+from tiny import make_rows, write_csv
 
 from fasttune.run_folder import RunFolder, read_json
 
@@ -119,3 +123,25 @@ def test_out_of_memory_in_one_process_halves_the_budget_of_both(tmp_path: Path, 
     assert halved and halved[-1] <= 70
     steps = [event for event in found if event["event"] == "step"]
     assert [step["step"] for step in steps] == list(range(1, 13))
+
+
+@pytest.mark.slow
+def test_a_launch_on_one_machine_listens_to_nobody_else(tiny_model: Path, tmp_path: Path) -> None:
+    """Stores of torch take orders from whoever reaches them; here only this machine does."""
+    rows = write_csv(tmp_path / "rows.csv", make_rows(200))
+    settings = [f"model={tiny_model}", "training.max_steps=60", "training.device=cpu", "training.precision=fp32"]
+    words = ["train", rows, *settings, "tracking.report_to=none", "--processes", "2", "--output", tmp_path / "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fasttune", *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    family, listening = psutil.Process(process.pid), set()
+    while process.poll() is None:
+        with suppress(psutil.Error):
+            for one in (family, *family.children(recursive=True)):
+                with suppress(psutil.Error):
+                    found = one.net_connections(kind="inet")
+                    listening |= {
+                        connection.laddr.ip for connection in found if connection.status == psutil.CONN_LISTEN
+                    }
+        time.sleep(0.02)
+    assert process.returncode == 0 and listening and listening <= {"127.0.0.1", "::1"}
