@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -478,3 +479,34 @@ def test_a_card_with_aliases_that_grow(tmp_path: Path) -> None:
     levels += [f"b{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]" for number in range(1, 10)]
     (tmp_path / "README.md").write_text("---\n" + "\n".join(levels) + "\nlicense: *a9\n---\n")
     assert len(licence_of(tmp_path) or "") < 1000
+
+
+def write_texts(path: Path, content: bytes) -> None:
+    """Two texts of one byte each, whatever the bytes are: Arrow does not look at them when it writes."""
+    offsets = pa.py_buffer(struct.pack("<3i", 0, 1, 2))
+    texts = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(content)])
+    table = pa.Table.from_batches([pa.record_batch([texts, pa.array(["a", "b"])], ["text", "label"])])
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
+def test_texts_of_a_table_that_are_no_utf_8(name: str, tmp_path: Path) -> None:
+    """Found by benchmarks/fuzz.py: an error of Python's, wherever such a text was first looked at."""
+    write_texts(tmp_path / name, b"\xb4\xff")
+    with pytest.raises(fasttune.Error, match="E127"):
+        load_source(str(tmp_path / name))
+
+
+def test_places_of_a_table_beyond_its_file(tmp_path: Path) -> None:
+    """Found by benchmarks/fuzz.py: Arrow followed such places out of memory, and the process died."""
+    path = tmp_path / "rows.arrow"
+    write_texts(path, b"ab")
+    good, bad = struct.pack("<3i", 0, 1, 2), struct.pack("<3i", 0, 1 << 29, 1 << 30)
+    assert path.read_bytes().count(good) >= 1
+    path.write_bytes(path.read_bytes().replace(good, bad))
+    with pytest.raises(fasttune.Error, match="E127"):
+        load_source(str(path))

@@ -120,9 +120,10 @@ def _read_table(where: str, suffix: str, max_bytes: int | None) -> FileRows:
             else:
                 batches = _arrow_reader(file, magic)
                 table = bounded(_batches(batches), batches.schema, where, limit_of(size, max_bytes))
+            table = plain_table(table, where)
     if not table.num_rows:
         raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
-    return FileRows(plain_table(table, where), None, sha256)
+    return FileRows(table, None, sha256)
 
 
 @contextmanager
@@ -132,7 +133,7 @@ def reading_tables(where: str, suffix: str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         message = str(error).split("\n")[0][:200]
         expected = f"a whole {'Parquet' if suffix == '.parquet' else 'Arrow'} file"
         raise DataError(Problem(code="E127", where=where, found=message, expected=expected)) from None
@@ -182,6 +183,7 @@ def bounded(batches: Iterable[pa.RecordBatch], schema: pa.Schema, where: str, li
 
     kept, total = [], 0
     for batch in batches:
+        batch.validate(full=True)  # Arrow takes places and texts of a file as they come, and follows them out of memory
         total += batch.nbytes
         if total > limit:
             raise DataError(unpacked_too_much(where, limit))

@@ -117,8 +117,8 @@ class RowGroups(StreamedFile):
         with opened(self.name) as file, reading_tables(name, ".parquet"):
             stored = pq.ParquetFile(file, metadata=self.metadata)
             batches = stored.iter_batches(row_groups=[first])
-            table = bounded(batches, stored.schema_arrow, name, limit_of(file.seek(0, 2), None))
-        return name, FileRows(plain_table(table, name), None, "")
+            table = plain_table(bounded(batches, stored.schema_arrow, name, limit_of(file.seek(0, 2), None)), name)
+        return name, FileRows(table, None, "")
 
 
 @dataclass(frozen=True, eq=False)
