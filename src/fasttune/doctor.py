@@ -29,7 +29,14 @@ from fasttune.starter.model import embedded_model_path
 
 OK, WARNING, FAILURE = "ok", "warning", "FAILURE"
 # The first releases without known holes through which a file that is only read could run code.
-FLOORS = {"torch": "2.10", "transformers": "5.5", "starlette": "1.3.1", "safetensors": "0.4.2", "PyYAML": "5.4"}
+FLOORS = {
+    "torch": "2.10",
+    "transformers": "5.5",
+    "starlette": "1.3.1",
+    "safetensors": "0.4.2",
+    "PyYAML": "5.4",
+    "fsspec": "2026.9",
+}
 LEAST_DISK, LEAST_MEMORY = 5e9, 4e9  # bytes; a BERT-base has 1.3 GB a checkpoint, of which four may lie there
 LEAST_SHARED = 256e6  # bytes of /dev/shm; processes on one machine talk through it
 STEPS = 4

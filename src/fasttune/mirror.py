@@ -22,7 +22,7 @@ from fasttune.checkpoint.write import MANIFEST, path_of, step_named
 from fasttune.errors import EnvironmentProblem, Problem
 from fasttune.run_folder import RunFolder, read_json
 from fasttune.security import addresses
-from fasttune.security.paths import inside, new_file
+from fasttune.security.paths import inside, new_path
 
 FOLDERS = ("predictions", "tensorboard")  # of a run, beside its checkpoints
 
@@ -171,8 +171,8 @@ class Mirror:
     def _get(self, name: str, target: Path) -> None:
         system, _ = self._place
         target.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(target) as file:
-            system.get_file(name, file)
+        with new_path(target) as beside:  # a path: not every file system writes to an open file
+            system.get_file(name, str(beside))
 
     def _owner(self) -> str | None:
         """The id of the run that is there, None where none is."""

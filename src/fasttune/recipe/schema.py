@@ -258,7 +258,8 @@ class Recipe(Section):
     )
     model: Text = setting(
         "embedded",
-        "The model to start from: a hub id, a local folder, or `embedded` (small, English, 512 tokens, no download).",
+        "The model to start from: a hub id (NAME or NAME@REVISION), a local folder, or `embedded` (small, English, 512 "
+        "tokens, no download).",
         allowed="a hub id, a folder, or 'embedded'",
     )
     data: Data = Field(description="The rows and their labels.")

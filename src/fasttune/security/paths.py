@@ -53,13 +53,19 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     `path` then holds all of it, or what it held before if the block or a disk fails. A link at `path` is replaced, not
     followed.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{STAGED}")
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with new_path(path) as beside, os.fdopen(os.open(beside, flags, 0o666), "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def new_path(path: Path) -> Iterator[Path]:
+    """As `new_file`, for what wants a path to write to: where nothing is yet, beside `path`."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{STAGED}")
     try:
-        with os.fdopen(os.open(beside, flags, 0o666), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield beside
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
