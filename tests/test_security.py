@@ -510,3 +510,15 @@ def test_places_of_a_table_beyond_its_file(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(good, bad))
     with pytest.raises(fasttune.Error, match="E127"):
         load_source(str(path))
+
+
+@pytest.mark.parametrize("name", [b"la\0el", b"la\xbeel"], ids=["NUL", "no UTF-8"])
+def test_names_of_columns_that_are_no_text(name: bytes, tmp_path: Path) -> None:
+    """Found by benchmarks/fuzz.py, of columns and of what is nested in them."""
+    path = tmp_path / "rows.arrow"
+    table = pa.table({"text": ["a", "b"], "label": [{"label": 1}, {"label": 2}]})
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    path.write_bytes(path.read_bytes().replace(b"label", name))
+    with pytest.raises(fasttune.Error, match="E127"):
+        load_source(str(path))

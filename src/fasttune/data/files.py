@@ -133,7 +133,12 @@ def reading_tables(where: str, suffix: str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        UnicodeDecodeError,
+        MemoryError,
+    ) as error:  # a damaged length asks for terabytes
         message = str(error).split("\n")[0][:200]
         expected = f"a whole {'Parquet' if suffix == '.parquet' else 'Arrow'} file"
         raise DataError(Problem(code="E127", where=where, found=message, expected=expected)) from None
@@ -142,11 +147,21 @@ def reading_tables(where: str, suffix: str) -> Iterator[None]:
 def plain_table(table: pa.Table, where: str) -> pa.Table:
     """Without dictionaries; DataError where two columns have one name."""
     names = table.column_names
+    if any("\0" in name for field in table.schema for name in _names_in(field)):  # Arrow reads some of them to the NUL
+        found, expected = "a column name with a NUL character", "names of text"
+        raise DataError(Problem(code="E127", where=where, found=found, expected=expected))
     twice = [name for name, number in Counter(names).items() if number > 1]
     if twice:
         found = f"two columns named {shown(twice[0])}"
         raise DataError(Problem(code="E113", where=where, found=found, expected="a different name for each column"))
     return without_dictionaries(table if _is_understood(table) else table.replace_schema_metadata(None))
+
+
+def _names_in(field: pa.Field) -> Iterator[str]:
+    """Of a column and all that is nested in it; UnicodeDecodeError for one that is no text."""
+    yield field.name
+    for position in range(field.type.num_fields):
+        yield from _names_in(field.type.field(position))
 
 
 def _is_understood(table: pa.Table) -> bool:
@@ -156,10 +171,14 @@ def _is_understood(table: pa.Table) -> bool:
     address stands in the cell.
     """
     import datasets
+    import pyarrow as pa
+    from datasets.table import table_cast
 
     try:
-        return all(map(_is_plain, datasets.Features.from_arrow_schema(table.schema).values()))
-    except (ValueError, TypeError, LookupError, AttributeError):
+        features = datasets.Features.from_arrow_schema(table.schema)
+        table_cast(table.slice(0, 0), features.arrow_schema)  # as a Dataset will with all rows
+        return all(map(_is_plain, features.values()))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, pa.ArrowException):
         return False
 
 
