@@ -21,7 +21,7 @@ from loopback_hub import COMMIT, serve
 from tiny import make_rows, save_tiny_model, write_csv
 
 import fasttune
-from fasttune import cache, cli
+from fasttune import cache, cli, launch
 from fasttune.data.folders import licence_of
 from fasttune.data.sources import load_source
 from fasttune.data.storage import Reading
@@ -202,10 +202,11 @@ def test_addresses_of_a_run_from_elsewhere_are_not_opened_unasked(
     train = json.dumps(str(run.folder.parent / "rows.csv")).strip('"')
     (foreign / "recipe.yaml").write_text(recipe.replace(train, "http://169.254.169.254/latest.csv"))
     environment = json.loads((foreign / "environment.json").read_text())
-    (foreign / "environment.json").write_text(json.dumps({**environment, "run_id": "somebody-elses"}))
     monkeypatch.setattr(fsspec.core, "url_to_fs", lambda *given, **how: pytest.fail("opened"))
-    with pytest.raises(fasttune.Error, match=r"which the recipe of a run from another machine names"):
-        fasttune.evaluate(foreign)
+    for run_id in ("somebody-elses", ".", "..", "/", "../tokens"):
+        (foreign / "environment.json").write_text(json.dumps({**environment, "run_id": run_id}))
+        with pytest.raises(fasttune.Error, match=r"which the recipe of a run from another machine names"):
+            fasttune.evaluate(foreign)
 
 
 def test_metadata_of_a_table_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,20 +334,27 @@ def test_a_planted_kernel_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.M
     assert build.compiled(compiler).read_bytes()[:4] == whole[:4]
 
 
-def test_code_of_the_working_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_code_of_the_working_folder_is_not_imported(tmp_path: Path) -> None:
+    """`python -m` looks there first; any command that reads data imports psutil."""
     (tmp_path / "psutil.py").write_text("open('CANARY', 'w')\n")
-    monkeypatch.chdir(tmp_path)
-    words = [sys.executable, "-m", "fasttune", "doctor", "--help"]
-    assert subprocess.run(words, capture_output=True).returncode == 0
-    from fasttune import launch
+    words = [sys.executable, "-m", "fasttune", "check", "missing.csv"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 4, done.stderr
+    assert not (tmp_path / "CANARY").exists()
 
+
+def test_children_do_not_look_into_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, str]] = []
-    monkeypatch.setattr(
-        launch.subprocess, "Popen", lambda *given, env, **how: seen.append(env) or (_ for _ in ()).throw(OSError())
-    )
+
+    def refuse(*given: object, env: dict[str, str], **how: object) -> None:
+        seen.append(env)
+        raise OSError
+
+    monkeypatch.setattr(launch.subprocess, "Popen", refuse)
     with pytest.raises(OSError), launch.Child(lambda *given: None) as child:
         child.run(["x"])
-    assert seen[0]["PYTHONSAFEPATH"] == "1" and not (tmp_path / "CANARY").exists()
+    assert seen[0]["PYTHONSAFEPATH"] == "1"
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

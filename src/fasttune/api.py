@@ -339,8 +339,9 @@ def evaluate(
 
 def _check_own_addresses(predictor: Predictor) -> None:
     """UsageError where a run that was made elsewhere would have us open addresses on the network."""
-    run_id = read_json(predictor.folder.environment).get("run_id")
-    if (cache_folder(MADE_HERE) / str(run_id)).exists():
+    made_here = cache_folder(MADE_HERE)
+    ids = {path.name for path in made_here.iterdir()} if made_here.is_dir() else set()
+    if read_json(predictor.folder.environment).get("run_id") in ids:  # a stranger's id may be a path, such as "."
         return
     data = predictor.recipe.data
     given = (data.train, data.validation, data.test)

@@ -89,9 +89,9 @@ def _parquet(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
 
 
 def _schema_of(part: Sequence[Mapping[str, Any]]) -> pa.Schema:
-    """The types of all rows, told by the names of the columns: the first rows may hold nothing but nulls in one.
+    """Column types by column name, because a column of the first rows may be all null.
 
-    A column that only a task from outside fasttune writes has the type of its first values.
+    A column that fasttune's own tasks do not write takes the type of its first values.
     """
     import pyarrow as pa
 

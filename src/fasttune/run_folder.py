@@ -6,6 +6,7 @@ renamed, so that a reader never sees half of one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -138,6 +139,11 @@ def staged_bytes(path: Path) -> Iterator[BinaryIO]:
 def write_text(path: Path, text: str) -> None:
     with staged(path) as file:
         file.write(text)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain(content: Any) -> Any:

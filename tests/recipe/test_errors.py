@@ -355,6 +355,7 @@ def test_any_text_in_a_file_loads_or_is_refused(tmp_path_factory, text):
         ("https://me:word@host/data.csv", True),
         ("https://host:8080/data.csv?download=1", False),
         ("s3://bucket/part-?.csv", False),
+        ("sk-wikipedia-reviews-2024-train.csv", False),
         ("hf://datasets/ann/reviews@main/train.csv", False),
         ("https://ghp_0123456789abcdefghij@host/data.csv", True),
         ("https://:word@host/data.csv", True),
@@ -367,6 +368,7 @@ def test_any_text_in_a_file_loads_or_is_refused(tmp_path_factory, text):
         ("https://host/data.csv?other=0123456789abcdefABCDEF01", True),
         ("glpat-0123456789abcdefghij", True),
         ("sk-0123456789abcdefghijk", True),
+        ("sk-proj-0123456789abcdefghijk", True),
     ],
 )
 def test_addresses_that_hold_a_secret(address: str, is_secret: bool) -> None:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fasttune.checkpoint.write import FORMAT, MANIFEST, SELF, STATE, hash_of, sha256, step_named
+from fasttune.checkpoint.write import FORMAT, MANIFEST, SELF, STATE, hash_of, step_named
+from fasttune.run_folder import sha256
 
 FOREIGN = "it belongs to another run"
 

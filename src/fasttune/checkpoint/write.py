@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from fasttune.run_folder import ON_WINDOWS
+from fasttune.run_folder import ON_WINDOWS, sha256
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -57,11 +57,6 @@ def step_named(name: str) -> int | None:
 def step_of(path: Path) -> int | None:
     """The same of a folder that is there."""
     return step_named(path.name) if path.is_dir() else None
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_of(manifest: Mapping[str, Any]) -> str:

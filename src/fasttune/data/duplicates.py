@@ -65,7 +65,7 @@ class Duplicates:
             for part in np.array_split(waiting, len(waiting) * most // PAIRS_AT_ONCE + 1):
                 count = np.minimum(num_near[part], most)
                 row = np.repeat(part, count)
-                number = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+                number = _places(np.zeros_like(count), count)
                 chosen = first[row] + number * num_near[row] // np.repeat(count, count)  # spread evenly over the group
                 pairs = np.stack([self._place[rows[row]], self._place[theirs[chosen]]], axis=1)
                 found[row[self._sets.similarity(pairs) >= SIMILAR]] = True

@@ -128,17 +128,12 @@ def _read_table(where: str, suffix: str, max_bytes: int | None) -> FileRows:
 
 @contextmanager
 def reading_tables(where: str, suffix: str) -> Iterator[None]:
-    """What Arrow says of a damaged file, as a DataError."""
+    """What Arrow says of a damaged file, as a DataError; of a damaged length, that there is no memory for it."""
     import pyarrow as pa
 
     try:
         yield
-    except (
-        pa.ArrowException,
-        OSError,
-        UnicodeDecodeError,
-        MemoryError,
-    ) as error:  # a damaged length asks for terabytes
+    except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
         message = str(error).split("\n")[0][:200]
         expected = f"a whole {'Parquet' if suffix == '.parquet' else 'Arrow'} file"
         raise DataError(Problem(code="E127", where=where, found=message, expected=expected)) from None

@@ -5,7 +5,6 @@ Weights are read from safetensors only, always as fp32, and no code from a model
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -29,6 +28,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, cached_file
 from fasttune.data.quiet import quiet_transformers
 from fasttune.distributed import launcher_hidden
 from fasttune.errors import EnvironmentProblem, Problem
+from fasttune.run_folder import sha256
 from fasttune.security import model_folder
 from fasttune.starter.model import EMBEDDED_MODEL, embedded_model_path
 
@@ -391,11 +391,7 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 def checksums(folder: Path) -> dict[str, str]:
     """sha256 of the files that `save_model` has written and that decide what the model says."""
     names = sorted(path.name for path in folder.iterdir() if path.name in MODEL_FILES or path.suffix == ".safetensors")
-    sums = {}
-    for name in names:
-        with (folder / name).open("rb") as file:
-            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return sums
+    return {name: sha256(folder / name) for name in names}
 
 
 def check_model(folder: Path, kept: Mapping[str, str]) -> None:

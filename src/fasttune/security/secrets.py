@@ -12,7 +12,7 @@ SECRET_NAME = re.compile(
 # Tokens by the prefixes that their makers chose, so that scanners find them: Hugging Face, GitHub, GitLab, OpenAI, AWS,
 # Slack, Google, and JSON web tokens.
 PREFIXES = (
-    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|sk-[\w-]{20,}"
+    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|sk-(?:proj-|ant-)?[A-Za-z0-9]{20,}"
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|AIza[\w-]{30,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*)"
 )
 # What stands before the host of an address: `user@`, `user:password@`, and S3's keys, which may hold a slash.
