@@ -12,16 +12,22 @@ find_python() {
     exit 5
 }
 
-# Make .venv, or refresh it where the lock or pyproject.toml has changed since.
+torch_version=2.13.0
+
+# Make .venv with the packages of a lock, or refresh it where the lock or pyproject.toml has changed since.
+# `make_environment requirements-dev.lock` is what the tests need, and all that training needs.
 make_environment() {
-    stamp=.venv/.installed
-    if [ -f "$stamp" ] && [ "$stamp" -nt requirements.lock ] && [ "$stamp" -nt pyproject.toml ]; then
+    lock=$1
+    stamp=.venv/.installed-$(basename "$lock" .lock)
+    if [ -f "$stamp" ] && [ "$stamp" -nt "$lock" ] && [ "$stamp" -nt pyproject.toml ]; then
         return
     fi
     echo "installing into .venv; the first time this takes a few minutes" >&2
     [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
-    # The lock names every package, the build tool too. Where torch's CUDA build is chosen, it brings its libraries along.
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+    pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check)
+    # torch is not in the locks: its hash differs by source, and its CUDA build brings libraries of its own.
+    "${pip[@]}" install "torch==$torch_version"
+    "${pip[@]}" install --no-deps --require-hashes --requirement "$lock"
+    "${pip[@]}" install --no-deps --no-build-isolation --editable .
     touch "$stamp"
 }

@@ -1,14 +1,18 @@
-"""A hub on this machine: repositories of models as the hub's library asks for them, each at one commit."""
+"""A hub on this machine: repositories as the hub's libraries ask for them, each at one commit.
+
+A folder ORGANISATION/NAME is a model, datasets/ORGANISATION/NAME a data set.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -35,8 +39,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, with_body: bool) -> None:
         path = self.path.partition("?")[0]
         self.server.requests.append(f"{self.command} {path}")
-        if path.startswith("/api/models/"):
-            self._about(path.removeprefix("/api/models/"))
+        kind, _, rest = path.removeprefix("/api/").partition("/")
+        if path.startswith("/api/") and kind in ("models", "datasets"):
+            self._about("" if kind == "models" else f"{kind}/", rest)
             return
         repository, _, rest = path.strip("/").partition("/resolve/")
         revision, _, name = rest.partition("/")
@@ -57,12 +62,35 @@ class _Handler(BaseHTTPRequestHandler):
         if with_body:
             self.wfile.write(content)
 
-    def _about(self, path: str) -> None:
+    def do_POST(self) -> None:
+        """Which of the wanted paths exist (`paths-info`)."""
+        path = self.path.partition("?")[0]
+        self.server.requests.append(f"POST {path}")
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        wanted = parse_qs(content.decode())["paths"]
+        folder = self.server.folder / "datasets" / "/".join(path.split("/")[3:5])
+        self._send(self._entry(folder, folder / name) for name in wanted if (folder / name).exists())
+
+    def _about(self, prefix: str, path: str) -> None:
         """What a repository is, or (`tree`) which files a folder of it holds."""
-        repository = "/".join(path.split("/")[:2])
-        files = [file.name for file in (self.server.folder / repository).iterdir()]
-        about = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files], "tags": []}
-        content = json.dumps([] if "/tree/" in path else about).encode()
+        organisation, name, *rest = path.split("/")
+        folder = self.server.folder / f"{prefix}{organisation}" / name
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        if rest[:1] == ["tree"]:
+            self._send(self._entry(folder, file) for file in files)
+            return
+        siblings = [{"rfilename": str(file.relative_to(folder))} for file in files]
+        self._send([{"id": f"{organisation}/{name}", "sha": COMMIT, "siblings": siblings, "tags": []}], as_list=False)
+
+    @staticmethod
+    def _entry(folder: Path, path: Path) -> dict[str, object]:
+        kind = "directory" if path.is_dir() else "file"
+        oid = hashlib.sha1(str(path).encode()).hexdigest()
+        return {"type": kind, "path": str(path.relative_to(folder)), "oid": oid, "size": path.stat().st_size}
+
+    def _send(self, found: Iterable[dict[str, object]], as_list: bool = True) -> None:
+        items = list(found)
+        content = json.dumps(items if as_list else items[0]).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -75,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(folder: Path) -> Iterator[Hub]:
-    """`folder`/ORGANISATION/NAME holds the files of each model."""
+    """`folder` holds the repositories."""
     hub = Hub(folder)
     thread = threading.Thread(target=hub.serve_forever, daemon=True)
     thread.start()

@@ -168,6 +168,20 @@ def test_every_exit_code_is_in_the_guide() -> None:
     assert listed == {0, 130, 138, 143} | {kind.exit_code for kind in kinds}
 
 
+def test_nobody_is_told_to_install_a_release_that_does_not_exist() -> None:
+    files = [*PAGES, *(path for path in (ROOT / "src").rglob("*.py")), *(ROOT / "examples").rglob("*")]
+    texts = {path: path.read_text(encoding="utf-8") for path in files if path.is_file()}
+    assert not [path for path, text in texts.items() if re.search(r"(pip|uv)x? install [^\n]*'?fasttune(\[|\b)", text)]
+
+
+def test_locks_hold_a_hash_of_each_package_and_no_torch() -> None:
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", "")
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        assert len(lines) > 60 and all("==" in line and "--hash=sha256:" in line for line in lines)
+        assert not re.search(r"^(torch|triton|nvidia-cu\w+|cuda-\w+)==", text, re.MULTILINE)
+
+
 def test_the_map_names_every_room_in_the_order_of_the_architecture_test() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     listed = [(int(row), room) for row, room in re.findall(r"^\| (\d+) \| `(\w+)` \|", text, re.MULTILINE)]

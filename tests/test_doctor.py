@@ -8,9 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tiny import make_rows, save_tiny_model, write_csv
 
 from fasttune import cli, doctor
 from fasttune.doctor import FAILURE, OK, WARNING, Finding
+from fasttune.security import floors
 
 
 def named(findings: list[Finding], name: str) -> Finding:
@@ -31,9 +33,16 @@ def test_a_sound_machine(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def installed_with(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str | None]) -> None:
+    real = floors.version_of
+    for module in (doctor, floors):
+        monkeypatch.setattr(module, "version_of", lambda name: versions[name] if name in versions else real(name))
+    monkeypatch.setattr(floors, "is_too_old", floors.is_too_old.__wrapped__)
+    monkeypatch.setattr(doctor, "is_too_old", floors.is_too_old)
+
+
 def test_an_unsafe_or_unfit_package_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = doctor.version_of
-    monkeypatch.setattr(doctor, "version_of", lambda name: {"torch": "2.5.1", "rich": None}.get(name, real(name)))
+    installed_with(monkeypatch, {"torch": "2.5.1", "rich": None})
     found = [finding for finding in doctor.packages() if finding.state == FAILURE]
     assert sorted((finding.name, finding.found) for finding in found) == [
         ("rich", "not installed, needed >=14"),
@@ -41,6 +50,28 @@ def test_an_unsafe_or_unfit_package_fails(monkeypatch: pytest.MonkeyPatch) -> No
         ("torch", "2.5.1, unsafe below 2.10"),
     ]
     assert found[-1].hint == "pip install 'torch>=2.10'"
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("PyYAML", ["check", "recipe.yaml"]),
+        ("fsspec", ["check", "memory://rows.csv"]),
+        ("fsspec", ["check", "org/rows:train"]),
+        ("transformers", ["check", "recipe.yaml"]),
+        ("safetensors", ["check", "recipe.yaml"]),
+    ],
+)
+def test_nothing_is_read_with_an_unsafe_package(
+    package: str, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = save_tiny_model(tmp_path / "model")
+    write_csv(tmp_path / "rows.csv", make_rows(40))
+    Path("recipe.yaml").write_text(f"model: {model}\ndata: {{train: rows.csv}}\n")
+    installed_with(monkeypatch, {package: "0.1"})
+    assert cli.run(command) == 5
+    assert f"E504 package {package}: found version 0.1" in capsys.readouterr().err
 
 
 def test_a_failure_is_exit_code_5(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

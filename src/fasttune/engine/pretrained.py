@@ -27,7 +27,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from fasttune.data.quiet import quiet_transformers
 from fasttune.distributed import launcher_hidden
-from fasttune.errors import EnvironmentProblem, Problem
+from fasttune.errors import EnvironmentProblem, Problem, require_safe
 from fasttune.run_folder import sha256
 from fasttune.security import model_folder
 from fasttune.starter.model import EMBEDDED_MODEL, embedded_model_path
@@ -150,6 +150,7 @@ def file_of(name: str, file: str) -> str | None:
 
 def load_config(name: str) -> PreTrainedConfig:
     """The model's configuration; EnvironmentProblem when it is not an encoder that transformers knows."""
+    require_safe("torch", "transformers", "safetensors")
     with _explained(name), quiet_transformers():
         _check_folder(name)
         place = place_of(name)

@@ -43,7 +43,7 @@ def check_installed() -> None:
                 where="accelerate's configuration",
                 found=f"DeepSpeed, which is {'not installed' if found is None else found}",
                 expected=f"deepspeed {OLDEST} or newer",
-                hint="pip install 'fasttune[deepspeed]'",
+                hint="pip install deepspeed",
                 code="E543",
             )
         )

@@ -19,7 +19,7 @@ def alert(title: str, text: str) -> str | None:
     if not addresses:
         return None
     if importlib.util.find_spec("apprise") is None:
-        return f"no alert was sent: {VARIABLE} is set, but apprise is missing (pip install 'fasttune[alerts]')"
+        return f"no alert was sent: {VARIABLE} is set, but apprise is missing (pip install apprise)"
     outcome: list[str | None] = []
     thread = threading.Thread(target=lambda: outcome.append(_send(addresses, title, text)), daemon=True)
     thread.start()

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from yaml.reader import ReaderError
 
-from fasttune.errors import Problem, shown
+from fasttune.errors import Problem, require_safe, shown
 
 INTEGER = re.compile(r"[-+]?[0-9]{1,64}")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.?[0-9]*)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -99,6 +99,7 @@ class _Reader(yaml.SafeLoader):
 
 def read(text: str, name: str) -> tuple[Any, list[Problem]]:
     """The value of a YAML text, and what is wrong with it; `name` is where it came from."""
+    require_safe("PyYAML")
     try:
         reader = _Reader(text, name)
     except yaml.YAMLError as error:

