@@ -37,6 +37,32 @@ def test_a_process_that_is_slow_and_alive_is_waited_for(first_of_two: Meeting) -
         first_of_two.exchange("here", timedelta(seconds=1))
 
 
+@pytest.mark.parametrize("theirs", ["another key", ""])
+def test_a_message_without_the_launch_s_key_is_refused(
+    first_of_two: Meeting, theirs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sent_with(key: str) -> None:
+        monkeypatch.setenv("FASTTUNE_LAUNCH_KEY", key)
+        first_of_two.store.set("1/1", distributed.signed("1/1", '"their recipe"'))
+        monkeypatch.setenv("FASTTUNE_LAUNCH_KEY", "our key")
+
+    sent_with("our key")
+    assert first_of_two.exchange("ours") == ["ours", "their recipe"]
+    first_of_two.num_rounds = 0
+    sent_with(theirs)
+    with pytest.raises(EnvironmentProblem, match=r"E540 .*a message in the name of process 1 without the signature"):
+        first_of_two.exchange("ours")
+
+
+def test_a_signed_message_holds_at_its_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTTUNE_LAUNCH_KEY", "our key")
+    message = distributed.signed("1/1", '"a recipe"').encode()
+    assert distributed.verified("1/1", message) == '"a recipe"'
+    assert distributed.verified("2/1", message) is None
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert distributed.verified("1/1", message) is None
+
+
 @pytest.mark.parametrize("variable", distributed.LAUNCHERS)
 def test_accelerate_does_not_see_what_its_launcher_asks_and_other_libraries_do(
     monkeypatch: pytest.MonkeyPatch, variable: str

@@ -422,6 +422,30 @@ def test_a_tokenizer_that_explodes(tmp_path: Path) -> None:
         fit(model, write_csv(tmp_path / "rows.csv", make_rows(40)), tmp_path / "run")
 
 
+BACKTRACKING = {"type": "Replace", "pattern": {"Regex": "(a+)+$c"}, "content": "b"}
+MANY = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}] * 2_000 + [{"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [1], "tokens": ["[CLS]"]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "found"),
+    [
+        ("normalizer", BACKTRACKING, r"a tokenizer that breaks down \(.*retry-limit"),
+        ("post_processor", MANY, "a tokenizer that makes 43 characters or tokens of one"),
+    ],
+)
+def test_a_tokenizer_is_tried_in_a_process_of_its_own(part: str, value: Any, found: str, tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    file = model / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {part: value}))
+    with pytest.raises(fasttune.Error, match=f"E409 .*found {found}"):
+        fit(model, write_csv(tmp_path / "rows.csv", make_rows(40)), tmp_path / "run")
+
+
 def test_a_damaged_model_is_noticed(run: fasttune.Run, tmp_path: Path) -> None:
     import shutil
 

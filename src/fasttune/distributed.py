@@ -8,6 +8,7 @@ goes through gloo or NCCL.
 from __future__ import annotations
 
 import atexit
+import hmac
 import itertools
 import json
 import os
@@ -39,6 +40,7 @@ SIGN_OF_LIFE, SILENCE = 5.0, 300.0
 PARTING = 2.0  # seconds that process 0 waits at its end: the others look every LONGEST_PAUSE
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25  # seconds between two looks whether another process has spoken
 LOOPBACK = ("127.0.0.1", "localhost")
+LAUNCH_KEY = "FASTTUNE_LAUNCH_KEY"  # a secret that all processes of a launch have, and nobody else
 LAUNCHERS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # variables that accelerate's launcher sets
 Value = TypeVar("Value")
 
@@ -117,7 +119,8 @@ class Meeting:
     def exchange(self, value: Any, patience: timedelta = LONGEST_WAIT) -> list[Any]:
         """What each process gives, by rank; all have to call it. Values are sent as JSON."""
         self.num_rounds += 1
-        self._ask(lambda: self.store.set(f"{self.num_rounds}/{self.rank}", json.dumps(value)))
+        key = f"{self.num_rounds}/{self.rank}"
+        self._ask(lambda: self.store.set(key, signed(key, json.dumps(value))))
         return [self._heard(rank, patience) for rank in range(self.num_processes)]
 
     def _heard(self, rank: int, patience: timedelta) -> Any:
@@ -135,7 +138,12 @@ class Meeting:
                 heard, beat = (now, newest) if newest != beat else (heard, beat)
             time.sleep(pause)  # where signals are heard, as they are not inside the store
             pause = min(2 * pause, LONGEST_PAUSE)
-        return json.loads(self._ask(lambda: self.store.get(key)))
+        message = verified(key, self._ask(lambda: self.store.get(key)))
+        if message is None:
+            raise missing(
+                f"a message in the name of process {rank} without the signature of this launch's {LAUNCH_KEY}"
+            )
+        return json.loads(message)
 
     @staticmethod
     def _ask(call: Callable[[], Value]) -> Value:
@@ -145,6 +153,33 @@ class Meeting:
             return call()
         except torch.distributed.DistError as error:
             raise missing(f"the launcher's store is gone ({str(error).splitlines()[0]})") from None
+
+
+def signed(place: str, message: str) -> str:
+    """The message behind its HMAC-SHA256 by the launch's key, which holds for this place of this launch alone."""
+    return _signature(place, message) + message
+
+
+def verified(place: str, received: bytes) -> str | None:
+    """The message, or None where the signature is not that of the launch's key."""
+    text = received.decode(errors="replace")
+    length = len(_signature(place, ""))
+    signature, message = text[:length], text[length:]
+    return message if hmac.compare_digest(signature.encode(), _signature(place, message).encode()) else None
+
+
+def _signature(place: str, message: str) -> str:
+    key = os.environ.get(LAUNCH_KEY, "")
+    if not key:
+        return ""
+    launch = [os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")]
+    return hmac.new(key.encode(), json.dumps([*launch, place, message]).encode(), "sha256").hexdigest()
+
+
+def has_open_messages() -> bool:
+    """Whether the processes are on several machines and no key signs what they send to each other."""
+    is_local = os.environ.get("MASTER_ADDR") in LOOPBACK
+    return _meeting is not None and not is_local and not os.environ.get(LAUNCH_KEY)
 
 
 _meeting: Meeting | None = None

@@ -79,12 +79,13 @@ def describe() -> dict[str, Any]:
         "precision": {"value": precision.value, "reason": precision.reason},
         "kernels_in_c": find().reason,
         "variables": {
-            name: "set" if "TOKEN" in name else public_address(os.environ[name])
+            name: "set" if name.endswith(("TOKEN", "KEY")) else public_address(os.environ[name])
             for name in (
                 "HF_HOME",
                 "HF_ENDPOINT",
                 "HF_HUB_OFFLINE",
                 "HF_TOKEN",
+                "FASTTUNE_LAUNCH_KEY",
                 "CUDA_VISIBLE_DEVICES",
                 "OMP_NUM_THREADS",
             )

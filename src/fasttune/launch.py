@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from fasttune.distributed import LOOPBACK
+from fasttune.distributed import LAUNCH_KEY, LOOPBACK
 from fasttune.errors import Error
 from fasttune.security.text import write_line
 from fasttune.signals import STOPS
@@ -139,6 +140,7 @@ def accelerate_launch(num_processes: int, arguments: Sequence[str]) -> int:
             own += ["--num_machines", "1", "--main_process_port", "0"]
     asked = launch_command_parser().parse_args([*own, "-m", "fasttune", *arguments])
     if config is None or (config.num_machines or 1) == 1:
+        os.environ.setdefault(LAUNCH_KEY, secrets.token_hex(32))
         # Of one machine nobody outside is let in: the launcher's own store would listen to the whole network. It meets
         # in a file, and process 0 has a store on the loopback address (distributed.py).
         asked.rdzv_backend, asked.rdzv_conf, asked.local_addr = "c10d", "store_type=file", LOOPBACK[0]

@@ -18,7 +18,7 @@ from fasttune.checkpoint.space import check_space, needed_bytes
 from fasttune.data import hub
 from fasttune.data.mapped import let_go
 from fasttune.data.token_store import TokenStore
-from fasttune.distributed import agreed, from_main, greatest, is_main, same_everywhere
+from fasttune.distributed import LAUNCH_KEY, agreed, from_main, greatest, has_open_messages, is_main, same_everywhere
 from fasttune.engine.embedding import rows_in_use
 from fasttune.engine.loop import TrainState, num_training_steps, times_due
 from fasttune.engine.parallel import FSDP2, ZERO
@@ -113,6 +113,8 @@ def start(recipe: Recipe, folder: RunFolder, say: Say, allow_changes: bool = Fal
     )
     for warning in session.audit.warnings:
         say(f"warning: {warning}")
+    if has_open_messages():
+        say(f"warning: other machines on this network can send messages to this run; set {LAUNCH_KEY} to a secret")
     if is_resume:
         _go_on(session)
     else:
@@ -241,12 +243,10 @@ def described(split: Split, store: TokenStore) -> str:
 
 def pins(recipe: Recipe) -> dict[str, Choice]:
     """Model and splits that come from the hub: path in the recipe -> the same place at the commit that was read."""
-    places = {"model": (recipe.model, pinned)}
-    for name in ("train", "validation", "test"):
-        if isinstance(place := getattr(recipe.data, name), str):
-            places[f"data.{name}"] = (place, hub.pinned)
-    found = {path: pin(place, at_commit(place)) for path, (place, at_commit) in places.items()}
-    return {path: choice for path, choice in found.items() if choice.value != places[path][0]}
+    places = {f"data.{name}": getattr(recipe.data, name) for name in ("train", "validation", "test")}
+    found = {path: pin(place, hub.pinned(place)) for path, place in places.items() if isinstance(place, str)}
+    found["model"] = pin(recipe.model, pinned(recipe.model))
+    return {path: choice for path, choice in found.items() if choice.value != (places | {"model": recipe.model})[path]}
 
 
 def pin(asked: str, at_commit: str) -> Choice:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from fasttune.security.tokenizer_probe import TEXTS
 
 MAX_BYTES = 64 << 20  # of a tokenizer.json: those of 250,000 pieces have 17 MB
 MAX_CONFIG_BYTES = 4 << 20  # id2label of 100,000 labels
@@ -23,7 +28,9 @@ MAX_PARAMETERS = 20_000_000_000
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
 OWN_IMPLEMENTATIONS = (None, "eager", "sdpa")
 ADAPTER = "adapter_config.json"  # which the package `peft` would apply, in place of the model that was asked for
-LONGEST_GROWTH = 16  # characters that a tokenizer may make of one
+LONGEST_GROWTH = 16  # characters, or tokens, that a tokenizer may make of one character
+PROBE, PROBE_SECONDS = Path(__file__).with_name("tokenizer_probe.py"), 30.0
+_found: dict[str, str | None] = {}  # by sha256 of the content: what is wrong with the tokenizers that were looked at
 
 
 def config_fault(text: str) -> str | None:
@@ -72,11 +79,19 @@ def foreign_implementation(config: Mapping[str, Any]) -> str | None:
 
 
 def tokenizer_fault(path: Path) -> str | None:
-    """What is wrong with a tokenizer.json, in words, or None: its one way to harm is to make texts grow without end."""
+    """What is wrong with a tokenizer.json, in words, or None: it may make texts grow without end, or hang."""
     if path.stat().st_size > MAX_BYTES:
         return f"a tokenizer.json of {path.stat().st_size:,} bytes"
+    content = path.read_bytes()
+    digest = sha256(content).hexdigest()
+    if digest not in _found:
+        _found[digest] = _growth_fault(content) or _probe_fault(content)
+    return _found[digest]
+
+
+def _growth_fault(file: bytes) -> str | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(file)
     except (ValueError, RecursionError):
         return None  # the tokenizers library says what is wrong, with the place
     growth = 1.0
@@ -85,6 +100,23 @@ def tokenizer_fault(path: Path) -> str | None:
         text = pattern.get("String") if isinstance(pattern, dict) else None  # a regular expression may match nothing
         growth *= max(1.0, len(str(step.get("content", ""))) / max(len(text or ""), 1))
     return f"a tokenizer that makes {growth:,.0f} characters of one" if growth > LONGEST_GROWTH else None
+
+
+def _probe_fault(content: bytes) -> str | None:
+    """What a process of its own finds that tokenises a few texts."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(PROBE)], input=content, capture_output=True, timeout=PROBE_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"a tokenizer that is not done with {len(TEXTS)} texts after {PROBE_SECONDS:.0f} s"
+    said = done.stderr.decode(errors="replace")
+    if done.returncode < 0 or "memory" in said.lower() or "PanicException" in said:
+        return f"a tokenizer that breaks down ({(said.strip().splitlines() or ['killed'])[-1][:120]})"
+    if done.returncode > 0:
+        return None  # the tokenizers library refuses it, and says why when it is loaded
+    growth = float(done.stdout)
+    return f"a tokenizer that makes {growth:,.0f} characters or tokens of one" if growth > LONGEST_GROWTH else None
 
 
 def _replacements(normalizer: Any) -> Iterator[Mapping[str, Any]]:
