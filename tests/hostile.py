@@ -6,6 +6,7 @@ Whatever code runs would touch the file CANARY in the folder.
 # ruff: noqa: E501  a table of cases
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -293,8 +294,218 @@ RECIPES.update({
     "a template": recipe_of("data: {train: \"{{ ''.__class__ }}\"}\n"),
 })  # fmt: skip
 
-CASES = {
-    f"{kind}: {name}": case
-    for kind, cases in (("model", MODELS), ("data", DATA), ("recipe", RECIPES))
-    for name, case in cases.items()
+# --- text that acts -------------------------------------------------------------------------------------------------
+
+PAYLOADS = {
+    "a title": "\x1b]0;owned\x07", "a clear screen": "\x1b[2J\x1b[Hevil", "a link": "\x1b]8;;http://evil\x07x\x1b]8;;\x07",
+    "an 8-bit sequence": "\x9b31mevil\x9b0m", "a device string": "\x1bP$qm\x1b\\", "a picture": "\x1b_Gi=1;AAAA\x1b\\",
+    "a query": "\x1b[6n\x1b[c", "a clipboard": "\x1b]52;c;ZXZpbA==\x07", "backspaces": "ok\x08\x08evil", "a bell": "\x07\x07",
+    "an override": "\u202eevil\u202c", "an isolate": "\u2066evil\u2069", "zero width": "a\u200bb\ufeffc",
+    "tag characters": "a\U000e0065\U000e0076", "a line separator": "a\u2028b", "markup of Markdown": "![x](http://evil/p.png) `b`",
+    "markup of HTML": "<script>alert(1)</script><img src=x onerror=alert(1)>", "markup of rich": "[bold red]x[/] [link=http://evil]y[/link]",
+    "a formula": '=HYPERLINK("http://evil")', "a heading": "b`\n\n# Injected\n",
+}  # fmt: skip
+
+
+def header_that_acts(folder: Path, payload: str) -> list[str]:
+    (folder / "rows.csv").write_text(f"text,label,{quoted(payload)}\n" + "a,b,c\n" * 6)
+    return ["show", str(folder / "rows.csv")]
+
+
+def missing_column(folder: Path, payload: str) -> list[str]:
+    (folder / "rows.csv").write_text(f"{quoted(payload)},{quoted('2' + payload)},n\na,b,c\nd,e,f\n")
+    return command(folder, folder / "rows.csv")
+
+
+def cell_that_acts(folder: Path, payload: str) -> list[str]:
+    made = [{**row, "label": payload if number == 7 else row["label"]} for number, row in enumerate(make_rows(40))]
+    names = "data.label_names=" + json.dumps(sorted({row["label"] for row in make_rows(40)}))
+    return command(folder, write_csv(folder / "rows.csv", made), None, names)
+
+
+def file_name_that_acts(folder: Path, payload: str) -> list[str]:
+    (folder / "set").mkdir()
+    for name in ("train", "odd"):
+        write_csv(folder / "set" / f"{name}{payload.replace('/', '_')}.csv", make_rows(9))
+    return ["show", str(folder / "set")]
+
+
+def trained(folder: Path, payload: str) -> list[str]:
+    """A run whose card, events and log name a label, a file and a licence."""
+    first = make_rows(40)[0]["label"]
+    made = [{**row, "label": payload if row["label"] == first else row["label"]} for row in make_rows(40)]
+    (folder / "set").mkdir()
+    write_csv(folder / "set" / f"{payload.replace('/', '_')}.csv", made)
+    (folder / "set" / "README.md").write_text(f"---\nlicense: {json.dumps('cc-by-nc-4.0' + payload)}\n---\n")
+    return command(folder, folder / "set")
+
+
+def model_type_that_acts(folder: Path, payload: str) -> list[str]:
+    return changed_json("config.json", model_type=payload)(folder)
+
+
+def recipe_key_that_acts(folder: Path, payload: str) -> list[str]:
+    return recipe_of(f"data: {{train: ROWS, {json.dumps(payload)}: 1}}\n")(folder)
+
+
+def recipe_value_that_acts(folder: Path, payload: str) -> list[str]:
+    return recipe_of(f"data: {{train: ROWS}}\nmodel: {json.dumps('org/' + payload)}\n")(folder)
+
+
+def key_that_acts(folder: Path, payload: str) -> list[str]:
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"text": "a", payload: str(n)}) + "\n" for n in range(9)))
+    return ["show", str(folder / "rows.jsonl")]
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+PLACES = {
+    "a header": header_that_acts, "columns without a role": missing_column, "an unknown label": cell_that_acts,
+    "a file's name": file_name_that_acts, "model_type": model_type_that_acts, "a recipe's key": recipe_key_that_acts, "a recipe's value": recipe_value_that_acts,
+    "a key of JSON": key_that_acts,
+}  # fmt: skip
+TEXTS: dict[str, Case] = {
+    f"{payload} in {place}": functools.partial(case, payload=text)
+    for payload, text in PAYLOADS.items()
+    for place, case in PLACES.items()
 }
+TRAINED: dict[str, Case] = {name: functools.partial(trained, payload=text) for name, text in PAYLOADS.items()}
+
+
+# --- addresses ------------------------------------------------------------------------------------------------------
+
+FOREIGN = (
+    *(
+        "reference://x::refs.json",
+        "dask://127.0.0.1:1/rows.csv",
+        "zip://rows.csv::evil.zip",
+        "tar://rows.csv::evil.tar",
+    ),
+    *("simplecache::http://127.0.0.1:1/rows.csv", "filecache::memory://rows.csv", "blockcache::memory://rows.csv"),
+    *(
+        "ftp://127.0.0.1:1/rows.csv",
+        "sftp://127.0.0.1:1/rows.csv",
+        "ssh://127.0.0.1:1/rows.csv",
+        "smb://127.0.0.1/x/rows.csv",
+    ),
+    *(
+        "git://evil:rows.csv",
+        "github://evil:evil@main/rows.csv",
+        "generic://rows.csv",
+        "dir://rows.csv",
+        "data:text/csv,text",
+    ),
+    *(
+        "webhdfs://127.0.0.1:1/rows.csv",
+        "hdfs://127.0.0.1:1/rows.csv",
+        "jupyter://127.0.0.1:1/rows.csv",
+        "libarchive://a::b.7z",
+    ),
+    *(
+        "http://127.0.0.1:1/rows.csv",
+        "https://169.254.169.254/rows.csv",
+        "hf://datasets/evil/rows/rows.csv",
+        "evil/rows:train",
+    ),
+)
+ADDRESSES: dict[str, Case] = {
+    **{f"{address} as data": functools.partial(lambda folder, address: command(folder, address), address=address) for address in FOREIGN},
+    **{
+        f"{address} as mirror": functools.partial(lambda folder, address: command(folder, None, None, f"output.mirror={address}"), address=address)
+        for address in FOREIGN
+        if "://" in address
+    },
+}  # fmt: skip
+
+
+def card_that_leads(path: object) -> Case:
+    def case(folder: Path) -> list[str]:
+        place = folder / "set"
+        place.mkdir()
+        write_csv(place / "train.csv", make_rows(40))
+        configs = [{"config_name": "default", "data_files": [{"split": "train", "path": path}]}]
+        (place / "README.md").write_text(f"---\n{json.dumps({'configs': configs})[1:-1]}\n---\n")
+        return ["show", f"{place}:train"]
+
+    return case
+
+
+# --- bounds and packages that may be there --------------------------------------------------------------------------
+
+BIG = {
+    "num_labels": 10**9, "num_hidden_layers": 10**6, "hidden_size": 10**9, "vocab_size": 10**10, "num_attention_heads": 0,
+    "max_position_embeddings": 10**10, "intermediate_size": 10**10, "type_vocab_size": 10**9,
+}  # fmt: skip
+KERNELS = (
+    "kernels-community/evil",
+    "evil/kernels",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flex_attention",
+    "paged|sdpa",
+)
+BOUNDS: dict[str, Case] = {
+    **{f"{name} {value}": changed_json("config.json", **{name: value}) for name, value in BIG.items()},
+    **{f"attention {name}": changed_json("config.json", attn_implementation=name) for name in KERNELS},
+    **{f"inner attention {name}": changed_json("config.json", _attn_implementation_internal=name) for name in KERNELS},
+    "experts": changed_json("config.json", experts_implementation="kernels-community/evil"),
+    "an attention for each part": changed_json("config.json", attn_implementation={"": "evil/kernels"}),
+    "a tokenizer that doubles": changed_json(
+        "tokenizer.json",
+        normalizer={"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 40},
+    ),
+    "a tokenizer that backtracks": changed_json(
+        "tokenizer.json", normalizer={"type": "Replace", "pattern": {"Regex": "(a+)+$c"}, "content": "b"}
+    ),
+    **{f"a quantiser {name}": changed_json("config.json", quantization_config={"quant_method": name}) for name in ("bitsandbytes", "gptq", "awq", "torchao")},
+    "data files by an absolute path": card_that_leads("/etc/passwd"),
+    "data files above": card_that_leads("../../rows.csv"),
+    "data files of the web": card_that_leads("http://127.0.0.1:1/rows.csv"),
+    "data files of a reference": card_that_leads("reference://x::refs.json"),
+}  # fmt: skip
+
+
+def stand_ins(folder: Path, canary: Path) -> Path:
+    """A folder for PYTHONPATH: packages that libraries use where they are installed; whatever is asked of them acts."""
+    acts = f"""
+import pathlib
+
+class Acts(type):
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return act
+
+    def __call__(cls, *_, **__):
+        act()
+
+def act(*_, **__):
+    pathlib.Path({str(canary)!r}).touch()
+    raise RuntimeError("acted")
+
+def __getattr__(name):  # a class of any name: libraries import many of them where the package is installed
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return Acts(name, (), {{}})
+"""
+    for name in ("kernels", "peft", "aiohttp"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(acts)
+        about = folder / f"{name}-99.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n")
+    return folder
+
+
+KINDS = {
+    "model": MODELS,
+    "data": DATA,
+    "recipe": RECIPES,
+    "text": TEXTS,
+    "trained": TRAINED,
+    "address": ADDRESSES,
+    "bound": BOUNDS,
+}
+CASES = {f"{kind}: {name}": case for kind, cases in KINDS.items() for name, case in cases.items()}

@@ -21,6 +21,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.requests = folder, []  # "METHOD /path" of each
+        self.authorizations: list[str] = []
 
     @property
     def address(self) -> str:
@@ -39,6 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, with_body: bool) -> None:
         path = self.path.partition("?")[0]
         self.server.requests.append(f"{self.command} {path}")
+        self.server.authorizations += self.headers.get_all("Authorization", [])
         kind, _, rest = path.removeprefix("/api/").partition("/")
         if path.startswith("/api/") and kind in ("models", "datasets"):
             self._about("" if kind == "models" else f"{kind}/", rest)

@@ -8,12 +8,15 @@ import pty
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import datasets
 import fsspec
+import psutil
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
@@ -470,6 +473,36 @@ def test_no_secret_of_a_program_is_kept(tmp_path: Path, monkeypatch: pytest.Monk
     found = fit(save_tiny_model(tmp_path / "model"), write_csv(tmp_path / "rows.csv", make_rows(40)), tmp_path / "run")
     for path in found.folder.rglob("*"):
         assert not path.is_file() or canary.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.slow
+def test_no_secret_of_this_user_is_in_any_file_output_or_command_line(hub: Hub, tmp_path: Path) -> None:
+    """Tokens of the environment, of netrc and of the hub's own file; on a machine with two processes and a mirror."""
+    canary = "hf_canaryCanary0123456789canary"
+    home, cached = tmp_path / "user", tmp_path / "home"
+    for folder in (home, cached):
+        folder.mkdir(exist_ok=True)
+    (home / ".netrc").write_text(f"machine 127.0.0.1 login me password {canary}1\n")
+    (home / ".netrc").chmod(0o600)
+    (cached / "token").write_text(f"{canary}2")
+    variables = {"FASTTUNE_ALERTS": f"json://me:{canary}3@127.0.0.1:9/", "FASTTUNE_LAUNCH_KEY": f"{canary}4"}
+    variables |= {"MY_SECRET": f"{canary}5", "HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    words = ["train", "org/rows:train", "model=org/tiny", *SETTINGS, f"output.mirror={tmp_path / 'mirror'}"]
+    words += ["--output", str(tmp_path / "run"), "--processes", "2"]
+    command_lines = set()
+    with (tmp_path / "log").open("wb") as log:
+        command = [sys.executable, "-m", "fasttune", *words]
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **variables})
+        while process.poll() is None:
+            for one in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    command_lines.add(" ".join(one.cmdline()))
+            time.sleep(0.1)
+    assert process.returncode == 0, (tmp_path / "log").read_text()
+    assert len(command_lines) >= 4 and not [line for line in command_lines if canary in line]
+    assert len(hub.authorizations) > 0  # the token is used, so it was there to be kept
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path not in (home / ".netrc", cached / "token")]
+    assert len(files) > 30 and not [path for path in files if canary.encode() in path.read_bytes()]
 
 
 def test_a_stored_command_line_has_no_secrets() -> None:

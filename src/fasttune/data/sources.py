@@ -24,6 +24,7 @@ from fasttune.data.mapped import mapped
 from fasttune.data.storage import Reading, expand_address, is_address
 from fasttune.data.text_file import FileRows, Problems, row_name
 from fasttune.errors import DataError, Problem, nearest, shown
+from fasttune.security.text import printable
 
 if TYPE_CHECKING:
     import datasets
@@ -207,7 +208,7 @@ def from_frame(frame: pd.DataFrame, where: str = "a DataFrame") -> Source:
 
 def _describe(name: str, dataset: datasets.Dataset) -> str:
     names = dataset.column_names
-    listed = ", ".join(names[:COLUMNS_SHOWN]) + (", ..." if len(names) > COLUMNS_SHOWN else "")
+    listed = ", ".join(map(printable, names[:COLUMNS_SHOWN])) + (", ..." if len(names) > COLUMNS_SHOWN else "")
     rows = f"{dataset.num_rows:,} row{'s' if dataset.num_rows != 1 else ''}"
     return f"{name}: {rows}, column{'s' if len(names) != 1 else ''} {listed}"
 
