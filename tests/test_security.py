@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import struct
 import subprocess
 import sys
@@ -447,6 +448,16 @@ def test_a_tokenizer_is_tried_in_a_process_of_its_own(part: str, value: Any, fou
     file.write_text(json.dumps(json.loads(file.read_text()) | {part: value}))
     with pytest.raises(fasttune.Error, match=f"E409 .*found {found}"):
         fit(model, write_csv(tmp_path / "rows.csv", make_rows(40)), tmp_path / "run")
+
+
+def test_a_line_to_copy_runs_nothing_of_a_folder_s_name(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "m$(touch owned)'\"")
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(fasttune.Error, match="E404") as caught:
+        fit(model, write_csv(tmp_path / "rows.csv", make_rows(40)), tmp_path / "run")
+    line = caught.value.problems[0].hint.partition(": ")[2].rpartition(", then")[0]
+    words = shlex.split(line)
+    assert words[:2] == ["python", "-c"] and len(words) == 3 and repr(str(model)) in words[2]
 
 
 def test_a_damaged_model_is_noticed(run: fasttune.Run, tmp_path: Path) -> None:

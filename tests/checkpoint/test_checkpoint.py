@@ -6,6 +6,7 @@ import json
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import forks
 import pytest
@@ -13,7 +14,7 @@ import torch
 
 from fasttune import checkpoint
 from fasttune.checkpoint.verify import fault
-from fasttune.checkpoint.write import hash_of
+from fasttune.checkpoint.write import STATE, hash_of
 from fasttune.errors import CheckpointError
 
 ABOUT = {"run_id": "this run"}
@@ -87,6 +88,28 @@ def test_a_higher_numbered_checkpoint_of_another_run_is_not_used(tmp_path: Path)
     found, passed_over = checkpoint.newest_good(tmp_path, "this run")
     assert found is not None and found.step == 3
     assert passed_over == ["checkpoint-99 is not used: it belongs to another run"]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"files": {}}, "its manifest lacks the tensors or the state"),
+        ({"step": 7}, "its manifest is of step 7"),
+        ({"files": {f"../{STATE}": {"size": 1, "sha256": ""}}}, "its manifest lacks the tensors or the state"),
+        ({"files": {STATE: None, "a.safetensors": None}}, "its manifest cannot be read"),
+    ],
+)
+def test_a_manifest_that_was_made_by_somebody_else(tmp_path: Path, change: dict[str, Any], found: str) -> None:
+    """With a self-hash that fits: it proves accident, not intent."""
+    manifest = {**json.loads((write(tmp_path, 1) / "manifest.json").read_text()), **change}
+    manifest["sha256"] = hash_of(manifest)
+    (tmp_path / "checkpoint-1" / "manifest.json").write_text(json.dumps(manifest))
+    assert fault(tmp_path / "checkpoint-1", None) == found
+
+
+def test_a_checkpoint_of_another_name_is_not_taken_for_newer(tmp_path: Path) -> None:
+    write(tmp_path, 1).rename(tmp_path / "checkpoint-99")
+    assert fault(tmp_path / "checkpoint-99", "this run") == "its manifest is of step 1"
 
 
 def test_a_step_can_be_written_again(tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def test_rows_are_read_as_they_are(rows: Any) -> None:
     assert not list(Path(path).parent.glob("*.tmp"))
 
 
+def test_a_split_cannot_leave_the_folder() -> None:
+    rows = datasets.Dataset.from_list([{"text": "a", "label": "b"}] * 4)
+    folder = Path(stored({"train": rows, "../../../evil": rows}))
+    assert [path.name for path in folder.iterdir()] == ["train.parquet"]
+    assert not list(folder.parents[3].glob("evil*"))
+
+
 def test_splits_become_a_folder_and_class_names_stay() -> None:
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     parts = {
