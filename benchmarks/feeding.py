@@ -28,13 +28,14 @@ def collation() -> float:
     import statistics
 
     from fasttune import recipe as recipes
-    from fasttune.batching.collate import collate
-    from fasttune.batching.plan import Plan
-    from fasttune.engine.pretrained import load_tokenizer
-    from fasttune.tasks.prepare import encode, read_splits
+    from fasttune.data.batching.collate import collate
+    from fasttune.data.batching.plan import Plan
+    from fasttune.data.pipeline import encode, read_splits
+    from fasttune.tasks import TASKS
+    from fasttune.training.model import load_tokenizer
 
     recipe = recipes.load("quickstart")
-    splits = read_splits(recipe)
+    splits = read_splits(recipe, TASKS)
     tokenizer = load_tokenizer(recipe.model)
     for _ in range(2):  # the second time it is mapped
         store = encode(splits.train, splits.task, tokenizer, 512)
@@ -53,8 +54,8 @@ def collation() -> float:
 def first_step() -> float:
     """Seconds from the loaded model to the end of the first step."""
     import fasttune
-    from fasttune import start
-    from fasttune.engine.events import StepDone
+    from fasttune.training import prepare as start
+    from fasttune.training.events import StepDone
 
     times: dict[str, float] = {}
     set_up = start.set_up
@@ -79,7 +80,7 @@ def first_step() -> float:
 
 
 def write_reviews(path: Path, num_rows: int) -> None:
-    from fasttune.starter.reviews import generate
+    from fasttune.data.starter.reviews import generate
 
     rows = generate()["train"]
     with path.open("w") as file:
@@ -98,7 +99,7 @@ def evaluation(run: str, data: str) -> int:
 
 def prediction(run: str, data: str) -> int:
     """Peak memory in bytes."""
-    from fasttune import cli
+    from fasttune.cli import commands as cli
 
     assert cli.run(["predict", run, "--data", data, "--output", f"{data}.predictions"]) == 0
     return peak_memory_bytes()

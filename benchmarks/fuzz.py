@@ -28,10 +28,11 @@ import pyarrow.parquet as pq
 
 import fasttune
 from fasttune import recipe as recipes
-from fasttune.checkpoint.verify import fault
+from fasttune.data.pipeline import read_splits
 from fasttune.data.sources import load_source
-from fasttune.engine.pretrained import load_config
-from fasttune.tasks.prepare import read_splits
+from fasttune.runs.checkpoint.verify import fault
+from fasttune.tasks import TASKS
+from fasttune.training.model import load_config
 
 LIMIT = 10  # seconds a file
 MEMORY = 6 << 30
@@ -82,7 +83,7 @@ def read(suffix: str) -> Callable[[Path, bytes], Any]:
         path = folder / f"rows{suffix}"
         path.write_bytes(content)
         load_source(str(path))
-        read_splits(recipes.load({"data": {"train": str(path), "max_bytes": 1 << 26}}))
+        read_splits(recipes.load({"data": {"train": str(path), "max_bytes": 1 << 26}}), TASKS)
 
     return target
 

@@ -55,7 +55,7 @@ def save_long_model(folder: Path) -> str:
     import torch
     import transformers
 
-    from fasttune.starter.model import embedded_model_path
+    from fasttune.data.starter.model import embedded_model_path
 
     torch.manual_seed(0)
     config = transformers.BertConfig(
@@ -95,7 +95,7 @@ def recipe_of_length(folder: Path, length: int) -> dict[str, Any]:
 def train(recipe: str) -> dict[str, float]:
     """One run: seconds until the first step is done and of the later ones, memory at the peak and before training."""
     import fasttune
-    from fasttune.engine.events import Started, StepDone
+    from fasttune.training.events import Started, StepDone
 
     marks: dict[str, float] = {}
     seconds: list[tuple[float, int]] = []

@@ -25,7 +25,7 @@ STEPS = 5
 
 def write_rows(path: Path, kind: str, number: int) -> None:
     """Rows of the starters with a number each, so that none is like another."""
-    from fasttune.starter import questions, reviews
+    from fasttune.data.starter import questions, reviews
 
     made = itertools.cycle((questions if kind == "questions" else reviews).generate()["train"])
     with path.open("w", encoding="utf-8") as file:
@@ -46,11 +46,12 @@ def status(name: str) -> int:
 
 def evaluate(run: str, rows: str) -> dict[str, int]:
     import fasttune
-    from fasttune.scoring import score_split
-    from fasttune.tasks.prepare import encode, read_labelled
+    from fasttune.data.pipeline import encode, read_labelled
+    from fasttune.tasks import TASKS
+    from fasttune.training.scoring import score_split
 
     predictor = fasttune.load(run)
-    split = read_labelled(predictor.recipe, rows, "test")
+    split = read_labelled(predictor.recipe, TASKS, rows, "test")
     store = encode(split, predictor.task, predictor.setup.tokenizer, predictor.setup.max_length)
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here (proc(5))

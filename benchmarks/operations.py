@@ -50,7 +50,7 @@ def profiled(data: Path) -> tuple[dict[str, float], float, float]:
     from torch.profiler import ProfilerActivity, profile
 
     import fasttune
-    from fasttune.engine.events import StepDone
+    from fasttune.training.events import StepDone
 
     profiler = profile(activities=[ProfilerActivity.CPU])
     times: list[float] = []

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from parity import FAMILIES, HEADS, LONGEST, Differences, as_pairs, differences, make_batch, make_pair
 
 import fasttune
-from fasttune.starter.model import embedded_model_path
+from fasttune.data.starter.model import embedded_model_path
 
 EMBEDDED, FULL = "all-MiniLM-L6, pretrained", (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 512)
 Pair = tuple[transformers.PreTrainedModel, transformers.PreTrainedModel]

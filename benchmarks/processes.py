@@ -37,7 +37,7 @@ from launched import (
 )
 from safetensors.torch import load_file
 
-from fasttune.run_folder import RunFolder, read_json
+from fasttune.runs.folder import RunFolder, read_json
 
 WAYS = {"DDP": {}, "FSDP2": SHARDED, "ZeRO-1": ZERO_1, "ZeRO-2": ZERO_2}
 # (number of processes, step to stop at, how)

@@ -30,9 +30,9 @@ from sides import ROOT, heading, machine
 sys.path.insert(0, str(ROOT / "tests"))
 from exact import BUDGETS, NUM_STEPS, TASKS, make_recipes, try_all_stops
 
-from fasttune import distributed
-from fasttune.checkpoint import newest_good
-from fasttune.run_folder import RunFolder, read_json
+from fasttune.parallel import collectives, rendezvous
+from fasttune.runs.checkpoint import newest_good
+from fasttune.runs.folder import RunFolder, read_json
 
 PLACES_OF_BITS = 20
 
@@ -43,14 +43,14 @@ def all_stops(folder: Path) -> list[dict[str, Any]]:
     recipes = make_recipes(folder)
     for task, precision, parts in itertools.product(TASKS, ("fp32", "bf16"), BUDGETS):
         own = folder / f"{task}-{precision}-{parts}"
-        here = distributed.is_main() == (int(os.environ.get("WORLD_SIZE", "1")) == 1)
+        here = collectives.is_main() == (int(os.environ.get("WORLD_SIZE", "1")) == 1)
         differing = try_all_stops(recipes[task], own, precision, parts, range(1, NUM_STEPS), here)
         cell = {"task": task, "precision": precision, "microbatches": parts, "found": differing}
         found.append({**cell, "processes": int(os.environ.get("WORLD_SIZE", "1"))})
-        if distributed.is_main():
+        if collectives.is_main():
             print(found[-1], flush=True)
             shutil.rmtree(own)
-        distributed.wait_for_all()
+        collectives.barrier()
     return found
 
 
@@ -63,10 +63,10 @@ def in_processes(number: int, folder: Path) -> list[dict[str, Any]]:
 def worker(folder: Path) -> None:
     import torch
 
-    distributed.meet({})
-    distributed.join("cpu")
+    rendezvous.rendezvous({})
+    rendezvous.init_process_group("cpu")
     found = all_stops(folder)
-    if distributed.is_main():
+    if collectives.is_main():
         (folder / "found.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 

@@ -23,8 +23,8 @@ import torch
 import transformers
 from sides import ROOT, YELP, heading, machine, recipe_of
 
-from fasttune.checkpoint import Saved, Writer, newest_good
-from fasttune.engine.events import Event, SaveDone, SaveDue, StepDone
+from fasttune.runs.checkpoint import Saved, Writer, newest_good
+from fasttune.training.events import Event, SaveDone, SaveDue, StepDone
 
 TOKENS_PER_SECOND = 3_600  # about, of the embedded model on two cores: for the number of epochs
 NUM_ROWS, TOKENS_PER_ROW = 4_000, 170

@@ -111,7 +111,7 @@ def save_distilbert_sized(folder: Path) -> str:
     import torch
     import transformers
 
-    from fasttune.starter.model import embedded_model_path
+    from fasttune.data.starter.model import embedded_model_path
 
     torch.manual_seed(0)
     transformers.DistilBertModel(transformers.DistilBertConfig()).save_pretrained(folder)
@@ -134,7 +134,7 @@ def peak_memory_bytes() -> int:
 
 def run_fasttune(recipe: dict[str, Any]) -> dict[str, Any]:
     import fasttune
-    from fasttune.engine.events import StepDone
+    from fasttune.training.events import StepDone
 
     steps: list[StepDone] = []
 
@@ -163,11 +163,12 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
 
     import fasttune
     from fasttune import recipe as recipes
-    from fasttune.starter.model import embedded_model_path
-    from fasttune.tasks.prepare import read_splits
+    from fasttune.data.pipeline import read_splits
+    from fasttune.data.starter.model import embedded_model_path
+    from fasttune.tasks import TASKS
 
     side, training = SIDES[name], recipe["training"]
-    splits = read_splits(recipes.load(recipe))
+    splits = read_splits(recipes.load(recipe), TASKS)
     transformers.set_seed(training["seed"])
     folder = recipe.get("model", embedded_model_path())
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=512)
@@ -263,8 +264,8 @@ def machine() -> dict[str, Any]:
     """Date, machine and versions, and what the machine can do at best."""
     import torch
 
-    from fasttune.engine.flops import measured_peak
-    from fasttune.environment import describe
+    from fasttune.training.environment import describe
+    from fasttune.training.flops import measured_peak
 
     peaks = {f"{name}_gflops": measured_peak(torch.device("cpu"), name) / 1e9 for name in ("bf16", "fp32")}
     return {"date": date.today().isoformat(), **describe(), **peaks}

@@ -6,7 +6,7 @@ FOLDER: yelp_review_full (about forty minutes on two cores) or mrpc, with the pu
 trains one epoch of the same rows and evaluates others; a round runs all sides one after the other, each in a process of
 its own; medians over the rounds. Nothing else may run meanwhile. Real tokens a second leave padding out, and
 evaluations, start-up and each run's first two steps too. The share of the peak is that of the fastest matrix product
-measured here, for the forward and backward of the layers alone (fasttune.engine.flops).
+measured here, for the forward and backward of the layers alone (fasttune.training.flops).
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ ORDER = ("fasttune", *SIDES)
 
 def flops_per_token(recipe: dict[str, Any]) -> float:
     from fasttune import recipe as recipes
-    from fasttune.engine.flops import training_flops
-    from fasttune.engine.pretrained import load_model, load_tokenizer
-    from fasttune.tasks.prepare import encode, read_splits
+    from fasttune.data.pipeline import encode, read_splits
+    from fasttune.tasks import TASKS
+    from fasttune.training.flops import training_flops
+    from fasttune.training.model import load_model, load_tokenizer
 
     loaded = recipes.load(recipe)
-    splits = read_splits(loaded)
+    splits = read_splits(loaded, TASKS)
     store = encode(splits.train, splits.task, load_tokenizer(loaded.model), 512)
     model = load_model(loaded.model, splits.task.auto_class, splits.task.state(), seed=1).model
     return training_flops(model, store.lengths) / store.num_tokens

@@ -33,7 +33,7 @@ KILL_AT_STEP = 120  # of the training, which saves every 50
 
 
 def write_rows(path: Path, num_bytes: int) -> int:
-    from fasttune.starter import reviews
+    from fasttune.data.starter import reviews
 
     made = [(json.dumps(row["text"])[1:-1], row["label"]) for row in reviews.generate()["train"]]
     number, written = 0, 0
@@ -71,7 +71,7 @@ class Numbered:
     sizes: np.ndarray
 
     def encode(self, rows: np.ndarray) -> Any:
-        from fasttune.data.token_store import TokenStore
+        from fasttune.data.tokens.store import TokenStore
 
         places = np.arange(len(rows))
         return TokenStore({"input_ids": self.numbers[rows]}, np.arange(len(rows) + 1), places, np.zeros_like(places))
@@ -84,8 +84,8 @@ def read_epoch(path: Path, num_rows: int, rank: int, num_ranks: int, saved: Path
     """Count the rows of an epoch, one rank's share; goes on from `saved`, and writes there now and then."""
     from itertools import islice
 
-    from fasttune.batching.stream import BEGINNING, Walk
-    from fasttune.data.storage import Reading
+    from fasttune.data.batching.stream import BEGINNING, Walk
+    from fasttune.data.formats.storage import Reading
     from fasttune.data.stream import open_stream
 
     windows = Numbers(open_stream(str(path), "train", Reading(), 10_000, 1))
@@ -167,7 +167,7 @@ def train(recipe: Path, folder: Path, kill_at: int | None = None) -> dict[str, A
 def training_lines(path: Path, folder: Path, steps: int) -> dict[str, Any]:
     import yaml
 
-    from fasttune.starter import reviews
+    from fasttune.data.starter import reviews
 
     held_out = folder / "validation.jsonl"
     held_out.write_text("".join(json.dumps(row) + "\n" for row in reviews.generate()["validation"]))

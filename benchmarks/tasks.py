@@ -45,7 +45,7 @@ def save_chinese_model(folder: Path, texts: Iterable[str]) -> str:
     import torch
     import transformers
 
-    from fasttune.starter.model import embedded_model_path
+    from fasttune.data.starter.model import embedded_model_path
 
     counts = Counter(character for text in texts for character in text if not character.isspace())
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(one for one, count in counts.most_common() if count > 1)]

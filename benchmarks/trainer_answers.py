@@ -21,7 +21,7 @@ class Work:
         self.validation, self.about = windows(self.rows, tokenizer, padding)
 
     def score(self, result: Any) -> dict[str, float]:
-        from fasttune.metrics import squad
+        from fasttune.tasks.metrics import squad
 
         right = [[answer.text for answer in answers] for answers in self.rows.values["answers"]]
         return squad.score(self._answers(*result.predictions), right)

@@ -23,7 +23,7 @@ class Work:
         return [{**{name: encoded[name][row] for name in encoded}, "labels": labels[row]} for row in range(len(rows))]
 
     def score(self, result: Any) -> dict[str, float]:
-        from fasttune.metrics import classification
+        from fasttune.tasks.metrics import classification
 
         num_labels = len(self.vocabulary.names)
         names = classification.default_metrics(num_labels)

@@ -22,8 +22,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import fasttune
-from fasttune.starter.model import embedded_model_path
-from fasttune.starter.pairs import LABELS
+from fasttune.data.starter.model import embedded_model_path
+from fasttune.data.starter.pairs import LABELS
 
 
 class BiasAdd(torch.autograd.Function):

@@ -25,8 +25,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch.utils.data import DataLoader
 
 import fasttune
-from fasttune.starter.model import embedded_model_path
-from fasttune.starter.pairs import LABELS, generate
+from fasttune.data.starter.model import embedded_model_path
+from fasttune.data.starter.pairs import LABELS, generate
 
 
 def make_model(arguments: argparse.Namespace, **settings) -> transformers.PreTrainedModel:

@@ -23,8 +23,8 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 import fasttune
-from fasttune.starter.model import embedded_model_path
-from fasttune.starter.reviews import LABELS, generate
+from fasttune.data.starter.model import embedded_model_path
+from fasttune.data.starter.reviews import LABELS, generate
 
 
 def mean_over_step(outputs, labels, num_items_in_batch):

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from tiny import make_questions, make_rows, make_sentences, save_tiny_model, write_csv, write_jsonl
 
 import fasttune
-from fasttune.checkpoint.resume import all_steps
-from fasttune.checkpoint.write import path_of
-from fasttune.distributed import is_main, wait_for_all
-from fasttune.run_folder import RunFolder
+from fasttune.parallel.collectives import barrier, is_main
+from fasttune.runs.checkpoint.resume import all_steps
+from fasttune.runs.checkpoint.write import path_of
+from fasttune.runs.folder import RunFolder
 
 NUM_STEPS = 6  # of an epoch
 TASKS = ("text-classification", "question-answering", "token-classification")
@@ -34,7 +34,7 @@ def make_recipes(folder: Path, **model: Any) -> dict[str, dict[str, Any]]:
         save_tiny_model(folder / "model", **model)
         for name, write in rows.values():
             write(folder / name)
-    wait_for_all()
+    barrier()
     return {
         task: {
             "task": task,
@@ -90,6 +90,6 @@ def try_all_stops(
         stopped = fasttune.fit(recipe, output=run, progress=False, observers=[stop_at(step, here)])
         assert not stopped.is_complete, f"{run} was not stopped"
         fasttune.fit(recipe, output=run, progress=False, resume=True)
-        wait_for_all()
+        barrier()
         found[step] = list(differences(run, undisturbed)) if is_main() else []
     return found

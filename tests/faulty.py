@@ -25,12 +25,12 @@ import forks
 import yaml
 from tiny import make_rows, save_tiny_model, write_csv
 
-from fasttune.checkpoint.resume import all_steps, newest_good
-from fasttune.checkpoint.verify import fault as fault_of
-from fasttune.checkpoint.write import path_of
-from fasttune.engine.events import Event, StepDone
 from fasttune.errors import CheckpointError
-from fasttune.run_folder import RunFolder, read_json
+from fasttune.runs.checkpoint.resume import all_steps, newest_good
+from fasttune.runs.checkpoint.verify import fault as fault_of
+from fasttune.runs.checkpoint.write import path_of
+from fasttune.runs.folder import RunFolder, read_json
+from fasttune.training.events import Event, StepDone
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ LIBRARIES = (
     "transformers.models.auto.tokenization_auto",
     "accelerate.utils",
     "fasttune.api",
-    "fasttune.cli",
+    "fasttune.cli.commands",
 )
 SHIM = Path(__file__).parent / "faults" / "shim.c"
 CAN_INJECT_FAULTS = sys.platform == "linux" and shutil.which("gcc") is not None

@@ -25,8 +25,9 @@ SECONDS = 60  # a case, before it counts as one that hangs
 
 
 def main(folder: Path, results: Path, names: list[str]) -> None:
-    from fasttune import api, cli  # noqa: F401  what is imported before the hook is no alarm
-    from fasttune.native import find
+    from fasttune import api  # noqa: F401  what is imported before the hook is no alarm
+    from fasttune.cli import commands as cli
+    from fasttune.padding_free.native import find
     from fasttune.security.model_folder import PROBE
 
     find()  # asks for the compiler
@@ -102,7 +103,7 @@ def prepared(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
 
 def warm_up(words: list[str]) -> None:
     """A run of its own: what libraries load at the first step or save is no alarm of a case."""
-    from fasttune import cli
+    from fasttune.cli import commands as cli
 
     out = io.StringIO()
     with redirect_stderr(out), redirect_stdout(out):

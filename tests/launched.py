@@ -17,7 +17,7 @@ import pytest
 from faulty import events
 from safetensors.torch import load_file
 
-from fasttune.run_folder import RunFolder, read_json
+from fasttune.runs.folder import RunFolder, read_json
 
 COMMAND = [sys.executable, "-m", "fasttune", "train"]
 ACCELERATE_LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", *COMMAND[1:]]

@@ -16,9 +16,9 @@ from sklearn.metrics import accuracy_score, f1_score
 from tiny import make_rows, save_tiny_model, write_csv, write_jsonl
 
 import fasttune
-from fasttune.engine.events import Started, StepDone
-from fasttune.engine.loop import TrainState
-from fasttune.observers.stopping import EarlyStopping
+from fasttune.training.callbacks.early_stopping import EarlyStopping
+from fasttune.training.events import Started, StepDone
+from fasttune.training.loop import TrainState
 
 EIGHT_ROWS = [
     {"text": text, "label": label}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,23 +16,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a room may import its own files and rooms of lower rows. Rooms of one row do not know each other.
 ROWS = [
     {"security"},
-    {"errors", "cache", "signals"},
-    {"distributed"},
-    {"recipe", "run_folder", "native"},
-    {"padding_free", "data", "metrics", "starter"},
-    {"batching", "dataset"},  # what is made of `data`: tensors of its token stores, and new data sets
+    {"errors"},
+    {"parallel", "recipe", "runs"},
+    {"data", "padding_free"},
     {"tasks"},
-    {"engine", "checkpoint"},
-    {"environment", "mirror"},
-    {"observers", "report", "export"},
-    {"scoring"},
-    {"session"},  # one training run
-    {"start", "publish"},  # how it begins or goes on, and how it ends
-    {"predictor", "predictions", "preflight"},
-    {"display"},
+    {"training"},
+    {"evaluation"},
     {"api"},
-    {"doctor", "launch", "notebook"},
-    {"cli", "serving", "testing"},
+    {"cli", "testing"},
     {"__main__", "__init__"},
 ]
 
@@ -44,9 +36,17 @@ def row_of(room: str) -> int:
     return next(number for number, rooms in enumerate(ROWS) if room in rooms)
 
 
+def walk(tree: ast.AST) -> Iterator[ast.AST]:
+    """As ast.walk, without what only a type checker reads: `data` names the type of the task that it is given."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from walk(child)
+
+
 def imported_rooms(tree: ast.AST) -> set[str]:
     rooms = set()
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             names = (
@@ -98,7 +98,7 @@ def test_nothing_prints_but_the_gate_of_text() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from fasttune.cli import run; run(['--help']); "
+        "import sys; from fasttune.cli.commands import run; run(['--help']); "
         "print([name for name in ('torch', 'transformers', 'datasets', 'numpy', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

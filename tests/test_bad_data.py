@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bad_data import CASES, Case
 
-from fasttune import cli
+from fasttune.cli import commands as cli
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "data-problems.md"
 INTRODUCTION = """<!-- Made by tests/test_bad_data.py from its cases: run it with --write-golden to write it again. -->

@@ -12,11 +12,12 @@ from tiny import make_rows, write_csv, write_jsonl
 
 import fasttune
 from fasttune import recipe as recipes
+from fasttune.data.formats.storage import Reading
+from fasttune.data.pipeline import read_splits
 from fasttune.data.sources import load_source
-from fasttune.data.storage import Reading
 from fasttune.data.stream import open_stream
-from fasttune.metrics import squad
-from fasttune.tasks.prepare import read_splits
+from fasttune.tasks import TASKS
+from fasttune.tasks.metrics import squad
 
 
 def fit(model: Path, folder: Path, data: dict[str, Any], **sections: Any) -> fasttune.Run:
@@ -101,7 +102,7 @@ def test_labels_with_blanks_between_them(tiny_model: Path, tmp_path: Path) -> No
     labels = ["joy", "love", "joy love"]
     rows = [{"text": row["text"], "label": labels[number % 3]} for number, row in enumerate(make_rows(60))]
     recipe = {"model": str(tiny_model), "data": {"train": str(write_csv(tmp_path / "rows.csv", rows))}}
-    splits = read_splits(recipes.load(recipe, ["data.label_separator= ", "problem=multi-label"]))
+    splits = read_splits(recipes.load(recipe, ["data.label_separator= ", "problem=multi-label"]), TASKS)
     assert splits.task.state()["label2id"] == {"joy": 0, "love": 1}
 
 
@@ -141,10 +142,10 @@ def test_a_header_that_is_also_a_value_is_the_header_where_the_recipe_says_so(tm
     rows = [{"email": row["text"], "spam": ["spam", "ham"][number % 2]} for number, row in enumerate(make_rows(40))]
     path = str(write_csv(tmp_path / "rows.csv", rows))
     with pytest.raises(fasttune.Error, match=r"E114(.|\n)*data.header=true if this is the header"):
-        read_splits(recipes.load({"data": {"train": path}}))
+        read_splits(recipes.load({"data": {"train": path}}), TASKS)
     columns = {"text": "email", "label": "spam"}
     for data in ({"train": path, "columns": columns}, {"train": path, "columns": {"text": "email"}, "header": True}):
-        splits = read_splits(recipes.load({"data": data}))
+        splits = read_splits(recipes.load({"data": data}), TASKS)
         assert sum(len(split.rows) for split in splits.all()) == 40 and splits.columns == columns
 
 
@@ -183,7 +184,7 @@ def test_marks_that_do_not_count(answer: str, right: str, expected: float) -> No
 
 
 def built(folder: Path, **definition: Any) -> dict[str, datasets.Dataset]:
-    from fasttune.dataset.making import build
+    from fasttune.data.builder.making import build
 
     path = folder / "definition.yaml"
     facts = {"dataset": "mine", "version": "1.0.0", "description": "rows of mine"}
@@ -282,7 +283,7 @@ def test_starts_that_count_a_line_end_as_one_are_named(tmp_path: Path) -> None:
     ]
     recipe = {"task": "question-answering", "data": {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows))}}
     with pytest.raises(fasttune.Error, match=r"E245 .*counted with \\r\\n as one character"):
-        read_splits(recipes.load(recipe))
+        read_splits(recipes.load(recipe), TASKS)
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
@@ -303,7 +304,7 @@ def test_a_label_whose_accents_are_written_otherwise_is_named(tiny_model: Path, 
     other = [{**row, "label": unicodedata.normalize("NFD", row["label"])} for row in rows]
     validation = str(write_csv(tmp_path / "other.csv", other))
     with pytest.raises(fasttune.Error, match=r"E214 (.|\n)*normalize\('NFC', label\)"):
-        read_splits(recipes.load({"data": {"train": train, "validation": validation}}))
+        read_splits(recipes.load({"data": {"train": train, "validation": validation}}), TASKS)
 
 
 def test_rows_in_memory_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

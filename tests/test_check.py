@@ -10,8 +10,9 @@ from bad_data import known_questions
 from tiny import make_rows, write_csv
 
 import fasttune
-from fasttune import cli, preflight
-from fasttune.run_folder import RunFolder
+from fasttune.cli import commands as cli
+from fasttune.runs.folder import RunFolder
+from fasttune.training import preflight
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import transformers
 from tiny import make_rows, save_tiny_model, tiny_tokenizer, write_csv, write_jsonl
 
 import fasttune
-from fasttune import cli
+from fasttune.cli import commands as cli
 
 SETTINGS = ["model=tiny", "training.max_steps=4", "training.precision=fp32", "training.device=cpu"]
 CONTROL = "\x1b[31m\x07\x85"
@@ -483,7 +483,7 @@ def test_a_wrong_command_line_is_told(here: Path, capsys: pytest.CaptureFixture,
 def test_a_bug_of_ours_shows_its_traceback_and_asks_for_a_report(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fasttune.environment.describe", lambda: 1 / 0)
+    monkeypatch.setattr("fasttune.training.environment.describe", lambda: 1 / 0)
     assert cli.run(["env"]) == 70
     err = capsys.readouterr().err
     assert "ZeroDivisionError" in err and err.endswith("please report it with the output of: fasttune env\n")

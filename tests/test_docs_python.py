@@ -23,7 +23,7 @@ ELSEWHERE = {"docs/guides/many-devices.md"}
 def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the files that the pages name, and a run in runs/reviews."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fasttune.engine.pretrained.embedded_model_path", lambda: tiny_model)
+    monkeypatch.setattr("fasttune.training.model.embedded_model_path", lambda: tiny_model)
     for number, name in enumerate(("reviews.csv", "more_reviews.csv")):
         write_csv(tmp_path / name, make_rows(60, seed=number))
     write_csv(tmp_path / "new_reviews.csv", [{"text": row["text"]} for row in make_rows(10, seed=3)])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import transformers
 
-from fasttune.starter.model import embedded_model_path
+from fasttune.data.starter.model import embedded_model_path
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

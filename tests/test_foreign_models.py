@@ -13,7 +13,7 @@ import transformers
 from tiny import make_questions, make_rows, make_sentences, tiny_tokenizer, write_csv, write_jsonl
 
 import fasttune
-from fasttune.engine.pretrained import load_config, longest_input
+from fasttune.training.model import load_config, longest_input
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 TRAINING = {"max_steps": 3, "precision": "fp32", "device": "cpu"}

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from fasttune.api import recipe_of
+from fasttune.data.pipeline import read_splits
 from fasttune.errors import DataError
-from fasttune.tasks.prepare import read_splits
+from fasttune.tasks import TASKS
 
 PLACES = ["the hotel", "this café", "our train", "the old shop", "that beach", "the museum", "her office", "the park"]
 ENDS = [
@@ -185,12 +186,12 @@ def test_guessed_right_or_asked_precisely(odd: Odd, tmp_path: Path) -> None:
     recipe, _ = recipe_of(path, odd.overrides)
     if odd.code:
         with pytest.raises(DataError) as caught:
-            read_splits(recipe)
+            read_splits(recipe, TASKS)
         (problem,) = caught.value.problems
         assert problem.code == odd.code
         assert odd.hint in problem.hint
         return
-    splits = read_splits(recipe)
+    splits = read_splits(recipe, TASKS)
     assert tuple(splits.columns.values()) == odd.columns
     assert tuple(splits.task.state()["label2id"]) == odd.names
     number = len(CHINESE) if odd.columns == ("内容", "情感") else len(TEXTS)

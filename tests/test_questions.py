@@ -15,9 +15,10 @@ import transformers
 from tiny import make_questions, write_csv, write_jsonl
 
 import fasttune
-from fasttune import cli
 from fasttune import recipe as recipes
-from fasttune.tasks.prepare import read_splits
+from fasttune.cli import commands as cli
+from fasttune.data.pipeline import read_splits
+from fasttune.tasks import TASKS
 
 Row = dict[str, Any]
 
@@ -81,7 +82,7 @@ def recipe_of(path: Path, model: Path, **training: Any) -> Row:
 def test_all_forms_give_the_same_rows(form: str, tmp_path: Path, tiny_model: Path) -> None:
     rows = make_questions(30, unanswered=0.3)
     expected, found = (
-        read_splits(recipes.load(recipe_of(write(rows, name, tmp_path), tiny_model))) for name in ("json", form)
+        read_splits(recipes.load(recipe_of(write(rows, name, tmp_path), tiny_model)), TASKS) for name in ("json", form)
     )
     assert replace(found.task, notes=()) == replace(expected.task, notes=())
     for role in ("question", "context", "answers"):
@@ -96,7 +97,7 @@ def test_held_out_questions_share_no_context_with_the_others(tmp_path: Path, tin
         for row in make_questions(20)
         for part in range(3)
     ]
-    splits = read_splits(recipes.load(recipe_of(write(rows, "jsonl", tmp_path), tiny_model)))
+    splits = read_splits(recipes.load(recipe_of(write(rows, "jsonl", tmp_path), tiny_model)), TASKS)
     sides = [set(split.rows.values["context"]) for split in splits.all()]
     assert len(sides) == 2 and not sides[0] & sides[1]
     assert len(splits.validation.rows) == 6
@@ -196,7 +197,7 @@ def test_files_of_one_set_may_hold_unanswerable_questions_alone(tmp_path: Path, 
         rows = [{**row, "id": f"{number}-{row['id']}"} for row in part]
         (tmp_path / f"part-{number}.json").write_text(json.dumps(as_squad(rows)), encoding="utf-8")
     recipe = recipe_of(tmp_path / "part-*.json", tiny_model)
-    assert len(read_splits(recipes.load(recipe)).train.rows) == 18
+    assert len(read_splits(recipes.load(recipe), TASKS).train.rows) == 18
 
 
 @pytest.mark.parametrize(
@@ -255,11 +256,11 @@ def test_stride_and_length_that_cannot_work_are_refused(tmp_path: Path, tiny_mod
 def test_the_wrong_answers_of_cmrc_are_found_counted_and_set_right(real_data: Path) -> None:
     data = {"train": str(real_data / "cmrc2018" / "dev.json")}
     with pytest.raises(fasttune.Error, match="E241") as caught:
-        read_splits(recipes.load({"task": "question-answering", "data": data}))
+        read_splits(recipes.load({"task": "question-answering", "data": data}), TASKS)
     said = str(caught.value)
     assert "200 of 9,657 answers that are not where they are said to be" in said
     assert "data.fix_spans=true repairs 7 of them" in said and "181 more problems" in said
-    splits = read_splits(recipes.load({"task": "question-answering", "data": {**data, "fix_spans": True}}))
+    splits = read_splits(recipes.load({"task": "question-answering", "data": {**data, "fix_spans": True}}), TASKS)
     (note,) = (note for note in splits.notes if "fix_spans" in note)
     assert "7 answers moved" in note and "193 stand nowhere" in note and "leaves 0 questions" in note
     for split in splits.all():

@@ -15,8 +15,8 @@ from forks import CAN_INJECT_FAULTS
 from tiny import make_rows, save_tiny_model, write_csv
 
 import fasttune
-from fasttune import cli
-from fasttune.engine.events import Evaluated, Event, StepDone
+from fasttune.cli import commands as cli
+from fasttune.training.events import Evaluated, Event, StepDone
 
 NUM_STEPS = 24
 KILL_AT = 10  # between checkpoint-8 and checkpoint-12

@@ -26,16 +26,17 @@ from loopback_hub import COMMIT, Hub, serve
 from tiny import make_rows, save_tiny_model, write_csv
 
 import fasttune
-from fasttune import cache, cli, launch
-from fasttune.data.folders import licence_of
+from fasttune.cli import commands as cli
+from fasttune.data.builder.write import card as dataset_card
+from fasttune.data.formats.folders import licence_of
+from fasttune.data.formats.storage import Reading
 from fasttune.data.sources import load_source
-from fasttune.data.storage import Reading
-from fasttune.dataset.write import card as dataset_card
 from fasttune.errors import Problem
-from fasttune.mirror import Mirror
-from fasttune.native import build
-from fasttune.run_folder import RunFolder, claimed, write_text
-from fasttune.security import addresses, model_folder, paths, secrets, text
+from fasttune.padding_free.native import build
+from fasttune.runs.folder import RunFolder, locked, write_text
+from fasttune.runs.mirror import Mirror
+from fasttune.security import addresses, cache, model_folder, paths, secrets, text
+from fasttune.training import launch
 
 JOINED = (
     "naïve 我 👩\u200d🔬 \u0646\u0645\u06cc\u200c\u062e\u0648"  # an emoji and a Persian word are spelt with joiners
@@ -152,8 +153,8 @@ def test_markdown_of_strangers_is_text() -> None:
     assert text.markdown(label).replace("\\|", "").count("|") == 0 and "![](" not in text.markdown(label)
     fence = text.markdown_code("a ``` b")
     assert fence == "```` a ``` b ````"
-    from fasttune.dataset import Built
-    from fasttune.dataset.definition import Definition
+    from fasttune.data.builder import Built
+    from fasttune.data.builder.definition import Definition
 
     rows = datasets.Dataset.from_list([{"text": "a", "label": label}, {"text": "b", "label": "c"}])
     made = dataset_card(Built(Definition(dataset="d", files={"train": "x.csv"}), {"train": rows}))
@@ -319,7 +320,7 @@ def test_writing_follows_no_link(tmp_path: Path) -> None:
     (folder / "sub").mkdir(parents=True)
     write_text(folder / "recipe.yaml", "format: 1\n")
     (folder / "sub" / "predictions").symlink_to(tmp_path)
-    with pytest.raises(fasttune.Error, match="E515"), claimed(RunFolder(folder)):
+    with pytest.raises(fasttune.Error, match="E515"), locked(RunFolder(folder)):
         pass
 
 
@@ -398,7 +399,7 @@ def test_a_config_beyond_all_bounds(changes: dict[str, Any], tmp_path: Path, mon
     model = save_tiny_model(tmp_path / "model")
     config = {**json.loads((model / "config.json").read_text()), **changes}
     (model / "config.json").write_text(json.dumps(config))
-    from fasttune.engine import pretrained
+    from fasttune.training import model as pretrained
 
     monkeypatch.setattr(
         pretrained.AutoConfig, "from_pretrained", lambda *given, **how: pytest.fail("read by transformers")

@@ -15,9 +15,10 @@ from forks import CAN_INJECT_FAULTS
 from tiny import make_rows
 
 import fasttune
-from fasttune import api, cli
-from fasttune.engine.events import Event, StepDone
+from fasttune import api
+from fasttune.cli import commands as cli
 from fasttune.errors import DataError, RecipeError
+from fasttune.training.events import Event, StepDone
 
 NUM_STEPS = 60
 KILL_AT = 45

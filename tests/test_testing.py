@@ -16,8 +16,8 @@ import pytest
 from tiny import make_rows, write_csv
 
 import fasttune
-from fasttune.recipe import values
-from fasttune.recipe.values import TASK_NAMES
+from fasttune.recipe import types as values
+from fasttune.recipe.types import TASK_NAMES
 from fasttune.tasks import TASKS, QuestionAnswering, TextClassification, TokenClassification
 from fasttune.testing import check_task
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fasttune import cli
+from fasttune.cli import commands as cli
 
 CONTEXT = "Zoë met Ann in Paris."
 QUESTIONS = "task=question-answering"

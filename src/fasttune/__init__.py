@@ -16,9 +16,8 @@ if addresses.is_offline():
     addresses.go_offline()
 
 if TYPE_CHECKING:
-    from fasttune.api import Predictor, Run, check, evaluate, fit, load, predict
+    from fasttune.api import Predictor, Run, check, evaluate, fit, load, notebook_fit, predict
     from fasttune.errors import Error
-    from fasttune.notebook import notebook_fit
     from fasttune.recipe import Recipe
 
 _HOME = {
@@ -30,7 +29,7 @@ _HOME = {
     "evaluate": "api",
     "fit": "api",
     "load": "api",
-    "notebook_fit": "notebook",
+    "notebook_fit": "api",
     "predict": "api",
 }
 

@@ -11,9 +11,9 @@ if __name__ == "__main__" and sys.path[:1] in ([""], [str(Path.cwd())]):
 import shlex
 from contextlib import nullcontext
 
-from fasttune import signals
-from fasttune.distributed import is_main
+from fasttune.parallel.collectives import is_main
 from fasttune.security.text import write_line
+from fasttune.training import signals
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     try:
         # From here on, since importing libraries takes seconds in which a run can be asked to stop, too.
         with signals.caught() if arguments[:1] in (["train"], ["doctor"]) else nullcontext():
-            from fasttune.cli import run
+            from fasttune.cli.commands import run
 
             sys.exit(run(arguments))
     except signals.Stopped as stopped:

@@ -7,40 +7,45 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fasttune import dataset, distributed, predictions, preflight, signals
-from fasttune.cache import MADE_HERE, cache_folder
-from fasttune.data.in_memory import is_rows, stored
+from fasttune.data import builder as dataset
+from fasttune.data.builder import Built, write
+from fasttune.data.formats.in_memory import is_rows, stored
+from fasttune.data.pipeline import Split, read_kept, read_labelled, read_unlabelled
 from fasttune.data.preview import sample_rows
-from fasttune.dataset import Built, write
-from fasttune.display.rows import Preview
-from fasttune.distributed import is_main
-from fasttune.engine.parallel import check_launch
-from fasttune.environment import versions
+from fasttune.data.reading import TEST, VALIDATION, task_of
+from fasttune.data.streaming import rows_to_see
 from fasttune.errors import DataError, DivergedError, Error, Problem, UsageError
-from fasttune.mirror import Mirror
-from fasttune.observers import Observer
-from fasttune.observers.alerts import alert
-from fasttune.observers.console import ConsoleLog
-from fasttune.predictor import Overrides, Predictor
-from fasttune.publish import finish, publish, train_results
-from fasttune.recipe import Recipe, is_recipe, shipped
+from fasttune.evaluation import predictions
+from fasttune.evaluation.predictor import Predictor
+from fasttune.parallel import collectives, rendezvous
+from fasttune.parallel.collectives import is_main
+from fasttune.recipe import Overrides, Recipe, is_recipe, shipped
 from fasttune.recipe import load as load_recipe
-from fasttune.run_folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, choose, claimed, read_json
+from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, choose, locked, read_json
+from fasttune.runs.mirror import Mirror
 from fasttune.security.addresses import is_remote
+from fasttune.security.cache import MADE_HERE, cache_folder
 from fasttune.security.secrets import without_secrets
 from fasttune.security.text import write_line
-from fasttune.session import Say, Session
-from fasttune.start import reconciled, start
 from fasttune.tasks import TASKS, Prediction, Rows
-from fasttune.tasks.marks import tokens_of
-from fasttune.tasks.prepare import Split, read_kept, read_labelled, read_unlabelled
-from fasttune.tasks.reading import TEST, VALIDATION, task_of
-from fasttune.tasks.streaming import rows_to_see
+from fasttune.tasks.highlights import tokens_of
+from fasttune.tasks.preview import Preview
+from fasttune.training import preflight, signals
+from fasttune.training.alerts import alert
+from fasttune.training.callbacks import Observer
+from fasttune.training.callbacks.console import ConsoleLog
+from fasttune.training.environment import versions
+from fasttune.training.finalize import finish, publish, train_results
+from fasttune.training.notebook import launch_from_notebook
+from fasttune.training.prepare import start
+from fasttune.training.resume import reconciled
+from fasttune.training.trainer import Say, Session
+from fasttune.training.wrapping import check_launch
 
 __all__ = [
     "Predictor",
@@ -52,6 +57,7 @@ __all__ = [
     "fit",
     "iter_predictions",
     "load",
+    "notebook_fit",
     "predict",
     "recipe_of",
     "show",
@@ -138,7 +144,7 @@ def _task_of_bare(data: str, overrides: Overrides) -> str:
     # The beginning of a file mostly tells its columns. What is wrong with it is said with the rest, when it is read.
     for head in (HEAD, None) if Path(data).is_file() and not recipe.data.streaming else (None,):
         with suppress(DataError):
-            task = task_of(rows_to_see(data, None, recipe, head).dataset.column_names)
+            task = task_of(rows_to_see(data, None, recipe, head).dataset.column_names, TASKS)
             return recipe.task if task is None else task.name
     return recipe.task
 
@@ -174,27 +180,48 @@ def fit(
     path = Path(output or DEFAULT_PARENT / name)
     try:
         with signals.caught():
-            distributed.meet(versions())
-            made, name = distributed.agreed(lambda: _made(recipe, overrides, sections))
+            rendezvous.rendezvous(versions())
+            made, name = collectives.raise_on_all_ranks(lambda: _made(recipe, overrides, sections))
             if "WORLD_SIZE" in os.environ:
                 check_launch(made.training.device)
-            distributed.join(made.training.device)
-            path = distributed.agreed(lambda: _chosen_path(name, output or made.output.dir, resume))
-            path = Path(distributed.from_main(str(path)))
-            with _console(made, progress) as console, claimed(RunFolder(path)):
+            rendezvous.init_process_group(made.training.device)
+            path = collectives.raise_on_all_ranks(lambda: _chosen_path(name, output or made.output.dir, resume))
+            path = Path(collectives.broadcast_object(str(path)))
+            with _console(made, progress) as console, _folder_locked(RunFolder(path)):
                 run = _fit(made, RunFolder(path), resume, allow_changes, console, observers)
     except signals.Stopped as stopped:  # before there was anything to save
         run = Run(path, {}, str(stopped), False, stopped.number)
     except Exception as error:
         if isinstance(error, DivergedError):  # of which all processes see the same sums
-            error.is_told_elsewhere = not is_main()
-        problem = distributed.lost(error) if isinstance(error, RuntimeError) else None
+            error.reported_by_main = not is_main()
+        problem = rendezvous.explain_connection_error(error) if isinstance(error, RuntimeError) else None
         _tell_a_person(f"fasttune: {name} failed", _without_rows(problem or error))
         if problem is not None:
             raise problem from error
         raise
     _tell_a_person(f"fasttune: {run.folder.name} ended", f"{run.reason}\n{run!r}")
     return run
+
+
+def notebook_fit(
+    recipe: RecipeSource, num_processes: int, *, output: str | Path | None = None, resume: bool = False, **how: Any
+) -> Run:
+    """`fit` in `num_processes` processes, one per device, from a notebook; returns the run.
+
+    The processes are copies of this one, so no earlier cell may have used the devices or trained on a CPU: start in a
+    fresh kernel. Arguments and errors are those of `fit`; progress is shown in the cell.
+
+    >>> run = fasttune.notebook_fit("reviews.csv", num_processes=2)  # doctest: +SKIP
+    """
+    made, name = recipe_of(recipe, how.pop("overrides", ()))
+    path = choose(name, output or made.output.dir, resume).path
+    outcome = launch_from_notebook(_fit_rank, (made, {"output": path, "resume": resume, **how}), num_processes)
+    return Run(**{**outcome, "folder": path})
+
+
+def _fit_rank(recipe: Recipe, how: dict[str, Any]) -> dict[str, Any]:
+    run = fit(recipe, **how)
+    return {**asdict(run), "folder": str(run.folder)}
 
 
 def _made(recipe: RecipeSource, overrides: Overrides, sections: Mapping[str, Any]) -> tuple[Recipe, str]:
@@ -216,6 +243,11 @@ def _console(recipe: Recipe, progress: bool) -> Iterator[ConsoleLog | None]:
     finally:
         if console is not None:
             console.close()
+
+
+def _folder_locked(folder: RunFolder) -> AbstractContextManager[None]:
+    """Of several ranks, rank 0 holds the lock."""
+    return locked(folder) if is_main() else nullcontext()
 
 
 def _without_rows(error: Exception) -> str:
@@ -241,14 +273,16 @@ def _fit(
 ) -> Run:
     say: Say = console.say if console else (lambda line: None)
     if resume and recipe.output.mirror is not None:
-        fetched = distributed.agreed(lambda: _fetched(recipe, folder) if is_main() else None)
+        fetched = collectives.raise_on_all_ranks(lambda: _fetched(recipe, folder) if is_main() else None)
         if fetched is not None:
             say(f"{recipe.output.mirror}: fetched {fetched}")
-    if distributed.from_main(resume and folder.is_finished):
+    if collectives.broadcast_object(resume and folder.is_finished):
         # Another recipe than the run's is refused.
-        distributed.agreed(lambda: reconciled(load_recipe(folder.recipe), recipe, folder) if is_main() else None)
+        collectives.raise_on_all_ranks(
+            lambda: reconciled(load_recipe(folder.recipe), recipe, folder) if is_main() else None
+        )
         say(f"{folder.path} is finished; nothing to resume")
-        results = distributed.from_main(read_json(folder.all_results) if is_main() else None)
+        results = collectives.broadcast_object(read_json(folder.all_results) if is_main() else None)
         if recipe.output.mirror is not None and is_main():
             Mirror(recipe.output.mirror, folder).send_all()  # what could not be sent at the end
         return Run(folder.path, results, "finished before")
@@ -278,10 +312,10 @@ def _run(session: Session, observers: list[Observer]) -> Run:
     if session.signal is not None:
         session.say(f"the model at {path} has the weights of step {step}; the run can go on")
         metrics = state.evaluations[-1] if state.evaluations else {}
-        distributed.wait_for_all()  # a launcher ends the others when one is gone, and the main one may still write
+        collectives.barrier()  # a launcher ends the others when one is gone, and the main one may still write
         return Run(path, {**train_results(session), **metrics}, finished.reason, False, session.signal)
     results = finish(session, step)
-    distributed.wait_for_all()
+    collectives.barrier()
     return Run(path, results, finished.reason, example=session.task.example)
 
 
@@ -330,7 +364,7 @@ def evaluate(
         raise UsageError(problem)
     predictor = load(run, overrides)
     if data is not None:
-        return predictor.score(read_labelled(predictor.recipe, stored(data) if is_rows(data) else data, "data"))
+        return predictor.score(read_labelled(predictor.recipe, TASKS, stored(data) if is_rows(data) else data, "data"))
     _check_own_addresses(predictor)
     rows = _own_split(predictor, split)
     metrics, name = predictor.score(rows), rows.name
@@ -363,7 +397,7 @@ def _own_split(predictor: Predictor, asked: str | None) -> Split:
     if name not in names:
         expected = f"one of {', '.join(names)}"
         raise UsageError(Problem(where="--split", found=repr(name), expected=expected, hint="--data FILE"))
-    return read_kept(recipe, name, splits[name], folder.path)
+    return read_kept(recipe, TASKS, name, splits[name], folder.path)
 
 
 def predict(
@@ -420,7 +454,7 @@ def _predicted(run: str | Path, texts: Any, data: Any, overrides: Overrides) -> 
         )
     predictor = load(run, overrides)
     if data is not None:
-        split = read_unlabelled(predictor.recipe, stored(data) if is_rows(data) else data)
+        split = read_unlabelled(predictor.recipe, TASKS, stored(data) if is_rows(data) else data)
         return split.rows, predictor.predict_rows(split.rows, split.where)
     rows = predictor.task.rows_of(texts)
     return rows, predictor.predict_rows(rows, "texts")
@@ -458,8 +492,8 @@ def show(
     rows = sample_rows(source.dataset, num_rows, seed)
     tokens = None
     if tokenizer is not None:
-        from fasttune.engine.pretrained import load_tokenizer
+        from fasttune.training.model import load_tokenizer
 
-        task, loaded = task_of(source.dataset.column_names) or TASKS[recipe.task], load_tokenizer(tokenizer)
+        task, loaded = task_of(source.dataset.column_names, TASKS) or TASKS[recipe.task], load_tokenizer(tokenizer)
         tokens = tokens_of(rows, task, recipe.data.columns.model_dump(), loaded)
     return Preview(source.description, source.notes, rows, tokens)

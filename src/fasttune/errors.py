@@ -50,7 +50,7 @@ class Error(Exception):
     """The root of all errors that fasttune raises on purpose."""
 
     exit_code = 70
-    is_told_elsewhere = False  # by the main process, of several that fail together
+    reported_by_main = False  # by the main process, of several that fail together
 
     def __init__(self, *problems: Problem):
         if not problems:

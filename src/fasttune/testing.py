@@ -17,16 +17,16 @@ import torch
 import transformers
 
 from fasttune import recipe as recipes
-from fasttune.batching.collate import MicroBatch, Padding, collate
+from fasttune.data.batching.collate import MicroBatch, Padding, collate
 from fasttune.data.columns import resolve
 from fasttune.data.sources import from_rows
-from fasttune.data.token_store import TokenStore
-from fasttune.data.words import words_of
-from fasttune.distributed import make_accelerator
-from fasttune.engine.evaluation import Outputs, run_split
+from fasttune.data.tokens.store import TokenStore
+from fasttune.data.tokens.words import words_of
+from fasttune.parallel.launcher import make_accelerator
 from fasttune.recipe import METRICS, Recipe
-from fasttune.recipe.values import LESS_IS_BETTER
+from fasttune.recipe.types import LESS_IS_BETTER
 from fasttune.tasks import TASKS, Rows, Task, TextClassification
+from fasttune.training.evaluation import Outputs, run_split
 
 MAX_LENGTH = 48  # tokens: some examples of a test should be longer
 TOLERANCE = 1e-4

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fasttune.data import delimited
+from fasttune.data.formats import delimited
 from fasttune.data.sources import load_source
 from fasttune.errors import DataError
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import datasets
 import pytest
 
-from fasttune.data import hub
+from fasttune.data.formats import hub
 from fasttune.data.sources import load_source
 from fasttune.errors import DataError
 

@@ -13,7 +13,7 @@ from tiny import make_rows
 
 import fasttune
 from fasttune.api import recipe_of, show
-from fasttune.data.in_memory import is_rows, stored
+from fasttune.data.formats.in_memory import is_rows, stored
 from fasttune.data.sources import load_source
 from fasttune.errors import DataError
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasttune.data import json_rows
+from fasttune.data.formats import json_rows
 from fasttune.data.sources import from_rows, load_source
 from fasttune.errors import DataError
 

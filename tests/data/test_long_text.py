@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from tiny import make_rows, tiny_tokenizer
 
-from fasttune.data.long_text import HEAD_TAIL, WINDOWS, special_tokens, tokenize_long
-from fasttune.data.token_store import tokenize
+from fasttune.data.tokens.long_text import HEAD_TAIL, WINDOWS, special_tokens, tokenize_long
+from fasttune.data.tokens.store import tokenize
 
 TEXTS = ["good", *(row["text"] for row in make_rows(30)), "", "w1 " * 8, "w2 " * 9]
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fasttune.data import mapped
 from fasttune.data.columns import Texts, label_values, text_values
+from fasttune.data.rows import NumbersAsIds, Rows
 from fasttune.data.sources import Source, load_source
-from fasttune.tasks.base import NumbersAsIds, Rows
+from fasttune.data.tokens import mapped
 
 ROWS = [{"text": f"row {number} " + "word " * 300, "label": "ab"[number % 2]} for number in range(3000)]
 

@@ -12,9 +12,9 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from fasttune.data import storage
+from fasttune.data.formats import storage
+from fasttune.data.formats.storage import Reading
 from fasttune.data.sources import Source, load_source
-from fasttune.data.storage import Reading
 from fasttune.errors import DataError, Problem
 
 PLAIN = b"text,label\nwell,1\nfine,0\n"

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasttune.data import hub
+from fasttune.data.formats import hub
+from fasttune.data.formats.storage import Reading
 from fasttune.data.sources import load_source
-from fasttune.data.storage import Reading
 from fasttune.data.stream import LEAST_BLOCK, Stream, lines_between, open_stream
 from fasttune.errors import DataError
 

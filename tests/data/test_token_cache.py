@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tiny import make_rows, tiny_tokenizer
 
-from fasttune.data import token_cache
-from fasttune.data.token_cache import cached, key_of
-from fasttune.data.token_store import TokenStore, tokenize
+from fasttune.data.tokens import cache as token_cache
+from fasttune.data.tokens.cache import cached, key_of
+from fasttune.data.tokens.store import TokenStore, tokenize
 
 TEXTS = [row["text"] for row in make_rows(30)]
 VALUES = {"text": TEXTS, "label": ["a", "b"] * 15}

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import WORDS, tiny_tokenizer
 
-from fasttune.data.token_store import IGNORED
-from fasttune.data.windows import answer_positions, windows
+from fasttune.data.tokens.store import IGNORED
+from fasttune.data.tokens.windows import answer_positions, windows
 from fasttune.errors import DataError
 
 TEXT = st.lists(st.sampled_from([*WORDS, "w1", "unknowable"]), min_size=1, max_size=40).map("  ".join)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import WORDS, tiny_tokenizer
 
-from fasttune.data.words import (
+from fasttune.data.tokens.words import (
     CHARACTERS,
     NO_WORD,
     PUNCTUATION,

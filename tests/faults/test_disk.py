@@ -13,7 +13,7 @@ import pytest
 from faulty import Fault, events, run_cli, sha256, train, trouble
 
 import fasttune
-from fasttune.engine.events import Event, StepDone
+from fasttune.training.events import Event, StepDone
 
 pytestmark = pytest.mark.skipif(not forks.CAN_INJECT_FAULTS, reason="needs Linux and gcc")
 
@@ -115,8 +115,8 @@ def test_a_file_system_that_cannot_rename(place: Path, recipe: Path, expected: s
 
 
 def test_too_little_room_is_said_before_the_start(recipe: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fasttune.checkpoint import space
     from fasttune.errors import EnvironmentProblem
+    from fasttune.runs.checkpoint import space
 
     monkeypatch.setattr(space.shutil, "disk_usage", lambda place: SimpleNamespace(free=10**9))
     space.check_space(place / "new" / "run", 10**9)

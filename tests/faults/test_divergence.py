@@ -12,13 +12,13 @@ from faulty import events, make_recipe, sha256, stop_at
 from torch.amp import GradScaler
 
 import fasttune
-from fasttune import cli
-from fasttune.batching.collate import MicroBatch
-from fasttune.engine import loop
-from fasttune.engine.events import Event, LossSpike, StepDone
-from fasttune.engine.step import StepResult
+from fasttune.cli import commands as cli
+from fasttune.data.batching.collate import MicroBatch
 from fasttune.errors import DivergedError
 from fasttune.tasks.text_classification import TextClassification
+from fasttune.training import loop
+from fasttune.training.events import Event, LossSpike, StepDone
+from fasttune.training.step import StepResult
 
 BROKEN = 7  # the step that diverges
 

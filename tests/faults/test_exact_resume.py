@@ -13,13 +13,13 @@ import json, sys
 from pathlib import Path
 import torch
 from exact import NUM_STEPS, make_recipes, try_all_stops
-from fasttune import distributed
-distributed.meet({})
-distributed.join("cpu")
+from fasttune.parallel import collectives, rendezvous
+rendezvous.rendezvous({})
+rendezvous.init_process_group("cpu")
 folder = Path(sys.argv[1])
 recipe = make_recipes(folder)["text-classification"]
-found = try_all_stops(recipe, folder, "fp32", 2, range(2, NUM_STEPS, 3), here=not distributed.is_main())
-if distributed.is_main():
+found = try_all_stops(recipe, folder, "fp32", 2, range(2, NUM_STEPS, 3), here=not collectives.is_main())
+if collectives.is_main():
     (folder / "found.json").write_text(json.dumps(found))
 torch.distributed.destroy_process_group()
 """

@@ -15,15 +15,15 @@ from faulty import events, make_recipe
 
 import fasttune
 from fasttune.errors import DataError
-from fasttune.observers import watchdog
-from fasttune.observers.alerts import VARIABLE
-from fasttune.observers.watchdog import Watchdog
+from fasttune.training import watchdog
+from fasttune.training.alerts import VARIABLE
+from fasttune.training.watchdog import Watchdog
 
 HANGING = """
 import sys, time
 import fasttune
-from fasttune import session
-from fasttune.observers import watchdog
+from fasttune.training import trainer as session
+from fasttune.training import watchdog
 watchdog.LEAST, watchdog.TICK = 1.0, 0.1
 def stuck_in_a_rank(event):
     if event.name == "step" and event.step == 6:
@@ -54,7 +54,7 @@ def test_the_limit_follows_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dog.limit == watchdog.PATIENCE, "the first step compiles and allocates"
     for seconds in (1.0, 1.0, 30.0):
         dog.step(
-            fasttune.engine.events.StepDone(
+            fasttune.training.events.StepDone(
                 step=1, epoch=0, loss=0, learning_rate=0, grad_norm=0, num_tokens=1, num_microbatches=1, seconds=seconds
             )
         )

@@ -11,9 +11,10 @@ import yaml
 from faulty import events, make_recipe, sha256, stop_at
 
 import fasttune
-from fasttune import cli, publish
-from fasttune.engine.events import Event, StepDone
+from fasttune.cli import commands as cli
 from fasttune.errors import DataError, RecipeError
+from fasttune.training import finalize as publish
+from fasttune.training.events import Event, StepDone
 
 CANARY = "hf_CANARYcanaryCANARYcanary0123456789"
 
@@ -49,9 +50,9 @@ def test_clocks_that_jump_change_nothing(recipe: Path, expected: str, tmp_path: 
     fasttune.fit(recipe, output=tmp_path / "run", progress=False, observers=[stop_at(7)])
     for number, path in enumerate(sorted((tmp_path / "run" / "checkpoints").rglob("*"))):
         os.utime(path, (10**9 - number * 86_400,) * 2)
-    real = fasttune.observers.files.time.time
+    real = fasttune.training.callbacks.files.time.time
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fasttune.observers.files.time, "time", lambda: real() - 86_400)
+        patch.setattr(fasttune.training.callbacks.files.time, "time", lambda: real() - 86_400)
         fasttune.fit(recipe, output=tmp_path / "run", progress=False, resume=True)
     assert sha256(tmp_path / "run") == expected
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from faulty import events, last_step, make_recipe
 
-from fasttune import cli
+from fasttune.cli import commands as cli
 
 NUM_STEPS, KILL_AT = 40, 10
 

@@ -13,8 +13,8 @@ import pytest
 from faulty import Ended, Fault, events, last_step, make_recipe, run_cli, sha256, train, trouble
 
 import fasttune
-from fasttune import signals
-from fasttune.engine.events import Event, StepDone
+from fasttune.training import signals
+from fasttune.training.events import Event, StepDone
 
 needs_shim = pytest.mark.skipif(not forks.CAN_INJECT_FAULTS, reason="needs Linux and gcc")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
@@ -53,7 +53,7 @@ def test_a_signal_before_anything_is_written(recipe: Path, expected: str, tmp_pa
 def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_up_for(
     recipe: Path, undisturbed: Path, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fasttune.engine import evaluation
+    from fasttune.training import evaluation
 
     stopped = []
     go_on = evaluation.go_on

@@ -17,13 +17,14 @@ NUM_STEPS, KILL_AT = 40, 10
 ONE_SLEEPS = """
 import sys, time
 import fasttune
-from fasttune import distributed, session
-from fasttune.observers import watchdog
+from fasttune.parallel import collectives
+from fasttune.training import trainer as session
+from fasttune.training import watchdog
 watchdog.LEAST, watchdog.TICK = 1.0, 0.1
 def observer(event):
     if event.name == "step" and event.step == 4:
         session.PATIENCE = 1.5
-    if event.name == "step" and event.step == 5 and not distributed.is_main():
+    if event.name == "step" and event.step == 5 and not collectives.is_main():
         time.sleep(600)
 fasttune.fit(sys.argv[1], output=sys.argv[2], progress=False, observers=[observer])
 """
@@ -31,7 +32,7 @@ fasttune.fit(sys.argv[1], output=sys.argv[2], progress=False, observers=[observe
 ONE_IS_BROKEN = """
 import sys
 import fasttune
-from fasttune import distributed
+from fasttune.parallel import collectives
 from fasttune.tasks.text_classification import TextClassification
 real = TextClassification.loss
 def loss(self, outputs, batch, training):
@@ -41,7 +42,7 @@ TextClassification.loss = loss
 broken = False
 def observer(event):
     global broken
-    broken = event.name == "step" and event.step == 5 and not distributed.is_main()
+    broken = event.name == "step" and event.step == 5 and not collectives.is_main()
 try:
     fasttune.fit(sys.argv[1], output=sys.argv[2], progress=False, observers=[observer])
 except fasttune.Error as error:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fasttune.padding_free import cuda
 from fasttune.padding_free.attention import attention, per_sequence
 from fasttune.padding_free.boundaries import Boundaries
-from fasttune.padding_free.proof import TOLERANCE, worst_difference
+from fasttune.padding_free.kernel_check import TOLERANCE, worst_difference
 
 
 def test_a_kernel_that_cannot_run_is_not_chosen() -> None:

@@ -23,9 +23,9 @@ from parity import (
 )
 
 import fasttune
-from fasttune.engine.dropout import use_cpu_dropout
 from fasttune.padding_free import is_padding_free, padded_again
 from fasttune.padding_free.boundaries import Boundaries
+from fasttune.training.dropout import use_cpu_dropout
 
 LENGTHS = (24, 7, 22, 1, 15)
 TOLERANCE = 1e-5

@@ -16,7 +16,7 @@ import yaml
 from faulty import make_recipe
 from launched import LIMIT
 
-from fasttune.run_folder import RunFolder, read_json
+from fasttune.runs.folder import RunFolder, read_json
 
 pytestmark = pytest.mark.slow
 CLUSTER = Path(__file__).parents[2] / "examples" / "cluster"

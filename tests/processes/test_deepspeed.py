@@ -12,7 +12,7 @@ from launched import HAS_DEEPSPEED, WITHOUT_DROPOUT, ZERO_1, ZERO_2, configured,
 from safetensors.torch import load_file
 from tiny import save_tiny_model
 
-from fasttune.run_folder import RunFolder, read_json
+from fasttune.runs.folder import RunFolder, read_json
 
 pytestmark = pytest.mark.slow
 CONFIG = "distributed_type: DEEPSPEED\ndeepspeed_config:\n  zero_stage: 2\nnum_processes: 2\n"
@@ -39,8 +39,8 @@ import io
 import sys
 import torch
 from torch import nn
-from fasttune.engine import zero
-from fasttune.engine.optimizer import make_optimizer
+from fasttune.training import zero
+from fasttune.training.optimizer import make_optimizer
 torch.distributed.init_process_group("gloo")
 torch.manual_seed(torch.distributed.get_rank())
 model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))

@@ -18,7 +18,7 @@ from faulty import events, last_step, make_recipe, trouble
 from launched import ACCELERATE_LAUNCH, COMMAND, ZERO_1, configured, launch, needs_deepspeed, trained
 from tiny import make_rows, write_csv
 
-from fasttune.run_folder import RunFolder, read_json
+from fasttune.runs.folder import RunFolder, read_json
 
 CONFIG = (
     "distributed_type: FSDP\nfsdp_config:\n  fsdp_version: 2\n  fsdp_reshard_after_forward: true\nnum_processes: 2\n"
@@ -38,11 +38,11 @@ except fasttune.Error as error:
 OUT_OF_MEMORY = """
 import sys
 import fasttune
-from fasttune import distributed
+from fasttune.parallel import collectives
 from fasttune.tasks.text_classification import TextClassification
 real = TextClassification.loss
 def loss(self, outputs, batch, training):
-    if training and batch.num_tokens > 70 and not distributed.is_main():
+    if training and batch.num_tokens > 70 and not collectives.is_main():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
     return real(self, outputs, batch, training)
 TextClassification.loss = loss

@@ -23,8 +23,8 @@ from launched import (
 )
 
 import fasttune
-from fasttune.checkpoint.resume import all_steps
-from fasttune.run_folder import RunFolder, read_json
+from fasttune.runs.checkpoint.resume import all_steps
+from fasttune.runs.folder import RunFolder, read_json
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +118,12 @@ def test_a_resume_on_another_number_of_processes(
 
 LAST_WORD = """
 import os, time
-from fasttune import distributed
+from fasttune.parallel import collectives, rendezvous
 if os.environ["RANK"] == "1":
-    distributed.FIRST_PAUSE = distributed.LONGEST_PAUSE = 1.0
-distributed.meet({})
+    rendezvous.FIRST_PAUSE = rendezvous.LONGEST_PAUSE = 1.0
+rendezvous.rendezvous({})
 time.sleep(0.3 if os.environ["RANK"] == "0" else 0)
-distributed.wait_for_all()
+collectives.barrier()
 """
 
 

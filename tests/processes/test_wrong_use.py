@@ -12,9 +12,10 @@ from launched import SHARDED
 SCRIPT = """
 import os, sys
 from datetime import timedelta
-from fasttune import api, distributed
-from fasttune.cli import run
-distributed.MEETING = timedelta(seconds=3)
+from fasttune import api
+from fasttune.parallel import rendezvous
+from fasttune.cli.commands import run
+rendezvous.JOIN_TIMEOUT = timedelta(seconds=3)
 if "OTHER_VERSION" in os.environ:
     own = api.versions
     api.versions = lambda: {**own(), "torch": os.environ["OTHER_VERSION"]}

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasttune.errors import RecipeError
-from fasttune.recipe import Recipe, foreign, load
-from fasttune.recipe.problems import FIELDS
+from fasttune.recipe import Recipe, load
+from fasttune.recipe import aliases as foreign
+from fasttune.recipe.messages import FIELDS
 from fasttune.recipe.schema import METRICS
 from fasttune.security import secrets
 

@@ -3,8 +3,9 @@
 import pytest
 
 from fasttune.errors import RecipeError
-from fasttune.recipe import Recipe, fields, foreign, load
-from fasttune.recipe.problems import FIELDS, nested
+from fasttune.recipe import Recipe, fields, load
+from fasttune.recipe import aliases as foreign
+from fasttune.recipe.messages import FIELDS, nested
 
 DATA = {"data": {"train": "reviews.csv"}}
 

@@ -5,7 +5,7 @@ import string
 import pytest
 
 from fasttune.recipe import fields
-from fasttune.recipe.problems import Origin, collect
+from fasttune.recipe.messages import Origin, collect
 from fasttune.recipe.schema import METRICS, Recipe
 
 NAMES = sorted({path[:depth] for path, _ in fields() for depth in range(1, len(path) + 1)})

@@ -10,9 +10,9 @@ import torch
 from tiny import tiny_config, tiny_tokenizer
 
 from fasttune import recipe as recipes
-from fasttune.batching.collate import Padding, collate
 from fasttune.data.answers import NOWHERE, Answer
-from fasttune.data.token_store import IGNORED
+from fasttune.data.batching.collate import Padding, collate
+from fasttune.data.tokens.store import IGNORED
 from fasttune.errors import DataError, RecipeError
 from fasttune.tasks import QuestionAnswering, Rows
 

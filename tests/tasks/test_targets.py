@@ -78,7 +78,7 @@ def test_answers_of_several_labels_follow_the_thresholds() -> None:
 
 
 def _store(labels: np.ndarray):
-    from fasttune.data.token_store import TokenStore
+    from fasttune.data.tokens.store import TokenStore
 
     size = len(labels)
     return TokenStore({}, np.arange(size + 1), np.arange(size), np.zeros(size), {"labels": labels})

@@ -13,8 +13,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from tiny import make_rows, tiny_tokenizer
 
 from fasttune import recipe as recipes
-from fasttune.batching.collate import collate
-from fasttune.data.token_store import TokenStore
+from fasttune.data.batching.collate import collate
+from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import DataError, RecipeError
 from fasttune.tasks import Rows, TextClassification
 

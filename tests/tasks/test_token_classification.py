@@ -14,11 +14,11 @@ import transformers
 from tiny import make_sentences, tiny_config, tiny_tokenizer, write_jsonl
 
 import fasttune
-from fasttune import cli
 from fasttune import recipe as recipes
-from fasttune.batching.collate import collate
-from fasttune.data.token_store import IGNORED
-from fasttune.data.words import joined
+from fasttune.cli import commands as cli
+from fasttune.data.batching.collate import collate
+from fasttune.data.tokens.store import IGNORED
+from fasttune.data.tokens.words import joined
 from fasttune.tasks import Rows, TokenClassification
 
 TAGS = [("O", "B-X", "I-X", "O"), ("O", "O"), ("B-Y", "O", "O", "B-Y", "I-Y")]

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fasttune.data import hub
-from fasttune.data.files import ALL_SUFFIXES, disagreements, is_data_file, kind_of_file, read_file
-from fasttune.data.folders import data_files, folder_problem, licence_of, splits_of
-from fasttune.data.json_rows import rows_to_table
-from fasttune.data.mapped import mapped
-from fasttune.data.storage import Reading, expand_address, is_address
-from fasttune.data.text_file import FileRows, Problems, row_name
+from fasttune.data.formats import hub
+from fasttune.data.formats.files import ALL_SUFFIXES, disagreements, is_data_file, kind_of_file, read_file
+from fasttune.data.formats.folders import data_files, folder_problem, licence_of, splits_of
+from fasttune.data.formats.json_rows import rows_to_table
+from fasttune.data.formats.storage import Reading, expand_address, is_address
+from fasttune.data.formats.text_file import FileRows, Problems, row_name
+from fasttune.data.tokens.mapped import mapped
 from fasttune.errors import DataError, Problem, nearest, shown
 from fasttune.security.text import printable
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fasttune.data.formats.text_file import Place, Problems, row_name
 from fasttune.data.labels import is_number
-from fasttune.data.text_file import Place, Problems, row_name
 from fasttune.errors import DataError, Problem, shown
 
 

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from fasttune.data.bad_rows import BadRows
-from fasttune.data.delimited import is_whole_quote, layout_of, read_lines
-from fasttune.data.files import DELIMITED_SUFFIXES, bounded, plain_table, reading_tables
-from fasttune.data.json_rows import read_json_lines
+from fasttune.data.formats.delimited import is_whole_quote, layout_of, read_lines
+from fasttune.data.formats.files import DELIMITED_SUFFIXES, bounded, plain_table, reading_tables
+from fasttune.data.formats.json_rows import read_json_lines
+from fasttune.data.formats.storage import Reading, inner_name, limit_of, opened, suffix_of
+from fasttune.data.formats.text_file import BYTE_ORDER_MARKS, WRITE_AGAIN, FileRows, TextFile, text_of
 from fasttune.data.sources import Source, joined, several_kinds, streamed_files
-from fasttune.data.storage import Reading, inner_name, limit_of, opened, suffix_of
-from fasttune.data.text_file import BYTE_ORDER_MARKS, WRITE_AGAIN, FileRows, TextFile, text_of
 from fasttune.errors import DataError, Problem
 
 LONGEST_LINE = 1 << 24  # bytes, of the first line behind LEAST_BLOCK; a file without line feeds has none

@@ -21,10 +21,9 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
-from fasttune import native
-from fasttune.padding_free import cuda
+from fasttune.padding_free import cuda, native
 from fasttune.padding_free.boundaries import Boundaries, Bucket
-from fasttune.padding_free.proof import TOLERANCE, worst_difference
+from fasttune.padding_free.kernel_check import TOLERANCE, worst_difference
 
 NAME = "fasttune_padding_free"
 

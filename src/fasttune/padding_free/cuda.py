@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 import torch
 
 from fasttune.padding_free.boundaries import Boundaries
-from fasttune.padding_free.proof import TOLERANCE, worst_difference
+from fasttune.padding_free.kernel_check import TOLERANCE, worst_difference
 
 
 @dataclass(frozen=True)

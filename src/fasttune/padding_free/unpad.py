@@ -14,9 +14,9 @@ import torch
 from transformers import PreTrainedModel
 
 from fasttune.errors import EnvironmentProblem, Problem
-from fasttune.padding_free.canary import sing
-from fasttune.padding_free.exceptions import EXCEPTIONS
+from fasttune.padding_free.families import EXCEPTIONS
 from fasttune.padding_free.hooks import ENCODER_STACK, Unpadding
+from fasttune.padding_free.probe import sing
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 

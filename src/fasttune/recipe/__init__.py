@@ -3,12 +3,13 @@
 Nothing here imports torch, opens data or downloads anything.
 """
 
-from fasttune.recipe.data_sections import Columns
-from fasttune.recipe.load import differences, digest, dump, is_recipe, load, shipped, shipped_text
+from fasttune.recipe.data_schema import Columns
+from fasttune.recipe.load import Overrides, differences, digest, dump, is_recipe, load, shipped, shipped_text
 from fasttune.recipe.schema import METRICS, Recipe, Section, fields
 
 __all__ = [
     "Columns",
+    "Overrides",
     "Recipe",
     "Section",
     "METRICS",

@@ -20,8 +20,7 @@ from pydantic import ValidationError
 
 from fasttune.errors import Problem, RecipeError, nearest, shown
 from fasttune.recipe import yaml_text
-from fasttune.recipe.checks import TASKS_WITH, conflicts, has
-from fasttune.recipe.problems import (
+from fasttune.recipe.messages import (
     FIELDS,
     TRAIN,
     Origin,
@@ -33,8 +32,8 @@ from fasttune.recipe.problems import (
     shown_value,
     takes_text,
 )
-from fasttune.recipe.problems import Path as FieldPath
-from fasttune.recipe.schema import Recipe
+from fasttune.recipe.rules import TASKS_WITH, conflicts, has
+from fasttune.recipe.schema import FieldPath, Recipe
 from fasttune.security import secrets
 
 SUFFIXES = (".yaml", ".yml")
@@ -261,7 +260,7 @@ def is_recipe(source: object) -> bool:
 
 
 def _shipped_names() -> list[str]:
-    folder = importlib.resources.files("fasttune").joinpath("recipes")
+    folder = importlib.resources.files("fasttune.recipe").joinpath("shipped")
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
@@ -274,7 +273,7 @@ def shipped_text(name: str) -> str:
     """A shipped recipe as it is written, comments included."""
     if name not in _shipped_names():
         raise RecipeError(_no_file(name, _printable(name), FileNotFoundError()))
-    return importlib.resources.files("fasttune").joinpath("recipes", f"{name}.yaml").read_text("utf-8")
+    return importlib.resources.files("fasttune.recipe").joinpath("shipped", f"{name}.yaml").read_text("utf-8")
 
 
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:

@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
-from fasttune.recipe.data_sections import Data, Preprocessing
+from fasttune.recipe.data_schema import Data, Preprocessing
 from fasttune.recipe.section import Section, setting
-from fasttune.recipe.values import (
+from fasttune.recipe.types import (
     LARGEST_SEED,
     METRICS,
     Count,
@@ -274,6 +274,9 @@ def subsection(field: FieldInfo) -> type[Section] | None:
     """The section that a field holds, or None where it holds a value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+FieldPath = tuple[str, ...]  # ("training", "seed")
 
 
 def fields(section: type[Section] = Recipe, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:

@@ -1,6 +1,7 @@
 """The tasks that fasttune can train, by the hub's names."""
 
-from fasttune.tasks.base import Prediction, Rows, Task
+from fasttune.data.rows import Rows
+from fasttune.tasks.base import Prediction, Task
 from fasttune.tasks.question_answering import QuestionAnswering
 from fasttune.tasks.text_classification import TextClassification
 from fasttune.tasks.token_classification import TokenClassification

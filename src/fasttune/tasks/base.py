@@ -7,17 +7,15 @@ never moves tensors between devices, and never reads files (`data` does).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fasttune.data.columns import Column, Texts, cells_of
+from fasttune.data.columns import Column
+from fasttune.data.rows import Rows
 from fasttune.data.sources import Source
-from fasttune.data.text_file import row_name
-from fasttune.data.token_store import TokenStore
+from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import Problem, RecipeError
 from fasttune.recipe import Recipe
 
@@ -26,73 +24,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from transformers.utils import ModelOutput
 
-    from fasttune.batching.collate import MicroBatch
+    from fasttune.data.batching.collate import MicroBatch
 
 BETWEEN_TEXTS = "\n"  # of one row; a blank to whoever compares words
 Prediction = dict[str, Any]  # one JSON object of predictions/SPLIT.jsonl and of `predict --json`
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The user's records as a task reads them: `ids` and, for each role of the task's columns, one value a row.
-
-    Training rows also have the values of the columns that the recipe splits them by, `group` and `time`.
-    `notes`: what was changed or set aside while reading, in words. `place`: where a row stands in the data, in words.
-    `class_names`: the classes of the target column, in their order, where the data set declares them. `settings`: how
-    the rows were read where the recipe left it open, as fields of the recipe; all other splits are read the same way.
-    """
-
-    ids: Sequence[str]
-    values: Mapping[str, Sequence[Any]]
-    notes: tuple[str, ...] = ()
-    place: Callable[[int], str] = row_name
-    class_names: tuple[str, ...] | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, indices: Iterable[int]) -> Rows:
-        """The rows at these positions, in this order."""
-        chosen = np.fromiter(indices, dtype=np.int64)
-        values = {role: _taken(column, chosen) for role, column in self.values.items()}
-        place = partial(_place_of, self.place, chosen)
-        return Rows(_taken(self.ids, chosen), values, place=place, class_names=self.class_names)
-
-
-class NumbersAsIds(Sequence[str]):
-    """Numbers of rows, written out when they are asked for: training asks for none."""
-
-    def __init__(self, numbers: Sequence[int]):
-        self._numbers = np.asarray(numbers, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, index: Any) -> Any:
-        found = self._numbers[index]
-        return list(map(str, found)) if isinstance(index, slice) else str(found)
-
-    def take(self, rows: np.ndarray) -> NumbersAsIds:
-        return NumbersAsIds(self._numbers[rows])
-
-
-def _taken(values: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
-    return values.take(rows) if isinstance(values, Texts | NumbersAsIds) else [values[row] for row in rows]
-
-
-def _place_of(place: Callable[[int], str], chosen: np.ndarray, index: int) -> str:
-    return place(int(chosen[index]))
-
-
-def ids_of(source: Source) -> Sequence[str]:
-    """The column `id` where there is one and a value in it, else the numbers of the rows as they were read, from 0."""
-    dataset = source.dataset
-    numbers = source.kept if source.kept is not None else range(len(dataset))
-    if "id" in dataset.column_names:
-        values = cells_of(dataset, "id")
-        return [str(row if value is None else value) for row, value in zip(numbers, values, strict=True)]
-    return NumbersAsIds(numbers)
 
 
 def chosen_metrics(recipe: Recipe, primary: str, possible: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:

@@ -15,21 +15,22 @@ import numpy as np
 
 from fasttune.data.answers import NOWHERE, Answer, read_answers
 from fasttune.data.columns import Column, cells_of, is_text, text_values
+from fasttune.data.formats.text_file import Problems
+from fasttune.data.rows import Rows, ids_of
 from fasttune.data.sources import Source
-from fasttune.data.text_file import Problems
-from fasttune.data.token_store import IGNORED, TokenStore
-from fasttune.data.windows import answer_positions, windows
+from fasttune.data.tokens.store import IGNORED, TokenStore
+from fasttune.data.tokens.windows import answer_positions, windows
 from fasttune.errors import DataError, Problem, shown
-from fasttune.metrics import squad
 from fasttune.recipe import Recipe
-from fasttune.tasks.base import Prediction, Rows, Task, chosen_metrics, ids_of
+from fasttune.tasks.base import Prediction, Task, chosen_metrics
+from fasttune.tasks.metrics import squad
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
     from transformers.utils import ModelOutput
 
-    from fasttune.batching.collate import MicroBatch
+    from fasttune.data.batching.collate import MicroBatch
 
 THRESHOLD = "null_score_diff_threshold"  # in config.json, named as the recipe and transformers' scripts have it
 SURELY_NONE = 1e9  # where no span was found; the official scorer compares numbers

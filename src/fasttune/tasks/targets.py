@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fasttune.data.formats.text_file import Place, row_name
 from fasttune.data.label_kinds import (
     MULTI,
     REGRESSION,
@@ -24,11 +25,10 @@ from fasttune.data.label_kinds import (
     parts_of,
 )
 from fasttune.data.labels import Vocabulary, encode_labels
-from fasttune.data.text_file import Place, row_name
 from fasttune.errors import Problem, RecipeError
-from fasttune.metrics import classification, multilabel, regression
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import chosen_metrics
+from fasttune.tasks.metrics import classification, multilabel, regression
 
 if TYPE_CHECKING:
     import torch

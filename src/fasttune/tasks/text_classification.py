@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fasttune.data.columns import Column, class_names, is_text, label_values, text_values
+from fasttune.data.formats.text_file import Problems
 from fasttune.data.label_kinds import REGRESSION, SINGLE, kind_of, parts_of
 from fasttune.data.labels import Vocabulary, is_number, label_vocabulary
-from fasttune.data.long_text import tokenize_long
+from fasttune.data.rows import Rows, ids_of
 from fasttune.data.sources import Source
-from fasttune.data.text_file import Problems
-from fasttune.data.token_store import TokenStore, tokenize
+from fasttune.data.tokens.long_text import tokenize_long
+from fasttune.data.tokens.store import TokenStore, tokenize
 from fasttune.errors import DataError, Problem, RecipeError, shown
 from fasttune.recipe import Recipe
-from fasttune.tasks.base import Prediction, Rows, Task, ids_of
+from fasttune.tasks.base import Prediction, Task
 from fasttune.tasks.targets import SingleLabel, Target, class_weights, make_target, saved_vocabulary
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from transformers.utils import ModelOutput
 
-    from fasttune.batching.collate import MicroBatch
+    from fasttune.data.batching.collate import MicroBatch
 
 
 TEXTS = ("text", "text_pair")

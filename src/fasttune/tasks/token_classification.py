@@ -15,9 +15,10 @@ import numpy as np
 
 from fasttune.data.columns import Column, cells_of, class_names, is_text, label_values
 from fasttune.data.labels import encode_all, label_vocabulary
+from fasttune.data.rows import Rows, ids_of
 from fasttune.data.sources import Source
-from fasttune.data.token_store import IGNORED, TokenStore
-from fasttune.data.words import (
+from fasttune.data.tokens.store import IGNORED, TokenStore
+from fasttune.data.tokens.words import (
     CHARACTERS,
     NO_WORD,
     PUNCTUATION,
@@ -30,9 +31,9 @@ from fasttune.data.words import (
     words_of,
 )
 from fasttune.errors import DataError, Problem, shown
-from fasttune.metrics import classification, entities
 from fasttune.recipe import Recipe
-from fasttune.tasks.base import Prediction, Rows, Task, chosen_metrics, ids_of
+from fasttune.tasks.base import Prediction, Task, chosen_metrics
+from fasttune.tasks.metrics import classification, entities
 from fasttune.tasks.targets import SingleLabel, class_weights, names_of, saved_vocabulary
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from transformers.utils import ModelOutput
 
-    from fasttune.batching.collate import MicroBatch
+    from fasttune.data.batching.collate import MicroBatch
 
 SPLIT_AT = {
     WHITESPACE: "at whitespace",

@@ -1,0 +1,405 @@
+"""The command line: parse, call the API, print, exit code. No logic lives here.
+
+Data goes to stdout, everything else to stderr. Heavy libraries are imported inside the commands: help is instant.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fasttune import __version__
+from fasttune.cli import results as display
+from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
+from fasttune.parallel import collectives
+from fasttune.runs.folder import RunFolder, plain
+from fasttune.security.addresses import go_offline
+from fasttune.security.secrets import note_command
+from fasttune.security.text import json_text, write_line
+from fasttune.training import signals
+
+SETTING = re.compile(r"(data|preprocessing|training|evaluation|output|tracking)\.[a-z_.]+=")
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(
+    name="fasttune",
+    help="Fine-tune a Transformer encoder on your own text: from a file to an evaluated, saved, loadable model.",
+    epilog="Start with: fasttune train quickstart",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings=CONTEXT,
+)
+
+RunFolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.")]
+OverrideArguments = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings, such as training.learning_rate=3e-5.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        write_line(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask nothing of the network: models and data come from disk and caches.")
+    ] = False,
+) -> None:
+    """Fine-tune a Transformer encoder on your own text: from a file to an evaluated, saved, loadable model."""
+    if offline:
+        go_offline()
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (file or shipped name), or data itself.")
+    ],
+    overrides: OverrideArguments = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The run folder (default: runs/NAME).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="With --resume: go on with another learning rate and the like.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Train with so many processes, one for each device.")
+    ] = 1,
+    restarts: Annotated[
+        int, typer.Option("--restarts", min=0, help="Go on by itself so many times after a kill from outside.")
+    ] = 0,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model, score it and save it.
+
+    fasttune train quickstart
+
+    fasttune train reviews.csv training.num_train_epochs=2
+    """
+    _stay_calm()
+    if restarts or processes > 1:
+        flags = {"--resume": resume, "--allow-changes": allow_changes, "--quiet": quiet, "--json": as_json}
+        options = {"--output": output, "--processes": processes if restarts and processes > 1 else None}
+        given = [recipe, *(overrides or ()), *(flag for flag, is_set in flags.items() if is_set)]
+        given += [word for option, value in options.items() if value is not None for word in (option, str(value))]
+        raise typer.Exit(_elsewhere(["train", *given], processes, restarts))
+    from fasttune import api
+
+    run = api.fit(
+        recipe,
+        output=output,
+        resume=resume,
+        allow_changes=allow_changes,
+        overrides=overrides or (),
+        progress=not quiet,
+    )
+    if not collectives.is_main():
+        raise typer.Exit(0 if run.signal is None else 128 + run.signal)
+    with _reader_may_be_gone():
+        if as_json:
+            _print_json({"run": str(run.folder), "reason": run.reason, **run.metrics})
+        elif run.signal is None:
+            display.print_run(run.folder, run.metrics, run.example)
+    if run.signal is not None:
+        place = ["--output", str(run.folder)] if output is not None or RunFolder(run.folder).is_run else []
+        command = shlex.join(["fasttune", "train", recipe, *(overrides or ()), *place, "--resume"])
+        _tell(f"{run.reason}. resume with: {command}")
+        raise typer.Exit(128 + run.signal)
+
+
+def _elsewhere(arguments: list[str], processes: int, restarts: int) -> int:
+    """`fasttune ARGUMENTS` in processes of its own; the exit code."""
+    from fasttune.training import launch
+
+    if restarts and "--output" not in arguments:  # it must be the same one each time
+        found, hint = "no --output", "--output runs/NAME"
+        raise UsageError(Problem(where="--restarts", found=found, expected="a folder to go on in", hint=hint))
+    if processes > 1 and "WORLD_SIZE" in os.environ:
+        found, expected = f"{processes} in a process that a launcher started", "one of the two"
+        raise UsageError(Problem(where="--processes", found=found, expected=expected, hint="leave --processes away"))
+    if restarts:
+        return launch.with_restarts(arguments, restarts, _tell)
+    return launch.with_processes(arguments, processes)
+
+
+@app.command()
+def check(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (file or shipped name), or data itself.")
+    ],
+    overrides: OverrideArguments = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Check recipe, data, model, memory and time; train nothing.
+
+    fasttune check reviews.csv
+
+    What cannot be learned from is an error (exit code 4), what is doubtful a warning: repeated rows, rows in two
+    splits, texts with two labels, texts that are cut, and more.
+    """
+    _stay_calm()
+    from fasttune import api
+
+    checked = api.check(recipe, overrides=overrides or (), progress=not quiet)
+    if as_json:
+        _print_json(checked.as_json())
+    else:
+        display.print_checked(checked)
+
+
+@app.command()
+def evaluate(
+    run: RunFolderArgument,
+    overrides: OverrideArguments = None,
+    data: Annotated[str | None, typer.Option("--data", help="Labelled rows: a file, glob or hub id.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="train, validation or test of the run's data.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a run on its test split, another split, or other data."""
+    _stay_calm()
+    from fasttune import api
+
+    metrics = api.evaluate(run, data=data, split=split, overrides=overrides or ())
+    if as_json:
+        _print_json(metrics)
+    else:
+        display.print_metrics(metrics)
+
+
+@app.command()
+def predict(
+    run: RunFolderArgument,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; '-' reads lines of stdin.")
+    ] = None,
+    pairs: Annotated[
+        list[str] | None, typer.Option("--text-pair", help="The second text of a pair; once for each text.")
+    ] = None,
+    questions: Annotated[list[str] | None, typer.Option("--question", help="What to ask; may be repeated.")] = None,
+    contexts: Annotated[
+        list[str] | None, typer.Option("--context", help="The text that holds the answer: one, or one a question.")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Rows to predict: a file, glob or hub id.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write them here: .csv, .tsv, .jsonl, .json or .parquet.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict the labels of texts, the answers of questions, or the rows of a file.
+
+    fasttune predict runs/quickstart "the room was not bad at all"
+
+    fasttune predict runs/mrpc "It rains." --text-pair "Rain falls."
+
+    fasttune predict runs/squad --question "Who came?" --context "Ann came at noon."
+
+    An argument such as training.precision=fp32 is a setting, not a text.
+    """
+    _stay_calm()
+    from fasttune import api
+
+    settings = [text for text in texts or () if SETTING.match(text)]
+    texts = [text for text in texts or () if not SETTING.match(text)]
+    if texts == ["-"]:
+        texts = [line.rstrip("\n") for line in sys.stdin]
+    inputs: list[Any] = texts
+    if texts and (questions or contexts):
+        found = f"{len(texts)} texts beside --question and --context"
+        raise UsageError(Problem(where="predict", found=found, expected="texts, or questions with contexts"))
+    if pairs:
+        inputs = paired("--text-pair", texts, pairs, "texts and {} second texts", "one for each text")
+    elif questions or contexts:
+        questions, contexts = questions or [], contexts or []
+        contexts *= max(len(questions), 1) if len(contexts) == 1 else 1
+        inputs = paired("--context", questions, contexts, "questions and {} contexts", "one, or one for each question")
+    if output is not None:
+        number = api.write_predictions(run, inputs or None, data=data, output=output, overrides=settings)
+        write_line(f"{number:,} predictions written to {output}", sys.stderr)
+        return
+    predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings)
+    if as_json:
+        for prediction in predictions:
+            _print_json(prediction, indent=None)
+    else:
+        display.print_predictions(predictions, questions or inputs)
+
+
+@app.command()
+def show(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A file, folder, glob, address, hub id, or `starter`.")],
+    overrides: OverrideArguments = None,
+    sample: Annotated[int, typer.Option("--sample", "-n", help="How many rows.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the rows.")] = 42,
+    split: Annotated[str | None, typer.Option("--split", help="Of a data set with splits; train if left out.")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Also what the tokenizer makes of each row.")] = False,
+    model: Annotated[str, typer.Option("--model", help="Whose tokenizer.")] = "embedded",
+    as_json: Json = False,
+) -> None:
+    """Random rows of a data set, with label names, answers and entities marked.
+
+    fasttune show reviews.csv --sample 10 --tokens
+    """
+    _stay_calm()
+    from fasttune import api
+    from fasttune.tasks import preview as rows
+
+    tokenizer = model if tokens else None
+    preview = api.show(data, num_rows=sample, seed=seed, split=split, tokenizer=tokenizer, overrides=overrides or ())
+    if as_json:
+        for row in rows.as_json(preview):
+            _print_json(row, indent=None)
+    else:
+        rows.print_rows(preview)
+
+
+@app.command()
+def build(
+    definition: Annotated[Path, typer.Argument(metavar="DEFINITION", help="A YAML file that defines a data set.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.")],
+    push: Annotated[str | None, typer.Option("--push", help="Also upload it to the hub as this data set.")] = None,
+) -> None:
+    """Make a data set of one's own: Parquet files with a card.
+
+    fasttune build reviews.yaml --output reviews
+
+    fasttune train reviews
+    """
+    _stay_calm()
+    from fasttune import api
+
+    built = api.build(definition, output, push)
+    display.print_built(built, output)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this one, to copy and change.")] = None,
+) -> None:
+    """List the shipped recipes, or print one: fasttune recipes yelp > my.yaml"""
+    from fasttune import recipe
+
+    if name is not None:
+        write_line(recipe.shipped_text(name), end="")
+        return
+    display.print_recipes(recipe.shipped())
+
+
+@app.command()
+def env(as_json: Json = False) -> None:
+    """Machine, versions, device and precision: what a bug report needs."""
+    from fasttune.training.environment import describe
+
+    facts = describe()
+    if as_json:
+        _print_json(facts)
+    else:
+        display.print_facts(facts)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: versions, disk, caches, memory, device, and a few seconds of training.
+
+    Exit code 5 where something would keep a run from working.
+    """
+    _stay_calm()
+    from fasttune.cli.doctor import FAILURE, examine
+
+    has_failed = False
+    for finding in examine():
+        has_failed |= finding.state == FAILURE
+        if as_json:
+            _print_json(asdict(finding), indent=None)
+        else:
+            display.print_finding(finding.name, finding.state, finding.found, finding.hint)
+    if has_failed:
+        raise typer.Exit(EnvironmentProblem.exit_code)
+
+
+def paired(option: str, first: list[str], second: list[str], found: str, expected: str) -> list[tuple[str, str]]:
+    if len(first) != len(second):
+        found = f"{len(first)} {found.format(len(second))}"
+        raise UsageError(Problem(where=option, found=found, expected=expected))
+    return list(zip(first, second, strict=True))
+
+
+@contextmanager
+def _reader_may_be_gone() -> Iterator[None]:
+    """What is printed on stdout is no reason to fail for a run that is on the disk."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        signals.keep_quiet(1)
+
+
+def _tell(text: str) -> None:
+    """On stderr, if there is somebody to read it."""
+    try:
+        write_line(text, sys.stderr)
+    except OSError:
+        signals.keep_quiet(2)
+
+
+def _stay_calm() -> None:
+    """What libraries would print by themselves is not for the user of a command."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("DeepSpeed").disabled = True  # it writes to stdout, and accelerate loads it where it is there
+
+
+def _print_json(content: Any, indent: int | None = 2) -> None:
+    write_line(json_text(plain(content), indent))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code of errors.py. A user's mistake never shows a traceback."""
+    note_command(arguments)
+    try:
+        app(args=list(arguments), prog_name="fasttune")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    except Error as error:
+        if not error.reported_by_main:
+            _tell(f"error: {error}")
+        return error.exit_code
+    except OSError as error:
+        if error.errno is None:
+            return _our_bug()
+        # A full disk, a folder where a file should go, missing rights: not ours, and no traceback helps.
+        where, found = str(error.filename2 or error.filename or "a file"), error.strerror or type(error).__name__
+        problem = Problem(code="E510", where=where, found=found, expected="a place that can be read and written")
+        _tell(f"error: {problem}")
+        return EnvironmentProblem.exit_code
+    except Exception:
+        return _our_bug()
+    return 0
+
+
+def _our_bug() -> int:
+    """Inside an except block."""
+    write_line(traceback.format_exc(), sys.stderr, end="")
+    write_line("this is a bug in fasttune; please report it with the output of: fasttune env", sys.stderr)
+    return Error.exit_code

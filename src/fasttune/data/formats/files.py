@@ -1,0 +1,283 @@
+"""One data file -> Arrow table, by the ending of its name; and what files of one source must have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fasttune.data.formats.delimited import read_delimited
+from fasttune.data.formats.json_rows import read_json
+from fasttune.data.formats.storage import (
+    COMPRESSED,
+    ZIP,
+    Reading,
+    inner_name,
+    limit_of,
+    opened,
+    suffix_of,
+    unpacked_too_much,
+)
+from fasttune.data.formats.text_file import EXCEL_MAGIC, WRITE_AGAIN, FileRows, excel_problem
+from fasttune.errors import DataError, Problem, shown
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+ARROW_SUFFIXES = (".arrow", ".feather")
+DATA_SUFFIXES = (*DELIMITED_SUFFIXES, *JSON_SUFFIXES, ".parquet", *ARROW_SUFFIXES)
+PACKED_SUFFIXES = (*COMPRESSED, ZIP)
+EXCEL_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
+PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+OTHER_FILE_SUFFIXES = (".tar", ".tgz", ".7z", ".rar", ".yaml", ".yml", ".py", ".xml", ".html")
+ALL_SUFFIXES = (*DATA_SUFFIXES, *PACKED_SUFFIXES, *EXCEL_SUFFIXES, *PICKLE_SUFFIXES, *OTHER_FILE_SUFFIXES)
+
+
+def is_data_file(name: str) -> bool:
+    """Whether the ending is that of data, packed or not."""
+    suffix = suffix_of(name)
+    return suffix in DATA_SUFFIXES or suffix == ZIP or (suffix in COMPRESSED and is_data_file(name[: -len(suffix)]))
+
+
+def kind_of_file(name: str) -> str:
+    """Files of one kind can be read as one table."""
+    suffix = suffix_of(inner_name(name))
+    for suffixes in (DELIMITED_SUFFIXES, JSON_SUFFIXES, ARROW_SUFFIXES):
+        if suffix in suffixes:
+            return suffixes[0]
+    return suffix
+
+
+def read_file(name: str, reading: Reading) -> FileRows:
+    refuse_foreign(name)
+    try:
+        inner = inner_name(name)
+        suffix = suffix_of(inner)
+        if suffix in DELIMITED_SUFFIXES:
+            return read_delimited(name, suffix, reading)
+        if suffix in JSON_SUFFIXES:
+            return read_json(name, suffix, reading)
+        if suffix in (".parquet", *ARROW_SUFFIXES) and inner == name:
+            return _read_table(name, suffix, reading.max_bytes)
+    except OSError as error:
+        problem = Problem(
+            code="E101", where=name, found=error.strerror or str(error), expected="a file that can be read"
+        )
+        raise DataError(problem) from None
+    refuse_foreign(inner, where=name)
+    found = f"a {suffix} file" if suffix else "a file without an ending"
+    hint = "unpack it first" if inner != name or suffix in (".tar", ".tgz", ".7z", ".rar") else ""
+    raise DataError(
+        Problem(code="E100", where=name, found=found, expected=f"one of {', '.join(DATA_SUFFIXES)}", hint=hint)
+    )
+
+
+def refuse_foreign(name: str, where: str = "") -> None:
+    """DataError for files that are known and not read, by their names: pickle and spreadsheets."""
+    where = where or name
+    suffix = suffix_of(name)
+    if suffix in PICKLE_SUFFIXES:
+        raise DataError(
+            Problem(
+                code="E109",
+                where=where,
+                found=f"a {suffix} file",
+                expected=f"one of {', '.join(DATA_SUFFIXES)}",
+                hint="pickle is never read: it can run any code; write the data as .parquet or .csv where it was made",
+            )
+        )
+    if suffix in EXCEL_SUFFIXES:
+        raise DataError(excel_problem(where))
+
+
+def _read_table(where: str, suffix: str, max_bytes: int | None) -> FileRows:
+    """A Parquet or Arrow file."""
+    import pyarrow.parquet as pq
+
+    with opened(where) as file:
+        magic = file.read(8)
+        if not magic:
+            raise DataError(
+                Problem(code="E103", where=where, found="a file of 0 bytes", expected="rows of data", hint=WRITE_AGAIN)
+            )
+        if magic.startswith(EXCEL_MAGIC):
+            raise DataError(excel_problem(where))
+        size = file.seek(0, 2)
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        with reading_tables(where, suffix):
+            # ParquetFile reads this one file: read_table would add a column for each `name=value` folder in the path.
+            if suffix == ".parquet":
+                stored = pq.ParquetFile(file)
+                table = bounded(stored.iter_batches(), stored.schema_arrow, where, limit_of(size, max_bytes))
+            else:
+                batches = _arrow_reader(file, magic)
+                table = bounded(_batches(batches), batches.schema, where, limit_of(size, max_bytes))
+            table = plain_table(table, where)
+    if not table.num_rows:
+        raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
+    return FileRows(table, None, sha256)
+
+
+@contextmanager
+def reading_tables(where: str, suffix: str) -> Iterator[None]:
+    """What Arrow says of a damaged file, as a DataError; of a damaged length, that there is no memory for it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
+        message = str(error).split("\n")[0][:200]
+        expected = f"a whole {'Parquet' if suffix == '.parquet' else 'Arrow'} file"
+        raise DataError(Problem(code="E127", where=where, found=message, expected=expected)) from None
+
+
+def plain_table(table: pa.Table, where: str) -> pa.Table:
+    """Without dictionaries; DataError where two columns have one name."""
+    names = table.column_names
+    if any("\0" in name for field in table.schema for name in _names_in(field)):  # Arrow reads some of them to the NUL
+        found, expected = "a column name with a NUL character", "names of text"
+        raise DataError(Problem(code="E127", where=where, found=found, expected=expected))
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice:
+        found = f"two columns named {shown(twice[0])}"
+        raise DataError(Problem(code="E113", where=where, found=found, expected="a different name for each column"))
+    return without_dictionaries(table if _is_understood(table) else table.replace_schema_metadata(None))
+
+
+def _names_in(field: pa.Field) -> Iterator[str]:
+    """Of a column and all that is nested in it; UnicodeDecodeError for one that is no text."""
+    yield field.name
+    for position in range(field.type.num_fields):
+        yield from _names_in(field.type.field(position))
+
+
+def _is_understood(table: pa.Table) -> bool:
+    """Whether what a program noted about the columns, such as label names, is what `datasets` would write.
+
+    Notes that make a column pictures or sounds are not heeded: to show one, `datasets` would open whatever path or
+    address stands in the cell.
+    """
+    import datasets
+    import pyarrow as pa
+    from datasets.table import table_cast
+
+    try:
+        features = datasets.Features.from_arrow_schema(table.schema)
+        table_cast(table.slice(0, 0), features.arrow_schema)  # as a Dataset will with all rows
+        return all(map(_is_plain, features.values()))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, pa.ArrowException):
+        return False
+
+
+def _is_plain(feature: Any) -> bool:
+    """Whether values are texts, numbers, classes, or lists and records of these; told by names, as in data.columns."""
+    if isinstance(feature, dict):
+        return all(map(_is_plain, feature.values()))
+    if isinstance(feature, list):
+        return all(map(_is_plain, feature))
+    if type(feature).__name__ in ("List", "LargeList", "Sequence"):
+        return _is_plain(feature.feature)
+    return type(feature).__name__ in ("Value", "ClassLabel")
+
+
+def bounded(batches: Iterable[pa.RecordBatch], schema: pa.Schema, where: str, limit: int) -> pa.Table:
+    """The table of all batches; DataError as soon as they hold more than `limit` bytes.
+
+    What a file says of its own size may be wrong: a page of one value stands for any number of rows.
+    """
+    import pyarrow as pa
+
+    kept, total = [], 0
+    for batch in batches:
+        batch.validate(full=True)  # Arrow takes places and texts of a file as they come, and follows them out of memory
+        total += batch.nbytes
+        if total > limit:
+            raise DataError(unpacked_too_much(where, limit))
+        kept.append(batch)
+    return pa.Table.from_batches(kept, kept[0].schema if kept else schema)
+
+
+def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
+    """Of a file or a stream of Arrow."""
+    if hasattr(reader, "num_record_batches"):
+        return (reader.get_batch(number) for number in range(reader.num_record_batches))
+    return iter(reader)
+
+
+def _arrow_reader(file: Any, magic: bytes) -> Any:
+    """Arrow's own files, and streams as `datasets` writes them."""
+    import pyarrow as pa
+
+    return pa.ipc.open_file(file) if magic.startswith(b"ARROW1") else pa.ipc.open_stream(file)
+
+
+def without_dictionaries(table: pa.Table) -> pa.Table:
+    """Columns that pandas and polars made of categories become plain columns of their values."""
+    import pyarrow as pa
+
+    for position, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            # Arrow cannot take values out of polars' string views; as strings it can.
+            kind = pa.string() if column.type.value_type == pa.string_view() else column.type.value_type
+            parts = [
+                pa.DictionaryArray.from_arrays(part.indices, part.dictionary.cast(kind)).dictionary_decode()
+                for part in table.column(position).chunks
+            ]
+            table = table.set_column(position, pa.field(column.name, kind), pa.chunked_array(parts, kind))
+    return table
+
+
+def write_parquet(dataset: datasets.Dataset, path: Path) -> None:
+    """With class names, and without the library's progress bar."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    was_disabled = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        dataset.to_parquet(str(path))
+    finally:
+        if not was_disabled:
+            enable_progress_bars()
+
+
+def disagreements(read: list[tuple[str, FileRows]]) -> Iterator[Problem]:
+    """Files of one source need the same columns of the same types."""
+    import pyarrow as pa
+
+    first_name, first = read[0]
+    expected = first.table.column_names
+    types: dict[str, tuple[Any, str]] = {}  # column -> type, and the first file that shows it
+    for name, rows in read:
+        columns = rows.table.column_names
+        if set(columns) != set(expected):
+            yield Problem(
+                code="E128",
+                where=name,
+                found=f"the columns {', '.join(map(shown, columns))}",
+                expected=f"{', '.join(map(shown, expected))} as in {first_name}",
+            )
+            continue
+        for column in rows.table.schema:
+            if pa.types.is_null(column.type):
+                continue
+            known, shown_by = types.setdefault(column.name, (column.type, name))
+            if column.type == known:
+                continue
+            try:  # whole numbers beside others, lists that are all empty beside lists of texts, objects of other keys
+                fields = [pa.schema([pa.field("one", kind)]) for kind in (known, column.type)]
+                types[column.name] = (pa.unify_schemas(fields, promote_options="permissive").field(0).type, shown_by)
+            except pa.ArrowException:
+                yield Problem(
+                    code="E128",
+                    where=f"{name}, column {shown(column.name)}",
+                    found=f"values of type {column.type}",
+                    expected=f"{known} as in {shown_by}",
+                )

@@ -1,0 +1,87 @@
+"""A folder of data files: which of them belong to which split, told by their names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fasttune.data.formats.files import is_data_file
+from fasttune.data.formats.storage import inner_name, suffix_of
+from fasttune.errors import Problem
+from fasttune.recipe import yaml_text
+
+# As people and `datasets` name their files: train.csv, reviews-train.jsonl, dev_2.tsv, test-00000-of-00002.parquet.
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval"),
+}
+WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of names such as dev-00000-of-2.csv, TestData.csv
+CARD = "README.md"
+HEAD_OF_CARD = re.compile(r"---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
+LONGEST_CARD = 1 << 16  # characters
+DATA_FOLDER = "data"  # where repositories of the hub keep their files
+
+
+def data_files(path: Path) -> list[str]:
+    """The data files in a folder or, where it has none, in its folder `data`; hidden ones are left out."""
+    for folder in (path, path / DATA_FOLDER):
+        if folder.is_dir():
+            found = sorted(str(child) for child in folder.iterdir() if child.is_file() and _is_wanted(child.name))
+            if found:
+                return found
+    return []
+
+
+def _is_wanted(name: str) -> bool:
+    return is_data_file(name) and not name.startswith(".")
+
+
+def splits_of(files: list[str]) -> dict[str, list[str]]:
+    """Split -> its files, told by the words of their names; files whose names tell none, or two, are left out.
+
+    Beside a `train.csv` a `train_noisy.csv` is left out, too: it is another set.
+    """
+    splits: dict[str, list[str]] = {}
+    exact: dict[str, list[str]] = {}  # the name is the split alone, or with a part number
+    for name in files:
+        file = Path(inner_name(name)).name
+        words = {word.lower() for word in WORDS.findall(file.removesuffix(suffix_of(file)))}
+        named = [split for split, known in SPLIT_WORDS.items() if not words.isdisjoint(known)]
+        if len(named) == 1:
+            splits.setdefault(named[0], []).append(name)
+            if words - {"of"} <= set(SPLIT_WORDS[named[0]]):
+                exact.setdefault(named[0], []).append(name)
+    return splits | exact
+
+
+def folder_problem(files: list[str], spec: str) -> Problem:
+    kinds = {suffix_of(name): name for name in files}
+    pattern = f"{Path(files[0]).parent}/*{suffix_of(files[0])}" if files else ""
+    found = "a folder without data files"
+    splits = splits_of(files)
+    if splits and "train" not in splits:
+        found, pattern = f"a folder with files of {' and '.join(splits)}, and none of train", ""
+    elif files:
+        found = f"a folder of data files of several kinds ({', '.join(kinds)})" if len(kinds) > 1 else "a folder"
+    return Problem(
+        code="E102",
+        where=spec,
+        found=found,
+        expected="a file, a glob, a folder of files of one kind or of splits, or one written by save_to_disk",
+        hint=f"pass the files: '{pattern}'" if pattern else "",
+    )
+
+
+def licence_of(path: Path) -> str | None:
+    """What the card of a folder says, in the form of the hub; empty where it names none, None without such a card."""
+    try:
+        with (path / CARD).open(encoding="utf-8") as file:
+            head = HEAD_OF_CARD.match(file.read(LONGEST_CARD))
+    except (OSError, UnicodeDecodeError):
+        return None
+    facts = yaml_text.read(head.group(1), CARD)[0] if head else None  # which knows no aliases that grow
+    if not isinstance(facts, dict):
+        return None
+    named = facts.get("license") or []
+    return ", ".join(map(str, named if isinstance(named, list) else [named]))

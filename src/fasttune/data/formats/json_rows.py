@@ -1,0 +1,330 @@
+"""JSON lines and JSON lists of objects -> Arrow tables; values keep their JSON types.
+
+Strict where the standard library is lenient: NaN and Infinity, a key written twice and a half of a surrogate pair are
+errors, and every row has the same keys with values of one kind, because Arrow would turn what is missing into nulls
+without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any
+
+from fasttune.data.formats.squad_json import are_answers, flat_rows, is_squad
+from fasttune.data.formats.storage import Reading
+from fasttune.data.formats.text_file import FileRows, Problems, TextFile, lines_of, read_text, row_name
+from fasttune.errors import DataError, Problem, shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NumberedRow = tuple[int, dict[str, Any]]  # the number of its line or, in a document, its own among all rows
+ROWS_AT_ONCE = 20_000
+MAX_COLUMNS = 1_000
+SNIPPET_CHARACTERS = 20
+LIST = "a list"
+EXPECTED_BY_MESSAGE = {
+    "Extra data": "the end of the line",
+    "Unterminated string starting at": "a closing quote",
+    "Invalid control character at": "control characters as \\u escapes",
+    "Expecting property name enclosed in double quotes": "a key in double quotes",
+    "Illegal trailing comma before end of object": "a key in double quotes",
+    "Illegal trailing comma before end of array": "a value",
+}
+
+
+class _Refused(ValueError):
+    """Valid for the parser, but not for us."""
+
+    def __init__(self, code: str, found: str, expected: str, hint: str):
+        self.code, self.found, self.expected, self.hint = code, found, expected, hint
+        super().__init__(found)
+
+
+def read_json(where: str, suffix: str, reading: Reading) -> FileRows:
+    """`where` is the path or address of the file, `suffix` its ending without packing."""
+    read = _table_of(read_text(where, reading), where, _document if suffix == ".json" else _lines)
+    if not read.table.num_rows:
+        raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
+    return read
+
+
+def read_json_lines(file: TextFile, where: str) -> FileRows:
+    """Some whole lines from anywhere in a file; a blank one is no row."""
+    return _table_of(file, where, _lines)
+
+
+def _table_of(file: TextFile, where: str, read: Callable[[str, str, Problems], Iterator[NumberedRow]]) -> FileRows:
+    problems, row_numbers = Problems(where), array("q")  # objects would lie between the rows, and outlive them
+    table = GrowingTable(where, lambda index: f"row {row_numbers[index]}")
+    rows = read(file.text, where, problems)
+    while part := list(islice(rows, ROWS_AT_ONCE)):
+        row_numbers.extend(number for number, _ in part)
+        table.add([row for _, row in part])
+    problems.raise_if_any()
+    return FileRows(table.whole(), row_numbers, file.sha256, file.notes)
+
+
+def _parse(text: str) -> Any:
+    value = DECODER.decode(text)
+    # Only an escape can make half of a pair; searching for it first keeps the usual case fast.
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            found = "half of a surrogate pair (\\uD800 to \\uDFFF)"
+            raise _Refused("E121", found, "whole characters", "take the character out: text was cut in it") from None
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        raise _Refused("E113", f"the key {shown(twice)} twice in one object", "each key once", "rename one of them")
+    return value
+
+
+def _constant(name: str) -> Any:
+    raise _Refused("E118", name, "a number or null: JSON knows no other", "leave the row out, or write its number")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+
+
+def _problem(error: Exception, where: str, text: str, first_line: int) -> Problem:
+    """`where` is the file, `first_line` the line of the file where `text` begins; 0 where `text` is the whole file."""
+    place = f"{where} line {first_line}" if first_line else where
+    if isinstance(error, json.JSONDecodeError):
+        line = max(first_line, 1) + error.lineno - 1
+        expected = EXPECTED_BY_MESSAGE.get(error.msg)
+        if expected is None:
+            expected = error.msg.replace("Expecting value", "a value").replace("Expecting ", "")
+        rest = text[error.pos :].split("\n")[0]
+        cut = rest[:SNIPPET_CHARACTERS]
+        return Problem(
+            code="E115",
+            where=f"{where} line {line} column {error.colno}",
+            found=f"{cut!r}" if cut else "the end of the line",
+            expected=expected,
+            hint="write the file with a JSON library, one object a line",
+        )
+    if isinstance(error, RecursionError):
+        hint = '{"text": "...", "label": "..."}'
+        return Problem(code="E119", where=place, found="values nested too deep", expected="flat rows", hint=hint)
+    if isinstance(error, _Refused):
+        return Problem(code=error.code, where=place, found=error.found, expected=error.expected, hint=error.hint)
+    # int() refuses numbers of thousands of digits
+    return Problem(code="E115", where=place, found=str(error), expected="a JSON value")
+
+
+def _lines(text: str, where: str, problems: Problems) -> Iterator[NumberedRow]:
+    """Rows and the lines they stand in."""
+    for number, ended in enumerate(lines_of(text), 1):
+        line = ended.rstrip("\r\n")
+        if not line.strip():
+            continue
+        try:
+            value = _parse(line)
+        except (ValueError, RecursionError) as error:
+            problems.add(_problem(error, where, line, number))
+            continue
+        if not isinstance(value, dict):
+            problems.add(_not_an_object(value, f"{where} line {number}"))
+        elif is_squad(value):
+            yield from ((number, row) for row in flat_rows(value, f"{where} line {number}"))
+        else:
+            yield number, value
+
+
+def _document(text: str, where: str, problems: Problems) -> Iterator[NumberedRow]:
+    """A .json file: a list of objects, or JSON lines under the wrong name, which are common."""
+    begin = len(text) - len(text.lstrip())
+    if text[begin : begin + 1] == "{":
+        try:
+            _, end = json.JSONDecoder().raw_decode(text, begin)
+        except (ValueError, RecursionError):
+            end = len(text)  # the error is reported below
+        if text[end:].strip():
+            yield from _lines(text, where, problems)
+            return
+    try:
+        value = _parse(text)
+    except (ValueError, RecursionError) as error:
+        problems.add(_problem(error, where, text, 0))
+        return
+    if is_squad(value):
+        value = flat_rows(value, where)
+    if isinstance(value, dict) and not any(isinstance(x, list | dict) for x in value.values()):
+        value = [value]
+    if isinstance(value, dict):
+        keys = ", ".join(shown(key) for key in list(value)[:5])
+        raise DataError(
+            Problem(
+                code="E126",
+                where=where,
+                found=f"one object with the keys {keys}",
+                expected="a list of objects, or one object a line",
+                hint='[{"text": "...", "label": "..."}, ...]',
+            )
+        )
+    numbers = count(1)
+    for position, item in enumerate(value if isinstance(value, list) else [value], 1):
+        place = f"{where} item {position}"
+        if not isinstance(item, dict):
+            problems.add(_not_an_object(item, place))
+            continue
+        for row in flat_rows(item, place) if is_squad(item) else [item]:
+            yield next(numbers), row
+
+
+def _not_an_object(value: Any, where: str) -> Problem:
+    return Problem(code="E126", where=where, found=shown(value), expected='an object {"column": value, ...}')
+
+
+def rows_to_table(rows: list[dict[str, Any]], where: str) -> pa.Table:
+    """Rows as dicts -> an Arrow table, after checking that they have the same keys with values of one kind."""
+    table = GrowingTable(where, row_name)
+    table.add(rows)
+    return table.whole()
+
+
+@dataclass
+class _Column:
+    """What is known of the rows so far. `kinds`: what values there are, and the first row of each."""
+
+    first_lacking: int | None = None
+    num_present: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    parts: list[pa.Array] = field(default_factory=list)
+    refusals: list[Problem] = field(default_factory=list)  # by Arrow, of which some have a better reason above
+
+
+class GrowingTable:
+    """An Arrow table of rows that come part by part as dicts: of millions Python's objects are several times as large.
+
+    `place` names a row, by its index, in a message.
+    """
+
+    def __init__(self, where: str, place: Callable[[int], str]):
+        self.where, self.place = where, place
+        self.num_rows = 0
+        self.columns: dict[str, _Column] = {}
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        for name in dict.fromkeys(key for row in rows for key in row):
+            if name not in self.columns:
+                if len(self.columns) == MAX_COLUMNS:
+                    found, expected = f"more than {MAX_COLUMNS:,} different keys", "the same few keys in every row"
+                    raise DataError(Problem(code="E117", where=self.where, found=found, expected=expected))
+                self.columns[name] = _Column(first_lacking=0 if self.num_rows else None)
+        for name, column in self.columns.items():
+            self._look(column, name, rows)
+        if not self._problems():
+            for name, column in self.columns.items():
+                values = [row[name] for row in rows]
+                column.parts += self._arrays(column, name, values)
+        self.num_rows += len(rows)
+
+    def whole(self) -> pa.Table:
+        """DataError tells everything that is wrong with the rows."""
+        import pyarrow as pa
+
+        problems = Problems(self.where)
+        problems.add(*self._problems())
+        problems.raise_if_any()
+        arrays = {name: self._joined(column, name) for name, column in self.columns.items()}
+        problems.add(*(problem for column in self.columns.values() for problem in column.refusals[:1]))
+        problems.raise_if_any()
+        return pa.table(arrays)
+
+    def _look(self, column: _Column, name: str, rows: list[dict[str, Any]]) -> None:
+        for index, row in enumerate(rows, self.num_rows):
+            if name not in row:
+                column.first_lacking = index if column.first_lacking is None else column.first_lacking
+                continue
+            column.num_present += 1
+            value = row[name]
+            if value is None:
+                continue
+            kind = _kind(value)
+            column.kinds.setdefault(kind, index)
+            # 1e999 overflows to infinity; and a DataFrame or dict given in Python may hold NaN
+            if isinstance(value, float) and not math.isfinite(value):
+                at = f"{self.where} {self.place(index)}, column {shown(name)}"
+                column.problems.append(Problem(code="E118", where=at, found=repr(value), expected="a finite number"))
+
+    def _problems(self) -> list[Problem]:
+        lacking = (self._lacking(name, column) for name, column in self.columns.items())
+        other = (problem for name, column in self.columns.items() for problem in self._wrong(name, column))
+        return [*(problem for problem in lacking if problem is not None), *other]
+
+    def _lacking(self, name: str, column: _Column) -> Problem | None:
+        if column.first_lacking is None:
+            return None
+        number = self.num_rows - column.num_present
+        first = self.place(column.first_lacking)
+        return Problem(
+            code="E117",
+            where=self.where,
+            found=f"{number:,} of {self.num_rows:,} rows without {shown(name)} (first: {first})",
+            expected="the same keys in every row",
+            hint="write the key in every row, with null where there is no value",
+        )
+
+    def _wrong(self, name: str, column: _Column) -> list[Problem]:
+        if len(column.kinds) < 2:
+            return column.problems
+        found = " and ".join(f"{kind} ({self.place(index)})" for kind, index in column.kinds.items())
+        at, with_lists = f"{self.where}, column {shown(name)}", LIST in column.kinds
+        hint = 'write a single label as a list of one, ["joy"], where rows have several labels' if with_lists else ""
+        code = "E218" if with_lists else "E125"
+        mixed = Problem(code=code, where=at, found=found, expected="values of one kind", hint=hint)
+        return [*column.problems, mixed]
+
+    def _arrays(self, column: _Column, name: str, values: list[Any]) -> list[pa.Array]:
+        """Usually one, several above 2 GB, or none and a refusal where Arrow cannot make it."""
+        import pyarrow as pa
+
+        # Of questions that all have no answer the type could not be told, and files of one set would differ.
+        answers = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int64()))])
+        given = [value for value in values if value is not None]
+        try:
+            made = pa.array(values, type=answers if given and all(map(are_answers, given)) else None)
+            return made.chunks if isinstance(made, pa.ChunkedArray) else [made]
+        except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+            found = f"values that make no column ({str(error).split(chr(10))[0]})"
+            at = f"{self.where}, column {shown(name)}"
+            column.refusals.append(Problem(code="E125", where=at, found=found, expected="values of one kind"))
+            return []
+
+    def _joined(self, column: _Column, name: str) -> pa.ChunkedArray:
+        """Parts of different types, such as whole numbers and others, are made once more as one."""
+        import pyarrow as pa
+
+        parts = column.parts
+        kinds = {part.type for part in parts if not pa.types.is_null(part.type)} or {pa.null()}
+        if len(kinds) > 1:
+            parts = self._arrays(column, name, [value for part in parts for value in part.to_pylist()])
+            kinds = {part.type for part in parts}
+        kind = kinds.pop() if kinds else pa.null()
+        return pa.chunked_array([part if part.type == kind else pa.nulls(len(part), kind) for part in parts], kind)
+
+
+def _kind(value: Any) -> str:
+    for types, kind in (
+        (bool, "true or false"),
+        ((int, float), "a number"),
+        (str, "a text"),
+        ((list, tuple), LIST),
+    ):
+        if isinstance(value, types):
+            return kind
+    return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"

@@ -1,0 +1,290 @@
+"""The bytes of a text file -> its text, refused where a guess would change what the user wrote.
+
+Read are UTF-8 (with or without a byte order mark), UTF-16 and UTF-32 where a byte order mark says so, and what
+`data.encoding` names. Everything else is an error that names the byte, the row and the encoding it looks like: decoding
+with a wrong guess would damage data without a word.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fasttune.data.formats.storage import Reading, read_bytes
+from fasttune.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Place = Callable[[int], str]  # where a row stands, in words
+
+MAX_PROBLEMS = 20  # of one source: a file with a wrong delimiter has a problem in every row
+ROWS_SHOWN = 5  # of the rows that share a problem
+
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+EXCEL_MAGIC = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")  # .xlsx is a zip archive, .xls an OLE file
+WRITE_AGAIN = "write the file again: whatever made it may have been stopped"
+LINE_END = re.compile(r"\r\n|\r|\n")
+HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
+MULTI_BYTE_ENCODINGS = ("gb18030", "big5", "shift_jis", "euc_kr")
+
+
+@dataclass(frozen=True, eq=False)
+class FileRows:
+    """What one file holds.
+
+    `row_numbers[i]`: the line of the file where row i begins, in a JSON document its number among the rows; None means
+    1, 2, 3 ...
+    """
+
+    table: pa.Table
+    row_numbers: Sequence[int] | None
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextFile:
+    text: str
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+class CutError(DataError):
+    """The first MAX_PROBLEMS of `num_problems`, and one more problem that says so."""
+
+    def __init__(self, *problems: Problem, num_problems: int):
+        super().__init__(*problems)
+        self.num_problems = num_problems
+
+
+class Problems:
+    """Collects the problems of a source, keeps the first MAX_PROBLEMS of them and counts the rest."""
+
+    def __init__(self, where: str):
+        self.where = where
+        self.kept: list[Problem] = []
+        self.num = 0
+
+    def __len__(self) -> int:
+        return self.num
+
+    def add(self, *problems: Problem) -> None:
+        for problem in problems:
+            self.num += 1
+            if len(self.kept) < MAX_PROBLEMS:
+                self.kept.append(problem)
+
+    def lead(self, problem: Problem) -> None:
+        """Put a problem that sums up the others before them."""
+        self.num += 1
+        self.kept = [problem, *self.kept][:MAX_PROBLEMS]
+
+    def add_error(self, error: DataError) -> None:
+        if isinstance(error, CutError):
+            self.add(*error.problems[:-1])
+            self.num += error.num_problems - len(error.problems[:-1])
+        else:
+            self.add(*error.problems)
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """What goes wrong inside is kept, and what comes after it is done all the same."""
+        try:
+            yield
+        except DataError as error:
+            self.add_error(error)
+
+    def raise_if_any(self) -> None:
+        if not self.num:
+            return
+        rest = self.num - len(self.kept)
+        if rest:
+            more = f"{rest:,} more problem{'s' if rest > 1 else ''}"
+            last = Problem(where=self.where, found=more, expected="none")
+            raise CutError(*self.kept, last, num_problems=self.num)
+        raise DataError(*self.kept)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def row_name(index: int) -> str:
+    """How a row is called where nothing is known about the file it came from: counted from 1."""
+    return f"row {index + 1}"
+
+
+def some_of(names: list[str]) -> str:
+    """The first few of a list, for a message: `row 5, row 9, ...`."""
+    return ", ".join(names[:ROWS_SHOWN]) + (", ..." if len(names) > ROWS_SHOWN else "")
+
+
+def read_text(name: str, reading: Reading) -> TextFile:
+    """`name` is a path or address; it also names the file in messages."""
+    data = read_bytes(name, reading)
+    if not data:
+        raise DataError(
+            Problem(code="E103", where=name, found="a file of 0 bytes", expected="rows of data", hint=WRITE_AGAIN)
+        )
+    return text_of(data, name, reading.encoding)
+
+
+def text_of(data: bytes, name: str, encoding: str | None) -> TextFile:
+    """The text of a file's bytes, or of some whole lines of it; `encoding` as `Reading` has it."""
+    if data.startswith(EXCEL_MAGIC):
+        raise DataError(excel_problem(name))
+    sha256 = hashlib.sha256(data).hexdigest()
+    text, notes = _decoded(data, name, encoding)
+    position = text.find("\0")
+    if position >= 0:
+        count = text.count("\0")
+        raise DataError(
+            Problem(
+                code="E123",
+                where=f"{name} row {_line_number(text, position)}",
+                found=f"a NUL character ({count:,} in the file)",
+                expected="text",
+                hint=f"if these bytes carry nothing: tr -d '\\000' < {shlex.quote(name)} > clean{Path(name).suffix}",
+            )
+        )
+    return TextFile(text, sha256, notes)
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines with their ends, one by one: a list of all would be the file once more, and StringIO four times."""
+    begin = 0
+    for end in LINE_END.finditer(text):
+        yield text[begin : end.end()]
+        begin = end.end()
+    if begin < len(text):
+        yield text[begin:]
+
+
+def _decoded(data: bytes, where: str, asked: str | None) -> tuple[str, tuple[str, ...]]:
+    """The text, and what is to be said of its encoding. A byte order mark goes before what was asked for."""
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            note = f"N120 {where}: read as {encoding.upper()}, as its byte order mark says"
+            return _decode_as(data, encoding, where, "as the byte order mark says"), (note,)
+    if data.startswith(codecs.BOM_UTF8) or asked is None:
+        return _decode_utf8(data.removeprefix(codecs.BOM_UTF8), where), ()
+    return _decode_as(data, asked, where, "as data.encoding says"), (
+        f"{where}: read as {asked}, as data.encoding says",
+    )
+
+
+def excel_problem(where: str) -> Problem:
+    return Problem(
+        code="E105",
+        where=where,
+        found="an Excel file or a zip archive",
+        expected="a text file",
+        hint="save the sheet as CSV UTF-8 in the spreadsheet program, and pass that file",
+    )
+
+
+def _line_number(text: str, position: int) -> int:
+    before = text[:position].replace("\r\n", "\n").replace("\r", "\n")
+    return before.count("\n") + 1
+
+
+def _decode_as(data: bytes, encoding: str, where: str, reason: str) -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeError as error:  # some codecs do not say where
+        place = f" at position {error.start:,}" if isinstance(error, UnicodeDecodeError) else ""
+        raise DataError(
+            Problem(
+                code="E121",
+                where=where,
+                found=f"bytes{place} that are not {encoding.upper()}",
+                expected=f"{encoding.upper()}, {reason}",
+                hint="save the file as UTF-8",
+            )
+        ) from None
+
+
+def _decode_utf8(data: bytes, where: str) -> str:
+    if data.count(0) * 4 > len(data):
+        # ASCII in UTF-16 is also valid UTF-8, with a NUL beside each letter.
+        guess = "UTF-16LE" if data[1::2].count(0) > data[::2].count(0) else "UTF-16BE"
+        raise DataError(_encoding_problem(where, "a NUL in every other byte", guess))
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        first = error.start
+    lines = re.split(rb"\r\n|\r|\n", data)
+    bad = [number for number, line in enumerate(lines, 1) if not _is_utf8(line)]
+    good = sum(1 for line in lines if not line.isascii() and _is_utf8(line))
+    found_byte = f"byte 0x{data[first]:02X}, which is not UTF-8"
+    if good:
+        # Converting the whole file would damage the lines that are right, so no command is given.
+        raise DataError(
+            Problem(
+                code="E122",
+                where=f"{where} row {bad[0]}",
+                found=f"{found_byte}, in a file with {good:,} row{'s' if good > 1 else ''} of right UTF-8",
+                expected="text in one encoding",
+                hint=f"repair these rows: {some_of([str(number) for number in bad])}",
+            )
+        )
+    raise DataError(_encoding_problem(f"{where} row {bad[0]}", found_byte, _guess_encoding(data)))
+
+
+def _encoding_problem(where: str, found: str, guess: str) -> Problem:
+    return Problem(
+        code="E121",
+        where=where,
+        found=f"{found}; looks like {guess}" if guess else found,
+        expected="UTF-8",
+        hint=f"data.encoding={guess.lower()}" if guess else "save the file as UTF-8",
+    )
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _guess_encoding(data: bytes) -> str:
+    """What the file may be, for the hint; never used to read it.
+
+    Western text has single high bytes between ASCII letters; Chinese, Japanese, Korean and Cyrillic have runs of them.
+    """
+    sample = data[: 1 << 20]
+    runs = HIGH_BYTES.findall(sample)
+    num_high = sum(len(run) for run in runs)
+    if sum(len(run) for run in runs if len(run) == 1) * 2 > num_high:
+        return "cp1252" if _decodes(sample, "cp1252") else "iso-8859-1"
+    for encoding in MULTI_BYTE_ENCODINGS:
+        if _decodes(sample, encoding):
+            return encoding
+    num_letters = sum(byte >= 0xC0 for run in runs for byte in run)
+    return "cp1251" if num_letters * 10 > num_high * 9 else ""
+
+
+def _decodes(data: bytes, encoding: str) -> bool:
+    # The last character of a sample may be cut, which an incremental decoder forgives.
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(data, final=False)
+    except UnicodeDecodeError:
+        return False
+    return True

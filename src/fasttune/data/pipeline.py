@@ -1,0 +1,259 @@
+"""From the recipe's data section to tokenised splits, and every decision on the way in words.
+
+The test split is never used to choose anything: where no validation is given, it is held out of the training rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fasttune.data.formats.text_file import Problems
+from fasttune.data.holdout import Split, hold_out, without_leaks, without_repeats
+from fasttune.data.reading import ANY, TEST, TRAIN, VALIDATION, Reader, is_starter, own_split
+from fasttune.data.streaming import RowStream, open_row_stream
+from fasttune.data.tokens.cache import cached, key_of
+from fasttune.data.tokens.store import TokenStore
+from fasttune.errors import DataError, Problem
+from fasttune.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from fasttune.tasks.base import Task
+
+    Tasks = Mapping[str, type[Task]]  # by name
+
+# Above this share of unknown tokens a tokenizer does not know the language of the texts. English reviews under an
+# English WordPiece have less than 0.1 %; Chinese ones most of their characters.
+MAX_UNKNOWN_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of a run; `notes` are the decisions to say and store.
+
+    `stream`: the training rows, where `train` is only a sample of them to look at.
+    """
+
+    task: Task
+    train: Split
+    validation: Split | None
+    test: Split | None
+    columns: dict[str, str]
+    notes: list[str]
+    stream: RowStream | None = None
+
+    def num_training_examples(self, store: TokenStore) -> int:
+        """Of an epoch; `store`: the examples of `train`. A stream is taken row by row."""
+        return len(store) if self.stream is None else self.stream.files.num_rows
+
+    def all(self) -> list[Split]:
+        return [split for split in (self.train, self.validation, self.test) if split is not None]
+
+
+def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
+    """Read, check and split; DataError tells what cannot be used, all of it together."""
+    reader, data = Reader(recipe, tasks), recipe.data
+    problems = Problems("data")
+    train = task = stream = None
+    own: tuple[str, ...] = ()
+    with problems.collected():
+        if data.streaming:
+            stream, train = open_row_stream(reader)
+            own = stream.files.split_names
+        else:
+            train, source = reader.rows(data.train, TRAIN)
+            own = source.split_names
+        task = reader.task_class.from_rows(train.rows, reader.recipe, train.where)
+        task.strata(train.rows, train.where)  # targets that cannot be used are found now
+        reader.notes += task.notes
+    others: dict[str, Split] = {}
+    for name, spec in {VALIDATION: data.validation, TEST: data.test}.items():
+        is_own = spec is None and (name in own or is_starter(data.train))
+        if is_own:
+            spec = own_split(data.train, name)
+        if spec is not None:
+            with problems.collected():
+                source = reader.open(spec, name)
+                if is_own and name == TEST and reader.is_unlabelled(source):
+                    reader.notes.append(f"{name}: the data set's own {name} split has no labels and is not scored")
+                    continue
+                if is_own:
+                    reader.notes.append(f"{name}: the data set's own {name} split")
+                others[name] = reader.split_of(source, spec, name)
+                if task is not None:
+                    task.strata(others[name].rows, others[name].where)  # so is a label that training never saw
+        elif name == VALIDATION and data.streaming:
+            found, hint = "no validation rows", "data.validation=FILE"
+            expected = "rows of their own: none can be held out of rows that are read as they come"
+            problems.add(Problem(code="E258", where="data.validation", found=found, expected=expected, hint=hint))
+    problems.raise_if_any()
+    assert train is not None and task is not None
+    if stream is None:
+        train = _divided(train, others, task, recipe, reader.notes)
+        train = train.limited(data.max_train_samples, data.seed, reader.notes)
+    _check_batch(train.where, len(train.rows) if stream is None else stream.files.num_rows, recipe.training.batch_size)
+    for name, split in others.items():
+        others[name] = split.limited(data.max_eval_samples, data.seed, reader.notes)
+    task = task.for_training_rows(train.rows, recipe)
+    return Splits(task, train, others.get(VALIDATION), others.get(TEST), reader.columns, reader.notes, stream)
+
+
+def _check_batch(where: str, number: int, batch_size: int) -> None:
+    if number < batch_size:
+        raise DataError(
+            Problem(
+                code="E252",
+                where=where,
+                found=f"{number:,} training rows for steps of training.batch_size {batch_size:,}",
+                expected="one step or more of that size",
+                hint=f"training.batch_size={number}",
+            )
+        )
+
+
+def _divided(train: Split, others: dict[str, Split], task: Task, recipe: Recipe, notes: list[str]) -> Split:
+    """Fills in the splits that are to be held out of the training rows, and drops what stands twice."""
+    data = recipe.data
+    if data.drop_duplicates and task.groups(train.rows) is None:
+        train = without_repeats(train, task, notes)
+    left = 1.0
+    if TEST not in others and data.test_fraction:
+        train, others[TEST] = hold_out(train, TEST, data.test_fraction, task, recipe, notes)
+        left -= data.test_fraction
+    if VALIDATION not in others:
+        fraction = min(data.validation_fraction / left, 1.0)
+        train, others[VALIDATION] = hold_out(train, VALIDATION, fraction, task, recipe, notes)
+    if data.drop_duplicates:
+        train = without_leaks(train, list(others.values()), task, notes)
+    return train
+
+
+def read_labelled(recipe: Recipe, tasks: Tasks, spec: str | list[str], split: str) -> Split:
+    """Labelled rows to score a finished run on: all of them, whatever sample its own evaluations took."""
+    return Reader(recipe, tasks).rows(spec, split)[0]
+
+
+def read_kept(recipe: Recipe, tasks: Tasks, name: str, kept: Mapping[str, Any], folder: Path) -> Split:
+    """A split of a finished run exactly as it was scored. `kept`: what data_report.json says of it.
+
+    DataError where the files no longer hold these rows: others may be rows that the model was trained on. Of training
+    rows no list is kept, nor was one of any split by 0.1.0: these are drawn again where the file is unchanged.
+    """
+    if "rows_sha256" not in kept:
+        split = next(part for part in read_splits(recipe, tasks).all() if part.name == name)
+        if split.fingerprint != kept["fingerprint"]:
+            raise DataError(
+                _changed(split, folder, f"a file that has changed since the run, and with it its {name} rows")
+            )
+        return split
+    data = recipe.data
+    spec = {VALIDATION: data.validation, TEST: data.test}.get(name)
+    if spec is None:
+        spec = data.train if kept["read_as"] == TRAIN else own_split(data.train, name)
+    reader = Reader(recipe, tasks)
+    split = replace(reader.rows(spec, kept["read_as"])[0], name=name)
+    positions = kept["positions"]
+    if positions is not None and max(positions, default=-1) < len(split.rows):
+        split = split.take(positions)
+    if split.sha256(reader.task_class) != kept["rows_sha256"]:
+        raise DataError(_changed(split, folder, f"other {name} rows than those that the run kept out of training"))
+    return split
+
+
+def _changed(split: Split, folder: Path, found: str) -> Problem:
+    expected, hint = (
+        "the rows as they were then",
+        "bring the file back, or score another: fasttune evaluate RUN --data FILE",
+    )
+    return Problem(code="E531", where=f"{folder}: {split.where}", found=found, expected=expected, hint=hint)
+
+
+def read_unlabelled(recipe: Recipe, tasks: Tasks, spec: str | list[str]) -> Split:
+    """Rows to predict; a label column is ignored where there is one."""
+    return Reader(recipe, tasks).rows(spec, ANY, need_labels=False)[0]
+
+
+def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenStore:
+    """Tokenise a split, or map what was tokenised before; DataError when the tokenizer does not know the language."""
+    settings = {"task": task.name, "encoding": task.encoding(), "max_length": max_length}
+    read = {column.role: split.rows.values[column.role] for column in task.columns if column.role in split.rows.values}
+    key = key_of(read, tokenizer, settings)
+    store = cached(key, lambda: task.encode(split.rows, tokenizer, max_length, split.where))
+    if store.is_labelled and not task.weight(targets_of(store)):
+        raise DataError(
+            Problem(
+                code="E256",
+                where=split.where,
+                found=f"nothing to learn or score in the {split.name} rows: no token stands for any target",
+                expected="rows whose answers or tags can be found in their texts",
+            )
+        )
+    share = store.share_of(tokenizer.unk_token_id)
+    if share > MAX_UNKNOWN_SHARE:
+        raise DataError(
+            Problem(
+                code="E254",
+                where=split.where,
+                found=f"{share:.0%} of the tokens unknown to the model's tokenizer",
+                expected="texts in a language of the model (the embedded one reads English)",
+                hint="model=FacebookAI/xlm-roberta-base (100 languages), model=google-bert/bert-base-chinese (Chinese)",
+            )
+        )
+    return store
+
+
+def targets_of(store: TokenStore) -> dict[str, Any]:
+    """All targets at once, as tensors."""
+    import torch
+
+    return {name: torch.from_numpy(np.array(array)) for name, array in {**store.targets, **store.token_targets}.items()}
+
+
+def tokens_at_twice_the_length(store: TokenStore) -> int:
+    """How many tokens there would be to compute if twice as long texts were read; where nothing is cut, as many."""
+    return int(np.minimum(store.lengths + store.num_tokens_cut, 2 * store.lengths.max()).sum())
+
+
+def kept_rows(split: Split, task: Task) -> dict[str, Any]:
+    """What `read_kept` finds the rows of a scored split by. Positions count the rows of the source, from 0."""
+    positions = None if split.positions is None else split.positions.tolist()
+    return {"positions": positions, "rows_sha256": split.sha256(type(task))}
+
+
+def report(split: Split, store: TokenStore, task: Task) -> dict[str, Any]:
+    """What data_report.json says of one split: rows, labels, lengths in tokens, truncation."""
+    lengths = store.lengths
+    cut = store.num_tokens_cut
+    return {
+        "source": split.where,
+        "read_as": split.read_as,
+        "fingerprint": split.fingerprint,
+        **({} if split.name == TRAIN else kept_rows(split, task)),
+        "num_rows": len(split.rows),
+        "is_sample": split.is_sample,
+        "licence": split.licence,
+        "num_examples": len(store),
+        "num_tokens": store.num_tokens,
+        "labels": task.describe(store),
+        "tokens_per_example": {
+            "mean": round(float(lengths.mean()), 1),
+            "median": float(np.median(lengths)),
+            "p90": float(np.percentile(lengths, 90)),
+            "max": int(lengths.max()),
+        },
+        "truncated": {
+            "num_examples": int((cut > 0).sum()),
+            "num_tokens": int(cut.sum()),
+            "num_tokens_at_twice_the_length": tokens_at_twice_the_length(store),
+        },
+        "windows": {
+            "num_rows_in_several": int((store.num_windows > 1).sum()),
+            "num_windows": int(store.num_windows.sum()),
+        },
+    }

@@ -1,0 +1,168 @@
+"""From a recipe's data section to the rows of one source, its columns found or as they were named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fasttune.data.columns import Column, cells_of, empty_rows, has_no_label, resolve, some_cells
+from fasttune.data.formats.delimited import numbered_columns
+from fasttune.data.formats.storage import Reading
+from fasttune.data.holdout import GROUP, TIME, Split
+from fasttune.data.rows import Rows
+from fasttune.data.sources import Source, from_rows, load_source, with_split
+from fasttune.data.starter import pairs, questions, reviews
+from fasttune.errors import DataError, Problem, UsageError
+from fasttune.recipe import Recipe
+from fasttune.recipe import load as load_recipe
+
+if TYPE_CHECKING:
+    from fasttune.tasks.base import Task
+
+STARTERS: dict[str, Callable[[], dict[str, Any]]] = {  # generated data sets, as `data.train` names them
+    "starter": reviews.generate,
+    "starter:pairs": pairs.generate,
+    "starter:questions": questions.generate,
+}
+DEFAULT_TASK = "text-classification"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+ANY = "data"  # rows of no split, such as a file to predict
+
+
+def is_starter(spec: str | list[str]) -> bool:
+    return isinstance(spec, str) and spec in STARTERS
+
+
+def own_split(spec: str | list[str], split: str) -> str | list[str]:
+    """What names another split of the data set that `spec` names."""
+    return spec if is_starter(spec) else with_split(spec, split)
+
+
+def open_source(spec: str | list[str], split: str, reading: Reading | None = None) -> Source:
+    """A file, glob, folder, address or hub id, or generated rows."""
+    if not is_starter(spec):
+        return load_source(spec, split, reading)
+    splits = STARTERS[str(spec)]()
+    split = TEST if split == ANY else split
+    if split not in splits:
+        raise UsageError(Problem(where="--split", found=repr(split), expected=f"one of {', '.join(splits)}"))
+    return from_rows(splits[split], f"{spec}:{split}")
+
+
+def name_of(spec: str | list[str]) -> str:
+    return spec if isinstance(spec, str) else ", ".join(spec)
+
+
+def reading_of(recipe: Recipe) -> Reading:
+    named = tuple(filter(None, recipe.data.columns.model_dump().values()))
+    return Reading(recipe.data.encoding, recipe.data.header, recipe.data.max_bytes, named)
+
+
+@dataclass
+class Reader:
+    """Reads one recipe's sources for the task that it names; collects notes."""
+
+    recipe: Recipe
+    tasks: Mapping[str, type[Task]]  # all that there are, by name
+    notes: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def task_class(self) -> type[Task]:
+        return self.tasks[self.recipe.task]
+
+    def open(self, spec: str | list[str], split: str) -> Source:
+        return open_source(spec, split, reading_of(self.recipe))
+
+    def rows(self, spec: str | list[str], split: str, need_labels: bool = True) -> tuple[Split, Source]:
+        source = self.open(spec, split)
+        return self.split_of(source, spec, split, need_labels), source
+
+    def split_of(self, source: Source, spec: str | list[str], split: str, need_labels: bool = True) -> Split:
+        """The rows of an open source, columns found and cells checked."""
+        self.notes += source.notes
+        where = name_of(spec)
+        names = self.names_in(source, where, split, need_labels)
+        rows = self.rows_of(source, names, where)
+        return Split(split, where, rows, source.fingerprint, source.licence, read_as=split)
+
+    def is_unlabelled(self, source: Source) -> bool:
+        """Whether no row has a target, as in the test splits of GLUE (-1) and Kaggle (no such column)."""
+        roles = [column.role for column in self.task_class.columns if column.is_target and column.required]
+        names = [self.columns[role] for role in roles if role in self.columns]
+        missing = [name for name in names if name not in source.dataset.column_names]
+        return bool(missing) or any(has_no_label(source.dataset, name) for name in names)
+
+    def rows_of(self, source: Source, names: dict[str, str], where: str) -> Rows:
+        """What the task reads of a source, checked; `names`: role -> column."""
+        if self.recipe.data.drop_empty:
+            source = self._without_empty(source, names, where)
+        rows = self.task_class.read(source, names, self.recipe)
+        self.notes += rows.notes
+        if rows.settings:
+            self.recipe = load_recipe(self.recipe, rows.settings)
+        ties = {role: cells_of(source.dataset, names[role]) for role in (GROUP, TIME) if role in names}
+        return replace(rows, values={**rows.values, **ties}, place=source.place)
+
+    def names_in(self, source: Source, where: str, split: str, need_labels: bool) -> dict[str, str]:
+        """Role -> the name of its column, for the task's roles and those that training rows are split by."""
+        # Every split has the columns of the training rows.
+        given = {**self.recipe.data.columns.model_dump(), **self.columns}
+        ties = tuple(
+            Column(role, "what the rows are split by", required=True)
+            for role in (GROUP, TIME)
+            if given.pop(role) is not None and split == TRAIN
+        )
+        given |= {tie.role: getattr(self.recipe.data.columns, tie.role) for tie in ties}
+        columns = (*self.task_class.columns, *ties)
+        if not need_labels:
+            targets = {column.role for column in columns if column.is_target}
+            columns = tuple(column for column in columns if column.role not in targets)
+            given = {role: name for role, name in given.items() if role not in targets}
+            required = [column.role for column in columns if column.required]
+            if len(required) == 1 and source.dataset.column_names == numbered_columns(1):
+                given[required[0]] = source.dataset.column_names[0]  # one text a line has no name of its own
+        try:
+            cells = partial(some_cells, source.dataset)
+            resolved = resolve(columns, given, source.dataset.column_names, where, cells)
+        except DataError as error:
+            raise self._with_other_task(error, source.dataset.column_names) from None
+        if split == TRAIN:
+            self.columns = dict(resolved.names)
+            self.notes += resolved.notes
+        return resolved.names
+
+    def _without_empty(self, source: Source, names: dict[str, str], where: str) -> Source:
+        required = [one for one in self.task_class.columns if one.role in names and not one.may_be_empty]
+        empty = {row for one in required for row in empty_rows(source.dataset, names[one.role], not one.is_target)}
+        if not empty:
+            return source
+        self.notes.append(f"{where}: {len(empty):,} rows left out whose text or label is empty (data.drop_empty)")
+        return source.take([row for row in range(len(source.dataset)) if row not in empty])
+
+    def _with_other_task(self, error: DataError, available: list[str]) -> DataError:
+        """The same or, where the columns have the very names of another task's roles, that it is rows of this."""
+        task = task_of(available, self.tasks)
+        if task is None or task is self.task_class:
+            return error
+        found = f"the columns of {task.name}: {', '.join(column.role for column in task.columns if column.required)}"
+        if task.name == "question-answering":
+            found += ", as SQuAD has them"
+        expected, hint = f"those of {self.task_class.name}", f"task={task.name}"
+        return DataError(
+            *(
+                replace(one, code="E116", found=found, expected=expected, hint=hint) if one.code == "E201" else one
+                for one in error.problems
+            )
+        )
+
+
+def task_of(available: Sequence[str], tasks: Mapping[str, type[Task]]) -> type[Task] | None:
+    """The task that has these very names as its roles; None where no task or the default one has them."""
+    names = {name.strip().lower() for name in available}
+    for name, task in tasks.items():
+        if name != DEFAULT_TASK and {column.role for column in task.columns if column.required} <= names:
+            return task
+    return None

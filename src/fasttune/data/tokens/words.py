@@ -1,0 +1,200 @@
+"""Texts as words, for a tag each: what a word is, and which tokens of which window stand for it.
+
+A word is what the data call a token: a word, a punctuation mark or, where words are not written apart, a character.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fasttune.data.formats.text_file import Place, Problems
+from fasttune.data.tokens.long_text import special_tokens
+from fasttune.data.tokens.store import TokenStore
+from fasttune.errors import Problem, shown
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NO_WORD = -1
+# What separates the words of a text; `preprocessing.word_boundaries` has the same values and "auto".
+WHITESPACE, PUNCTUATION, CHARACTERS = "whitespace", "punctuation", "characters"
+ROWS_AT_ONCE = 100  # bounds the memory that the tokenizer's own results take
+# Ideographs, kana, full-width forms and CJK punctuation: written without blanks.
+UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003134f]")
+
+
+class Sentence(NamedTuple):
+    """A text, and the characters [start, end) of each of its words."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def words(self) -> list[str]:
+        return [self.text[start:end] for start, end in self.spans]
+
+
+def words_of(text: str, boundaries: str = PUNCTUATION) -> Sentence:
+    """Split a text into words.
+
+    WHITESPACE splits at whitespace alone. CHARACTERS makes every character a word, blanks too, because a file with one
+    tag for each character has a tag for them as well. PUNCTUATION splits where people who tag texts do: at whitespace,
+    round each punctuation mark and round each Chinese character. Accents and vowel signs with code points of their own,
+    joiners and invisible characters then belong to the word before them.
+    """
+    if boundaries == WHITESPACE:
+        return Sentence(text, tuple((found.start(), found.end()) for found in re.finditer(r"\S+", text)))
+    if boundaries == CHARACTERS:
+        return Sentence(text, tuple((start, start + 1) for start in range(len(text))))
+    spans: list[tuple[int, int]] = []
+    is_open = False  # whether a run of letters and digits goes on
+    for place, character in enumerate(text):
+        if character.isspace():
+            continue
+        belongs, is_of_run = unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf"), _is_of_run(character)
+        touches = spans and spans[-1][1] == place
+        if touches and (belongs or (is_open and is_of_run)):
+            spans[-1] = (spans[-1][0], place + 1)
+        else:
+            spans.append((place, place + 1))
+        is_open = is_of_run or (belongs and is_open)
+    return Sentence(text, tuple(spans))
+
+
+def _is_of_run(character: str) -> bool:
+    return (character.isalnum() or character == "_") and not UNSPACED.match(character)
+
+
+def joined(words: Sequence[str]) -> Sentence:
+    """Words as a text: a blank between two of them, unless both are written without."""
+    text, spans = "", []
+    for word in words:
+        if text and not (UNSPACED.match(text[-1]) and UNSPACED.match(word[:1])):
+            text += " "
+        spans.append((len(text), len(text) + len(word)))
+        text += word
+    return Sentence(text, tuple(spans))
+
+
+def find_boundaries(cells: Sequence[Any], tags: Sequence[tuple[str, ...]] | None) -> str:
+    """What separates the words of these rows, and so what should separate those of a text to predict.
+
+    Texts with tags are split at whitespace or into characters, whichever gives as many words as tags in more rows.
+    Lists of words do not tell what stood between them: PUNCTUATION, unless their punctuation is always attached to a
+    word ("Paris."), as `str.split` leaves it.
+    """
+    texts = [row for row, cell in enumerate(cells) if isinstance(cell, str)]
+    if texts and tags is not None:
+        at_whitespace = sum(len(cells[row].split()) == len(tags[row]) for row in texts)
+        in_characters = sum(len(cells[row]) == len(tags[row]) for row in texts)
+        return CHARACTERS if in_characters > at_whitespace else WHITESPACE
+    words = {word for cell in cells if isinstance(cell, list) for word in cell if isinstance(word, str)}
+    marks = [word for word in words if any(map(_is_punctuation, word))]
+    return WHITESPACE if marks and not any(all(map(_is_punctuation, word)) for word in marks) else PUNCTUATION
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character).startswith("P")
+
+
+def read_sentences(
+    cells: Sequence[Any], tags: Sequence[tuple[str, ...]] | None, boundaries: str, where: str, place: Place
+) -> list[Sentence]:
+    """Rows of words: lists of them, or texts, which are split at `boundaries`.
+
+    DataError for rows without words and for rows with another number of tags than words.
+    """
+    problems = Problems(where)
+    found = []
+    for row, cell in enumerate(cells):
+        number = None if tags is None else len(tags[row])
+        if isinstance(cell, str):
+            sentence = words_of(cell, boundaries)
+        elif isinstance(cell, list) and all(isinstance(word, str) for word in cell):
+            sentence = joined(cell)
+        else:
+            expected = "a list of words, or a text"
+            problems.add(Problem(code="E260", where=f"{where} {place(row)}", found=shown(cell), expected=expected))
+            continue
+        found.append(sentence)
+        words = len(sentence.spans)
+        if not sentence.text.strip():
+            problems.add(Problem(code="E260", where=f"{where} {place(row)}", found="no words", expected="one or more"))
+        elif number is not None and number != words:
+            problems.add(
+                Problem(
+                    code="E261",
+                    where=f"{where} {place(row)}",
+                    found=f"{words:,} words and {number:,} tags",
+                    expected="a tag for each word",
+                    hint=_fitting_boundaries(cell, number, boundaries),
+                )
+            )
+    problems.raise_if_any()
+    return found
+
+
+def _fitting_boundaries(cell: Any, number: int, tried: str) -> str:
+    """The setting that would give a text as many words as it has tags, or nothing."""
+    others = (WHITESPACE, CHARACTERS, PUNCTUATION) if isinstance(cell, str) else ()
+    fitting = (one for one in others if one != tried and len(words_of(cell, one).spans) == number)
+    return next((f"preprocessing.word_boundaries={one}" for one in fitting), "")
+
+
+def word_windows(sentences: Sequence[Sentence], tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenStore:
+    """One example for each window of at most `max_length` tokens; neighbouring windows share a quarter of that.
+
+    Token feature `word` (T,): the place in its row of the word that this token stands for, NO_WORD for the others. Each
+    word is stood for by its first token in just one window: the one where it is farther from the edge.
+    """
+    before, behind = special_tokens(tokenizer)
+    room = max_length - len(before) - len(behind)
+    share = min(max_length // 4, room - 1)
+    parts: dict[str, list[np.ndarray]] = {"input_ids": [], "word": []}
+    rows = []
+    for first in range(0, len(sentences), ROWS_AT_ONCE):
+        pieces = [_pieces(sentence) for sentence in sentences[first : first + ROWS_AT_ONCE]]
+        batch = tokenizer(
+            pieces, is_split_into_words=True, add_special_tokens=False, truncation=False, padding=False, verbose=False
+        )
+        for row, encoding in enumerate(batch.encodings, start=first):
+            ids, words = np.array(encoding.ids, dtype=np.int32), _first_tokens(encoding.word_ids)
+            begin = owned = 0  # the window's first token, and the first that no window before it stands for
+            while True:
+                stop = min(begin + room, len(ids))
+                last = stop if stop == len(ids) else stop - share // 2
+                own = np.full(stop - begin, NO_WORD, dtype=np.int32)
+                own[owned - begin : last - begin] = words[owned:last]
+                parts["input_ids"].append(np.array([*before, *ids[begin:stop], *behind], dtype=np.int32))
+                parts["word"].append(np.pad(own, (len(before), len(behind)), constant_values=NO_WORD))
+                rows.append(row)
+                if stop == len(ids):
+                    break
+                begin, owned = begin + room - share, last
+    lengths = [len(part) for part in parts["input_ids"]]
+    return TokenStore(
+        {"input_ids": np.concatenate(parts["input_ids"])},
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        rows=np.array(rows, dtype=np.int64),
+        num_tokens_cut=np.zeros(len(lengths), dtype=np.int64),
+        token_features={"word": np.concatenate(parts["word"])},
+    )
+
+
+def _pieces(sentence: Sentence) -> list[str]:
+    """The words, each with a blank before it where one stands in the text: some tokenizers make other tokens then."""
+    before = [start > 0 and sentence.text[start - 1].isspace() for start, _ in sentence.spans]
+    return [f" {word}" if blank else word for word, blank in zip(sentence.words, before, strict=True)]
+
+
+def _first_tokens(word_ids: Sequence[int | None]) -> np.ndarray:
+    """(tokens,) int32: the word where a token is the first one of it, NO_WORD elsewhere."""
+    found = np.array([NO_WORD if word is None else word for word in word_ids], dtype=np.int32)
+    goes_on = found[1:] == found[:-1]
+    found[1:][goes_on] = NO_WORD
+    return found

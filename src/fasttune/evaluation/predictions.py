@@ -1,0 +1,141 @@
+"""Predictions as files: the ending of the name decides the form.
+
+JSON lines hold the objects of `predict --json`. Tables have one row a prediction: id, what was asked, then label,
+labels, score or answer, and a column `probability_NAME` for each label. In CSV and TSV a text that a spreadsheet would
+take for a formula has an apostrophe before it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from fasttune.errors import Problem, UsageError
+from fasttune.runs.folder import plain, staged, staged_bytes, write_json_lines
+from fasttune.security.text import json_text, spreadsheet_cell
+from fasttune.tasks import Prediction, Rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_AT_ONCE = 10_000  # of a Parquet file
+PROBABILITY = "probability_"
+
+
+def check_ending(path: Path) -> None:
+    """UsageError for a form that is not written, before anything is computed."""
+    if path.suffix.lower() not in WRITERS:
+        endings = ", ".join(WRITERS)
+        found = f"a file name that ends in {path.suffix!r}" if path.suffix else "a file name without an ending"
+        hint = f"--output {path.with_suffix('.jsonl')}"
+        raise UsageError(Problem(where=f"--output {path}", found=found, expected=f"one of {endings}", hint=hint))
+
+
+def write(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+    """Write predictions as they come, beside what was asked; returns how many there were.
+
+    `rows`: what was predicted, in the same order; labels that they may have are left out.
+    """
+    check_ending(path)
+    return WRITERS[path.suffix.lower()](path, predictions, rows)
+
+
+def _json(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+    number = 0
+    with staged(path) as file:
+        file.write("[")
+        for number, prediction in enumerate(predictions, 1):
+            file.write(f"{',' if number > 1 else ''}\n{json_text(plain(prediction))}")
+        file.write("\n]\n")
+    return number
+
+
+def _json_lines(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+    return write_json_lines(path, predictions)
+
+
+def _delimited(path: Path, predictions: Iterable[Prediction], rows: Rows, delimiter: str) -> int:
+    with staged(path) as file:
+        return _write_delimited(file, table_rows(predictions, rows), delimiter)
+
+
+def _write_delimited(file: TextIO, table: Iterator[dict[str, Any]], delimiter: str) -> int:
+    writer, number = None, 0
+    for row in table:
+        number += 1
+        if writer is None:
+            writer = csv.DictWriter(file, list(row), delimiter=delimiter, lineterminator="\n")
+            writer.writerow({name: spreadsheet_cell(name) for name in row})
+        writer.writerow({name: _as_cell(value) for name, value in row.items()})
+    return number
+
+
+def _parquet(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table, number = table_rows(predictions, rows), 0
+    part = list(islice(table, ROWS_AT_ONCE))
+    schema = _schema_of(part)
+    with staged_bytes(path) as file, pq.ParquetWriter(file, schema) as writer:
+        while part:
+            writer.write_table(pa.Table.from_pylist(part, schema))
+            number += len(part)
+            part = list(islice(table, ROWS_AT_ONCE))
+    return number
+
+
+def _schema_of(part: Sequence[Mapping[str, Any]]) -> pa.Schema:
+    """Column types by column name, because a column of the first rows may be all null.
+
+    A column that fasttune's own tasks do not write takes the type of its first values.
+    """
+    import pyarrow as pa
+
+    texts = pa.list_(pa.string())
+    entity = {"type": pa.string(), "text": pa.string(), "start": pa.int64(), "end": pa.int64(), "score": pa.float64()}
+    known = {
+        **dict.fromkeys(("id", *ASKED, "label", "answer"), pa.string()),
+        **dict.fromkeys(("score", "no_answer_probability"), pa.float64()),
+        **dict.fromkeys(("start", "end"), pa.int64()),
+        **dict.fromkeys(("labels", "tokens", "tags"), texts),
+        "entities": pa.list_(pa.struct(list(entity.items()))),
+    }
+
+    def type_of(field: pa.Field) -> pa.DataType:
+        return pa.float64() if field.name.startswith(PROBABILITY) else known.get(field.name, field.type)
+
+    return pa.schema([(field.name, type_of(field)) for field in pa.Table.from_pylist([*part] or [{"id": ""}]).schema])
+
+
+WRITERS: dict[str, Callable[[Path, Iterable[Prediction], Rows], int]] = {
+    ".csv": lambda path, predictions, rows: _delimited(path, predictions, rows, ","),
+    ".tsv": lambda path, predictions, rows: _delimited(path, predictions, rows, "\t"),
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".parquet": _parquet,
+}
+ASKED = ("text", "text_pair", "question", "context", "tokens")
+
+
+def table_rows(predictions: Iterable[Prediction], rows: Rows) -> Iterator[dict[str, Any]]:
+    """One flat row a prediction, all with the same columns; a number that is not finite is None."""
+    asked: Mapping[str, Sequence[Any]] = {role: rows.values[role] for role in ASKED if role in rows.values}
+    for number, prediction in enumerate(predictions):
+        row: dict[str, Any] = {"id": prediction["id"]}
+        for role, values in asked.items():
+            row["text" if role == "tokens" else role] = getattr(values[number], "text", values[number])
+        shares = prediction.get("probabilities", {})
+        # n_best and the spans of entities have no place in a flat row; they are in the JSON forms.
+        row |= {key: value for key, value in prediction.items() if key not in ("id", "text", "probabilities", "n_best")}
+        yield plain(row | {f"{PROBABILITY}{name}": share for name, share in shares.items()})
+
+
+def _as_cell(value: Any) -> Any:
+    """A list as JSON, because a label may hold a comma; a text as one that no spreadsheet computes."""
+    if isinstance(value, list | dict):
+        return json_text(value)
+    return spreadsheet_cell(value) if isinstance(value, str) else value

@@ -1,7 +1,0 @@
-"""Those who watch a run: an observer is called with every event and may return a reason to stop."""
-
-from collections.abc import Callable
-
-from fasttune.engine.events import Event
-
-Observer = Callable[[Event], str | None]

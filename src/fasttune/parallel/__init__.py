@@ -1,0 +1,1 @@
+"""Several processes: how they meet, and what they tell each other."""

@@ -1,0 +1,117 @@
+"""What all ranks do together: share a value, raise the same error, take the largest of each number.
+
+With one process every function here returns what it was given.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fasttune.errors import EnvironmentProblem, Error, Problem, as_json, from_json
+from fasttune.parallel.rendezvous import current_store, process_group
+
+if TYPE_CHECKING:
+    import torch
+
+Value = TypeVar("Value")
+
+
+def is_main() -> bool:
+    """Whether this is rank 0, which writes, prints and decides for all."""
+    store = current_store()
+    return store.rank == 0 if store is not None else os.environ.get("RANK", "0") == "0"
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's value on all ranks. The value must be JSON."""
+    store = current_store()
+    if store is None:
+        return value
+    return store.exchange(value if store.rank == 0 else None)[0]
+
+
+def broadcast_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rank 0's tensors on all ranks, on the CPU. The other ranks' argument is ignored."""
+    group = process_group()
+    if group is None:
+        return tensors
+    import torch
+
+    sizes = {name: [str(tensor.dtype).removeprefix("torch."), *tensor.shape] for name, tensor in tensors.items()}
+    received = {}
+    for name, (dtype, *shape) in broadcast_object(sizes).items():
+        tensor = tensors[name] if is_main() else torch.empty(shape, dtype=getattr(torch, dtype))
+        on_device = tensor.to(group.device)
+        torch.distributed.broadcast(on_device, src=0)
+        received[name] = tensor if is_main() else on_device.cpu()
+    return received
+
+
+def raise_on_all_ranks(work: Callable[[], Value], local_rank_first: bool = False) -> Value:
+    """Call `work` on every rank and return its result; if it fails on one rank, all ranks raise.
+
+    An Error of ours is raised as it is on every rank; any other exception only where it happened.
+    `local_rank_first`: local rank 0 of each machine goes first, and the others find what it fetched or computed.
+    """
+    store = current_store()
+    if store is None:
+        return work()
+    results: list[Value] = []
+    error: Exception | None = None
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    for turn in (True, False) if local_rank_first else (is_first,):
+        if turn == is_first:
+            try:
+                results.append(work())
+            except Exception as raised:
+                error = raised
+        messages = store.exchange(None if error is None else [platform.node(), _as_message(error)])
+        if error is not None and not isinstance(error, Error):
+            raise error  # with its traceback, where it happened
+        if any(messages):
+            raise _first_error(messages)
+    return results[0]
+
+
+def _as_message(error: Exception) -> dict[str, Any]:
+    if isinstance(error, Error):
+        return as_json(error)
+    found, hint = f"{type(error).__name__}: {error}", "see what it printed"
+    return as_json(EnvironmentProblem(Problem(where="a step before training", found=found, expected="none", hint=hint)))
+
+
+def _first_error(messages: list[Any]) -> Error:
+    """The error of the lowest rank that has one; other ranks than 0 are named."""
+    rank, (host, content) = next((rank, message) for rank, message in enumerate(messages) if message is not None)
+    if rank > 0:  # rank 0 reports it, and has no such problem itself
+        source = f"process {rank} on {host}"
+        content["problems"] = [{**problem, "where": f"{source}: {problem['where']}"} for problem in content["problems"]]
+    error = from_json(content)
+    error.reported_by_main = not is_main()
+    return error
+
+
+def assert_equal_on_all_ranks(facts: Mapping[str, str], hint: str) -> None:
+    """EnvironmentProblem on all ranks unless `facts` is the same on all of them."""
+    store = current_store()
+    if store is not None:
+        store.compare(facts, hint)
+
+
+def all_reduce_max(*values: int) -> Sequence[int]:
+    """The largest of each number over all ranks. Every rank must call it; meant for use in training."""
+    group = process_group()
+    if group is None:
+        return values
+    import torch
+
+    reduced = torch.tensor(values, device=group.device)
+    torch.distributed.all_reduce(reduced, torch.distributed.ReduceOp.MAX)
+    return [int(value) for value in reduced.tolist()]
+
+
+def barrier() -> None:
+    broadcast_object(None)

@@ -1,1 +1,0 @@
-"""What is written about a run for people to read."""

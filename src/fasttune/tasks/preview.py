@@ -1,0 +1,134 @@
+"""Rows of a data set as people look at them, with answers and entities marked: on a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any, NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from fasttune.security.terminal import Terminal
+from fasttune.security.text import printable
+from fasttune.tasks.highlights import Mark, marks_of, text_of
+
+SHOWN_CHARACTERS = 400  # of one text
+BEFORE_MARK = 150  # characters that are kept before a mark that stands far down
+TOKENS = "tokens of the model"
+MARKED = "black on yellow"
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Random rows and what is to be said of the data they are from; a table in a notebook.
+
+    `tokens`: what a tokenizer makes of each row's texts, where that was asked for.
+    """
+
+    description: str
+    notes: Sequence[str]
+    rows: list[dict[str, Any]]
+    tokens: list[list[str]] | None = None
+
+    def _repr_html_(self) -> str:
+        return rows_as_html(self)
+
+
+class Piece(NamedTuple):
+    """A part of a cell; with a `name` it is a marked one."""
+
+    text: str
+    name: str = ""
+
+
+def print_rows(preview: Preview) -> None:
+    """A sample as a table; long texts are cut, and said to be."""
+    out = Terminal()
+    out.print(Text(preview.description))
+    for note in preview.notes:
+        out.print(Text(note))
+    table = Table(show_lines=True)
+    for name in _header(preview):
+        table.add_column(Text(printable(name)), overflow="fold")
+    for cells in _cells(preview):
+        table.add_row(*map(_styled, cells))
+    out.print(table)
+
+
+def rows_as_html(preview: Preview) -> str:
+    """The same as HTML; whatever stands in the data is text."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in _header(preview))
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td style='text-align:left;white-space:pre-wrap'>{_html(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for cells in _cells(preview)
+    )
+    said = "".join(f"<div>{escape(line)}</div>" for line in (preview.description, *preview.notes))
+    return f"{said}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _header(preview: Preview) -> list[str]:
+    names = [str(name) for name in preview.rows[0]]
+    return names if preview.tokens is None else [*names, TOKENS]
+
+
+def _cells(preview: Preview) -> Iterator[list[list[Piece]]]:
+    for number, row in enumerate(preview.rows):
+        marks = marks_of(row)
+        cells = [list(pieces_of(text_of(row[name]), marks.get(name, []))) for name in row]
+        if preview.tokens is not None:
+            tokens = preview.tokens[number]
+            cells.append([Piece(f"{len(tokens):,}: {cut(' '.join(tokens))}")])
+        yield cells
+
+
+def pieces_of(text: str, marks: list[Mark]) -> Iterator[Piece]:
+    """The text cut to SHOWN_CHARACTERS, from where its first mark can be seen."""
+    first = max(marks[0].start - BEFORE_MARK, 0) if marks and marks[0].end > SHOWN_CHARACTERS else 0
+    last = min(first + SHOWN_CHARACTERS, len(text))
+    if first:
+        yield Piece(f"({first:,} characters before) ... ")
+    place = first
+    for mark in marks:
+        if mark.end <= last:
+            yield Piece(text[place : mark.start])
+            yield Piece(text[mark.start : mark.end], mark.name)
+            place = mark.end
+    yield Piece(cut(text[place:], last - place))
+
+
+def cut(text: str, limit: int = SHOWN_CHARACTERS) -> str:
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]} ... ({len(text) - limit:,} more characters)"
+
+
+def _styled(pieces: list[Piece]) -> Text:
+    found = Text()
+    for piece in pieces:
+        text = "\n".join(map(printable, piece.text.split("\n")))
+        if piece.name:
+            found.append(f"[{text}]", style=MARKED)
+            found.append("" if piece.name == "answer" else f" {printable(piece.name)}", style="dim")
+        else:
+            found.append(text)
+    return found
+
+
+def _html(pieces: list[Piece]) -> str:
+    return "".join(
+        f"<mark title='{escape(piece.name, quote=True)}'>{escape(piece.text)}</mark>"
+        if piece.name
+        else escape(piece.text)
+        for piece in pieces
+    )
+
+
+def as_json(preview: Preview) -> Iterator[Mapping[str, Any]]:
+    """Rows as they are, with their tokens where these were asked for."""
+    for number, row in enumerate(preview.rows):
+        tokens = {} if preview.tokens is None else {"model_tokens": preview.tokens[number]}
+        yield {**row, **tokens}

@@ -1,0 +1,155 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, TextIO, cast
+
+import psutil
+from rich.progress import BarColumn, Progress, TextColumn
+
+from fasttune.security.terminal import Terminal
+from fasttune.training.events import (
+    Evaluated,
+    Event,
+    Finished,
+    LossSpike,
+    NotMirrored,
+    OutOfMemory,
+    RolledBack,
+    RowSkipped,
+    SaveDone,
+    Skipped,
+    Started,
+    StepDone,
+)
+from fasttune.training.signals import keep_quiet
+
+WINDOW = 50  # steps over which speed is averaged
+
+
+def gigabytes_in_use() -> float:
+    """Memory of the device that trains, or of this process on a CPU."""
+    import torch
+
+    on_gpu = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+    return (on_gpu or psutil.Process().memory_info().rss) / 1e9  # a machine with a GPU may train on its CPU
+
+
+def clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+class Lasting:
+    """stderr, whose reader may go away (a lost terminal, a closed pipe) while training goes on."""
+
+    def write(self, text: str) -> int:
+        try:
+            return sys.stderr.write(text)
+        except OSError:
+            keep_quiet(2)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            keep_quiet(2)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+class ConsoleLog:
+    """An observer; make it with `terminal=None` to find out by itself whether a person is watching."""
+
+    def __init__(self, logging_steps: int, terminal: bool | None = None):
+        self.console = Terminal(file=cast(TextIO, Lasting()), soft_wrap=True)
+        self.logging_steps = logging_steps
+        self.num_steps = 0
+        self.recent: deque[StepDone] = deque(maxlen=WINDOW)
+        self.losses: list[float] = []
+        self.progress: Progress | None = None
+        if sys.stderr.isatty() if terminal is None else terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"))
+            self.progress = Progress(*columns, console=self.console, transient=True)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.start(event)
+        elif isinstance(event, StepDone):
+            self.step(event)
+        elif isinstance(event, OutOfMemory):
+            self.say(
+                f"out of memory: going on with {event.tokens_per_microbatch:,} tokens a micro-batch ({event.reason})"
+            )
+        elif isinstance(event, RowSkipped):
+            self.say(f"warning: left out: {event.row}")
+        elif isinstance(event, LossSpike):
+            self.say(f"warning: loss {event.loss:.4g} at step {event.step}, {event.average:.4g} on average before")
+        elif isinstance(event, RolledBack):
+            self.say(f"training diverged at step {event.skipped}: going on from step {event.step}, without that batch")
+        elif isinstance(event, Skipped):
+            self.say(f"step {event.step} is left out: training diverged on it before")
+        elif isinstance(event, NotMirrored):
+            self.say(f"warning: not in the mirror yet: {event.failure}")
+        elif isinstance(event, SaveDone) and event.failure is not None:
+            self.say(
+                f"warning: the checkpoint of step {event.step} could not be written, trying again: {event.failure}"
+            )
+        elif isinstance(event, Evaluated):
+            self.say(" | ".join(evaluation_words(event)))
+        elif isinstance(event, Finished):
+            self.close()
+            self.say(f"training ended at step {event.step} of {self.num_steps}: {event.reason}")
+
+    def say(self, line: str) -> None:
+        self.console.print(line)
+
+    def start(self, event: Started) -> None:
+        self.num_steps = event.num_steps
+        going_on = f", going on after step {event.step}" if event.step else ""
+        steps = f"{event.num_steps:,} steps of {event.batch_size}"
+        self.say(f"training: {event.num_examples:,} examples, {steps}{going_on}")
+        if self.progress:
+            self.bar = self.progress.add_task("training", total=event.num_steps, completed=event.step, status="")
+            self.progress.start()
+
+    def step(self, event: StepDone) -> None:
+        self.recent.append(event)
+        self.losses.append(event.loss)
+        if self.progress:
+            # The bar is redrawn at most ten times a second, whatever the number of steps.
+            self.progress.update(self.bar, completed=event.step, status=self.status(event))
+        if event.step % self.logging_steps == 0 or event.step == self.num_steps:
+            if not self.progress:
+                self.say(f"step {event.step}/{self.num_steps} | {self.status(event)}")
+            self.losses.clear()
+
+    def status(self, event: StepDone) -> str:
+        """Loss since the last report, real tokens a second, time left, memory."""
+        seconds = sum(step.seconds for step in self.recent)
+        speed = sum(step.num_tokens for step in self.recent) / max(seconds, 1e-9)
+        left = (self.num_steps - event.step) * seconds / len(self.recent)
+        loss = sum(self.losses) / len(self.losses)
+        return (
+            f"epoch {event.epoch:.2f} | loss {loss:.4f} | lr {event.learning_rate:.1e} | {speed:,.0f} tokens/s"
+            f" | {clock(left)} left | {gigabytes_in_use():.1f} GB"
+        )
+
+    def close(self) -> None:
+        if self.progress:
+            self.progress.stop()
+
+
+def evaluation_words(event: Evaluated) -> Iterator[str]:
+    yield f"evaluation at step {event.step}, epoch {event.epoch:.2f}"
+    timing = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    for name, value in event.metrics.items():
+        if name not in timing:
+            yield f"{name.removeprefix('eval_')} {value:.4f}"
+    if event.is_best:
+        yield "best so far"

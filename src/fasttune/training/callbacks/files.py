@@ -1,0 +1,156 @@
+"""Events on disk: one JSON object a line, and TensorBoard's curves."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fasttune.runs.folder import write_text
+from fasttune.security.text import json_text
+from fasttune.training.events import Diverged, Evaluated, Event, RolledBack, StepDone
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class EventLog:
+    """Appends to events.jsonl; a line is complete before the next event happens.
+
+    What a full or broken disk does not take now is written when it takes it again: training goes on meanwhile.
+    """
+
+    def __init__(self, path: Path | None, resumed_step: int | None, say: Callable[[str], None] = lambda line: None):
+        """`path` None: nothing is written. `resumed_step`: the run goes on from there, and later lines of the lost part
+        are dropped; None: a new run.
+        """
+        self.path, self.say = path, say
+        self.file: FileIO | None = None
+        self.waiting, self.is_failing = b"", False
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._open(resumed_step)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RolledBack) and self.file is not None:
+            self._drop_lines_after(event.step)
+        line = event.to_dict()
+        if isinstance(event, Diverged):  # which tells nan from inf
+            line = {key: str(value) if isinstance(value, float) else value for key, value in line.items()}
+        self.write(line)
+
+    def write(self, line: dict[str, Any]) -> None:
+        if self.file is None:
+            return
+        line = {**line, "time": round(time.time(), 3)}
+        text = json_text({key: as_json(value) for key, value in line.items()}) + "\n"
+        self.waiting += text.encode()
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self.file is not None
+        try:
+            while self.waiting:
+                self.waiting = self.waiting[self.file.write(self.waiting) :]
+        except OSError as error:
+            if not self.is_failing:
+                self.say(f"warning: {self.path} could not be written ({error.strerror}); trying again with each event")
+            self.is_failing = True
+        else:
+            self.is_failing = False
+
+    def close(self) -> None:
+        if self.file is not None:
+            self._flush()
+            self.file.close()
+
+    def _drop_lines_after(self, step: int) -> None:
+        """Where the disk does not allow it they stay, before the line that says it was gone back."""
+        assert self.file is not None
+        self.waiting = b""
+        with suppress(OSError):
+            self.file.close()
+            self._open(step)
+        if self.file.closed:
+            assert self.path is not None
+            self.file = FileIO(self.path, "a")
+
+    def _open(self, resumed_step: int | None) -> None:
+        assert self.path is not None
+        if self.path.exists():
+            kept = [] if resumed_step is None else kept_lines(self.path.read_text(encoding="utf-8"), resumed_step)
+            write_text(self.path, "".join(line + "\n" for line in kept))
+        self.file = FileIO(self.path, "a")
+
+
+def as_json(value: Any) -> Any:
+    """JSON has no NaN: a number that is not finite is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def kept_lines(text: str, step: int) -> list[str]:
+    """Lines up to `step`, and what training diverged on; a last line that a kill cut short is dropped."""
+    kept = []
+    for line in text.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if event.get("event") == Diverged.name or (event.get("step", 0) <= step and event.get("event") != "end"):
+            kept.append(line)
+    return kept
+
+
+def has_tensorboard() -> bool:
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+class TensorBoard:
+    """Training curves every `logging_steps`, evaluations when they come."""
+
+    def __init__(
+        self,
+        folder: Path,
+        logging_steps: int,
+        resumed_step: int | None,
+        say: Callable[[str], None] = lambda line: None,
+    ):
+        self.folder, self.logging_steps, self.say, self.is_failing = str(folder), logging_steps, say, False
+        self.writer = self._opened(resumed_step)
+
+    def _opened(self, resumed_step: int | None) -> SummaryWriter:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # Points after the step resumed from are purged, as lines are in events.jsonl; that step itself stays.
+        return SummaryWriter(self.folder, purge_step=None if resumed_step is None else resumed_step + 1)
+
+    def __call__(self, event: Event) -> None:
+        if self.is_failing:
+            return
+        try:
+            self._write(event)
+        except OSError as error:  # of its own thread, which has ended with it
+            self.is_failing = True
+            self.say(f"warning: no more curves for TensorBoard, its file could not be written ({error.strerror})")
+
+    def _write(self, event: Event) -> None:
+        if isinstance(event, RolledBack):
+            self.writer.close()
+            self.writer = self._opened(event.step)
+        elif isinstance(event, StepDone) and event.step % self.logging_steps == 0:
+            for name in ("loss", "learning_rate", "grad_norm"):
+                self.writer.add_scalar(f"train/{name}", getattr(event, name), event.step)
+            self.writer.add_scalar("train/tokens_per_second", event.num_tokens / event.seconds, event.step)
+        elif isinstance(event, Evaluated):
+            for name, value in event.metrics.items():
+                self.writer.add_scalar(f"eval/{name.removeprefix('eval_')}", value, event.step)
+
+    def close(self) -> None:
+        with suppress(OSError):  # which was said, or concerns the last points alone
+            self.writer.close()

@@ -1,0 +1,225 @@
+"""The model card, README.md of a run folder, in the hub's format."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from fasttune.data.starter.model import EMBEDDED_MODEL
+from fasttune.recipe import Recipe, dump
+from fasttune.security.text import longest_run, markdown, markdown_code
+
+EMBEDDED_ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+HUB_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*", re.ASCII)
+
+TEMPLATE = """---
+{front_matter}
+---
+
+# {name}
+
+A {task} model, fine-tuned from {model} with fasttune.{labels}
+
+| {split} metric | value |
+|---|---|
+{scores}
+{caveat}
+## Data
+
+{data}{incidents}
+
+## Use
+
+{use}
+
+## Recipe
+
+{fence}yaml
+{recipe}
+{fence}
+
+Trained on {device} in {precision}; {versions}.
+"""
+
+
+PIPELINE = """```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="PATH OF THIS FOLDER", truncation=True, max_length={max_length})
+classify("...")
+```
+
+`fasttune predict PATH "..."` gives the probabilities of all labels."""
+FASTTUNE = """```python
+import fasttune
+
+model = fasttune.load("PATH OF THIS FOLDER")
+model.predict([{example}])
+```
+
+The same on the command line: `fasttune predict PATH {words}`. The weights are plain ones for
+`{auto_class}.from_pretrained`."""
+
+
+CAVEAT = """
+The validation rows also chose the epoch{thresholds}: on rows that chose nothing the scores may be lower.
+"""
+
+
+def use(recipe: Recipe) -> str:
+    """Lines that run and give this model's answers.
+
+    transformers' pipeline cuts nothing by itself, reads one text, and knows neither thresholds nor windows: it is shown
+    for what it does right.
+    """
+    if recipe.task == "question-answering":
+        example, words = '("Who came?", "Ann came at noon.")', '--question "..." --context "..."'
+        return FASTTUNE.format(example=example, words=words, auto_class="AutoModelForQuestionAnswering")
+    if recipe.task == "token-classification":
+        return FASTTUNE.format(
+            example='"Ann came to Paris."', words='"..."', auto_class="AutoModelForTokenClassification"
+        )
+    is_pair = recipe.data.columns.text_pair is not None
+    is_plain = recipe.problem == "single-label" and recipe.preprocessing.long_text == "truncate"
+    if recipe.task == "text-classification" and is_plain and not is_pair:
+        return PIPELINE.format(max_length=recipe.preprocessing.max_length)
+    example, words = ('("...", "...")', '"..." --text-pair "..."') if is_pair else ('"..."', '"..."')
+    return FASTTUNE.format(example=example, words=words, auto_class="AutoModelForSequenceClassification")
+
+
+def held_out_scores(results: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+    """The split that the card reports (test where there is one) and its metrics without speeds."""
+    prefix = "test" if any(name.startswith("test_") for name in results) else "eval"
+    scores = {
+        name.removeprefix(f"{prefix}_"): value
+        for name, value in results.items()
+        if name.startswith(f"{prefix}_")
+        and value is not None
+        and not name.endswith(("_samples", "_runtime", "_second"))
+    }
+    return "test" if prefix == "test" else "validation", scores
+
+
+def base_model(recipe: Recipe) -> str | None:
+    """The hub's id of the model that this one started from; None for a folder, which nobody else can look up."""
+    if recipe.model == EMBEDDED_MODEL:
+        return EMBEDDED_ON_THE_HUB
+    name = recipe.model.partition("@")[0]
+    is_path = PurePath(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    is_path = is_path or Path(recipe.model).exists()
+    return None if is_path or not HUB_MODEL.fullmatch(name) or PurePath(name).suffix else name
+
+
+def without_folders(text: str, recipe: Recipe) -> str:
+    """The same without the places of files on the machine that trained: only their names are for others."""
+    data = recipe.data
+    given = [recipe.output.dir, recipe.output.mirror, recipe.model]
+    for spec in (data.train, data.validation, data.test):
+        given += spec if isinstance(spec, list) else [spec]
+    for path in sorted(filter(None, given), key=len, reverse=True):
+        if PurePath(path).is_absolute() or path.startswith(("~", ".")) or "://" in path:
+            text = text.replace(path, PurePath(path).name or path)
+    return text
+
+
+def data_name(recipe: Recipe) -> str:
+    specs = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
+    return ", ".join(without_folders(spec, recipe) for spec in specs)
+
+
+def front_matter(
+    name: str, recipe: Recipe, split: str, scores: Mapping[str, float], num_rows: int | None
+) -> dict[str, Any]:
+    """What the hub reads: task, base model, results."""
+    result: dict[str, Any] = {
+        "task": {"type": recipe.task},
+        "dataset": {"name": data_name(recipe), "type": "custom", "split": split},
+        "metrics": [
+            {"type": metric, "value": round(value, 4)} for metric, value in scores.items() if math.isfinite(value)
+        ],
+    }
+    if num_rows is not None:
+        result["dataset"]["args"] = {"num_rows": num_rows}
+    front: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": recipe.task,
+        "tags": ["fasttune", recipe.task],
+        "model-index": [{"name": name, "results": [result]}],
+    }
+    base = base_model(recipe)
+    if base is not None:
+        front["base_model"] = base
+    return front
+
+
+def data_section(data_report: Mapping[str, Any]) -> str:
+    """Rows and lengths of each split, what was decided about them, and what is doubtful."""
+    lines = ["| split | rows | tokens of a row, mean and most | rows that are cut |", "|---|---|---|---|"]
+    for name, facts in data_report["splits"].items():
+        sample = ", a sample" if facts["is_sample"] else ""
+        lengths, cut = facts["tokens_per_example"], facts["truncated"]["num_examples"]
+        lines.append(f"| {name}{sample} | {facts['num_rows']:,} | {lengths['mean']}, {lengths['max']} | {cut:,} |")
+    for title, entries in (
+        ("Decided", [markdown(note) for note in data_report["notes"]]),
+        ("Doubtful", [warning_line(entry) for entry in data_report["warnings"]]),
+    ):
+        if entries:
+            lines += ["", f"{title}:", "", *(f"- {entry}" for entry in entries)]
+    licences = {facts["licence"] for facts in data_report["splits"].values() if facts.get("licence")}
+    if licences:
+        lines += ["", f"Licence of the data, by its card: {markdown(', '.join(sorted(licences)))}"]
+    return "\n".join(lines)
+
+
+def warning_line(entry: Mapping[str, Any]) -> str:
+    hint = f" ({markdown_code(entry['hint'])})" if entry["hint"] else ""
+    return markdown(f"{entry['code']} {entry['where']}: found {entry['found']}, expected {entry['expected']}") + hint
+
+
+def card(
+    *,
+    name: str,
+    recipe: Recipe,
+    label_names: Sequence[str],
+    results: Mapping[str, Any],
+    data_report: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    incidents: Sequence[str] = (),
+) -> str:
+    """Markdown; `results` as in all_results.json, `incidents` of training in words, the rest as in the files of that
+    name.
+    """
+    split, scores = held_out_scores(results)
+    num_rows = results.get("test_samples" if split == "test" else "eval_samples")
+    front = yaml.safe_dump(front_matter(name, recipe, split, scores, num_rows), sort_keys=False, allow_unicode=True)
+    text = without_folders(dump(recipe).strip(), recipe)
+    thresholds = " and the thresholds" if recipe.problem == "multi-label" or recipe.task == "question-answering" else ""
+    caveat = "" if split == "test" else CAVEAT.format(thresholds=thresholds)
+    rows = f"{split} ({num_rows:,} rows)" if num_rows is not None else split
+    return TEMPLATE.format(
+        front_matter=front.strip(),
+        name=name,
+        task=recipe.task,
+        model=markdown_code(base_model(recipe) or PurePath(recipe.model).name),
+        labels=f" Labels: {', '.join(map(markdown_code, label_names))}."
+        if label_names and recipe.problem != "regression"
+        else "",
+        use=use(recipe),
+        split=rows,
+        scores="\n".join(f"| {metric} | {value:.4f} |" for metric, value in scores.items()),
+        caveat=caveat,
+        data=without_folders(data_section(data_report), recipe),
+        incidents="".join(["\n\nIn training:\n", *(f"\n- {markdown(incident)}" for incident in incidents)])
+        if incidents
+        else "",
+        fence="`" * max(3, longest_run(text) + 1),
+        recipe=text,
+        device=environment["device"]["value"],
+        precision=environment["precision"]["value"],
+        versions=", ".join(f"{package} {version}" for package, version in environment["versions"].items()),
+    )

@@ -1,0 +1,412 @@
+"""Pretrained models and tokenizers in, plain Hugging Face models out.
+
+Weights are read from safetensors only, always as fp32, and no code from a model folder or the hub is ever run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.tokenization_utils_base import FULL_TOKENIZER_FILE
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, cached_file
+
+from fasttune.data.quiet import quiet_transformers
+from fasttune.data.starter.model import EMBEDDED_MODEL, embedded_model_path
+from fasttune.errors import EnvironmentProblem, Problem, require_safe
+from fasttune.parallel.launcher import hide_launcher
+from fasttune.runs.folder import sha256
+from fasttune.security import model_folder
+
+# The names that model families give to one thing: dropout on attention weights.
+ATTENTION_DROPOUT_FIELDS = ("attention_probs_dropout_prob", "attention_dropout")
+# RoBERTa and its relatives number positions from pad_token_id + 1.
+NUMBERED_FROM_PADDING = (
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text"),
+    *("longformer", "ibert", "xmod", "luke", "esm"),
+)
+# What transformers raises for files that are not those of a model, by accident or on purpose.
+NOT_A_MODEL = (
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ImportError,
+    RuntimeError,  # and RecursionError
+    MemoryError,
+    SafetensorError,
+    StrictDataclassError,
+)
+MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "spm.model")
+# A length that a tokenizer reports when it knows none.
+NO_LIMIT = 10**6
+
+
+def convert_line(name: str) -> str:
+    """A line for the shell that writes a model's weights as safetensors; quoted for Python and for the shell."""
+    classes = "from transformers import AutoModel as M, AutoTokenizer as T"
+    code = f"{classes}; [C.from_pretrained({name!r}).save_pretrained('converted') for C in (M, T)]"
+    return f"python -c {shlex.quote(code)}, then model=converted"
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """transformers' many ways to fail, as one kind of error with the first line of what it said."""
+    is_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
+    try:
+        if is_local and name != EMBEDDED_MODEL and not Path(name).expanduser().is_dir():
+            raise FileNotFoundError("no such folder")
+        yield
+    except BaseException as error:
+        if not isinstance(error, NOT_A_MODEL) and type(error).__name__ != "PanicException":  # of a library in Rust
+            raise
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        hint = "model=embedded needs no download; offline, give the path of a folder"
+        if isinstance(error, MemoryError | RecursionError):
+            said = [f"files that cannot be read ({type(error).__name__})"]
+        if "trust_remote_code" in str(error):
+            expected, code = "a model whose code is part of transformers; code of a model folder is never run", "E405"
+            hint = "a model of another family, such as model=google-bert/bert-base-uncased"
+        elif any(library in str(error) for library in ("sentencepiece", "SentencePiece", "tiktoken")):
+            expected, code = "the libraries that read its vocabulary", "E401"
+            hint = "pip install sentencepiece protobuf"
+        elif isinstance(error, SafetensorError):
+            expected, code = "a model.safetensors that is whole", "E404"
+        elif "pytorch_model" in str(error) or "safetensors" in str(error):
+            expected, code = (
+                "weights in model.safetensors; pickle weights are never read, they can run any code",
+                "E404",
+            )
+            if not is_local or any(Path(name).expanduser().glob("*.bin")):
+                hint = f"if you trust whoever made them: {convert_line(name)}"
+        else:
+            expected, code = "a folder with a Hugging Face model" if is_local else "a model of the hub", "E401"
+        raise EnvironmentProblem(
+            Problem(
+                where=f"model {name}",
+                found=said[0][:200].rstrip(" ."),
+                expected=expected,
+                hint=hint,
+                code=code,
+            )
+        ) from error
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model is: a folder, or a repository of the hub at a revision."""
+
+    path: str
+    revision: str | None = None
+
+    @property
+    def on_the_hub(self) -> bool:
+        return not Path(self.path).is_dir()
+
+
+SNAPSHOTS = "snapshots"  # the hub's cache keeps a folder for each commit there
+_commits: dict[str, str] = {}  # of repositories that were opened in this process: what `main` was then
+
+
+def place_of(name: str) -> Place:
+    """What a recipe's `model` names: `embedded`, a folder, or NAME[@REVISION] of the hub.
+
+    A name of the hub stays at the commit at which its config.json was first read.
+    """
+    if name == EMBEDDED_MODEL:
+        return Place(str(embedded_model_path()))
+    path = str(Path(name).expanduser())
+    if Path(path).exists():
+        return Place(path)
+    repository, _, revision = name.partition("@")
+    return Place(repository if revision else path, _commits.get(name) or revision or None)
+
+
+def pinned(name: str) -> str:
+    """The same name with the commit that was read: NAME@SHA; folders as they are."""
+    return f"{name.partition('@')[0]}@{_commits[name]}" if name in _commits else name
+
+
+def file_of(name: str, file: str) -> str | None:
+    """The path of a file of a model, fetched if need be; None where it has none."""
+    place = place_of(name)
+    return cached_file(place.path, file, revision=place.revision, _raise_exceptions_for_missing_entries=False)
+
+
+def load_config(name: str) -> PreTrainedConfig:
+    """The model's configuration; EnvironmentProblem when it is not an encoder that transformers knows."""
+    require_safe("torch", "transformers", "safetensors")
+    with _explained(name), quiet_transformers():
+        _check_folder(name)
+        place = place_of(name)
+        config = AutoConfig.from_pretrained(place.path, revision=place.revision, trust_remote_code=False)
+    is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
+    if not is_encoder or getattr(config, "is_decoder", False):
+        raise EnvironmentProblem(
+            Problem(
+                where=f"model {name}",
+                found=f"a {config.model_type} model, which is not an encoder",
+                expected="an encoder such as BERT, DistilBERT, RoBERTa, ELECTRA, DeBERTa or ModernBERT",
+                hint="model=embedded, or a hub id such as model=google-bert/bert-base-uncased",
+                code="E402",
+            )
+        )
+    return config
+
+
+def _check_folder(name: str) -> None:
+    """EnvironmentProblem for what transformers would fetch, import or allocate because a file says so."""
+
+    def refuse(found: str, expected: str, code: str, hint: str = "") -> None:
+        raise EnvironmentProblem(Problem(where=f"model {name}", found=found, expected=expected, hint=hint, code=code))
+
+    path = file_of(name, CONFIG_NAME)
+    if path is not None:
+        if (snapshot := Path(path).parent).parent.name == SNAPSHOTS:
+            _commits.setdefault(name, snapshot.name)
+        text = Path(path).read_text(encoding="utf-8")
+        if fault := model_folder.config_fault(text):
+            refuse(fault, "the sizes of an encoder", "E409")
+        if foreign := model_folder.foreign_implementation(json.loads(text)):
+            refuse(
+                foreign,
+                "a model that transformers runs by its own code",
+                "E405",
+                "take the setting out of config.json; weights that are quantised cannot be fine-tuned",
+            )
+    is_folder = not place_of(name).on_the_hub
+    if is_folder or importlib.util.find_spec("peft") is not None:
+        adapter = file_of(name, model_folder.ADAPTER)
+        if adapter is not None:
+            refuse(
+                f"an adapter ({model_folder.ADAPTER}), which names another model as its base",
+                "a whole model",
+                "E409",
+                "merge it into its base first (merge_and_unload of peft), and save the result",
+            )
+
+
+def load_tokenizer(name: str, needs_offsets: bool = False) -> PreTrainedTokenizerBase:
+    """`needs_offsets`: tokens must be mapped to characters or words, which tokenizers in Python cannot do."""
+    with _explained(name), quiet_transformers():
+        path = file_of(name, FULL_TOKENIZER_FILE)
+        fault = model_folder.tokenizer_fault(Path(path)) if path else None
+        if fault is not None:
+            expected = "a tokenizer whose texts stay about as long as they are"
+            raise EnvironmentProblem(Problem(where=f"model {name}", found=fault, expected=expected, code="E409"))
+        place = place_of(name)
+        tokenizer = AutoTokenizer.from_pretrained(place.path, revision=place.revision, trust_remote_code=False)
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        # transformers makes a tokenizer of nothing but special tokens where the files are missing.
+        raise EnvironmentProblem(
+            Problem(
+                where=f"model {name}",
+                found="a tokenizer without a vocabulary",
+                expected="tokenizer.json, or the vocabulary of the model's tokenizer, beside config.json",
+                hint="copy the tokenizer's files from where the model is from",
+                code="E403",
+            )
+        )
+    if needs_offsets and not tokenizer.is_fast:
+        raise EnvironmentProblem(
+            Problem(
+                where=f"model {name}",
+                found=f"a tokenizer written in Python ({type(tokenizer).__name__})",
+                expected="for this task, a fast tokenizer (tokenizer.json): only these map tokens to characters",
+                hint="a model with a fast tokenizer, such as model=FacebookAI/xlm-roberta-base (100 languages)",
+                code="E403",
+            )
+        )
+    return without_pipeline_settings(tokenizer)
+
+
+def without_pipeline_settings(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer.json may carry the padding and truncation of the last call or of somebody's pipeline; drop both."""
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
+
+
+def longest_input(config: PreTrainedConfig) -> int:
+    """The most tokens the model can take, special tokens included."""
+    positions = getattr(config, "max_position_embeddings", None) or NO_LIMIT
+    offset = (config.pad_token_id or 0) + 1 if config.model_type in NUMBERED_FROM_PADDING else 0
+    return positions - offset
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`new_weights`: names of parameters that the pretrained model does not have (the head)."""
+
+    model: PreTrainedModel
+    new_weights: list[str]
+
+
+def own_attention_dropout(config: PreTrainedConfig) -> float:
+    """What the model's configuration asks for."""
+    return next((float(getattr(config, field)) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)), 0.0)
+
+
+def load_model(
+    name: str, auto_class: str, state: Mapping[str, Any], seed: int, attention_dropout: float | None = None
+) -> Loaded:
+    """Encoder and head in fp32 on the CPU; a head that is not in the folder is drawn with `seed`.
+
+    `state`: the task's fields of config.json. `attention_dropout`: used in training instead of the model's own, which
+    stays in config.json.
+    """
+    config = load_config(name)
+    before, architectures = _labels_of(config), tuple(config.architectures or ())
+    for field, value in state.items():
+        setattr(config, field, value)
+    own = {field: getattr(config, field) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)}
+    vars(config).pop("transformers_weights", None)  # the name of another file, which may be a pickle
+    _check_index(name)
+    place = place_of(name)
+    if attention_dropout is not None:
+        for field in own:
+            setattr(config, field, attention_dropout)
+    with _explained(name), quiet_transformers(), hide_launcher(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, info = getattr(transformers, auto_class).from_pretrained(
+            place.path,
+            revision=place.revision,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+        new_weights = {*info["missing_keys"], *mismatched}
+        new_weights |= _match_head(model, before, architectures, new_weights)
+    # from_pretrained maps the file: whoever wrote to it later would change, or kill, what runs here.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    for field, value in own.items():
+        setattr(model.config, field, value)
+    # The code that it names is not run and does not travel with what we save.
+    vars(model.config).pop("auto_map", None)
+    _check_encoder(name, model, sorted(new_weights))
+    return Loaded(model, sorted(new_weights))
+
+
+def _labels_of(config: PreTrainedConfig) -> list[str]:
+    labels: dict[Any, str] = dict(config.id2label or {})
+    return [labels[number] for number in sorted(labels, key=int)]
+
+
+@torch.no_grad()
+def _match_head(
+    model: PreTrainedModel, before: list[str], architectures: Sequence[str], new_weights: set[str]
+) -> set[str]:
+    """Let a head that was loaded follow the labels of `model.config`; returns the names of weights that are drawn anew.
+
+    transformers keeps a head wherever its shape fits, whatever its rows stood for. Here the rows follow their names.
+    Where the folder holds another kind of model (`architectures`), or its labels (`before`) have other names, the last
+    layer is new. A head for one number has no names to compare.
+    """
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.startswith(f"{model.base_model_prefix}.")
+    ]
+    if not layers:
+        return set()
+    name, last = layers[-1]
+    own = {f"{name}.{parameter}": tensor for parameter, tensor in last.named_parameters()}
+    if own.keys() & new_weights:
+        return set()
+    now = _labels_of(model.config)
+    is_same_kind = type(model).__name__ in architectures
+    if is_same_kind and len(before) == len(now) == 1:
+        return set()
+    if is_same_kind and sorted(before) == sorted(now):
+        order = [before.index(label) for label in now]
+        for tensor in own.values():
+            tensor.copy_(tensor[order].clone())
+        return set()
+    for tensor in own.values():
+        vars(tensor).pop("_is_hf_initialized", None)  # or transformers would leave it as it is
+    model._init_weights(last)
+    return set(own)
+
+
+def _check_index(name: str) -> None:
+    """transformers reads the parts of weights that an index names by whatever reader their names ask for."""
+    with _explained(name), quiet_transformers():
+        index = file_of(name, SAFE_WEIGHTS_INDEX_NAME)
+        parts = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()) if index else set()
+        for part in parts:
+            if not str(part).endswith(".safetensors") or Path(part).name != part:
+                raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} names {part!r}, which is no safetensors file beside it")
+
+
+def _check_encoder(name: str, model: PreTrainedModel, new_weights: list[str]) -> None:
+    """Only head and pooler may be new: an encoder that is drawn at random in part is never what was meant."""
+    lost = [key for key in new_weights if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
+    if lost:
+        raise EnvironmentProblem(
+            Problem(
+                where=f"model {name}",
+                found=f"no fitting weights for {len(lost)} tensors of the encoder, such as {lost[0]}",
+                expected="weights of the model that config.json describes",
+                hint="take config.json and model.safetensors from the same model",
+                code="E406",
+            )
+        )
+
+
+def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Put a plain Hugging Face model into `folder`; the weights appear last, so a folder with weights is complete."""
+    staged = folder / ".model.staged"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    with quiet_transformers():
+        model.save_pretrained(staged)
+        without_pipeline_settings(tokenizer).save_pretrained(staged)
+    for path in sorted(staged.iterdir(), key=lambda path: path.suffix == ".safetensors"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        path.replace(folder / path.name)
+    staged.rmdir()
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """sha256 of the files that `save_model` has written and that decide what the model says."""
+    names = sorted(path.name for path in folder.iterdir() if path.name in MODEL_FILES or path.suffix == ".safetensors")
+    return {name: sha256(folder / name) for name in names}
+
+
+def check_model(folder: Path, kept: Mapping[str, str]) -> None:
+    """EnvironmentProblem where a file of a saved model is no longer the one that was saved."""
+    now = checksums(folder)
+    for name, expected in kept.items():
+        if now.get(name) != expected:
+            found = f"{name} changed or damaged" if name in now else f"no {name}"
+            raise EnvironmentProblem(
+                Problem(
+                    where=f"run {folder}",
+                    found=found,
+                    expected="the model as training saved it (checksums.json)",
+                    hint="copy the run again; if you changed the file on purpose, delete checksums.json",
+                    code="E516",
+                )
+            )

@@ -1,0 +1,112 @@
+"""AdamW and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from fasttune.recipe.schema import Training
+from fasttune.training import zero
+from fasttune.training.wrapping import ZERO, like, wrap
+
+# Loshchilov and Hutter 2019 (decoupled decay) with the constants of Kingma and Ba 2015, as in transformers' Trainer.
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+FUSED_DEVICES = ("cpu", "cuda", "mps")
+
+
+def decays(model: nn.Module) -> Callable[[str], bool]:
+    """Whether weight decay applies to a parameter of this name: not to biases and not to normalisation layers."""
+    norms = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+        if isinstance(module, nn.LayerNorm) or "norm" in type(module).__name__.lower()
+    }
+    return lambda name: name not in norms and not name.endswith("bias")
+
+
+def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Fused where torch has it: on a CPU three times faster than the loop over parameters."""
+    is_decayed = decays(model)
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for name, parameter in trainable if is_decayed(name)], "weight_decay": weight_decay},
+        {"params": [parameter for name, parameter in trainable if not is_decayed(name)], "weight_decay": 0.0},
+    ]
+    fused = next(model.parameters()).device.type in FUSED_DEVICES
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPSILON, fused=fused)
+
+
+def prepare(
+    model: nn.Module, accelerator: Accelerator, parallel: str, training: Training
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Model and optimizer as they train together, of one process or several."""
+    trained = wrap(model, accelerator, parallel)
+    optimizer = make_optimizer(model, training.learning_rate, training.weight_decay)
+    if parallel in ZERO:
+        return zero.begin(model, optimizer, ZERO[parallel], training.max_grad_norm)
+    return trained, accelerator.prepare_optimizer(optimizer)
+
+
+def num_warmup_steps(warmup_steps: float, num_steps: int) -> int:
+    """`warmup_steps` below 1 is a share of all steps, rounded up as transformers does."""
+    return math.ceil(warmup_steps * num_steps) if warmup_steps < 1 else int(warmup_steps)
+
+
+class Schedule:
+    """The learning rate as a function of the step alone, so that resume has nothing to restore."""
+
+    def __init__(self, kind: str, learning_rate: float, warmup_steps: float, num_steps: int):
+        from transformers import get_scheduler
+
+        kind = "constant_with_warmup" if kind == "constant" else kind
+        # transformers wraps its formulas in LambdaLR; a throw-away optimizer gets us the formula itself.
+        unused = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        scheduler = get_scheduler(kind, unused, num_warmup_steps(warmup_steps, num_steps), num_steps)
+        self.multiplier: Callable[[int], float] = scheduler.lr_lambdas[0]
+        self.learning_rate = learning_rate
+
+    def __call__(self, step: int) -> float:
+        """The rate of the update that follows `step` finished ones."""
+        return self.learning_rate * self.multiplier(step)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state as tensors named STATE.PARAMETER, such as exp_avg.classifier.weight.
+
+    Of ZeRO all processes have to ask, and the main one alone gets them.
+    """
+    if zero.has_shares(optimizer):
+        return zero.optimizer_tensors(model, optimizer)
+    return {
+        f"{key}.{name}": value.detach()
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
+) -> None:
+    """The inverse of `optimizer_tensors`; KeyError when a tensor belongs to no parameter being trained."""
+    if zero.has_shares(optimizer):
+        zero.load_optimizer_tensors(model, optimizer, tensors)
+        return
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimizer.state.clear()
+    for full_name, value in tensors.items():
+        key, _, name = full_name.partition(".")
+        parameter = parameters[name]
+        # The step count is a scalar that fused AdamW keeps beside the parameter.
+        optimizer.state[parameter][key] = like(value, parameter) if value.dim() else value.to(parameter.device)

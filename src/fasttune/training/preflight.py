@@ -1,0 +1,175 @@
+"""What `fasttune check` does: everything that comes before training, and a few steps to tell what training will take.
+
+Nothing is kept: the steps are those of a real session in a temporary folder, so that what is measured is what will run.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fasttune.data.audit import audit_rows
+from fasttune.data.batching.plan import epoch_order
+from fasttune.data.pipeline import Splits, encode, read_splits
+from fasttune.data.reading import TEST, TRAIN, VALIDATION
+from fasttune.errors import Problem
+from fasttune.recipe import Recipe
+from fasttune.runs.checkpoint.space import check_space, needed_bytes
+from fasttune.runs.folder import DEFAULT_PARENT, RunFolder
+from fasttune.tasks import TASKS
+from fasttune.training.environment import peak_memory_bytes
+from fasttune.training.events import Event, SaveDue, StepDone
+from fasttune.training.loop import TrainState, num_training_steps, times_due
+from fasttune.training.prepare import data_report, num_saves, prepared
+from fasttune.training.scoring import score_split
+from fasttune.training.trainer import Say, Session
+
+SAMPLE = 20_000  # rows of a split whose tokens are looked at; a share of 1 % is then known to about 0.2 %
+EVALUATED = 500  # rows that are scored to tell how long an evaluation takes
+WARM_UP = 3  # steps: the first ones build what later ones find
+MOST_STEPS, MOST_SECONDS = 20, 10.0  # measured after the warm-up
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take on this machine as it is now; `measured` are the figures it is made of.
+
+    `train_runtime` as in all_results.json: from the first batch to the last step, evaluations and saves included.
+    """
+
+    train_runtime: float
+    peak_memory_bytes: int
+    num_steps: int
+    measured: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """`report` as data_report.json holds it. `recipe`: with every automatic choice."""
+
+    recipe: Recipe
+    warnings: list[Problem]
+    report: dict[str, Any] = field(repr=False)
+    forecast: Forecast
+
+    def as_json(self) -> dict[str, Any]:
+        return {"forecast": asdict(self.forecast), **self.report}
+
+
+def check(recipe: Recipe, say: Say) -> Checked:
+    splits = read_splits(recipe, TASKS)
+    audit = audit_rows(splits.all(), splits.task)
+    num_rows = {split.name: len(split.rows) for split in splits.all()}
+    if splits.stream is not None:
+        num_rows[TRAIN] = splits.stream.files.num_rows
+    sampled = _sampled(splits, recipe.data.seed)
+    with tempfile.TemporaryDirectory(prefix="fasttune-check-") as folder:
+        session = prepared(recipe, sampled, RunFolder(Path(folder) / "run"), say, audit)
+        try:
+            output = session.recipe.output
+            needed = needed_bytes(session.setup.model, num_saves(session), output.save_total_limit)
+            check_space(Path(recipe.output.dir or DEFAULT_PARENT), needed)
+            report = data_report(session)
+            forecast = _forecast(session, num_rows)
+        finally:
+            session.close()
+    return Checked(session.recipe, audit.warnings, report, forecast)
+
+
+def _sampled(splits: Splits, seed: int) -> Splits:
+    """At most SAMPLE rows of each split, and said so."""
+    notes = list(splits.notes)
+    found = {split.name: split.limited(SAMPLE, seed, []) for split in splits.all()}
+    for split in splits.all():
+        if len(split.rows) > SAMPLE:
+            notes.append(f"{split.name}: tokens are counted in {SAMPLE:,} of {len(split.rows):,} rows, drawn at random")
+    return Splits(splits.task, found[TRAIN], found.get(VALIDATION), found.get(TEST), splits.columns, notes)
+
+
+def _forecast(session: Session, num_rows: dict[str, int]) -> Forecast:
+    """Run steps, a save and an evaluation, and multiply."""
+    recipe, store, device = session.recipe, session.stores[TRAIN], session.setup.accelerator.device
+    scale = num_rows[TRAIN] / len(session.splits.train.rows)
+    steps_per_epoch = math.ceil(len(store) * scale / recipe.training.batch_size)
+    num_steps = num_training_steps(recipe, steps_per_epoch)
+    watch = _Watch()
+    _as_probe(session).train([watch])
+    per_token = watch.seconds_per_token
+    tokens_per_step = store.num_tokens * scale / steps_per_epoch
+    evaluation = _evaluation_seconds(session, num_rows[VALIDATION])
+    evaluations = times_due(recipe.evaluation.eval_strategy, recipe.evaluation.eval_steps, num_steps, steps_per_epoch)
+    saves = times_due(recipe.output.save_strategy, recipe.output.save_steps, num_steps, steps_per_epoch)
+    return Forecast(
+        train_runtime=num_steps * tokens_per_step * per_token + evaluations * evaluation + saves * watch.save_seconds,
+        peak_memory_bytes=peak_memory_bytes(device),
+        num_steps=num_steps,
+        measured={
+            "num_steps": len(watch.seconds),
+            "tokens_per_second": 1 / per_token,
+            "tokens_per_step": tokens_per_step,
+            "evaluation_seconds": evaluation,
+            "num_evaluations": evaluations,
+            "save_seconds": watch.save_seconds,
+            "num_saves": saves,
+        },
+    )
+
+
+def _evaluation_seconds(session: Session, num_rows: int) -> float:
+    """Of all validation rows, by a sample of them."""
+    split = session.splits.validation
+    assert split is not None, "rows are held out where none are given"
+    few = split.limited(EVALUATED, session.recipe.data.seed, [])
+    store = encode(few, session.task, session.setup.tokenizer, session.setup.max_length)
+    scored = score_split(session.setup, session.task, few, store)
+    tokens_of_all = session.stores[VALIDATION].num_tokens * num_rows / len(split.rows)
+    return scored.metrics["eval_runtime"] * tokens_of_all / store.num_tokens
+
+
+def _as_probe(session: Session) -> Session:
+    """The same without evaluations and saves, from just before the step of the first epoch that has most tokens."""
+    recipe, lengths = session.recipe, session.stores[TRAIN].lengths
+    batch_size = recipe.training.batch_size
+    order = epoch_order(len(lengths), recipe.training.seed, 0)
+    tokens = np.add.reduceat(lengths[order], np.arange(0, len(order), batch_size))
+    first = min(int(tokens.argmax()) - WARM_UP, len(tokens) - WARM_UP - MOST_STEPS)
+    changes = {
+        "evaluation": {"eval_strategy": "no", "early_stopping_patience": None},
+        "output": {"save_strategy": "no", "mirror": None},
+        "training": {"num_train_epochs": 1.0, "max_steps": -1},
+    }
+    sections = {name: getattr(recipe, name).model_copy(update=own) for name, own in changes.items()}
+    return replace(session, recipe=recipe.model_copy(update=sections), state=TrainState(step=max(first, 0)))
+
+
+@dataclass
+class _Watch:
+    """An observer that times steps and the save at the end, and stops when it has seen enough."""
+
+    seconds: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    save_seconds: float = 0.0
+    last: float = 0.0
+
+    def __call__(self, event: Event) -> str | None:
+        now = time.perf_counter()
+        elapsed, self.last = now - self.last, now
+        if isinstance(event, SaveDue):
+            self.save_seconds = elapsed  # the session has saved when it tells its observers
+        if not isinstance(event, StepDone):
+            return None
+        self.seconds.append(elapsed)
+        self.tokens.append(event.num_tokens)
+        measured = self.seconds[WARM_UP:]
+        return "measured" if len(measured) >= MOST_STEPS or sum(measured) > MOST_SECONDS else None
+
+    @property
+    def seconds_per_token(self) -> float:
+        first = min(WARM_UP, len(self.seconds) - 1)
+        return sum(self.seconds[first:]) / sum(self.tokens[first:])

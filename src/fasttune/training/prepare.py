@@ -1,0 +1,269 @@
+"""How a run begins: read the data, load the model, decide what is left to the machine; or go on where it stopped."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from contextlib import suppress
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from fasttune.data.audit import Audit, audit_rows, audit_tokens
+from fasttune.data.formats import hub
+from fasttune.data.pipeline import Split, Splits, encode, read_splits, report
+from fasttune.data.reading import TRAIN
+from fasttune.data.streaming import windows_of
+from fasttune.data.tokens.mapped import let_go
+from fasttune.data.tokens.store import TokenStore
+from fasttune.parallel.collectives import (
+    all_reduce_max,
+    assert_equal_on_all_ranks,
+    broadcast_object,
+    is_main,
+    raise_on_all_ranks,
+)
+from fasttune.parallel.rendezvous import LAUNCH_KEY, has_unsigned_messages
+from fasttune.recipe import Recipe, digest, dump
+from fasttune.recipe import load as load_recipe
+from fasttune.recipe.messages import nested
+from fasttune.runs.checkpoint.space import check_space, needed_bytes
+from fasttune.runs.folder import RunFolder, write_json, write_text
+from fasttune.security.cache import MADE_HERE, cache_folder
+from fasttune.security.secrets import noted_command
+from fasttune.tasks import TASKS
+from fasttune.training.embedding import rows_in_use
+from fasttune.training.environment import versions
+from fasttune.training.loop import TrainState, num_training_steps, times_due
+from fasttune.training.memory_probe import probe
+from fasttune.training.model import pinned
+from fasttune.training.precision import Choice
+from fasttune.training.resume import load_checkpoint, pin, reconciled_on_all_ranks
+from fasttune.training.setup import Setup, set_up
+from fasttune.training.trainer import Say, Session
+from fasttune.training.wrapping import FSDP2, ZERO
+
+TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5  # English has about 4.5, Chinese by characters 3
+
+
+def start(recipe: Recipe, folder: RunFolder, say: Say, allow_changes: bool = False) -> Session:
+    """Read the data, load the model, decide what is left to the machine, and make the folder or go on in it.
+
+    `allow_changes`: of settings that a run can go on with, though not to where it would have come.
+    """
+    is_resume = broadcast_object(folder.is_run)
+    if is_resume:
+        recipe = reconciled_on_all_ranks(recipe, folder, say if allow_changes else None)
+    session = prepared(
+        recipe, raise_on_all_ranks(lambda: read_splits(recipe, TASKS), local_rank_first=True), folder, say
+    )
+    session.run_id = broadcast_object(session.run_id)
+    assert_equal_on_all_ranks(
+        {
+            "training examples": session.training_examples,
+            "recipe": digest(session.recipe),
+            "kernel": session.setup.choices["kernel"].value,
+            "parallel": session.parallel,
+            **versions(("deepspeed",) if session.parallel in ZERO else ()),
+        },
+        "the same files, recipe and accelerate configuration on every machine",
+    )
+    for warning in session.audit.warnings:
+        say(f"warning: {warning}")
+    if has_unsigned_messages():
+        say(f"warning: other machines on this network can send messages to this run; set {LAUNCH_KEY} to a secret")
+    if is_resume:
+        load_checkpoint(session)
+    else:
+        raise_on_all_ranks(lambda: _begin(session) if is_main() else None)
+    return session
+
+
+def num_saves(session: Session) -> int:
+    """At most: every evaluation may be the best so far."""
+    recipe, per_epoch = session.recipe, session.steps_per_epoch
+    output, evaluation, num_steps = recipe.output, recipe.evaluation, num_training_steps(recipe, per_epoch)
+    saves = times_due(output.save_strategy, output.save_steps, num_steps, per_epoch)
+    return saves and max(saves, times_due(evaluation.eval_strategy, evaluation.eval_steps, num_steps, per_epoch))
+
+
+def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit: Audit | None = None) -> Session:
+    """Everything that comes before the first step, except writing. `audit`: of the rows, where it was made before."""
+    # One process tells and stores it, and the others have no need of the time and memory that it takes.
+    audit = audit or raise_on_all_ranks(lambda: audit_rows(splits.all(), splits.task) if is_main() else Audit())
+    setup = raise_on_all_ranks(
+        lambda: set_up(recipe, recipe.model, splits.task, tokens_per_step(recipe, splits)), local_rank_first=True
+    )
+
+    def encoded() -> dict[str, TokenStore]:
+        return {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
+
+    stores = raise_on_all_ranks(encoded, local_rank_first=True)
+    used_rows = None if recipe.data.streaming else choose_trained_rows(recipe, setup, stores[TRAIN])
+    if setup.accelerator.device.type == "cuda" and recipe.training.tokens_per_microbatch == "auto":
+        probed = probe(setup, splits.task, stores[TRAIN])
+        if probed is not None:
+            setup.choices["tokens_per_microbatch"] = probed
+            setup.tokens_per_microbatch = int(probed.value)
+    setup.tokens_per_microbatch = -all_reduce_max(-setup.tokens_per_microbatch)[0]  # what fits into the memory of all
+    setup.choices |= pins(recipe)
+    recipe = resolved(recipe, splits, setup, folder)
+    for split in splits.all():
+        say(described(split, stores[split.name]))
+    for note in splits.notes:
+        say(f"  {note}")
+    for line in without_effect(recipe, splits.num_training_examples(stores[TRAIN])):
+        say(line)
+    for name, choice in setup.choices.items():
+        say(f"{name}: {choice.value} ({choice.reason})")
+    for split in splits.all():
+        audit_tokens(audit, split, stores[split.name], splits.task, setup.tokenizer.unk_token_id)
+    session = Session(
+        recipe, folder, uuid.uuid4().hex, splits, stores, setup, TrainState(), None, say, used_rows, audit
+    )
+    if splits.stream is not None:
+        session.windows = windows_of(splits.stream, splits.task, setup.tokenizer, setup.max_length)
+    let_go()  # of texts: from here on there are tokens
+    return session
+
+
+def tokens_per_step(recipe: Recipe, splits: Splits) -> float:
+    """About: before there is a tokenizer, by the bytes of some texts."""
+    texts = list(islice(splits.task.input_texts(splits.train.rows), TEXTS_MEASURED))
+    return recipe.training.batch_size * sum(len(text.encode()) for text in texts) / len(texts) / BYTES_PER_TOKEN
+
+
+def choose_trained_rows(recipe: Recipe, setup: Setup, store: TokenStore) -> np.ndarray | None:
+    """Which rows of the word embeddings to train, where all would come to the same; the choice is kept with the others.
+
+    With weight decay every row moves in every step.
+    """
+    if recipe.training.weight_decay > 0:
+        return None
+    used = rows_in_use(setup.model, store.inputs["input_ids"], setup.padding.token_id)
+    if used is not None and setup.choices["parallel"].value != FSDP2:
+        reason = "the others occur in no training text, so no gradient ever reaches them"
+        setup.choices["word_embeddings"] = Choice(
+            f"training {len(used):,} of {setup.model.config.vocab_size:,} rows", reason
+        )
+    return used
+
+
+def without_effect(recipe: Recipe, num_examples: int) -> list[str]:
+    """Settings that somebody wrote and that change nothing in this run, each with the reason."""
+    training, evaluation, default = recipe.training, recipe.evaluation, Recipe.model_validate({"data": {"train": "-"}})
+    steps_per_epoch = math.ceil(num_examples / training.batch_size)
+    num_steps = num_training_steps(recipe, steps_per_epoch)
+    period = steps_per_epoch if evaluation.eval_strategy == "epoch" else evaluation.eval_steps or num_steps
+    num_evaluations = math.ceil(num_steps / period)
+    patience = evaluation.early_stopping_patience
+    settings = {
+        f"evaluation.early_stopping_patience={patience}: there are {num_evaluations} evaluations in all": patience
+        is not None
+        and patience >= num_evaluations,
+        "training.num_train_epochs: training.max_steps decides": training.max_steps > 0
+        and training.num_train_epochs != default.training.num_train_epochs,
+        "preprocessing.window_pooling: preprocessing.long_text is not windows": recipe.preprocessing.long_text
+        != "windows"
+        and recipe.preprocessing.window_pooling != default.preprocessing.window_pooling,
+        "data.validation_fraction: data.validation is given": recipe.data.validation is not None
+        and recipe.data.validation_fraction != default.data.validation_fraction,
+        "data.test_fraction: data.test is given": recipe.data.test is not None and bool(recipe.data.test_fraction),
+        "data.columns.group: data.validation is given, and no rows are held out": _splits_nothing(recipe)
+        and recipe.data.columns.group is not None,
+        "data.columns.time: data.validation is given, and no rows are held out": _splits_nothing(recipe)
+        and recipe.data.columns.time is not None,
+        "data.max_bad_rows: data.streaming is false, so all rows are checked first": recipe.data.max_bad_rows > 0
+        and not recipe.data.streaming,
+        "output.save_total_limit: output.save_strategy is no": recipe.output.save_strategy == "no"
+        and recipe.output.save_total_limit != default.output.save_total_limit,
+    }
+    return [f"no effect: {text}" for text, applies in settings.items() if applies]
+
+
+def _splits_nothing(recipe: Recipe) -> bool:
+    """Whether every split has a file of its own, so that none is held out of the training rows."""
+    return recipe.data.validation is not None and (recipe.data.test is not None or not recipe.data.test_fraction)
+
+
+def described(split: Split, store: TokenStore) -> str:
+    lengths = store.lengths
+    cut = int((store.num_tokens_cut > 0).sum())
+    truncated = f", {cut:,} cut to the maximum ({int(store.num_tokens_cut.sum()):,} tokens lost)" if cut else ""
+    several = int((store.num_windows > 1).sum())
+    if several:
+        truncated += f", {several:,} read in several windows ({int(store.num_windows.sum()):,} in all)"
+    sample = "a sample of " if split.is_sample else ""
+    return (
+        f"{split.name}: {sample}{len(split.rows):,} rows of {split.where}, {lengths.mean():.0f} tokens on average, "
+        f"{lengths.max()} at most{truncated}"
+    )
+
+
+def pins(recipe: Recipe) -> dict[str, Choice]:
+    """Model and splits that come from the hub: path in the recipe -> the same place at the commit that was read."""
+    places = {f"data.{name}": getattr(recipe.data, name) for name in ("train", "validation", "test")}
+    found = {path: pin(place, hub.pinned(place)) for path, place in places.items() if isinstance(place, str)}
+    found["model"] = pin(recipe.model, pinned(recipe.model))
+    return {path: choice for path, choice in found.items() if choice.value != (places | {"model": recipe.model})[path]}
+
+
+def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) -> Recipe:
+    """The recipe with every field filled that was left to the machine."""
+    choices = setup.choices
+    filled = load_recipe(load_recipe(recipe, splits.task.settings()), {"data": {"columns": splits.columns}})
+    return load_recipe(
+        filled,
+        {
+            **nested({tuple(path.split(".")): choice.value for path, choice in pins(recipe).items()}),
+            "preprocessing": {"max_length": setup.max_length},
+            "training": {
+                "precision": choices["precision"].value,
+                "attention_dropout": float(choices["attention_dropout"].value),
+                "tokens_per_microbatch": setup.tokens_per_microbatch,
+            },
+            "evaluation": {
+                "metric_for_best_model": recipe.evaluation.metric_for_best_model or splits.task.primary_metric,
+            },
+            "output": {"dir": str(folder.path)},
+        },
+    )
+
+
+def _begin(session: Session) -> None:
+    """Write what is known before the first step. The recipe comes last: with it the folder is a run."""
+    folder, setup = session.folder, session.setup
+    check_space(folder.path, needed_bytes(setup.model, num_saves(session), session.recipe.output.save_total_limit))
+    session.folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(
+        folder.environment,
+        {
+            "run_id": session.run_id,
+            "command": noted_command(),
+            "versions": versions(),
+            "num_processes": setup.accelerator.num_processes,
+            **{name: asdict(choice) for name, choice in setup.choices.items()},
+        },
+    )
+    write_json(folder.data_report, data_report(session))
+    if session.mirror is not None:
+        session.mirror.claim(session.run_id)
+    with suppress(OSError):  # a cache: without it `evaluate` asks before it opens addresses of this run
+        mark = cache_folder(MADE_HERE) / session.run_id
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    write_text(folder.recipe, dump(session.recipe))
+
+
+def data_report(session: Session) -> dict[str, Any]:
+    """What data_report.json holds."""
+    parts = {split.name: report(split, session.stores[split.name], session.task) for split in session.splits.all()}
+    return {
+        "columns": session.splits.columns,
+        "notes": session.splits.notes,
+        "training_examples": session.training_examples,
+        "splits": parts,
+        "warnings": session.audit.entries,
+    }

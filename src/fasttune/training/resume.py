@@ -1,0 +1,203 @@
+"""Resuming a run: what may change, which checkpoint is loaded, and how every rank gets the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fasttune.errors import DataError, Problem, RecipeError
+from fasttune.parallel.collectives import broadcast_object, broadcast_tensors, is_main, raise_on_all_ranks
+from fasttune.recipe import Columns, Recipe, differences, dump
+from fasttune.recipe import load as load_recipe
+from fasttune.recipe.messages import nested
+from fasttune.runs.checkpoint import Checkpoint, newest_good, prune
+from fasttune.runs.folder import RunFolder, read_json, write_text
+from fasttune.training.environment import versions
+from fasttune.training.loop import TrainState
+from fasttune.training.precision import Choice
+
+if TYPE_CHECKING:
+    import torch
+
+    from fasttune.training.trainer import Say, Session
+
+# What may change between a start and its resume without changing what is learned.
+RESUME_SAFE = (
+    "output.save_total_limit",
+    "training.logging_steps",
+    "tracking.report_to",
+    "output.dir",
+    "output.mirror",
+    "training.gradient_checkpointing",
+)
+# What a run can go on with, though not to where it would have come.
+RESUME_WITH_FLAG = (
+    *(
+        f"training.{name}"
+        for name in (
+            "num_train_epochs",
+            "max_steps",
+            "learning_rate",
+            "warmup_steps",
+            "lr_scheduler_type",
+            "max_grad_norm",
+            "label_smoothing_factor",
+            "attention_dropout",
+            "precision",
+            "device",
+            "tokens_per_microbatch",
+            "divergence_policy",
+        )
+    ),
+    "evaluation.eval_strategy",
+    "evaluation.eval_steps",
+    "evaluation.early_stopping_patience",
+    "output.save_strategy",
+    "output.save_steps",
+)
+# Choices that change no number but its rounding.
+ROUNDING = ("device", "kernel", "attention")
+# What `prepare.resolved` fills in: where the recipe of a resume leaves it open, the saved value stays.
+FILLED_IN = (
+    "problem",
+    "data.label_separator",
+    "training.class_weights",
+    *(f"data.columns.{role}" for role in Columns.model_fields),
+    "preprocessing.max_length",
+    "preprocessing.word_boundaries",
+    "training.precision",
+    "training.attention_dropout",
+    "training.tokens_per_microbatch",
+    "evaluation.metric_for_best_model",
+    "output.dir",
+)
+
+
+def reconciled_on_all_ranks(asked: Recipe, folder: RunFolder, allow: Say | None) -> Recipe:
+    """`reconciled` by rank 0, which has the folder."""
+    recipe = raise_on_all_ranks(
+        lambda: reconciled(load_recipe(folder.recipe), asked, folder, allow) if is_main() else asked
+    )
+    return load_recipe(broadcast_object(recipe.model_dump(mode="json")))
+
+
+def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Say | None = None) -> Recipe:
+    """The recipe to go on with: the saved one with harmless changes; RecipeError for any other change.
+
+    `allow` is told of changes that a run can go on with; None: they are refused, too.
+    """
+    changes = {}
+    problems = []
+    chosen = read_json(folder.environment) if folder.environment.exists() else {}
+    for path, (old, new) in differences(saved, asked).items():
+        if path in RESUME_SAFE:
+            changes[path] = new
+        elif (path in FILLED_IN and new in ("auto", "balanced", None)) or chosen.get(path) == asdict(
+            pin(str(new), str(old))
+        ):
+            continue
+        elif path in RESUME_WITH_FLAG and allow is not None:
+            changes[path] = new
+            allow(f"{path}: {new} from here on, {old} before")
+        else:
+            hint = "start a new run with another --output, or resume with the recipe as it was"
+            if path in RESUME_WITH_FLAG and not folder.is_finished:
+                hint += "; --allow-changes goes on with the new value"
+            problems.append(
+                Problem(
+                    where=f"resume of {folder.path}: {path}",
+                    found=str(new),
+                    expected=f"{old}, as in {folder.recipe}",
+                    hint=hint,
+                    code="E530",
+                )
+            )
+    if problems:
+        raise RecipeError(*problems)
+    changes["output.dir"] = str(folder.path)
+    return load_recipe(saved, nested({tuple(path.split(".")): value for path, value in changes.items()}))
+
+
+def pin(asked: str, at_commit: str) -> Choice:
+    """What a name of the hub stands for in this run: the same at the commit that was read."""
+    return Choice(at_commit, f"the commit of {asked} when the run began")
+
+
+def load_checkpoint(session: Session) -> None:
+    """Take run id, state and checkpoint from the folder; DataError when the training examples are not the same."""
+    folder = session.folder
+    environment = broadcast_object(read_json(folder.environment) if is_main() else None)
+    before = broadcast_object(read_json(folder.data_report)["training_examples"] if is_main() else None)
+    session.run_id = environment["run_id"]
+    if session.mirror is not None:
+        raise_on_all_ranks(lambda: session.mirror.claim(session.run_id) if session.mirror and is_main() else None)
+    for line in _differences(environment, session):
+        session.say(f"{line}; the run goes on, though not to the last bit as it would have")
+    if before != session.training_examples:
+        raise DataError(
+            Problem(
+                where=f"resume of {folder.path}: {session.splits.train.where}",
+                found="other training examples than those the run started with",
+                expected="the same rows, labels and tokenizer",
+                hint="bring the file back, or start a new run with another --output",
+                code="E531",
+            )
+        )
+
+    def newest() -> Checkpoint | None:
+        found, passed_over = newest_good(folder.checkpoints, session.run_id)
+        for line in passed_over:
+            session.say(line)
+        return found
+
+    session.checkpoint = find_on_all_ranks(newest)
+    if is_main():
+        # Nothing is refused any more: what may change has changed from here on.
+        write_text(folder.recipe, dump(session.recipe))
+        prune(folder.checkpoints, None, set(), session.run_id)  # what a killed process left of one
+    if session.checkpoint is None:
+        session.say("no checkpoint yet: starting from the beginning")
+        return
+    session.state = saved_state(session.checkpoint)
+    if session.splits.stream is not None:
+        session.splits.stream.files.bad.found.update(session.state.bad_rows)
+    session.say(f"going on from {session.checkpoint.path}")
+
+
+def _differences(environment: Mapping[str, Any], session: Session) -> Iterator[str]:
+    """What was different when the run started, and may round numbers otherwise."""
+    for name in ROUNDING:
+        before, now = environment.get(name, {}).get("value"), session.setup.choices[name].value
+        if before not in (None, now):
+            yield f"{name}: {now} now, {before} before"
+    num_processes = session.setup.accelerator.num_processes
+    if environment["num_processes"] != num_processes:
+        yield f"processes: {num_processes} now, {environment['num_processes']} before"
+    installed = versions()
+    for package, before in environment["versions"].items():
+        if installed.get(package) != before:
+            yield f"{package}: {installed.get(package, 'none')} now, {before} before"
+
+
+def find_on_all_ranks(find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """The checkpoint that `find` finds on rank 0; the CheckpointError that it raises there, on all ranks."""
+    found = raise_on_all_ranks(lambda: find() if is_main() else None)
+    fields = broadcast_object({**asdict(found), "path": str(found.path)} if found else None)
+    return Checkpoint(**{**fields, "path": Path(fields["path"])}) if fields else None
+
+
+def tensors_of(checkpoint: Checkpoint, stem: str) -> dict[str, torch.Tensor]:
+    """The tensors of STEM.safetensors on every rank, on the CPU; rank 0 reads the file."""
+    return broadcast_tensors(checkpoint.tensors(stem) if is_main() else {})
+
+
+def trainer_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    return broadcast_object(checkpoint.state() if is_main() else None)
+
+
+def saved_state(checkpoint: Checkpoint) -> TrainState:
+    saved = trainer_state(checkpoint)
+    saved.pop("scaler")
+    return TrainState(**saved)

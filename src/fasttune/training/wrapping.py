@@ -1,0 +1,168 @@
+"""How several processes train one model: each holds all of it (DDP), a share of every layer (FSDP2), or all weights and
+a share of the moments and gradients (ZeRO).
+
+Which of them is accelerate's to say: its config file, or the variables that its launcher sets from it. accelerate
+itself wraps in DDP on a CPU whatever was asked for, so `fully_shard` is called here, the same on every device
+(docs/decisions/0019).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from fasttune.errors import EnvironmentProblem, Problem
+from fasttune.parallel.collectives import assert_equal_on_all_ranks, is_main, raise_on_all_ranks
+from fasttune.parallel.launcher import launcher_requests
+from fasttune.training import zero
+from fasttune.training.precision import Choice, choose_device
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+ALONE, DDP, FSDP2 = "one process", "DDP", "FSDP2"
+ZERO = {"ZeRO-1": 1, "ZeRO-2": 2}  # the stages of DeepSpeed that are here
+
+
+def choose_parallel(accelerator: Accelerator) -> Choice:
+    """As the launcher was configured, which `check_configuration` has looked at."""
+    if accelerator.num_processes == 1:
+        return Choice(ALONE, "no launcher started more")
+    if launcher_requests("ACCELERATE_USE_DEEPSPEED"):
+        if accelerator.scaler is not None:
+            raise _not_here("fp16 with DeepSpeed, which scales no loss of fp32 weights", "training.precision=bf16")
+        return Choice(_zero(), "the accelerate config asks for it: each process keeps a share of moments")
+    if not launcher_requests("ACCELERATE_USE_FSDP"):
+        return Choice(DDP, f"{accelerator.num_processes} processes, each with the whole model")
+    return Choice(FSDP2, "the accelerate config asks for it: each process keeps a share of weights and moments")
+
+
+def check_launch(device: str) -> None:
+    """What can be known before the processes of a launch train together; `device` as the recipe has it."""
+    raise_on_all_ranks(check_configuration)
+    chosen = raise_on_all_ranks(lambda: choose_device(device))
+    assert_equal_on_all_ranks({"device": chosen.value}, "training.device=cpu")
+
+
+def check_configuration() -> None:
+    """EnvironmentProblem where the launcher's configuration asks for what is not here."""
+    if launcher_requests("ACCELERATE_USE_DEEPSPEED"):
+        if _zero() not in ZERO:
+            hint = "zero_stage: 2, or distributed_type: FSDP with fsdp_version: 2, which shares what ZeRO-3 does"
+            raise _not_here(f"{_zero()} of DeepSpeed", hint)
+        for name in ("offload_optimizer_device", "offload_param_device"):
+            if (device := os.environ.get(f"ACCELERATE_DEEPSPEED_{name.upper()}", "none")) != "none":
+                raise _not_here(f"{name}: {device}", f"{name}: none in the accelerate config")
+        if "ACCELERATE_DEEPSPEED_CONFIG_FILE" in os.environ:
+            raise _not_here("a deepspeed_config_file", "zero_stage: 2 in its place; the recipe has the rest")
+        zero.check_installed()
+    if launcher_requests("ACCELERATE_USE_FSDP"):
+        if os.environ.get("FSDP_VERSION", "1") != "2":
+            raise _not_here("FSDP1, which torch has deprecated", "fsdp_version: 2 in the accelerate config")
+        instead = {"offload_params": "", "activation_checkpointing": ", and training.gradient_checkpointing=true"}
+        for name, remedy in instead.items():
+            if os.environ.get(f"FSDP_{name.upper()}", "false").lower() in ("true", "1"):
+                raise _not_here(f"fsdp_{name}", f"fsdp_{name}: false in the accelerate config{remedy}")
+
+
+def _zero() -> str:
+    return f"ZeRO-{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2')}"  # accelerate's own default
+
+
+def _not_here(found: str, hint: str) -> EnvironmentProblem:
+    expected = "no distributed type (DDP), FSDP2, or ZeRO 1 or 2 of DeepSpeed without offloading"
+    return EnvironmentProblem(
+        Problem(where="accelerate's configuration", found=found, expected=expected, hint=hint, code="E543")
+    )
+
+
+def wrap(model: nn.Module, accelerator: Accelerator, parallel: str) -> nn.Module:
+    """`model` as it is trained; DDP takes the weights of the main process, FSDP2 works in place.
+
+    For ZeRO that is for `zero.begin` to do, together with the optimizer.
+    """
+    if parallel == ALONE or parallel in ZERO:
+        return model
+    if parallel == DDP:
+        device = accelerator.device
+        wrapped = nn.parallel.DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device])
+        # Nothing that a forward pass changes stands in a buffer of an encoder. As an argument it has another name in
+        # torch 2.13 than before, and this one is warned of.
+        wrapped.broadcast_buffers = False
+        return wrapped
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    # None is torch's default: a layer gives the others' shares back after its forward pass, the root keeps them.
+    again = None if os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in ("true", "1") else False
+    for module in list(model.modules()):
+        if isinstance(module, GradientCheckpointingLayer):
+            fully_shard(module, mesh=mesh, reshard_after_forward=again)
+    fully_shard(model, mesh=mesh, reshard_after_forward=again)
+    return model
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether every forward pass is one of all processes together."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(model, FSDPModule)
+
+
+def goes_together(model: nn.Module) -> bool:
+    """Whether the processes wait for each other in every micro-batch of training."""
+    return is_sharded(model) or zero.adds_at_once(model)
+
+
+def full(tensor: torch.Tensor) -> torch.Tensor:
+    """All of it; of a tensor in shares all processes have to ask."""
+    from torch.distributed.tensor import DTensor
+
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor | DTensor:
+    """A whole tensor, the same in all processes, shared out as `other` is and on its device."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(other, DTensor):
+        return tensor.to(other.device)
+    # Every process has all of it, so none has to be sent.
+    return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
+
+
+def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state_dict with whole tensors, as `whole` has them."""
+    return whole(model.state_dict())
+
+
+def whole(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors, none in shares. Where some were, all processes have to ask, and the main one alone gets them:
+    on the CPU, one after the other, since all of them may not fit into the memory of a device.
+    """
+    if not any(is_share(tensor) for tensor in tensors.values()):
+        return {name: tensor.detach() for name, tensor in tensors.items()}
+    found = ((name, full(tensor)) for name, tensor in tensors.items())
+    return {name: tensor.cpu() for name, tensor in found if is_main()}
+
+
+def is_share(tensor: torch.Tensor) -> bool:
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
+def load_state(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """The inverse of `state_of`."""
+    own = model.state_dict()
+    model.load_state_dict(
+        {name: like(tensor, own[name]) if name in own else tensor for name, tensor in tensors.items()}
+    )

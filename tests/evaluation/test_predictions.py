@@ -1,0 +1,149 @@
+"""Predictions as files and from several threads: the same answers in every form."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from tiny import make_questions, make_rows, make_sentences, write_csv, write_jsonl
+
+import fasttune
+from fasttune.cli import commands as cli
+from fasttune.evaluation import predictions
+from fasttune.tasks import Rows
+
+
+def fit(model: Path, folder: Path, rows: list[dict[str, Any]], **sections: Any) -> fasttune.Run:
+    recipe = {
+        "model": str(model),
+        "data": {"train": str(write_jsonl(folder / "rows.jsonl", rows))},
+        "training": {"max_steps": 4, "precision": "fp32", "device": "cpu"},
+        "tracking": {"report_to": "none"},
+    }
+    return fasttune.fit(recipe, output=folder / "run", progress=False, **sections)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> fasttune.Run:
+    return fit(tiny_model, tmp_path_factory.mktemp("run"), [dict(row) for row in make_rows(60)])
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    texts = ['good, "bad"\nfood', "the room was not good", "=1+1 staff"]
+    return write_csv(tmp_path / "new.csv", [{"id": f"n{number}", "text": text} for number, text in enumerate(texts)])
+
+
+def read_back(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    if path.suffix in (".json", ".jsonl"):
+        text = path.read_text()
+        return json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+def test_a_table_has_a_row_for_each_prediction(run: fasttune.Run, rows: Path, tmp_path: Path, ending: str) -> None:
+    output = tmp_path / f"found{ending}"
+    expected = fasttune.predict(run.folder, data=str(rows), output=output)
+    found = read_back(output)
+    assert list(found[0]) == ["id", "text", "label", "score", "probability_negative", "probability_positive"]
+    formula = "=1+1 staff" if ending == ".parquet" else "'=1+1 staff"  # which no spreadsheet computes
+    assert [row["text"] for row in found] == ['good, "bad"\nfood', "the room was not good", formula]
+    for row, prediction in zip(found, expected, strict=True):
+        assert (row["id"], row["label"]) == (prediction["id"], prediction["label"])
+        assert float(row["score"]) == prediction["score"]
+        assert float(row["probability_positive"]) == prediction["probabilities"]["positive"]
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl"])
+def test_json_holds_the_objects(run: fasttune.Run, rows: Path, tmp_path: Path, ending: str) -> None:
+    output = tmp_path / f"found{ending}"
+    expected = fasttune.predict(run.folder, data=str(rows), output=output)
+    assert read_back(output) == expected and len(expected) == 3
+
+
+def test_the_command_writes_what_the_ending_says(run: fasttune.Run, rows: Path, tmp_path: Path) -> None:
+    output = tmp_path / "found.csv"
+    assert cli.run(["predict", str(run.folder), "--data", str(rows), "--output", str(output)]) == 0
+    assert output.read_text().startswith("id,text,label,score,")
+
+
+def test_tables_of_the_other_tasks(tiny_model: Path, tmp_path: Path) -> None:
+    questions = fit(
+        tiny_model, tmp_path, make_questions(30, longest=20), task="question-answering",
+        preprocessing={"doc_stride": 8},
+    )  # fmt: skip
+    fasttune.predict(questions.folder, [("what was good", "great food w1")], output=tmp_path / "answers.csv")
+    (row,) = read_back(tmp_path / "answers.csv")
+    assert list(row)[:6] == ["id", "question", "context", "answer", "start", "end"] and "n_best" not in row
+    (tmp_path / "words").mkdir()
+    tagger = fit(tiny_model, tmp_path / "words", make_sentences(30), task="token-classification")
+    (prediction,) = fasttune.predict(tagger.folder, ["good food w1"], output=tmp_path / "tags.csv")
+    (row,) = read_back(tmp_path / "tags.csv")
+    assert row["text"] == "good food w1" and json.loads(row["tags"]) == prediction["tags"]
+    (tmp_path / "several").mkdir()
+    labelled = [
+        {"text": one["text"], "labels": [["a"], ["b"], ["a", "b"]][n % 3]} for n, one in enumerate(make_rows(40))
+    ]
+    several = fit(tiny_model, tmp_path / "several", labelled)
+    (prediction,) = fasttune.predict(several.folder, ["good food"], output=tmp_path / "labels.csv")
+    (row,) = read_back(tmp_path / "labels.csv")
+    assert json.loads(row["labels"]) == prediction["labels"]
+
+
+def no_answers_first(number: int) -> list[dict[str, Any]]:
+    """Predictions of which only the last has an answer, entities and a finite score."""
+    empty = {"answer": "", "start": None, "end": None, "score": math.nan, "labels": [], "entities": []}
+    entity = {"type": "PER", "text": "Ann", "start": 0, "end": 3, "score": 0.5}
+    full = {"answer": "Ann", "start": 0, "end": 3, "score": 0.5, "labels": ["a"], "entities": [entity]}
+    return [{"id": str(row), **(full if row == number - 1 else empty)} for row in range(number)]
+
+
+def test_the_first_rows_of_a_table_do_not_decide_what_later_ones_may_hold(tmp_path: Path) -> None:
+    made = no_answers_first(predictions.ROWS_AT_ONCE + 1)
+    asked = Rows([one["id"] for one in made], {})
+    for ending in (".parquet", ".csv", ".jsonl"):
+        assert predictions.write(tmp_path / f"found{ending}", made, asked) == len(made)
+    table = read_back(tmp_path / "found.parquet")
+    assert table[-1] == made[-1] and table[0] == {**made[0], "score": None}
+    cells = read_back(tmp_path / "found.csv")
+    assert (cells[0]["score"], cells[0]["start"], cells[-1]["end"]) == ("", "", "3")
+    assert read_back(tmp_path / "found.jsonl")[0]["score"] is None
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    assert predictions.write(tmp_path / "none.parquet", [], Rows([], {})) == 0
+    assert read_back(tmp_path / "none.parquet") == []
+
+
+def test_nothing_is_computed_for_a_form_that_is_not_written(run: fasttune.Run, tmp_path: Path) -> None:
+    with pytest.raises(fasttune.Error, match=r"found a file name that ends in '\.xls'") as caught:
+        fasttune.predict(run.folder, ["good"], output=tmp_path / "found.xls")
+    assert caught.value.exit_code == 2 and not list(tmp_path.iterdir())
+
+
+def test_precision_and_device_are_chosen_when_a_run_is_loaded(run: fasttune.Run) -> None:
+    loaded = fasttune.load(run.folder, precision="bf16", device="cpu")
+    assert loaded.recipe.training.precision == "bf16"
+    assert fasttune.load(run.folder, {"training": {"device": "cpu"}}, precision="fp32").recipe.training.device == "cpu"
+    with pytest.raises(fasttune.Error, match="E310"):
+        fasttune.load(run.folder, precision="fp16")
+
+
+def test_threads_share_a_predictor(run: fasttune.Run) -> None:
+    """As a web server does: texts of 1 to 200 words, some of them above the longest that the model reads."""
+    predictor = fasttune.load(run.folder)
+    texts = [" ".join(f"w{(7 * number + place) % 60}" for place in range(1 + 5 * number % 200)) for number in range(80)]
+    expected = [predictor.predict([text])[0]["score"] for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        found = [predictions[0]["score"] for predictions in pool.map(lambda text: predictor.predict([text]), texts)]
+    assert found == pytest.approx(expected, abs=1e-6)
