@@ -96,13 +96,29 @@ def test_nothing_prints_but_the_gate_of_text() -> None:
                 assert not name.startswith(("sys.stdout.write", "traceback.print")), path
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["--help"], "Usage"),
+        (["train", "missing.csv"], "E101 missing.csv"),
+        (["train", "missing.csv", "--processes", "2"], "E101 missing.csv"),
+        (["train", "quikstart"], "did you mean quickstart?"),
+        (["check", "quickstart", "training.learning_rate=fast"], "E301"),
+        (["check", "quickstart", "data.validation=missing.csv"], "E101 missing.csv"),
+        (["train", "rows.csv", "data.colums.text=a"], "did you mean 'columns'?"),
+        (["predict", "runs/none", "a text"], "nothing at this path"),
+        (["evaluate", "runs/none"], "nothing at this path"),
+    ],
+)
+def test_help_and_typing_errors_import_nothing_heavy(command: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,b\nc,d\n")
     code = (
-        "import sys; from fasttune.cli.commands import run; run(['--help']); "
+        f"import sys; from fasttune.cli import run; run({command!r}); "
         "print([name for name in ('torch', 'transformers', 'datasets', 'numpy', 'sklearn') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+    assert said in done.stdout + done.stderr
 
 
 def test_public_names_are_there() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 import sys
@@ -24,8 +23,9 @@ from fasttune.evaluation import predictions
 from fasttune.evaluation.predictor import Predictor
 from fasttune.parallel import collectives, rendezvous
 from fasttune.parallel.collectives import is_main
-from fasttune.recipe import Overrides, Recipe, is_recipe, shipped
+from fasttune.recipe import Overrides, Recipe, is_recipe
 from fasttune.recipe import load as load_recipe
+from fasttune.recipe.load import is_recipe_name
 from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, choose, locked, read_json
 from fasttune.runs.mirror import Mirror
 from fasttune.security.addresses import is_remote
@@ -63,7 +63,6 @@ __all__ = [
     "show",
 ]
 
-RECIPE_SUFFIXES = (".yaml", ".yml")  # never data: a file that is missing is a missing recipe
 HEAD = 1 << 20  # bytes that are read to learn what columns a file has
 READING_FIELDS = ("encoding", "header", "max_bytes", "streaming")  # of `data`: how files are read
 RecipeSource = Any  # str | Path | Mapping[str, Any] | Recipe | rows; see recipe_of
@@ -105,7 +104,7 @@ def recipe_of(source: RecipeSource, overrides: Overrides = ()) -> tuple[Recipe, 
     if not isinstance(source, str | Path):
         recipe = load_recipe(source, overrides)
         return recipe, stem_of(recipe.data.train)
-    if is_recipe(source) or Path(source).suffix.lower() in RECIPE_SUFFIXES or _is_typing_error(source):
+    if is_recipe(source) or is_recipe_name(source):
         return load_recipe(source, overrides), Path(source).stem
     task = {} if _names_task(overrides) else {"task": _task_of_bare(str(source), overrides)}
     recipe = load_recipe(load_recipe({**task, "data": {"train": str(source)}}), overrides)
@@ -118,11 +117,6 @@ def _with_files(sections: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         return dict(sections)
     return {**sections, "data": {name: stored(value) if is_rows(value) else value for name, value in data.items()}}
-
-
-def _is_typing_error(source: str | Path) -> bool:
-    """Almost the name of a shipped recipe, and no file; `yelp_review_full` is a data set, not a slip of `yelp-full`."""
-    return not Path(source).exists() and bool(difflib.get_close_matches(str(source), shipped(), n=1, cutoff=0.8))
 
 
 def stem_of(data: str | list[str]) -> str:

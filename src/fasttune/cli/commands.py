@@ -23,7 +23,7 @@ from fasttune import __version__
 from fasttune.cli import results as display
 from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
 from fasttune.parallel import collectives
-from fasttune.runs.folder import RunFolder, plain
+from fasttune.runs.folder import RunFolder, opened, plain
 from fasttune.security.addresses import go_offline
 from fasttune.security.secrets import note_command
 from fasttune.security.text import json_text, write_line
@@ -97,6 +97,8 @@ def train(
     fasttune train reviews.csv training.num_train_epochs=2
     """
     _stay_calm()
+    if not resume:  # a finished run needs no data any more
+        _refuse_early(recipe, overrides)
     if restarts or processes > 1:
         flags = {"--resume": resume, "--allow-changes": allow_changes, "--quiet": quiet, "--json": as_json}
         options = {"--output": output, "--processes": processes if restarts and processes > 1 else None}
@@ -125,6 +127,13 @@ def train(
         command = shlex.join(["fasttune", "train", recipe, *(overrides or ()), *place, "--resume"])
         _tell(f"{run.reason}. resume with: {command}")
         raise typer.Exit(128 + run.signal)
+
+
+def _refuse_early(recipe: str, overrides: list[str] | None) -> None:
+    """A typing error is answered at once, not after the seconds in which torch is imported."""
+    from fasttune.data.precheck import refuse_early
+
+    refuse_early(recipe, overrides or ())
 
 
 def _elsewhere(arguments: list[str], processes: int, restarts: int) -> int:
@@ -159,6 +168,7 @@ def check(
     splits, texts with two labels, texts that are cut, and more.
     """
     _stay_calm()
+    _refuse_early(recipe, overrides)
     from fasttune import api
 
     checked = api.check(recipe, overrides=overrides or (), progress=not quiet)
@@ -178,6 +188,7 @@ def evaluate(
 ) -> None:
     """Score a run on its test split, another split, or other data."""
     _stay_calm()
+    opened(run)
     from fasttune import api
 
     metrics = api.evaluate(run, data=data, split=split, overrides=overrides or ())
@@ -217,6 +228,7 @@ def predict(
     An argument such as training.precision=fp32 is a setting, not a text.
     """
     _stay_calm()
+    opened(run)
     from fasttune import api
 
     settings = [text for text in texts or () if SETTING.match(text)]

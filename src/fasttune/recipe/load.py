@@ -6,6 +6,7 @@ checked where they are used. Paths in a recipe stay as written and count from th
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.resources
 import os
@@ -244,6 +245,15 @@ def dump(recipe: Recipe) -> str:
 def digest(recipe: Recipe) -> str:
     """sha256 of `dump`: the same for recipes that say the same."""
     return hashlib.sha256(dump(recipe).encode()).hexdigest()
+
+
+def is_recipe_name(source: str | os.PathLike[str]) -> bool:
+    """Whether a source that is not there was meant as a recipe: a YAML file, or almost the name of a shipped one.
+
+    `yelp_review_full` is a data set, not a slip of `yelp-full`.
+    """
+    is_near = bool(difflib.get_close_matches(str(source), shipped(), n=1, cutoff=0.8))
+    return Path(source).suffix.lower() in SUFFIXES or (is_near and not Path(source).exists())
 
 
 def is_recipe(source: object) -> bool:
