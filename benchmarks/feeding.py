@@ -54,11 +54,11 @@ def collation() -> float:
 def first_step() -> float:
     """Seconds from the loaded model to the end of the first step."""
     import fasttune
-    from fasttune.training import prepare as start
+    from fasttune.training import prepare
     from fasttune.training.events import StepDone
 
     times: dict[str, float] = {}
-    set_up = start.set_up
+    set_up = prepare.set_up
 
     def timed_set_up(*args: Any) -> Any:
         setup = set_up(*args)
@@ -71,7 +71,7 @@ def first_step() -> float:
             return "enough"
         return None
 
-    start.set_up = timed_set_up
+    prepare.set_up = timed_set_up
     with tempfile.TemporaryDirectory() as folder:
         overrides = ["output.save_strategy=no", "evaluation.eval_strategy=no"]
         output = Path(folder) / "run"

@@ -20,7 +20,7 @@ WARM_UP, STEPS = 3, 9
 SHOWN = 16
 GROUPS = {  # the beginning of an operation's name -> what it does
     "CompiledBackward": "attention, backward (C)",
-    "Compiled": "attention, forward (C)",
+    "NativeAttention": "attention, forward (C)",
     "CpuDropout": "dropout (C)",
     "DropoutBackward": "dropout, backward",
     "aten::mm": "matrix products of the backward",

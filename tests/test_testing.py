@@ -16,7 +16,7 @@ import pytest
 from tiny import make_rows, write_csv
 
 import fasttune
-from fasttune.recipe import types as values
+from fasttune.recipe import types
 from fasttune.recipe.types import TASK_NAMES
 from fasttune.tasks import TASKS, QuestionAnswering, TextClassification, TokenClassification
 from fasttune.testing import check_task
@@ -85,7 +85,7 @@ def test_the_example_of_the_guide(tiny_model: Path, tmp_path: Path, monkeypatch:
             compile(block, "add-a-task.md", "exec"), vars(module)
         )  # the second block checks what the first one defines
     monkeypatch.setitem(TASKS, "ordinal-classification", module.OrdinalClassification)
-    monkeypatch.setattr(values, "TASK_NAMES", [*TASK_NAMES, "ordinal-classification"])
+    monkeypatch.setattr(types, "TASK_NAMES", [*TASK_NAMES, "ordinal-classification"])
     rows = [{"text": " ".join(["good"] * (number % 3) + ["w1"] * 5), "label": str(number % 3)} for number in range(60)]
     recipe = {
         "task": "ordinal-classification",

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fasttune.data import builder as dataset
+from fasttune.data import builder
 from fasttune.data.builder import Built, write
 from fasttune.data.formats.in_memory import is_rows, stored
 from fasttune.data.pipeline import Split, read_kept, read_labelled, read_unlabelled
@@ -189,11 +189,11 @@ def fit(
         if isinstance(error, DivergedError):  # of which all processes see the same sums
             error.reported_by_main = not is_main()
         problem = rendezvous.explain_connection_error(error) if isinstance(error, RuntimeError) else None
-        _tell_a_person(f"fasttune: {name} failed", _without_rows(problem or error))
+        _notify(f"fasttune: {name} failed", _without_rows(problem or error))
         if problem is not None:
             raise problem from error
         raise
-    _tell_a_person(f"fasttune: {run.folder.name} ended", f"{run.reason}\n{run!r}")
+    _notify(f"fasttune: {run.folder.name} ended", f"{run.reason}\n{run!r}")
     return run
 
 
@@ -251,7 +251,7 @@ def _without_rows(error: Exception) -> str:
     return without_secrets("\n".join(places) or type(error).__name__)
 
 
-def _tell_a_person(title: str, text: str) -> None:
+def _notify(title: str, text: str) -> None:
     problem = alert(title, text) if is_main() else None
     if problem is not None:
         write_line(f"warning: {problem}", sys.stderr)
@@ -459,7 +459,7 @@ def build(definition: str | Path, output: str | Path, repository: str | None = N
 
     `repository`: also upload it to the hub as this data set, such as "user/reviews"; HF_TOKEN must be set.
     """
-    built = dataset.build(Path(definition))
+    built = builder.build(Path(definition))
     write.write(built, Path(output))
     if repository is not None:
         write.push(Path(output), repository)

@@ -45,7 +45,7 @@ def test_its_pages_can_be_let_go(source: Source) -> None:
     texts = text_values(source.dataset, "text", "rows.csv")
     assert sum(map(len, texts)) == sum(len(row["text"]) for row in ROWS)
     assert pages_of_files() > 3e6
-    mapped.let_go()
+    mapped.release_pages()
     assert pages_of_files() < 1e5
     assert texts[2999] == ROWS[2999]["text"]
 

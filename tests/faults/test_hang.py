@@ -22,12 +22,12 @@ from fasttune.training.watchdog import Watchdog
 HANGING = """
 import sys, time
 import fasttune
-from fasttune.training import trainer as session
+from fasttune.training import trainer
 from fasttune.training import watchdog
 watchdog.LEAST, watchdog.TICK = 1.0, 0.1
 def stuck_in_a_rank(event):
     if event.name == "step" and event.step == 6:
-        session.PATIENCE = 1.5
+        trainer.PATIENCE = 1.5
     if event.name == "step" and event.step == 7:
         time.sleep(600)
 fasttune.fit(sys.argv[1], output=sys.argv[2], progress=False, observers=[stuck_in_a_rank])

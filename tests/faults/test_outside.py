@@ -13,7 +13,7 @@ from faulty import events, make_recipe, sha256, stop_at
 import fasttune
 from fasttune.cli import commands as cli
 from fasttune.errors import DataError, RecipeError
-from fasttune.training import finalize as publish
+from fasttune.training import finalize
 from fasttune.training.events import Event, StepDone
 
 CANARY = "hf_CANARYcanaryCANARYcanary0123456789"
@@ -63,7 +63,7 @@ def test_a_card_that_cannot_be_made_costs_the_card_alone(
     def broken(**facts: object) -> str:
         raise ZeroDivisionError("no classes")
 
-    monkeypatch.setattr(publish, "card", broken)
+    monkeypatch.setattr(finalize, "card", broken)
     run = fasttune.fit(recipe, output=tmp_path / "run")
     assert "warning: no model card, its code failed: ZeroDivisionError: no classes" in capsys.readouterr().err
     assert run.is_complete and sha256(run.folder) == expected and not (run.folder / "README.md").exists()

@@ -18,12 +18,12 @@ ONE_SLEEPS = """
 import sys, time
 import fasttune
 from fasttune.parallel import collectives
-from fasttune.training import trainer as session
+from fasttune.training import trainer
 from fasttune.training import watchdog
 watchdog.LEAST, watchdog.TICK = 1.0, 0.1
 def observer(event):
     if event.name == "step" and event.step == 4:
-        session.PATIENCE = 1.5
+        trainer.PATIENCE = 1.5
     if event.name == "step" and event.step == 5 and not collectives.is_main():
         time.sleep(600)
 fasttune.fit(sys.argv[1], output=sys.argv[2], progress=False, observers=[observer])

@@ -56,9 +56,9 @@ def test_gradients_are_those_of_finite_differences() -> None:
     tensors = [tensor.detach().double().requires_grad_() for tensor in make_tensors(12, torch.float32)]
 
     def dense(*qkv: torch.Tensor) -> torch.Tensor:
-        from fasttune.padding_free.attention import DenseBlocks
+        from fasttune.padding_free.attention import BucketedAttention
 
-        return DenseBlocks.apply(*qkv, boundaries.buckets, 0.3)
+        return BucketedAttention.apply(*qkv, boundaries.buckets, 0.3)
 
     assert torch.autograd.gradcheck(dense, tensors)
 

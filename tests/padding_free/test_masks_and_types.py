@@ -111,11 +111,11 @@ def test_the_probe_is_made_again_as_the_model_trains(monkeypatch: pytest.MonkeyP
 
 
 def test_local_attention_is_probed_beyond_its_window() -> None:
-    from fasttune.padding_free.probe import sing
+    from fasttune.padding_free.probe import run_probe
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     config = transformers.ModernBertConfig(vocab_size=79, local_attention=8, pad_token_id=0, **sizes)
-    assert len(sing(transformers.ModernBertModel(config)).plain) == 7 + (8 + 5) + 3
+    assert len(run_probe(transformers.ModernBertModel(config)).plain) == 7 + (8 + 5) + 3
 
 
 def test_threads_may_share_a_model() -> None:

@@ -23,7 +23,7 @@ from parity import (
 )
 
 import fasttune
-from fasttune.padding_free import is_padding_free, padded_again
+from fasttune.padding_free import is_padding_free, restore_padding
 from fasttune.padding_free.boundaries import Boundaries
 from fasttune.training.dropout import use_cpu_dropout
 
@@ -106,7 +106,7 @@ def test_undone_and_done_again(family: str) -> None:
     padded, free = make_pair(family, "classification")
     batch = some_batch(padded)
     assert is_padding_free(free)
-    padded_again(free)
+    restore_padding(free)
     assert not is_padding_free(free)
     assert free.config._attn_implementation == padded.config._attn_implementation
     assert torch.equal(free(**batch).logits, padded(**batch).logits)

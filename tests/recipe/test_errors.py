@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasttune.errors import RecipeError
-from fasttune.recipe import Recipe, load
-from fasttune.recipe import aliases as foreign
+from fasttune.recipe import Recipe, aliases, load
 from fasttune.recipe.messages import FIELDS
 from fasttune.recipe.schema import METRICS
 from fasttune.security import secrets
@@ -305,7 +304,7 @@ VALUE = st.recursive(
     max_leaves=5,
 )
 NAME = (
-    st.sampled_from([".".join(path) for path in FIELDS] + list(Recipe.model_fields) + list(foreign.NAMES)) | st.text()
+    st.sampled_from([".".join(path) for path in FIELDS] + list(Recipe.model_fields) + list(aliases.NAMES)) | st.text()
 )
 
 

@@ -3,8 +3,7 @@
 import pytest
 
 from fasttune.errors import RecipeError
-from fasttune.recipe import Recipe, fields, load
-from fasttune.recipe import aliases as foreign
+from fasttune.recipe import Recipe, aliases, fields, load
 from fasttune.recipe.messages import FIELDS, nested
 
 DATA = {"data": {"train": "reviews.csv"}}
@@ -95,7 +94,7 @@ LEFT_OUT = [
 def test_foreign_names_without_a_counterpart(name):
     text = told(DATA, [f"training.{name}=1"])
     assert text.startswith(f"E300 override training.{name}=1: found a name of another tool, expected no such line\n")
-    assert f"\n  hint: leave it out: {foreign.NAMES[name].why}" in text
+    assert f"\n  hint: leave it out: {aliases.NAMES[name].why}" in text
 
 
 def test_a_switch_that_is_off_is_left_out():
@@ -106,10 +105,10 @@ def test_a_switch_that_is_off_is_left_out():
 def test_the_foreign_tables_fit_the_schema():
     own = {path[-1] for path, _ in fields()} | set(Recipe.model_fields)
     paths = {".".join(path) for path in FIELDS}
-    assert not own & set(foreign.NAMES)
-    for name, advice in foreign.NAMES.items():
+    assert not own & set(aliases.NAMES)
+    for name, advice in aliases.NAMES.items():
         assert advice.write in paths if advice.write else advice.why, name
-    for (path, written), meant in foreign.VALUES.items():
+    for (path, written), meant in aliases.VALUES.items():
         value = [meant] if path == "evaluation.metrics" else meant
         load(nested({("data", "train"): "a", tuple(path.split(".")): value}))
         assert written != meant

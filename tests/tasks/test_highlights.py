@@ -10,7 +10,7 @@ import pytest
 from fasttune import api
 from fasttune.cli import commands as cli
 from fasttune.security.terminal import Terminal
-from fasttune.tasks import preview as display_rows
+from fasttune.tasks import preview
 from fasttune.tasks.highlights import Mark, marks_of, text_of
 from fasttune.tasks.preview import Preview, pieces_of
 
@@ -55,8 +55,8 @@ def test_a_mark_far_down_is_shown_with_what_is_round_it() -> None:
 
 
 def test_rows_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(display_rows, "Terminal", lambda **options: Terminal(width=100, **options))
-    display_rows.print_rows(Preview("data", ["a note"], [QUESTION, {**QUESTION, "context": "[red]\x1b[31mAnn"}]))
+    monkeypatch.setattr(preview, "Terminal", lambda **options: Terminal(width=100, **options))
+    preview.print_rows(Preview("data", ["a note"], [QUESTION, {**QUESTION, "context": "[red]\x1b[31mAnn"}]))
     said = capsys.readouterr().out
     assert "[Ann] met [Bo]b." in said and "a note" in said
     assert "[red]\\x1b[31mAnn" in said

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny import make_rows, save_tiny_model, tiny_config, write_csv
 
 import fasttune
-from fasttune.training import prepare as start
+from fasttune.training import prepare
 from fasttune.training.embedding import rows_in_use, trained_rows
 from fasttune.training.events import Event, StepDone
 
@@ -48,7 +48,7 @@ def test_the_same_model_as_by_training_the_whole_table(
     narrow = fasttune.fit(recipe, output=tmp_path / "narrow", progress=False)
     assert choices(narrow)["word_embeddings"]["value"] == "training 66 of 400 rows"
     with monkeypatch.context() as patch:
-        patch.setattr(start, "rows_in_use", lambda *args: None)
+        patch.setattr(prepare, "rows_in_use", lambda *args: None)
         whole = fasttune.fit(recipe, output=tmp_path / "whole", progress=False)
     assert "word_embeddings" not in choices(whole)
     found, expected = (load_file(run.folder / "model.safetensors") for run in (narrow, whole))

@@ -11,8 +11,7 @@ import transformers
 from tiny import tiny_config
 
 import fasttune
-from fasttune.training import finalize as publish
-from fasttune.training import flops
+from fasttune.training import finalize, flops
 from fasttune.training.flops import measured_peak, peak_flops, training_flops
 
 WIDTH, INNER, LAYERS, CLASSES = 32, 64, 2, 2
@@ -77,7 +76,7 @@ def test_mfu_is_left_out_of_a_run_too_short_to_tell(
 ) -> None:
     recipe["training"]["max_steps"] = 2
     assert "train_mfu" not in fasttune.fit(recipe, output=tmp_path / "short", progress=False).metrics
-    monkeypatch.setattr(publish, "MEASURABLE_FLOPS", 0)
-    monkeypatch.setattr(publish, "peak_flops", lambda device, precision: 1e9)
+    monkeypatch.setattr(finalize, "MEASURABLE_FLOPS", 0)
+    monkeypatch.setattr(finalize, "peak_flops", lambda device, precision: 1e9)
     metrics = fasttune.fit(recipe, output=tmp_path / "long", progress=False).metrics
     assert metrics["train_mfu"] == pytest.approx(metrics["total_flos"] / metrics["train_runtime"] / 1e9)

@@ -15,7 +15,7 @@ from fasttune.data.pipeline import read_splits
 from fasttune.recipe import load
 from fasttune.tasks import TASKS, TextClassification
 from fasttune.tasks.targets import make_target
-from fasttune.training import prepare as start
+from fasttune.training import prepare
 from fasttune.training.memory import FEW_PROGRAMS, choose_tokens_per_microbatch
 from fasttune.training.setup import set_up
 
@@ -63,4 +63,4 @@ def test_tokens_of_a_step_are_told_by_bytes(tiny_model: Path, tmp_path: Path) ->
     splits = read_splits(recipe, TASKS)
     tokens = tiny_tokenizer()([text.replace("word", "w") for text in splits.train.rows.values["text"]]).input_ids
     expected = recipe.training.batch_size * sum(map(len, tokens)) / len(tokens)
-    assert expected / 2 < start.tokens_per_step(recipe, splits) < expected * 2
+    assert expected / 2 < prepare.tokens_per_step(recipe, splits) < expected * 2

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from fasttune import __version__
-from fasttune.cli import results as display
+from fasttune.cli import results
 from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
 from fasttune.parallel import collectives
 from fasttune.runs.folder import RunFolder, opened, plain
@@ -96,7 +96,7 @@ def train(
 
     fasttune train reviews.csv training.num_train_epochs=2
     """
-    _stay_calm()
+    _quiet_libraries()
     if not resume:  # a finished run needs no data any more
         _refuse_early(recipe, overrides)
     if restarts or processes > 1:
@@ -104,7 +104,7 @@ def train(
         options = {"--output": output, "--processes": processes if restarts and processes > 1 else None}
         given = [recipe, *(overrides or ()), *(flag for flag, is_set in flags.items() if is_set)]
         given += [word for option, value in options.items() if value is not None for word in (option, str(value))]
-        raise typer.Exit(_elsewhere(["train", *given], processes, restarts))
+        raise typer.Exit(_run_in_subprocess(["train", *given], processes, restarts))
     from fasttune import api
 
     run = api.fit(
@@ -121,7 +121,7 @@ def train(
         if as_json:
             _print_json({"run": str(run.folder), "reason": run.reason, **run.metrics})
         elif run.signal is None:
-            display.print_run(run.folder, run.metrics, run.example)
+            results.print_run(run.folder, run.metrics, run.example)
     if run.signal is not None:
         place = ["--output", str(run.folder)] if output is not None or RunFolder(run.folder).is_run else []
         command = shlex.join(["fasttune", "train", recipe, *(overrides or ()), *place, "--resume"])
@@ -136,7 +136,7 @@ def _refuse_early(recipe: str, overrides: list[str] | None) -> None:
     refuse_early(recipe, overrides or ())
 
 
-def _elsewhere(arguments: list[str], processes: int, restarts: int) -> int:
+def _run_in_subprocess(arguments: list[str], processes: int, restarts: int) -> int:
     """`fasttune ARGUMENTS` in processes of its own; the exit code."""
     from fasttune.training import launch
 
@@ -167,7 +167,7 @@ def check(
     What cannot be learned from is an error (exit code 4), what is doubtful a warning: repeated rows, rows in two
     splits, texts with two labels, texts that are cut, and more.
     """
-    _stay_calm()
+    _quiet_libraries()
     _refuse_early(recipe, overrides)
     from fasttune import api
 
@@ -175,7 +175,7 @@ def check(
     if as_json:
         _print_json(checked.as_json())
     else:
-        display.print_checked(checked)
+        results.print_checked(checked)
 
 
 @app.command()
@@ -187,7 +187,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a run on its test split, another split, or other data."""
-    _stay_calm()
+    _quiet_libraries()
     opened(run)
     from fasttune import api
 
@@ -195,7 +195,7 @@ def evaluate(
     if as_json:
         _print_json(metrics)
     else:
-        display.print_metrics(metrics)
+        results.print_metrics(metrics)
 
 
 @app.command()
@@ -227,7 +227,7 @@ def predict(
 
     An argument such as training.precision=fp32 is a setting, not a text.
     """
-    _stay_calm()
+    _quiet_libraries()
     opened(run)
     from fasttune import api
 
@@ -254,7 +254,7 @@ def predict(
         for prediction in predictions:
             _print_json(prediction, indent=None)
     else:
-        display.print_predictions(predictions, questions or inputs)
+        results.print_predictions(predictions, questions or inputs)
 
 
 @app.command()
@@ -272,17 +272,18 @@ def show(
 
     fasttune show reviews.csv --sample 10 --tokens
     """
-    _stay_calm()
+    _quiet_libraries()
     from fasttune import api
-    from fasttune.tasks import preview as rows
+    from fasttune.tasks.preview import as_json as rows_as_json
+    from fasttune.tasks.preview import print_rows
 
     tokenizer = model if tokens else None
     preview = api.show(data, num_rows=sample, seed=seed, split=split, tokenizer=tokenizer, overrides=overrides or ())
     if as_json:
-        for row in rows.as_json(preview):
+        for row in rows_as_json(preview):
             _print_json(row, indent=None)
     else:
-        rows.print_rows(preview)
+        print_rows(preview)
 
 
 @app.command()
@@ -297,11 +298,11 @@ def build(
 
     fasttune train reviews
     """
-    _stay_calm()
+    _quiet_libraries()
     from fasttune import api
 
     built = api.build(definition, output, push)
-    display.print_built(built, output)
+    results.print_built(built, output)
 
 
 @app.command()
@@ -314,7 +315,7 @@ def recipes(
     if name is not None:
         write_line(recipe.shipped_text(name), end="")
         return
-    display.print_recipes(recipe.shipped())
+    results.print_recipes(recipe.shipped())
 
 
 @app.command()
@@ -326,7 +327,7 @@ def env(as_json: Json = False) -> None:
     if as_json:
         _print_json(facts)
     else:
-        display.print_facts(facts)
+        results.print_facts(facts)
 
 
 @app.command()
@@ -335,7 +336,7 @@ def doctor(as_json: Json = False) -> None:
 
     Exit code 5 where something would keep a run from working.
     """
-    _stay_calm()
+    _quiet_libraries()
     from fasttune.cli.doctor import FAILURE, examine
 
     has_failed = False
@@ -344,7 +345,7 @@ def doctor(as_json: Json = False) -> None:
         if as_json:
             _print_json(asdict(finding), indent=None)
         else:
-            display.print_finding(finding.name, finding.state, finding.found, finding.hint)
+            results.print_finding(finding.name, finding.state, finding.found, finding.hint)
     if has_failed:
         raise typer.Exit(EnvironmentProblem.exit_code)
 
@@ -363,7 +364,7 @@ def _reader_may_be_gone() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except OSError:
-        signals.keep_quiet(1)
+        signals.silence(1)
 
 
 def _tell(text: str) -> None:
@@ -371,10 +372,10 @@ def _tell(text: str) -> None:
     try:
         write_line(text, sys.stderr)
     except OSError:
-        signals.keep_quiet(2)
+        signals.silence(2)
 
 
-def _stay_calm() -> None:
+def _quiet_libraries() -> None:
     """What libraries would print by themselves is not for the user of a command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -399,18 +400,18 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except OSError as error:
         if error.errno is None:
-            return _our_bug()
+            return _report_bug()
         # A full disk, a folder where a file should go, missing rights: not ours, and no traceback helps.
         where, found = str(error.filename2 or error.filename or "a file"), error.strerror or type(error).__name__
         problem = Problem(code="E510", where=where, found=found, expected="a place that can be read and written")
         _tell(f"error: {problem}")
         return EnvironmentProblem.exit_code
     except Exception:
-        return _our_bug()
+        return _report_bug()
     return 0
 
 
-def _our_bug() -> int:
+def _report_bug() -> int:
     """Inside an except block."""
     write_line(traceback.format_exc(), sys.stderr, end="")
     write_line("this is a bug in fasttune; please report it with the output of: fasttune env", sys.stderr)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, NamedTuple
 
-from fasttune.data.formats.text_file import Place, Problems
+from fasttune.data.formats.text_file import Place
+from fasttune.data.problems import Problems
 from fasttune.errors import Problem, shown
 
 NOWHERE = -1  # the start of an answer that does not stand in its context

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fasttune.data.duplicates import SIMILAR, Duplicates, find
-from fasttune.data.formats.text_file import counted, some_of
 from fasttune.data.holdout import Split, compared_texts
 from fasttune.data.label_kinds import SINGLE
 from fasttune.data.labels import is_number
 from fasttune.data.personal import rows_with
+from fasttune.data.problems import counted, some_of
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import Problem, shown
 
@@ -287,7 +287,7 @@ def audit_tokens(audit: Audit, split: Split, store: TokenStore, task: Task, unkn
             "model=FacebookAI/xlm-roberta-base (100 languages)",
             share=rate,
         )
-    lost = task.out_of_reach(store)
+    lost = task.unanswerable(store)
     audit.add_rows(
         "W246",
         split,

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fasttune.data.formats.text_file import Place, Problems, counted, row_name, some_of
+from fasttune.data.formats.text_file import Place
 from fasttune.data.guess import ROWS_LOOKED_AT, Look, look_of
 from fasttune.data.labels import Vocabulary, encode_labels, label_vocabulary
+from fasttune.data.problems import Problems, counted, row_name, some_of
 from fasttune.errors import DataError, Problem, nearest, shown
 
 if TYPE_CHECKING:

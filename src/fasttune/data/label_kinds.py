@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fasttune.data.formats.text_file import Place, Problems, row_name, some_of
+from fasttune.data.formats.text_file import Place
 from fasttune.data.labels import Vocabulary, check_one_each, encode_all, is_number
+from fasttune.data.problems import Problems, row_name, some_of
 from fasttune.errors import DataError, Problem, shown, suggestion
 
 SINGLE, MULTI, REGRESSION = "single-label", "multi-label", "regression"

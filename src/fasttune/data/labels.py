@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from fasttune.data.formats.text_file import Place, Problems, counted, row_name, some_of
+from fasttune.data.formats.text_file import Place
+from fasttune.data.problems import Problems, counted, row_name, some_of
 from fasttune.errors import DataError, Problem, shown, suggestion
 
 MAX_CLASSES = 500

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fasttune.data.columns import Texts, cells_of
-from fasttune.data.formats.text_file import row_name
+from fasttune.data.problems import row_name
 from fasttune.data.sources import Source
 
 

@@ -21,7 +21,8 @@ from fasttune.data.formats.files import ALL_SUFFIXES, disagreements, is_data_fil
 from fasttune.data.formats.folders import data_files, folder_problem, licence_of, splits_of
 from fasttune.data.formats.json_rows import rows_to_table
 from fasttune.data.formats.storage import Reading, expand_address, is_address
-from fasttune.data.formats.text_file import FileRows, Problems, row_name
+from fasttune.data.formats.text_file import FileRows
+from fasttune.data.problems import Problems, row_name
 from fasttune.data.tokens.mapped import mapped
 from fasttune.errors import DataError, Problem, nearest, shown
 from fasttune.security.text import printable

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from fasttune.data.formats.text_file import Place, Problems, row_name
+from fasttune.data.formats.text_file import Place
 from fasttune.data.labels import is_number
+from fasttune.data.problems import Problems, row_name
 from fasttune.errors import DataError, Problem, shown
 
 

@@ -8,9 +8,24 @@ from types import ModuleType
 from typing import Any
 
 from fasttune.padding_free.boundaries import Boundaries
-from fasttune.padding_free.unpad import ENCODER_STACK, is_padding_free, padded_again, padding_free, prove, why_not
+from fasttune.padding_free.unpad import (
+    ENCODER_STACK,
+    is_padding_free,
+    padding_free,
+    prove,
+    restore_padding,
+    unsupported_reason,
+)
 
-__all__ = ["ENCODER_STACK", "Boundaries", "is_padding_free", "padded_again", "padding_free", "prove", "why_not"]
+__all__ = [
+    "ENCODER_STACK",
+    "Boundaries",
+    "is_padding_free",
+    "restore_padding",
+    "padding_free",
+    "prove",
+    "unsupported_reason",
+]
 
 
 class _CallableRoom(ModuleType):

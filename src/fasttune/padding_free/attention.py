@@ -3,7 +3,7 @@
 All kernels take query, key, value [1, H, T, d] and return [1, T, H, d], and all are exact:
 - torch's own kernels for CUDA (`cuda.py`);
 - `Compiled`: our kernel in C for bf16 on CPUs that have it, with dropout (docs/decisions/0010);
-- `DenseBlocks`: batched matrix products over buckets of nearly equal length, with its own backward (0004);
+- `BucketedAttention`: batched matrix products over buckets of nearly equal length, with its own backward (0004);
 - `per_sequence`: one call of torch's fused attention for each sequence, which holds no [length, length] matrix but a
   window's.
 """
@@ -23,7 +23,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from fasttune.padding_free import cuda, native
 from fasttune.padding_free.boundaries import Boundaries, Bucket
-from fasttune.padding_free.kernel_check import TOLERANCE, worst_difference
+from fasttune.padding_free.kernel_check import TOLERANCE, max_difference
 
 NAME = "fasttune_padding_free"
 
@@ -72,9 +72,9 @@ def attention(
     library = compiled_for(query.device.type, query.dtype, query.shape[-1]).library
     if library is not None and longest <= MAX_COMPILED_LENGTH:
         starts = attention_mask.starts_tensor
-        return Compiled.apply(query, key, value, starts, scale, window, dropout, library), None
+        return NativeAttention.apply(query, key, value, starts, scale, window, dropout, library), None
     if dropout == 0.0 and longest <= MAX_DENSE_LENGTH.get(query.dtype, 0) and window == longest:
-        return DenseBlocks.apply(query, key, value, attention_mask.buckets, scale), None
+        return BucketedAttention.apply(query, key, value, attention_mask.buckets, scale), None
     return per_sequence(query, key, value, attention_mask, dropout, scale, window), None
 
 
@@ -92,9 +92,9 @@ def compiled_for(device: str, dtype: torch.dtype, width: int) -> native.Found:
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, boundaries: Boundaries, scale: float
     ) -> torch.Tensor:
         window = max(boundaries.lengths)
-        return Compiled.apply(query, key, value, boundaries.starts_tensor, scale, window, 0.0, found.library)
+        return NativeAttention.apply(query, key, value, boundaries.starts_tensor, scale, window, 0.0, found.library)
 
-    difference = worst_difference(plain, torch.device(device), dtype, width)
+    difference = max_difference(plain, torch.device(device), dtype, width)
     if not difference <= TOLERANCE:
         return native.Found(None, f"the compiled kernels differ from torch by {difference:.1e}")
     return found
@@ -139,7 +139,7 @@ def per_sequence(
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 
-class Compiled(torch.autograd.Function):
+class NativeAttention(torch.autograd.Function):
     """The kernel of native/kernels.c; dropout masks are a function of one seed, so the backward draws them again."""
 
     @staticmethod
@@ -167,7 +167,7 @@ def from_block(block: torch.Tensor, bucket: Bucket, heads: int) -> torch.Tensor:
     return bucket.unpad(block.unflatten(0, (bucket.num_sequences, heads)).transpose(1, 2))
 
 
-class DenseBlocks(torch.autograd.Function):
+class BucketedAttention(torch.autograd.Function):
     """softmax(Q K^T * scale) V bucket by bucket, with the textbook backward on the saved probabilities."""
 
     @staticmethod

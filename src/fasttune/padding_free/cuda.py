@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 import torch
 
 from fasttune.padding_free.boundaries import Boundaries
-from fasttune.padding_free.kernel_check import TOLERANCE, worst_difference
+from fasttune.padding_free.kernel_check import TOLERANCE, max_difference
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def choose(device: torch.device, dtype: torch.dtype, width: int) -> tuple[Kernel
     reasons = []
     for kernel in (flash, efficient):
         try:
-            difference = worst_difference(partial(_plain, kernel), device, dtype, width)
+            difference = max_difference(partial(_plain, kernel), device, dtype, width)
         except torch.OutOfMemoryError:
             raise  # says nothing of the kernel, and must not be remembered
         except (RuntimeError, NotImplementedError) as error:

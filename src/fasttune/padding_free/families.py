@@ -26,7 +26,7 @@ class AttentionInBlocks(Unpadding, ABC):
     attention_module: Callable[[torch.nn.Module], torch.nn.Module]
 
     @classmethod
-    def why_not(cls, model: PreTrainedModel) -> str | None:
+    def unsupported_reason(cls, model: PreTrainedModel) -> str | None:
         if model.is_activation_checkpointing:
             return "its attention cannot be computed a second time, as gradient checkpointing does"
         return None
@@ -94,13 +94,13 @@ class Deberta(AttentionInBlocks):
     attention_module = staticmethod(lambda layer: layer.attention.self)
 
     @classmethod
-    def why_not(cls, model: PreTrainedModel) -> str | None:
+    def unsupported_reason(cls, model: PreTrainedModel) -> str | None:
         stack = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
         if getattr(stack, "conv", None) is not None:
             return "its convolution would reach across sequences"
         if getattr(model.base_model, "z_steps", 0) > 1:
             return "its last layer runs more than once, outside the stack"
-        return super().why_not(model)
+        return super().unsupported_reason(model)
 
     def before_stack(self, stack: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """The stack would make [T, T] masks and distances; it gets the distances of the longest sequence instead."""
@@ -174,10 +174,10 @@ class ModernBert(Unpadding):
         return self.take_boundaries().scatter(output)
 
 
-EXCEPTIONS: dict[str, type[Unpadding]] = {
+ADAPTERS: dict[str, type[Unpadding]] = {
     "mpnet": MPNet,
     "deberta": Deberta,
     "deberta-v2": Deberta,
     "modernbert": ModernBert,
 }
-OWN_ATTENTION = tuple(family for family, adapter in EXCEPTIONS.items() if issubclass(adapter, AttentionInBlocks))
+OWN_ATTENTION = tuple(family for family, adapter in ADAPTERS.items() if issubclass(adapter, AttentionInBlocks))

@@ -43,7 +43,7 @@ class Unpadding:
         self.install(model)
 
     @classmethod
-    def why_not(cls, model: PreTrainedModel) -> str | None:
+    def unsupported_reason(cls, model: PreTrainedModel) -> str | None:
         """The reason why this model of the family cannot run without padding, or None."""
         if not model._supports_attention_backend:
             return f"{type(model).__name__} does not use transformers' attention interface"

@@ -18,7 +18,7 @@ PROBE_LENGTHS = (1, 40, 7, 65)
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Boundaries, float], torch.Tensor]
 
 
-def worst_difference(kernel: Attention, device: torch.device, dtype: torch.dtype, width: int) -> float:
+def max_difference(kernel: Attention, device: torch.device, dtype: torch.dtype, width: int) -> float:
     """The worst difference of outputs and gradients, as a share of the largest number of each.
 
     It is computed as it is in training, whatever mode the caller is in.

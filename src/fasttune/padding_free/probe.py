@@ -24,7 +24,7 @@ def tolerance_of(dtype: torch.dtype) -> float:
 
 
 @dataclass(frozen=True)
-class Song:
+class ProbeOutput:
     """Hidden states of the real tokens of the probe, (T, D), and again after the ids of the second sequence changed.
 
     `dropped`: both once more in training mode, with the same dropout masks.
@@ -35,7 +35,7 @@ class Song:
     dropped: tuple[torch.Tensor, torch.Tensor]
     tolerance: float = TOLERANCE
 
-    def compare(self, other: Song) -> str | None:
+    def compare(self, other: ProbeOutput) -> str | None:
         """What `other` does differently, in words, or None."""
         difference = (self.plain - other.plain).abs().max().item()
         if not difference <= self.tolerance * max(1.0, self.plain.abs().max().item()):
@@ -49,7 +49,7 @@ class Song:
 
 
 @torch.no_grad()
-def sing(model: PreTrainedModel) -> Song:
+def run_probe(model: PreTrainedModel) -> ProbeOutput:
     """Run the probe in evaluation mode and in training mode; mode and torch's random state are left as they were.
 
     Some kernels take another path under dropout, so a proof without it says nothing about training. The probe computes
@@ -84,4 +84,4 @@ def sing(model: PreTrainedModel) -> Song:
     finally:
         model.train(was_training)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
-    return Song(plain, changed, dropped, tolerance_of(dtype))
+    return ProbeOutput(plain, changed, dropped, tolerance_of(dtype))

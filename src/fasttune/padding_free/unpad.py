@@ -14,13 +14,13 @@ import torch
 from transformers import PreTrainedModel
 
 from fasttune.errors import EnvironmentProblem, Problem
-from fasttune.padding_free.families import EXCEPTIONS
+from fasttune.padding_free.families import ADAPTERS
 from fasttune.padding_free.hooks import ENCODER_STACK, Unpadding
-from fasttune.padding_free.probe import sing
+from fasttune.padding_free.probe import run_probe
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
-FAMILIES = (*ENCODER_STACK, *(family for family in EXCEPTIONS if family not in ENCODER_STACK))
+FAMILIES = (*ENCODER_STACK, *(family for family in ADAPTERS if family not in ENCODER_STACK))
 
 _UNPADDED: WeakKeyDictionary[torch.nn.Module, Unpadding] = WeakKeyDictionary()
 
@@ -29,14 +29,14 @@ def is_padding_free(model: PreTrainedModel) -> bool:
     return model in _UNPADDED
 
 
-def why_not(model: PreTrainedModel) -> str | None:
+def unsupported_reason(model: PreTrainedModel) -> str | None:
     """The reason why this model cannot run without padding, or None."""
     family = model.config.model_type
     if family not in FAMILIES:
         return f"no padding-free path for the {family} family yet"
     if getattr(model.config, "is_decoder", False):
         return "the model is configured as a decoder"
-    return EXCEPTIONS.get(family, Unpadding).why_not(model)
+    return ADAPTERS.get(family, Unpadding).unsupported_reason(model)
 
 
 def padding_free(model: Model) -> Model:
@@ -51,17 +51,17 @@ def padding_free(model: Model) -> Model:
     """
     if is_padding_free(model):
         return model
-    reason = why_not(model)
+    reason = unsupported_reason(model)
     if reason is None:
-        expected = sing(model)
-        _UNPADDED[model] = EXCEPTIONS.get(model.config.model_type, Unpadding)(model)
+        expected = run_probe(model)
+        _UNPADDED[model] = ADAPTERS.get(model.config.model_type, Unpadding)(model)
         try:
-            reason = expected.compare(sing(model))
+            reason = expected.compare(run_probe(model))
         except BaseException:
-            padded_again(model)
+            restore_padding(model)
             raise
         if reason is not None:
-            padded_again(model)
+            restore_padding(model)
     if reason is not None:
         raise EnvironmentProblem(
             Problem(
@@ -81,17 +81,17 @@ def prove(model: PreTrainedModel) -> str | None:
     Within an autocast and on a GPU other kernels compute than those that `padding_free` compared.
     """
     unpadding = _UNPADDED[model]
-    found = sing(model)
+    found = run_probe(model)
     unpadding.remove(model)
     try:
-        expected = sing(model)
+        expected = run_probe(model)
     finally:
         unpadding.handles = []
         unpadding.install(model)
     return expected.compare(found)
 
 
-def padded_again(model: Model) -> Model:
+def restore_padding(model: Model) -> Model:
     """Undo `padding_free`, in place: the model pads and attends as transformers made it."""
     unpadding = _UNPADDED.pop(model, None)
     if unpadding is not None:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from fasttune.errors import Problem, nearest, shown
-from fasttune.recipe import aliases as foreign
+from fasttune.recipe import aliases
 from fasttune.recipe.schema import FieldPath, Recipe, Section, fields, subsection
 from fasttune.recipe.types import METRICS, NUMBER, TASK_NAMES
 from fasttune.recipe.yaml_text import write_inline
@@ -147,7 +147,7 @@ def _unknown(path: FieldPath, value: object, section: type[Section], origin: Ori
     if secrets.is_secret_name(name) or secrets.holds_secret(name):
         return _secret(path, origin)
     places = [known for known in (*FIELDS, *SECTIONS) if known[-1] == name or ".".join(known) == name]
-    advice = foreign.NAMES.get(name)
+    advice = aliases.NAMES.get(name)
     home = f"a field of {'.'.join(path[:-1])}" if path[:-1] else "a section, or one of format, task, model"
     code, found = "E300", "an unknown name"
     if places:
@@ -162,7 +162,7 @@ def _unknown(path: FieldPath, value: object, section: type[Section], origin: Ori
         else:
             hint = _line_with(tuple(advice.write.split(".")), advice.value or value, origin)
             hint += f"; {advice.why}" if advice.why else ""
-        code = "E310" if advice.why == foreign.NAMES["fp16"].why else code
+        code = "E310" if advice.why == aliases.NAMES["fp16"].why else code
     else:
         hint = _nearest_hint(path, section)
     return Problem(code=code, where=origin.where(path), found=found, expected=home, hint=hint)
@@ -173,7 +173,7 @@ def _line_with(path: FieldPath, value: object, origin: Origin) -> str:
     if path not in FIELDS:
         return f"write {'.'.join(path)}, at the left margin of a file" if len(path) == 1 else f"write {'.'.join(path)}"
     key = (".".join(path), str(value).lower())
-    known = foreign.VALUES.get(key, value)
+    known = aliases.VALUES.get(key, value)
     for candidate in (known, [known]):
         if _accepts(path, candidate):
             return origin.line(path, candidate)
@@ -208,12 +208,12 @@ def _nearest_hint(path: FieldPath, section: type[Section]) -> str:
     likeness = _likeness(name, near) if near else 0.0
     if near and likeness > SURE:
         return f"did you mean '{near}'?"
-    elsewhere = {known[-1]: ".".join(known) for known in FIELDS} | {name: name for name in foreign.NAMES}
+    elsewhere = {known[-1]: ".".join(known) for known in FIELDS} | {name: name for name in aliases.NAMES}
     far = nearest(name, elsewhere)
     # A name of this section is the better guess, unless another one is clearly more alike (a right name, misspelt,
     # in the wrong section).
     if far and _likeness(name, far) > likeness + 0.1:
-        advice = foreign.NAMES.get(far)
+        advice = aliases.NAMES.get(far)
         if advice and not advice.write:
             return f"did you mean '{far}'? leave it out: {advice.why}"
         return f"did you mean '{advice.write if advice else elsewhere[far]}'?"
@@ -247,7 +247,7 @@ def field_problem(path: FieldPath, setting: Setting | None, origin: Origin, kind
 
 def _value_hint(path: FieldPath, setting: Setting) -> str:
     value, name = setting.value, ".".join(path)
-    known = foreign.VALUES.get((name, str(value).lower()))
+    known = aliases.VALUES.get((name, str(value).lower()))
     choices = _choices(path)
     if known is not None:
         return _line_with(path, known, setting.origin)
@@ -282,7 +282,7 @@ def _metrics_hint(path: FieldPath, setting: Setting) -> str:
     wrong = [item for item in items if isinstance(item, str) and item not in METRICS]
     if "loss" in wrong:
         return "leave 'loss' out: it is always computed"
-    near = {item: foreign.VALUES.get(("evaluation.metrics", item.lower())) or nearest(item, METRICS) for item in wrong}
+    near = {item: aliases.VALUES.get(("evaluation.metrics", item.lower())) or nearest(item, METRICS) for item in wrong}
     return " ".join(f"did you mean {meant!r}?" for meant in near.values() if meant)
 
 

@@ -139,7 +139,7 @@ class Task(ABC):
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str) -> TokenStore:
         """Rows to examples, with targets where the rows have them."""
 
-    def out_of_reach(self, store: TokenStore) -> Sequence[int]:
+    def unanswerable(self, store: TokenStore) -> Sequence[int]:
         """The rows whose target no prediction can be, such as an answer that no window holds."""
         return []
 

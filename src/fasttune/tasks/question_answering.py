@@ -15,7 +15,7 @@ import numpy as np
 
 from fasttune.data.answers import NOWHERE, Answer, read_answers
 from fasttune.data.columns import Column, cells_of, is_text, text_values
-from fasttune.data.formats.text_file import Problems
+from fasttune.data.problems import Problems
 from fasttune.data.rows import Rows, ids_of
 from fasttune.data.sources import Source
 from fasttune.data.tokens.store import IGNORED, TokenStore
@@ -183,7 +183,7 @@ class QuestionAnswering(Task):
             "windows without": int((~in_window).sum()),
         }
 
-    def out_of_reach(self, store: TokenStore) -> Sequence[int]:
+    def unanswerable(self, store: TokenStore) -> Sequence[int]:
         start, end = store.targets["start_positions"], store.targets["end_positions"]
         has_answer = (start != store.features["cls"]) & (start != IGNORED)
         fits = has_answer & (end - start < self.max_answer_length)

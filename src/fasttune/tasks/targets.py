@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fasttune.data.formats.text_file import Place, row_name
+from fasttune.data.formats.text_file import Place
 from fasttune.data.label_kinds import (
     MULTI,
     REGRESSION,
@@ -25,6 +25,7 @@ from fasttune.data.label_kinds import (
     parts_of,
 )
 from fasttune.data.labels import Vocabulary, encode_labels
+from fasttune.data.problems import row_name
 from fasttune.errors import Problem, RecipeError
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import chosen_metrics

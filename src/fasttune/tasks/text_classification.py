@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fasttune.data.columns import Column, class_names, is_text, label_values, text_values
-from fasttune.data.formats.text_file import Problems
 from fasttune.data.label_kinds import REGRESSION, SINGLE, kind_of, parts_of
 from fasttune.data.labels import Vocabulary, is_number, label_vocabulary
+from fasttune.data.problems import Problems
 from fasttune.data.rows import Rows, ids_of
 from fasttune.data.sources import Source
 from fasttune.data.tokens.long_text import tokenize_long

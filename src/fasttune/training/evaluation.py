@@ -21,10 +21,10 @@ from fasttune.tasks import Task
 from fasttune.training import signals
 from fasttune.training.memory import (
     CPU_EVALUATION_TOKENS,
-    TooLarge,
+    MicroBatchOOM,
+    as_micro_batch_oom,
     give_back_freed_memory,
     halved,
-    naming_out_of_memory,
     out_of_step,
 )
 from fasttune.training.wrapping import is_sharded
@@ -79,10 +79,10 @@ def run_split(
             give_back_freed_memory()
         examples = pending.popleft()
         try:
-            with naming_out_of_memory():
+            with as_micro_batch_oom():
                 batch = collate(store, examples, padding).to(accelerator.device)
                 part, loss, weight = _forward(model, task, batch, store.is_labelled)
-        except TooLarge as error:
+        except MicroBatchOOM as error:
             reason = str(error)  # what the exception holds of the device goes with it
             if is_sharded(model):
                 raise out_of_step(num_tokens(examples, store.lengths, padded), reason) from None

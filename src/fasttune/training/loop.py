@@ -31,7 +31,7 @@ from fasttune.training.events import (
     Started,
     StepDone,
 )
-from fasttune.training.memory import TooLarge, halved, out_of_step
+from fasttune.training.memory import MicroBatchOOM, halved, out_of_step
 from fasttune.training.optimizer import Schedule, set_learning_rate
 from fasttune.training.signals import Interrupted
 from fasttune.training.step import StepResult, run_step
@@ -196,7 +196,7 @@ class Loop:
                     seed=(self.recipe.training.seed, state.step, self.accelerator.process_index),
                 )
                 break
-            except TooLarge as error:
+            except MicroBatchOOM as error:
                 reason, is_here = str(error), error.is_here
             yield self._halve(microbatches, reason, is_here)
         yield from self._check_finite(result)

@@ -68,7 +68,7 @@ def choose_tokens_per_microbatch(asked: int | str, device: str, precision: str, 
 OTHER_WORDS = ("could not create a primitive", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
-class TooLarge(Exception):
+class MicroBatchOOM(Exception):
     """A micro-batch did not fit; what it had allocated is free again once this is caught.
 
     `is_here`: in this process, not in another one that trains with it.
@@ -80,8 +80,8 @@ class TooLarge(Exception):
 
 
 @contextmanager
-def naming_out_of_memory() -> Iterator[None]:
-    """Every device's way to run out of memory, as TooLarge."""
+def as_micro_batch_oom() -> Iterator[None]:
+    """Every device's way to run out of memory, as MicroBatchOOM."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -90,7 +90,7 @@ def naming_out_of_memory() -> Iterator[None]:
             raise
         said = str(error).strip().splitlines() or [type(error).__name__]
         error.__traceback__ = None  # its frames hold the tensors that have to go
-        raise TooLarge(said[0]) from None
+        raise MicroBatchOOM(said[0]) from None
 
 
 def halved(tokens_per_microbatch: int, largest: int, num_sequences: int, reason: str) -> int:

@@ -9,7 +9,7 @@ from fasttune.data.batching.collate import collate
 from fasttune.data.batching.plan import Indices, cut, longest_first, num_tokens
 from fasttune.data.tokens.store import TokenStore
 from fasttune.tasks import Task
-from fasttune.training.memory import TooLarge, naming_out_of_memory
+from fasttune.training.memory import MicroBatchOOM, as_micro_batch_oom
 from fasttune.training.precision import Choice
 from fasttune.training.setup import Setup
 
@@ -28,9 +28,9 @@ def probe(setup: Setup, task: Task, store: TokenStore) -> Choice | None:
     for tokens in TRIED:
         examples = cut(order, store.lengths, tokens, setup.padded)[0]
         try:
-            with naming_out_of_memory():
+            with as_micro_batch_oom():
                 points.append((num_tokens(examples, store.lengths, setup.padded), _peak(setup, task, store, examples)))
-        except TooLarge:
+        except MicroBatchOOM:
             return None
     (fewer, low), (more, high) = points
     if more < 2 * fewer:

@@ -16,7 +16,7 @@ from fasttune.data.formats import hub
 from fasttune.data.pipeline import Split, Splits, encode, read_splits, report
 from fasttune.data.reading import TRAIN
 from fasttune.data.streaming import windows_of
-from fasttune.data.tokens.mapped import let_go
+from fasttune.data.tokens.mapped import release_pages
 from fasttune.data.tokens.store import TokenStore
 from fasttune.parallel.collectives import (
     all_reduce_max,
@@ -125,7 +125,7 @@ def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit:
     )
     if splits.stream is not None:
         session.windows = windows_of(splits.stream, splits.task, setup.tokenizer, setup.max_length)
-    let_go()  # of texts: from here on there are tokens
+    release_pages()  # of texts: from here on there are tokens
     return session
 
 

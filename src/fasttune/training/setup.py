@@ -18,7 +18,7 @@ from fasttune.data.batching.collate import Padding
 from fasttune.data.starter.model import EMBEDDED_MODEL, EMBEDDED_MODEL_DESCRIPTION
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
-from fasttune.padding_free import cuda, padded_again, padding_free, prove, why_not
+from fasttune.padding_free import cuda, padding_free, prove, restore_padding, unsupported_reason
 from fasttune.padding_free.attention import MAX_COMPILED_LENGTH, compiled_for
 from fasttune.padding_free.families import OWN_ATTENTION
 from fasttune.padding_free.unpad import FAMILIES
@@ -234,7 +234,7 @@ def _proved_where_it_trains(model: PreTrainedModel, kernel: Choice, accelerator:
         reason = prove(model)
     if reason is None:
         return kernel
-    padded_again(model)
+    restore_padding(model)
     return Choice("padded to longest", f"{reason}, on {accelerator.device.type} in {accelerator.mixed_precision}")
 
 
@@ -258,7 +258,7 @@ def choose_kernel(recipe: Recipe, model: PreTrainedModel) -> Choice:
     asked = recipe.preprocessing.padding
     if asked != "none":
         return Choice(f"padded to {asked}", "asked for")
-    reason = why_not(model)
+    reason = unsupported_reason(model)
     if reason is None:
         try:
             padding_free(model)

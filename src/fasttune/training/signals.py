@@ -96,7 +96,7 @@ def deferred() -> Iterator[None]:
         _depth -= 1
 
 
-def keep_quiet(descriptor: int) -> None:
+def silence(descriptor: int) -> None:
     """Whoever read this stream is gone: what is still written to it goes nowhere, and no further write fails."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)

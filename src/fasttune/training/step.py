@@ -23,7 +23,7 @@ from fasttune.parallel.collectives import all_reduce_max
 from fasttune.parallel.launcher import hide_launcher
 from fasttune.tasks import Task
 from fasttune.training import zero
-from fasttune.training.memory import TooLarge, naming_out_of_memory, out_of_step
+from fasttune.training.memory import MicroBatchOOM, as_micro_batch_oom, out_of_step
 from fasttune.training.wrapping import goes_together
 
 
@@ -53,8 +53,8 @@ def run_step(
 ) -> StepResult:
     """Forward and backward of all micro-batches, then one update, unless loss or gradients are not finite.
 
-    TooLarge when a micro-batch does not fit into the memory of some process: nothing was updated, and the step can be
-    done again in parts.
+    MicroBatchOOM when a micro-batch does not fit into the memory of some process: nothing was updated, and the step
+    can be done again in parts.
 
     `seed` (run seed, step, rank) makes the dropout masks of each micro-batch a function of the place in the run.
     """
@@ -114,35 +114,35 @@ def _accumulate(
         microbatches = [*microbatches, *[replace(microbatches[-1], counts=False)] * missing]
     exact = torch.float32 if accelerator.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
     loss_sum = torch.zeros((), device=accelerator.device, dtype=exact)
-    failure: TooLarge | None = None
+    failure: MicroBatchOOM | None = None
     last = len(microbatches) - 1
     try:
-        with naming_out_of_memory():
+        with as_micro_batch_oom():
             # DeepSpeed puts off by itself what its stage can put off.
             with nullcontext() if zero.is_zero(model) else accelerator.no_sync(model):
                 for index, batch in enumerate(microbatches[:-1]):
                     backward(forward(index, batch))
             loss = forward(last, microbatches[last])
-    except TooLarge as error:
+    except MicroBatchOOM as error:
         failure = error
     _agree(model, failure, microbatches)
     # Gradients of the ranks are added once, with the last micro-batch.
     try:
-        with naming_out_of_memory():
+        with as_micro_batch_oom():
             backward(loss)
-    except TooLarge as error:
+    except MicroBatchOOM as error:
         if accelerator.num_processes == 1:
             raise
         raise out_of_step(_largest(microbatches), str(error)) from None
     return loss_sum
 
 
-def _agree(model: torch.nn.Module, failure: TooLarge | None, microbatches: Sequence[MicroBatch]) -> None:
-    """Before ranks wait for each other's gradients: TooLarge in all of them, where one of them has met it."""
+def _agree(model: torch.nn.Module, failure: MicroBatchOOM | None, microbatches: Sequence[MicroBatch]) -> None:
+    """Before ranks wait for each other's gradients: MicroBatchOOM in all of them, where one of them has met it."""
     if failure is not None and goes_together(model):
         raise out_of_step(_largest(microbatches), str(failure))
     if all_reduce_max(failure is not None)[0]:
-        raise failure or TooLarge("in another process", is_here=False)
+        raise failure or MicroBatchOOM("in another process", is_here=False)
 
 
 def _largest(microbatches: Sequence[MicroBatch]) -> int:

@@ -17,8 +17,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from fasttune.data.formats.storage import Header, Reading
-from fasttune.data.formats.text_file import LINE_END, WRITE_AGAIN, FileRows, Problems, TextFile, lines_of, read_text
+from fasttune.data.formats.text_file import LINE_END, WRITE_AGAIN, FileRows, TextFile, lines_of, read_text
 from fasttune.data.labels import is_number
+from fasttune.data.problems import Problems
 from fasttune.errors import DataError, Problem, shown
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from fasttune.data.formats.squad_json import are_answers, flat_rows, is_squad
 from fasttune.data.formats.storage import Reading
-from fasttune.data.formats.text_file import FileRows, Problems, TextFile, lines_of, read_text, row_name
+from fasttune.data.formats.text_file import FileRows, TextFile, lines_of, read_text
+from fasttune.data.problems import Problems, row_name
 from fasttune.errors import DataError, Problem, shown
 
 if TYPE_CHECKING:

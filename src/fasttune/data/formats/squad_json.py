@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fasttune.data.formats.text_file import Problems
+from fasttune.data.problems import Problems
 from fasttune.errors import DataError, Problem, shown
 
 Row = dict[str, Any]

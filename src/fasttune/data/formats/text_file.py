@@ -12,12 +12,12 @@ import hashlib
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fasttune.data.formats.storage import Reading, read_bytes
+from fasttune.data.problems import some_of
 from fasttune.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Place = Callable[[int], str]  # where a row stands, in words
 
-MAX_PROBLEMS = 20  # of one source: a file with a wrong delimiter has a problem in every row
-ROWS_SHOWN = 5  # of the rows that share a problem
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 BYTE_ORDER_MARKS = (
@@ -61,77 +59,6 @@ class TextFile:
     text: str
     sha256: str
     notes: tuple[str, ...] = ()
-
-
-class CutError(DataError):
-    """The first MAX_PROBLEMS of `num_problems`, and one more problem that says so."""
-
-    def __init__(self, *problems: Problem, num_problems: int):
-        super().__init__(*problems)
-        self.num_problems = num_problems
-
-
-class Problems:
-    """Collects the problems of a source, keeps the first MAX_PROBLEMS of them and counts the rest."""
-
-    def __init__(self, where: str):
-        self.where = where
-        self.kept: list[Problem] = []
-        self.num = 0
-
-    def __len__(self) -> int:
-        return self.num
-
-    def add(self, *problems: Problem) -> None:
-        for problem in problems:
-            self.num += 1
-            if len(self.kept) < MAX_PROBLEMS:
-                self.kept.append(problem)
-
-    def lead(self, problem: Problem) -> None:
-        """Put a problem that sums up the others before them."""
-        self.num += 1
-        self.kept = [problem, *self.kept][:MAX_PROBLEMS]
-
-    def add_error(self, error: DataError) -> None:
-        if isinstance(error, CutError):
-            self.add(*error.problems[:-1])
-            self.num += error.num_problems - len(error.problems[:-1])
-        else:
-            self.add(*error.problems)
-
-    @contextmanager
-    def collected(self) -> Iterator[None]:
-        """What goes wrong inside is kept, and what comes after it is done all the same."""
-        try:
-            yield
-        except DataError as error:
-            self.add_error(error)
-
-    def raise_if_any(self) -> None:
-        if not self.num:
-            return
-        rest = self.num - len(self.kept)
-        if rest:
-            more = f"{rest:,} more problem{'s' if rest > 1 else ''}"
-            last = Problem(where=self.where, found=more, expected="none")
-            raise CutError(*self.kept, last, num_problems=self.num)
-        raise DataError(*self.kept)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 row`, `2 rows`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def row_name(index: int) -> str:
-    """How a row is called where nothing is known about the file it came from: counted from 1."""
-    return f"row {index + 1}"
-
-
-def some_of(names: list[str]) -> str:
-    """The first few of a list, for a message: `row 5, row 9, ...`."""
-    return ", ".join(names[:ROWS_SHOWN]) + (", ..." if len(names) > ROWS_SHOWN else "")
 
 
 def read_text(name: str, reading: Reading) -> TextFile:

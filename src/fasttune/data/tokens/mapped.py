@@ -41,7 +41,7 @@ def mapped(table: pa.Table) -> pa.Table:
     return table
 
 
-def let_go() -> None:
+def release_pages() -> None:
     """The pages of all tables: what is read once more comes from the file."""
     for pages in _MAPS if hasattr(mmap, "MADV_DONTNEED") else ():
         pages.madvise(mmap.MADV_DONTNEED)

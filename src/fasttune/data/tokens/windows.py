@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fasttune.data.formats.text_file import row_name, some_of
+from fasttune.data.problems import row_name, some_of
 from fasttune.data.tokens.store import IGNORED, TokenStore, flat
 from fasttune.errors import DataError, Problem
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fasttune.data.formats.text_file import Place, Problems
+from fasttune.data.formats.text_file import Place
+from fasttune.data.problems import Problems
 from fasttune.data.tokens.long_text import special_tokens
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import Problem, shown

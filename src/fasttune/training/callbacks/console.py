@@ -26,7 +26,7 @@ from fasttune.training.events import (
     Started,
     StepDone,
 )
-from fasttune.training.signals import keep_quiet
+from fasttune.training.signals import silence
 
 WINDOW = 50  # steps over which speed is averaged
 
@@ -43,21 +43,21 @@ def clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-class Lasting:
+class BrokenPipeSafe:
     """stderr, whose reader may go away (a lost terminal, a closed pipe) while training goes on."""
 
     def write(self, text: str) -> int:
         try:
             return sys.stderr.write(text)
         except OSError:
-            keep_quiet(2)
+            silence(2)
             return len(text)
 
     def flush(self) -> None:
         try:
             sys.stderr.flush()
         except OSError:
-            keep_quiet(2)
+            silence(2)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(sys.stderr, name)
@@ -67,7 +67,7 @@ class ConsoleLog:
     """An observer; make it with `terminal=None` to find out by itself whether a person is watching."""
 
     def __init__(self, logging_steps: int, terminal: bool | None = None):
-        self.console = Terminal(file=cast(TextIO, Lasting()), soft_wrap=True)
+        self.console = Terminal(file=cast(TextIO, BrokenPipeSafe()), soft_wrap=True)
         self.logging_steps = logging_steps
         self.num_steps = 0
         self.recent: deque[StepDone] = deque(maxlen=WINDOW)
