@@ -131,6 +131,8 @@ def train(
 
 def _refuse_early(recipe: str, overrides: list[str] | None) -> None:
     """A typing error is answered at once, not after the seconds in which torch is imported."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return  # ranks refuse together, in `api.fit`: one that ended here would leave the others waiting
     from fasttune.data.precheck import refuse_early
 
     refuse_early(recipe, overrides or ())
@@ -228,9 +230,6 @@ def predict(
     An argument such as training.precision=fp32 is a setting, not a text.
     """
     _quiet_libraries()
-    opened(run)
-    from fasttune import api
-
     settings = [text for text in texts or () if SETTING.match(text)]
     texts = [text for text in texts or () if not SETTING.match(text)]
     if texts == ["-"]:
@@ -245,6 +244,9 @@ def predict(
         questions, contexts = questions or [], contexts or []
         contexts *= max(len(questions), 1) if len(contexts) == 1 else 1
         inputs = paired("--context", questions, contexts, "questions and {} contexts", "one, or one for each question")
+    opened(run)
+    from fasttune import api
+
     if output is not None:
         number = api.write_predictions(run, inputs or None, data=data, output=output, overrides=settings)
         write_line(f"{number:,} predictions written to {output}", sys.stderr)
