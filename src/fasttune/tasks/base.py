@@ -176,4 +176,4 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
-        """The recipe's metrics; of those that recipe/values.py does not list as LESS_IS_BETTER, more is better."""
+        """The recipe's metrics; of those that recipe/types.py does not list as LESS_IS_BETTER, more is better."""

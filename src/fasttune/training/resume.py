@@ -84,9 +84,9 @@ def reconciled_on_all_ranks(asked: Recipe, folder: RunFolder, allow: Say | None)
 
 
 def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Say | None = None) -> Recipe:
-    """The recipe to go on with: the saved one with harmless changes; RecipeError for any other change.
+    """The saved recipe with the changes that a resume may make; RecipeError for any other change.
 
-    `allow` is told of changes that a run can go on with; None: they are refused, too.
+    `allow` is called with a description of each RESUME_WITH_FLAG change; without it those are refused too.
     """
     changes = {}
     problems = []

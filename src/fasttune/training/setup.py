@@ -49,7 +49,7 @@ POOLING = "AutoModelForSequenceClassification"  # its heads look at one place of
 class Setup:
     """A model that can run.
 
-    `model` is the plain Hugging Face model, which trains wrapped as `choices["parallel"]` says (engine.parallel);
+    `model` is the plain Hugging Face model, which trains wrapped as `choices["parallel"]` says (training/wrapping.py);
     `padded` tells whether the layers see the `padding`.
     """
 

@@ -15,10 +15,8 @@ from fasttune.errors import DataError, Problem, nearest, require_safe, shown
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?(:[^:/\s]+){0,2}", re.ASCII)
 MESSAGE_CHARACTERS = 200
-SHA = re.compile(r"@[0-9a-f]{40}\b")
 PLAIN_KINDS = ("parquet", "csv", "json", "arrow", "text", "cache")  # of builders; others decode pictures or pickles
 CONFIGS = re.compile(r"(?:Available|available configs): (\[[^\]]*\])")
-
 
 _commits: dict[str, str] = {}  # NAME or NAME@REVISION -> the commit at which this process reads it
 
