@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import typer
-from fasttune.cli.commands import app
 from test_architecture import PACKAGE, ROWS
 
 from fasttune import errors, recipe
+from fasttune.cli.commands import app
 from fasttune.recipe import yaml_text
 
 ROOT = Path(__file__).parents[1]
