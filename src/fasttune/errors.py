@@ -8,14 +8,14 @@
     |   +-- CheckpointError     5  a checkpoint or run folder that cannot be used
     +-- DivergedError           6  the loss or a gradient is not finite any more
 
-Every error holds one or more problems. A problem says where, what was found, what was expected, and as `hint` the line
-to type. Everything that can be checked together is reported together: collect problems, then raise once.
+Every error holds one or more problems. A problem says where it is, what is wrong, and as `hint` the line to type.
+Everything that can be checked together is reported together: collect problems, then raise once.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,19 +30,20 @@ class Problem:
     """One thing that is wrong.
 
     `where` is a place the user can open (`reviews.csv row 17, column 'label'`, `recipe.yaml: training.learning_rate`).
+    `found` is the wrong value and `expected` what belongs there; without `expected`, `found` is a sentence of its own.
     `code` names the kind of problem (`E202`) and is stable across releases.
     """
 
     where: str
     found: str
-    expected: str
+    expected: str = ""
     hint: str = ""
     code: str = ""
 
     def __str__(self) -> str:
         code = f"{self.code} " if self.code else ""
         where, found, expected, hint = map(printable, (self.where, self.found, self.expected, self.hint))
-        text = f"{code}{where}: found {found}, expected {expected}"
+        text = f"{code}{where}: " + (f"found {found}, expected {expected}" if expected else found)
         return f"{text}\n  hint: {hint}" if hint else text
 
 
@@ -111,11 +112,15 @@ def as_json(error: Error) -> dict[str, Any]:
 
 
 def from_json(content: Mapping[str, Any]) -> Error:
-    kinds = [Error]
-    for kind in kinds:  # which grows while it is walked
-        kinds += kind.__subclasses__()
-    kind = next(kind for kind in kinds if kind.__name__ == content["kind"])
+    """The error that `as_json` was given, of the same class."""
+    kind = next(kind for kind in [Error, *_subclasses(Error)] if kind.__name__ == content["kind"])
     return kind(*(Problem(**problem) for problem in content["problems"]))
+
+
+def _subclasses(kind: type[Error]) -> Iterator[type[Error]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 def shown(value: object) -> str:

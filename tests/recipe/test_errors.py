@@ -323,7 +323,7 @@ def test_any_mapping_loads_or_is_refused_in_words(values):
         load(DATA, given_values)
     except RecipeError as error:
         assert "pydantic" not in str(error) and "Input should" not in str(error)
-        assert all(problem.code and problem.where and problem.expected for problem in error.problems)
+        assert all(problem.code and problem.where and problem.found for problem in error.problems)
 
 
 @given(NAME, st.text(max_size=20))
