@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -24,9 +23,6 @@ ACCELERATE_LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", *COMMAN
 WORKER = Path(__file__).parent / "processes" / "worker.py"
 # As accelerate's launcher says it.
 SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-ZERO_1, ZERO_2 = ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": stage} for stage in "12")
-HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
-needs_deepspeed = pytest.mark.skipif(not HAS_DEEPSPEED, reason="deepspeed is not installed")
 LIMIT = 300  # seconds
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 # A number added to all scores changes no softmax: the true gradient is 0, and Adam makes steps of its rounding.

@@ -113,7 +113,8 @@ def as_json(error: Error) -> dict[str, Any]:
 
 def from_json(content: Mapping[str, Any]) -> Error:
     """The error that `as_json` was given, of the same class."""
-    kind = next(kind for kind in [Error, *_subclasses(Error)] if kind.__name__ == content["kind"])
+    kinds: list[type[Error]] = [Error, *_subclasses(Error)]
+    kind = next(kind for kind in kinds if kind.__name__ == content["kind"])
     return kind(*(Problem(**problem) for problem in content["problems"]))
 
 

@@ -71,7 +71,7 @@ def test_accelerate_does_not_see_what_its_launcher_asks_and_other_libraries_do(
     monkeypatch.setenv(variable, "true")
     init_process_group("cpu")
     accelerator = make_accelerator("cpu", "fp32")
-    assert accelerator.distributed_type == DistributedType.NO  # DeepSpeed need not even be installed
+    assert accelerator.distributed_type == DistributedType.NO
     assert os.environ[variable] == "true" and launcher_requests(variable)
 
 

@@ -15,7 +15,7 @@ import forks
 import psutil
 import pytest
 from faulty import events, last_step, make_recipe, trouble
-from launched import ACCELERATE_LAUNCH, COMMAND, ZERO_1, configured, launch, needs_deepspeed, trained
+from launched import ACCELERATE_LAUNCH, COMMAND, configured, launch, trained
 from tiny import make_rows, write_csv
 
 from fasttune.runs.folder import RunFolder, read_json
@@ -112,17 +112,25 @@ def test_a_notebook(tmp_path: Path) -> None:
     assert "DataError 4" in lines
 
 
-@pytest.mark.parametrize("how", [{}, pytest.param(ZERO_1, marks=needs_deepspeed)], ids=["DDP", "ZeRO-1"])
-def test_out_of_memory_in_one_process_halves_the_budget_of_both(tmp_path: Path, how: dict[str, str]) -> None:
+def test_out_of_memory_in_one_process_halves_the_budget_of_both(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path, tokens_per_microbatch=200)
     (tmp_path / "script.py").write_text(OUT_OF_MEMORY)
-    done = launch(2, tmp_path / "script.py", recipe, tmp_path / "run", **how)
+    done = launch(2, tmp_path / "script.py", recipe, tmp_path / "run")
     assert done.returncode == 0, done.stderr[-3000:]
     found = events(tmp_path / "run")
     halved = [event["tokens_per_microbatch"] for event in found if event["event"] == "out_of_memory"]
     assert halved and halved[-1] <= 70
     steps = [event for event in found if event["event"] == "step"]
     assert [step["step"] for step in steps] == list(range(1, 13))
+
+
+@pytest.mark.slow
+def test_deepspeed_in_the_accelerate_config_is_refused(tmp_path: Path) -> None:
+    config = "distributed_type: DEEPSPEED\ndeepspeed_config:\n  zero_stage: 2\nnum_processes: 2\n"
+    recipe, home = make_recipe(tmp_path), configured(tmp_path, config)
+    done = trained(tmp_path, str(recipe), "--processes", "2", "--output", "run", **home)
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: E543") and "fsdp_version: 2" in done.stderr
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ Data goes to stdout, everything else to stderr. Heavy libraries are imported ins
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shlex
@@ -382,7 +381,6 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("DeepSpeed").disabled = True  # it writes to stdout, and accelerate loads it where it is there
 
 
 def _print_json(content: Any, indent: int | None = 2) -> None:

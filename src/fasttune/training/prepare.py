@@ -43,7 +43,7 @@ from fasttune.training.precision import Choice
 from fasttune.training.resume import load_checkpoint, pin, reconciled_on_all_ranks
 from fasttune.training.setup import Setup, set_up
 from fasttune.training.trainer import Say, Session
-from fasttune.training.wrapping import FSDP2, ZERO
+from fasttune.training.wrapping import FSDP2
 
 TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5  # English has about 4.5, Chinese by characters 3
 
@@ -66,7 +66,7 @@ def start(recipe: Recipe, folder: RunFolder, say: Say, allow_changes: bool = Fal
             "recipe": digest(session.recipe),
             "kernel": session.setup.choices["kernel"].value,
             "parallel": session.parallel,
-            **versions(("deepspeed",) if session.parallel in ZERO else ()),
+            **versions(()),
         },
         "the same files, recipe and accelerate configuration on every machine",
     )

@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -22,9 +20,8 @@ from fasttune.data.batching.plan import microbatch_seed
 from fasttune.parallel.collectives import all_reduce_max
 from fasttune.parallel.launcher import hide_launcher
 from fasttune.tasks import Task
-from fasttune.training import zero
 from fasttune.training.memory import MicroBatchOOM, as_micro_batch_oom, out_of_step
-from fasttune.training.wrapping import goes_together
+from fasttune.training.wrapping import is_sharded
 
 
 @dataclass(frozen=True)
@@ -71,9 +68,7 @@ def run_step(
     model.train()
     loss_sum = _accumulate(model, task, microbatches, accelerator, weight, seed)
     mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / weight
-    if zero.is_zero(model):
-        grad_norm = zero.update(cast(Any, model), mean_loss)
-    elif not math.isfinite(mean_loss):
+    if not math.isfinite(mean_loss):
         # No clipping either: it would unscale gradients that no update follows, which a loss scaler refuses next time.
         grad_norm = math.nan
     else:
@@ -103,13 +98,9 @@ def _accumulate(
 
     def backward(loss: torch.Tensor) -> None:
         loss_sum.add_(loss.detach())
-        loss = loss * (accelerator.num_processes / weight)
-        if zero.is_zero(model):
-            cast(Any, model).backward(loss)
-        else:
-            accelerator.backward(loss)
+        accelerator.backward(loss * (accelerator.num_processes / weight))
 
-    if goes_together(model):  # in which the ranks go forward together, and as often
+    if is_sharded(model):  # every rank needs the same number of forward passes
         missing = all_reduce_max(len(microbatches))[0] - len(microbatches)
         microbatches = [*microbatches, *[replace(microbatches[-1], counts=False)] * missing]
     exact = torch.float32 if accelerator.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
@@ -118,8 +109,7 @@ def _accumulate(
     last = len(microbatches) - 1
     try:
         with as_micro_batch_oom():
-            # DeepSpeed puts off by itself what its stage can put off.
-            with nullcontext() if zero.is_zero(model) else accelerator.no_sync(model):
+            with accelerator.no_sync(model):
                 for index, batch in enumerate(microbatches[:-1]):
                     backward(forward(index, batch))
             loss = forward(last, microbatches[last])
@@ -139,7 +129,7 @@ def _accumulate(
 
 def _agree(model: torch.nn.Module, failure: MicroBatchOOM | None, microbatches: Sequence[MicroBatch]) -> None:
     """Before ranks wait for each other's gradients: MicroBatchOOM in all of them, where one of them has met it."""
-    if failure is not None and goes_together(model):
+    if failure is not None and is_sharded(model):
         raise out_of_step(_largest(microbatches), str(failure))
     if all_reduce_max(failure is not None)[0]:
         raise failure or MicroBatchOOM("in another process", is_here=False)

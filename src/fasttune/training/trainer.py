@@ -45,8 +45,7 @@ from fasttune.training.resume import find_on_all_ranks, saved_state, tensors_of,
 from fasttune.training.scoring import Scored, score_split
 from fasttune.training.setup import Setup, set_up
 from fasttune.training.watchdog import ASLEEP, PATIENCE, Watchdog
-from fasttune.training.wrapping import FSDP2, ZERO, load_state, state_of, whole
-from fasttune.training.zero import end
+from fasttune.training.wrapping import FSDP2, load_state, state_of, whole
 
 # Batches that are left out with training.divergence_policy=rollback: a run that diverges more often is not saved by it.
 MOST_ROLLBACKS = 5
@@ -127,9 +126,6 @@ class Session:
         self.signal = all_reduce_max(self.signal or signals.pending() or 0)[0] or None
         if self.parallel == FSDP2:
             self._put_together()
-        elif self.parallel in ZERO:
-            end(self.trained)
-            del self.trained
         return finished
 
     @property
@@ -183,7 +179,7 @@ class Session:
                 self.watchdog.expect(PATIENCE)
                 if isinstance(event, StepDone) and not is_reserved:
                     is_reserved = True
-                    if is_main() and self.parallel not in ZERO:  # whose moments are put together for a save alone
+                    if is_main():
                         writer.reserve(self._tensors(optimizer))
                 if isinstance(event, SaveDue):
                     self._save(event, optimizer, writer)

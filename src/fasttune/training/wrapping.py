@@ -1,9 +1,7 @@
-"""How several processes train one model: each holds all of it (DDP), a share of every layer (FSDP2), or all weights and
-a share of the moments and gradients (ZeRO).
+"""How several processes train one model: each holds a full copy (DDP) or a shard of every layer (FSDP2).
 
-Which of them is accelerate's to say: its config file, or the variables that its launcher sets from it. accelerate
-itself wraps in DDP on a CPU whatever was asked for, so `fully_shard` is called here, the same on every device
-(docs/decisions/0019).
+accelerate's configuration chooses: its config file, or the variables that its launcher sets from it. accelerate itself
+always uses DDP on a CPU, so fasttune calls `fully_shard` directly, the same way on every device (docs/decisions/0019).
 """
 
 from __future__ import annotations
@@ -20,24 +18,19 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from fasttune.errors import EnvironmentProblem, Problem
 from fasttune.parallel.collectives import assert_equal_on_all_ranks, is_main, raise_on_all_ranks
 from fasttune.parallel.launcher import launcher_requests
-from fasttune.training import zero
 from fasttune.training.precision import Choice, choose_device
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 ALONE, DDP, FSDP2 = "one process", "DDP", "FSDP2"
-ZERO = {"ZeRO-1": 1, "ZeRO-2": 2}  # the stages of DeepSpeed that are here
+USE_FSDP2 = "distributed_type: FSDP with fsdp_version: 2, which shards weights, gradients and moments"
 
 
 def choose_parallel(accelerator: Accelerator) -> Choice:
     """As the launcher was configured, which `check_configuration` has looked at."""
     if accelerator.num_processes == 1:
         return Choice(ALONE, "no launcher started more")
-    if launcher_requests("ACCELERATE_USE_DEEPSPEED"):
-        if accelerator.scaler is not None:
-            raise _not_here("fp16 with DeepSpeed, which scales no loss of fp32 weights", "training.precision=bf16")
-        return Choice(_zero(), "the accelerate config asks for it: each process keeps a share of moments")
     if not launcher_requests("ACCELERATE_USE_FSDP"):
         return Choice(DDP, f"{accelerator.num_processes} processes, each with the whole model")
     return Choice(FSDP2, "the accelerate config asks for it: each process keeps a share of weights and moments")
@@ -53,41 +46,26 @@ def check_launch(device: str) -> None:
 def check_configuration() -> None:
     """EnvironmentProblem where the launcher's configuration asks for what is not here."""
     if launcher_requests("ACCELERATE_USE_DEEPSPEED"):
-        if _zero() not in ZERO:
-            hint = "zero_stage: 2, or distributed_type: FSDP with fsdp_version: 2, which shares what ZeRO-3 does"
-            raise _not_here(f"{_zero()} of DeepSpeed", hint)
-        for name in ("offload_optimizer_device", "offload_param_device"):
-            if (device := os.environ.get(f"ACCELERATE_DEEPSPEED_{name.upper()}", "none")) != "none":
-                raise _not_here(f"{name}: {device}", f"{name}: none in the accelerate config")
-        if "ACCELERATE_DEEPSPEED_CONFIG_FILE" in os.environ:
-            raise _not_here("a deepspeed_config_file", "zero_stage: 2 in its place; the recipe has the rest")
-        zero.check_installed()
+        raise unsupported("DeepSpeed", USE_FSDP2)
     if launcher_requests("ACCELERATE_USE_FSDP"):
         if os.environ.get("FSDP_VERSION", "1") != "2":
-            raise _not_here("FSDP1, which torch has deprecated", "fsdp_version: 2 in the accelerate config")
+            raise unsupported("FSDP1, which torch has deprecated", "fsdp_version: 2 in the accelerate config")
         instead = {"offload_params": "", "activation_checkpointing": ", and training.gradient_checkpointing=true"}
         for name, remedy in instead.items():
             if os.environ.get(f"FSDP_{name.upper()}", "false").lower() in ("true", "1"):
-                raise _not_here(f"fsdp_{name}", f"fsdp_{name}: false in the accelerate config{remedy}")
+                raise unsupported(f"fsdp_{name}", f"fsdp_{name}: false in the accelerate config{remedy}")
 
 
-def _zero() -> str:
-    return f"ZeRO-{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2')}"  # accelerate's own default
-
-
-def _not_here(found: str, hint: str) -> EnvironmentProblem:
-    expected = "no distributed type (DDP), FSDP2, or ZeRO 1 or 2 of DeepSpeed without offloading"
+def unsupported(found: str, hint: str) -> EnvironmentProblem:
+    expected = "DDP (no distributed type) or FSDP2 without offloading"
     return EnvironmentProblem(
         Problem(where="accelerate's configuration", found=found, expected=expected, hint=hint, code="E543")
     )
 
 
 def wrap(model: nn.Module, accelerator: Accelerator, parallel: str) -> nn.Module:
-    """`model` as it is trained; DDP takes the weights of the main process, FSDP2 works in place.
-
-    For ZeRO that is for `zero.begin` to do, together with the optimizer.
-    """
-    if parallel == ALONE or parallel in ZERO:
+    """`model` as it is trained: DDP broadcasts the weights of the main process, FSDP2 shards them in place."""
+    if parallel == ALONE:
         return model
     if parallel == DDP:
         device = accelerator.device
@@ -110,15 +88,10 @@ def wrap(model: nn.Module, accelerator: Accelerator, parallel: str) -> nn.Module
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether every forward pass is one of all processes together."""
+    """Whether every forward pass is a collective operation, as with FSDP2."""
     from torch.distributed.fsdp import FSDPModule
 
     return isinstance(model, FSDPModule)
-
-
-def goes_together(model: nn.Module) -> bool:
-    """Whether the processes wait for each other in every micro-batch of training."""
-    return is_sharded(model) or zero.adds_at_once(model)
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:
