@@ -16,10 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fasttune.errors import EnvironmentProblem, Problem, require_safe
 from fasttune.runs.checkpoint.resume import all_steps
 from fasttune.runs.checkpoint.verify import fault
 from fasttune.runs.checkpoint.write import MANIFEST, path_of, step_named
-from fasttune.errors import EnvironmentProblem, Problem, require_safe
 from fasttune.runs.folder import RunFolder, read_json
 from fasttune.security import addresses
 from fasttune.security.paths import inside, new_path

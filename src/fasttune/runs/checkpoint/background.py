@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from fasttune.errors import CheckpointError, EnvironmentProblem, Problem
 from fasttune.runs.checkpoint.resume import newest_good
 from fasttune.runs.checkpoint.retention import prune
 from fasttune.runs.checkpoint.write import in_words, path_of, write
-from fasttune.errors import CheckpointError, EnvironmentProblem, Problem
 
 FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0  # seconds
 Tensors = Mapping[str, Mapping[str, torch.Tensor]]

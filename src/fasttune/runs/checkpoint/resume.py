@@ -6,16 +6,15 @@ Of several processes the main one reads and verifies, and the others are sent wh
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fasttune.errors import CheckpointError, Problem
 from fasttune.runs.checkpoint.verify import fault, read_manifest
 from fasttune.runs.checkpoint.write import STATE, put_back, step_of
-from fasttune.errors import CheckpointError, Problem
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The run folder: names of files, checkpoints, the mirror."""
