@@ -1,50 +1,42 @@
-"""The Python interface, and all that the command line calls: here the parts are put together."""
+"""The Python interface, which the command line calls too."""
 
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fasttune.data import builder
 from fasttune.data.builder import Built, write
 from fasttune.data.formats.in_memory import is_rows, stored
-from fasttune.data.pipeline import Split, read_kept, read_labelled, read_unlabelled
+from fasttune.data.pipeline import read_labelled, read_unlabelled
 from fasttune.data.preview import sample_rows
-from fasttune.data.reading import TEST, VALIDATION, task_of
+from fasttune.data.reading import task_of
+from fasttune.data.recipe_source import RecipeSource, recipe_from, with_stored_rows
 from fasttune.data.streaming import rows_to_see
-from fasttune.errors import DataError, DivergedError, Error, Problem, UsageError
+from fasttune.errors import DivergedError, Problem, UsageError
 from fasttune.evaluation import predictions
+from fasttune.evaluation.own_split import read_own_split
 from fasttune.evaluation.predictor import Predictor
 from fasttune.parallel import collectives, rendezvous
 from fasttune.parallel.collectives import is_main
-from fasttune.recipe import Overrides, Recipe, is_recipe
+from fasttune.recipe import Overrides, Recipe
 from fasttune.recipe import load as load_recipe
-from fasttune.recipe.load import is_recipe_name
-from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, choose, locked, read_json
-from fasttune.runs.mirror import Mirror
-from fasttune.security.addresses import is_remote
-from fasttune.security.cache import MADE_HERE, cache_folder
-from fasttune.security.secrets import without_secrets
-from fasttune.security.text import write_line
+from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, choose, locked
 from fasttune.tasks import TASKS, Prediction, Rows
 from fasttune.tasks.highlights import tokens_of
 from fasttune.tasks.preview import Preview
 from fasttune.training import preflight, signals
-from fasttune.training.alerts import alert
+from fasttune.training.alerts import notify, without_rows
 from fasttune.training.callbacks import Observer
 from fasttune.training.callbacks.console import ConsoleLog
 from fasttune.training.environment import versions
-from fasttune.training.finalize import finish, publish, train_results
+from fasttune.training.fit import Run, fit_in_folder
 from fasttune.training.notebook import launch_from_notebook
-from fasttune.training.prepare import start
-from fasttune.training.resume import reconciled
-from fasttune.training.trainer import Say, Session
+from fasttune.training.run import Log
 from fasttune.training.wrapping import check_launch
 
 __all__ = [
@@ -63,88 +55,10 @@ __all__ = [
     "show",
 ]
 
-HEAD = 1 << 20  # bytes that are read to learn what columns a file has
-READING_FIELDS = ("encoding", "header", "max_bytes", "streaming")  # of `data`: how files are read
-RecipeSource = Any  # str | Path | Mapping[str, Any] | Recipe | rows; see recipe_of
-
-
-@dataclass(frozen=True)
-class Run:
-    """What `fit` leaves behind: the folder, and the metrics of all_results.json.
-
-    A run that was stopped by `signal` (its number) has the metrics of its last evaluation; go on with `resume=True`.
-    """
-
-    folder: Path
-    metrics: dict[str, Any] = field(repr=False)
-    reason: str
-    is_complete: bool = True
-    signal: int | None = None
-    example: str = field(default="", repr=False)  # what to type behind `fasttune predict RUN`
-
-    def __repr__(self) -> str:
-        scores = {
-            key: round(value, 4)
-            for key, value in self.metrics.items()
-            if key.endswith(("accuracy", "f1", "_macro", "_micro", "pearson", "spearman", "exact_match"))
-        }
-        return f"Run({str(self.folder)!r}, {scores}, {self.reason!r})"
-
 
 def recipe_of(source: RecipeSource, overrides: Overrides = ()) -> tuple[Recipe, str]:
-    """The recipe, and the stem of the run folder's name.
-
-    `source`: a recipe file, the name of a shipped recipe, a mapping, a Recipe, or data itself: a file, glob or hub id,
-    a frame of pandas or polars, an Arrow table, a dataset, or a list of dicts.
-    """
-    if is_rows(source):
-        source = stored(source)
-    if isinstance(source, Mapping):
-        source = _with_files(source)
-    if not isinstance(source, str | Path):
-        recipe = load_recipe(source, overrides)
-        return recipe, stem_of(recipe.data.train)
-    if is_recipe(source) or is_recipe_name(source):
-        return load_recipe(source, overrides), Path(source).stem
-    task = {} if _names_task(overrides) else {"task": _task_of_bare(str(source), overrides)}
-    recipe = load_recipe(load_recipe({**task, "data": {"train": str(source)}}), overrides)
-    return recipe, stem_of(recipe.data.train)
-
-
-def _with_files(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with the path of a file in place of rows that are given themselves."""
-    data = sections.get("data")
-    if not isinstance(data, Mapping):
-        return dict(sections)
-    return {**sections, "data": {name: stored(value) if is_rows(value) else value for name, value in data.items()}}
-
-
-def stem_of(data: str | list[str]) -> str:
-    """reviews.csv -> reviews, hub/name:train -> name"""
-    first = data if isinstance(data, str) else data[0]
-    stem = Path(first.partition(":")[0]).stem if not Path(first).exists() else Path(first).stem
-    kept = "".join(character if character.isalnum() or character in "-_." else "-" for character in stem).strip("-.")
-    return kept or "run"
-
-
-def _task_of_bare(data: str, overrides: Overrides) -> str:
-    """The task whose columns the data has: the usual one for texts."""
-    if isinstance(overrides, Mapping):
-        how = {name: value for name, value in overrides.get("data", {}).items() if name in READING_FIELDS}
-        recipe = load_recipe({"data": {"train": data, **how}})
-    else:
-        fields = tuple(f"data.{name}=" for name in READING_FIELDS)
-        recipe = load_recipe({"data": {"train": data}}, [one for one in overrides if one.startswith(fields)])
-    # The beginning of a file mostly tells its columns. What is wrong with it is said with the rest, when it is read.
-    for head in (HEAD, None) if Path(data).is_file() and not recipe.data.streaming else (None,):
-        with suppress(DataError):
-            task = task_of(rows_to_see(data, None, recipe, head).dataset.column_names, TASKS)
-            return recipe.task if task is None else task.name
-    return recipe.task
-
-
-def _names_task(overrides: Overrides) -> bool:
-    return "task" in (overrides if isinstance(overrides, Mapping) else [one.partition("=")[0] for one in overrides])
+    """The recipe that `source` means, and the stem of the run folder's name; see `data.recipe_source.recipe_from`."""
+    return recipe_from(source, TASKS, overrides)
 
 
 def fit(
@@ -175,30 +89,45 @@ def fit(
     try:
         with signals.caught():
             rendezvous.rendezvous(versions())
-            made, name = collectives.raise_on_all_ranks(lambda: _made(recipe, overrides, sections))
+            loaded, name = collectives.raise_on_all_ranks(lambda: _recipe_with(recipe, overrides, sections))
             if "WORLD_SIZE" in os.environ:
-                check_launch(made.training.device)
-            rendezvous.init_process_group(made.training.device)
-            path = collectives.raise_on_all_ranks(lambda: _chosen_path(name, output or made.output.dir, resume))
-            path = Path(collectives.broadcast_object(str(path)))
-            with _console(made, progress) as console, _folder_locked(RunFolder(path)):
-                run = _fit(made, RunFolder(path), resume, allow_changes, console, observers)
+                check_launch(loaded.training.device)
+            rendezvous.init_process_group(loaded.training.device)
+            path = collectives.raise_on_all_ranks(
+                lambda: choose(name, output or loaded.output.dir, resume).path if is_main() else Path()
+            )
+            folder = RunFolder(Path(collectives.broadcast_object(str(path))))
+            path = folder.path
+            with _console(loaded, progress) as console, locked(folder) if is_main() else nullcontext():
+                run = fit_in_folder(
+                    loaded,
+                    folder,
+                    resume=resume,
+                    allow_changes=allow_changes,
+                    log=console.log if console else (lambda line: None),
+                    observers=[*([console] if console else []), *observers],
+                )
     except signals.Stopped as stopped:  # before there was anything to save
         run = Run(path, {}, str(stopped), False, stopped.number)
     except Exception as error:
-        if isinstance(error, DivergedError):  # of which all processes see the same sums
+        if isinstance(error, DivergedError):  # raised on all ranks alike
             error.reported_by_main = not is_main()
-        problem = rendezvous.explain_connection_error(error) if isinstance(error, RuntimeError) else None
-        _notify(f"fasttune: {name} failed", _without_rows(problem or error))
-        if problem is not None:
-            raise problem from error
+        connection_error = rendezvous.explain_connection_error(error) if isinstance(error, RuntimeError) else None
+        notify(f"fasttune: {name} failed", without_rows(connection_error or error))
+        if connection_error is not None:
+            raise connection_error from error
         raise
-    _notify(f"fasttune: {run.folder.name} ended", f"{run.reason}\n{run!r}")
+    notify(f"fasttune: {run.folder.name} ended", f"{run.reason}\n{run!r}")
     return run
 
 
 def notebook_fit(
-    recipe: RecipeSource, num_processes: int, *, output: str | Path | None = None, resume: bool = False, **how: Any
+    recipe: RecipeSource,
+    num_processes: int,
+    *,
+    output: str | Path | None = None,
+    resume: bool = False,
+    **arguments: Any,
 ) -> Run:
     """`fit` in `num_processes` processes, one per device, from a notebook; returns the run.
 
@@ -207,26 +136,21 @@ def notebook_fit(
 
     >>> run = fasttune.notebook_fit("reviews.csv", num_processes=2)  # doctest: +SKIP
     """
-    made, name = recipe_of(recipe, how.pop("overrides", ()))
-    path = choose(name, output or made.output.dir, resume).path
-    outcome = launch_from_notebook(_fit_rank, (made, {"output": path, "resume": resume, **how}), num_processes)
+    loaded, name = recipe_of(recipe, arguments.pop("overrides", ()))
+    path = choose(name, output or loaded.output.dir, resume).path
+    outcome = launch_from_notebook(_fit_rank, (loaded, {"output": path, "resume": resume, **arguments}), num_processes)
     return Run(**{**outcome, "folder": path})
 
 
-def _fit_rank(recipe: Recipe, how: dict[str, Any]) -> dict[str, Any]:
-    run = fit(recipe, **how)
+def _fit_rank(recipe: Recipe, arguments: dict[str, Any]) -> dict[str, Any]:
+    run = fit(recipe, **arguments)
     return {**asdict(run), "folder": str(run.folder)}
 
 
-def _made(recipe: RecipeSource, overrides: Overrides, sections: Mapping[str, Any]) -> tuple[Recipe, str]:
-    """As `recipe_of`, with the changes of `sections`."""
-    made, name = recipe_of(recipe, overrides)
-    return (load_recipe(made, _with_files(sections)) if sections else made), name
-
-
-def _chosen_path(name: str, output: str | Path | None, resume: bool) -> Path:
-    """As the main process chooses it."""
-    return choose(name, output, resume).path if is_main() else Path()
+def _recipe_with(recipe: RecipeSource, overrides: Overrides, sections: Mapping[str, Any]) -> tuple[Recipe, str]:
+    """`recipe_of`, with the changes of `sections`."""
+    loaded, name = recipe_of(recipe, overrides)
+    return (load_recipe(loaded, with_stored_rows(sections)) if sections else loaded), name
 
 
 @contextmanager
@@ -237,80 +161,6 @@ def _console(recipe: Recipe, progress: bool) -> Iterator[ConsoleLog | None]:
     finally:
         if console is not None:
             console.close()
-
-
-def _folder_locked(folder: RunFolder) -> AbstractContextManager[None]:
-    """Of several ranks, rank 0 holds the lock."""
-    return locked(folder) if is_main() else nullcontext()
-
-
-def _without_rows(error: Exception) -> str:
-    """What an alert may say of an error: its kind, codes and places. Messages hold cells of rows, which stay here."""
-    problems = error.problems if isinstance(error, Error) else ()
-    places = [f"{problem.code or type(error).__name__} {problem.where}" for problem in problems[:3]]
-    return without_secrets("\n".join(places) or type(error).__name__)
-
-
-def _notify(title: str, text: str) -> None:
-    problem = alert(title, text) if is_main() else None
-    if problem is not None:
-        write_line(f"warning: {problem}", sys.stderr)
-
-
-def _fit(
-    recipe: Recipe,
-    folder: RunFolder,
-    resume: bool,
-    allow_changes: bool,
-    console: ConsoleLog | None,
-    observers: Sequence[Observer],
-) -> Run:
-    say: Say = console.say if console else (lambda line: None)
-    if resume and recipe.output.mirror is not None:
-        fetched = collectives.raise_on_all_ranks(lambda: _fetched(recipe, folder) if is_main() else None)
-        if fetched is not None:
-            say(f"{recipe.output.mirror}: fetched {fetched}")
-    if collectives.broadcast_object(resume and folder.is_finished):
-        # Another recipe than the run's is refused.
-        collectives.raise_on_all_ranks(
-            lambda: reconciled(load_recipe(folder.recipe), recipe, folder) if is_main() else None
-        )
-        say(f"{folder.path} is finished; nothing to resume")
-        results = collectives.broadcast_object(read_json(folder.all_results) if is_main() else None)
-        if recipe.output.mirror is not None and is_main():
-            Mirror(recipe.output.mirror, folder).send_all()  # what could not be sent at the end
-        return Run(folder.path, results, "finished before")
-    if resume and not folder.is_run:
-        say(f"{folder.path}: nothing to resume yet, starting from the beginning")
-    session = None
-    try:
-        session = start(recipe, folder, say, allow_changes)
-        return _run(session, [*([console] if console else []), *observers])
-    except signals.Stopped as stopped:  # before the first step, after the last, or for the second time
-        metrics = session.state.evaluations[-1] if session and session.state.evaluations else {}
-        return Run(folder.path, metrics, str(stopped), False, stopped.number)
-    finally:
-        if session is not None:
-            session.close()
-
-
-def _fetched(recipe: Recipe, folder: RunFolder) -> str | None:
-    """What came from the mirror, in words, where this machine has none of the run or is behind."""
-    return Mirror(recipe.output.mirror, folder).fetch() if recipe.output.mirror else None
-
-
-def _run(session: Session, observers: list[Observer]) -> Run:
-    finished = session.train(observers)
-    path, state = session.folder.path, session.state
-    step = publish(session)
-    if session.signal is not None:
-        session.say(f"the model at {path} has the weights of step {step}; the run can go on")
-        metrics = state.evaluations[-1] if state.evaluations else {}
-        collectives.barrier()  # a launcher ends the others when one is gone, and the main one may still write
-        return Run(path, {**train_results(session), **metrics}, finished.reason, False, session.signal)
-    results = finish(session, step)
-    collectives.barrier()
-    return Run(path, results, finished.reason, example=session.task.example)
 
 
 def check(
@@ -325,9 +175,9 @@ def check(
 
     >>> fasttune.check("reviews.csv").warnings  # doctest: +SKIP
     """
-    made, _ = _made(recipe, overrides, sections)
-    say: Say = ConsoleLog(made.training.logging_steps).say if progress else (lambda line: None)
-    return preflight.check(made, say)
+    loaded, _ = _recipe_with(recipe, overrides, sections)
+    log: Log = ConsoleLog(loaded.training.logging_steps).log if progress else (lambda line: None)
+    return preflight.check(loaded, log)
 
 
 def load(
@@ -359,39 +209,9 @@ def evaluate(
     predictor = load(run, overrides)
     if data is not None:
         return predictor.score(read_labelled(predictor.recipe, TASKS, stored(data) if is_rows(data) else data, "data"))
-    _check_own_addresses(predictor)
-    rows = _own_split(predictor, split)
-    metrics, name = predictor.score(rows), rows.name
-    return {key.replace("eval_", f"{RESULT_PREFIX[name]}_", 1): value for key, value in metrics.items()}
-
-
-def _check_own_addresses(predictor: Predictor) -> None:
-    """UsageError where a run that was made elsewhere would have us open addresses on the network."""
-    made_here = cache_folder(MADE_HERE)
-    ids = {path.name for path in made_here.iterdir()} if made_here.is_dir() else set()
-    if read_json(predictor.folder.environment).get("run_id") in ids:  # a stranger's id may be a path, such as "."
-        return
-    data = predictor.recipe.data
-    given = (data.train, data.validation, data.test)
-    specs = [spec for one in given for spec in ([one] if isinstance(one, str) else one or [])]
-    address = next(filter(is_remote, specs), None)
-    if address is not None:
-        found = f"{address}, which the recipe of a run from another machine names"
-        hint = f"--data {shlex.quote(address)}, if you trust it"
-        expected = "rows of this machine, or an address that you give"
-        raise UsageError(Problem(where=f"run {predictor.folder.path}", found=found, expected=expected, hint=hint))
-
-
-def _own_split(predictor: Predictor, asked: str | None) -> Split:
-    """The rows of a split of the run's own data, the very ones that it was scored on."""
-    recipe, folder = predictor.recipe, predictor.folder
-    splits = read_json(folder.data_report)["splits"]
-    names = [name for name, about in splits.items() if not about["is_sample"]]
-    name = asked or (TEST if TEST in names else VALIDATION)
-    if name not in names:
-        expected = f"one of {', '.join(names)}"
-        raise UsageError(Problem(where="--split", found=repr(name), expected=expected, hint="--data FILE"))
-    return read_kept(recipe, TASKS, name, splits[name], folder.path)
+    rows = read_own_split(predictor, split)
+    prefix = RESULT_PREFIX[rows.name]
+    return {key.replace("eval_", f"{prefix}_", 1): value for key, value in predictor.score(rows).items()}
 
 
 def predict(
@@ -408,11 +228,11 @@ def predict(
     """
     if output is not None:
         predictions.check_ending(Path(output))
-    rows, made = _predicted(run, texts, data, overrides)
-    found = list(made)
+    rows, iterator = _predicted(run, texts, data, overrides)
+    predicted = list(iterator)
     if output is not None:
-        predictions.write(Path(output), found, rows)
-    return found
+        predictions.write(Path(output), predicted, rows)
+    return predicted
 
 
 def write_predictions(
@@ -420,8 +240,8 @@ def write_predictions(
 ) -> int:
     """As `predict`, written one by one, so that memory does not grow with their number; returns how many there were."""
     predictions.check_ending(Path(output))
-    rows, made = _predicted(run, texts, data, overrides)
-    return predictions.write(Path(output), made, rows)
+    rows, iterator = _predicted(run, texts, data, overrides)
+    return predictions.write(Path(output), iterator, rows)
 
 
 def iter_predictions(

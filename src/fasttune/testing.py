@@ -26,7 +26,7 @@ from fasttune.parallel.launcher import make_accelerator
 from fasttune.recipe import METRICS, Recipe
 from fasttune.recipe.types import LESS_IS_BETTER
 from fasttune.tasks import TASKS, Rows, Task, TextClassification
-from fasttune.training.evaluation import Outputs, run_split
+from fasttune.training.scoring import Outputs, run_split
 
 MAX_LENGTH = 48  # tokens: some examples of a test should be longer
 TOLERANCE = 1e-4

@@ -53,16 +53,16 @@ def test_a_signal_before_anything_is_written(recipe: Path, expected: str, tmp_pa
 def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_up_for(
     recipe: Path, undisturbed: Path, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fasttune.training import evaluation
+    from fasttune.training import scoring
 
     stopped = []
-    go_on = evaluation.go_on
+    any_more = scoring.any_rank_has_more
 
     def told_in_the_second_evaluation(has_more: bool) -> bool:
         if not stopped and reached and has_more:
             stopped.append(True)
             signal.raise_signal(signal.SIGTERM)
-        return go_on(has_more)
+        return any_more(has_more)
 
     reached: list[int] = []
 
@@ -70,7 +70,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_up_for(
         if isinstance(event, StepDone) and event.step == 8:
             reached.append(8)
 
-    monkeypatch.setattr(evaluation, "go_on", told_in_the_second_evaluation)
+    monkeypatch.setattr(scoring, "any_rank_has_more", told_in_the_second_evaluation)
     run = fasttune.fit(recipe, output=tmp_path / "run", progress=False, observers=[observer])
     assert (run.signal, run.reason) == (signal.SIGTERM, "stopped by SIGTERM")
     assert [event["step"] for event in events(run.folder) if event["event"] == "evaluation"] == [4]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tiny import make_rows, write_csv
 
-from fasttune.api import stem_of
+from fasttune.data.recipe_source import stem_of
 from fasttune.errors import EnvironmentProblem, UsageError
 from fasttune.runs.folder import RunFolder, choose, locked, opened, write_json_lines, write_text
 

@@ -15,7 +15,7 @@ from fasttune.recipe import load as load_recipe
 from fasttune.runs.folder import RunFolder, opened, read_json
 from fasttune.tasks import TASKS, Prediction, Rows, Task
 from fasttune.training.model import check_model
-from fasttune.training.scoring import score_split
+from fasttune.training.scoring import predict_split, score_split
 from fasttune.training.setup import Setup, set_up
 
 # What says how a finished run is used, not what it is.
@@ -93,7 +93,7 @@ class Predictor:
             return iter(())
         with self.lock:
             store = self.task.encode(rows, self.setup.tokenizer, self.setup.max_length, where)
-            results = self.setup.run(self.task, store).results
+            results = predict_split(self.setup, self.task, store).results
         return self.task.decode(results, store, rows)
 
     def score(self, split: Split) -> dict[str, float]:

@@ -6,11 +6,12 @@ Rows that Python programs gave (`rows`) are kept here, too, for the runs that na
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from fasttune.security.paths import is_ours, make_private, temporary_folder
 
-MADE_HERE = "runs"  # an empty file for each run that this user's machine has begun, named by its id
+MADE_HERE = "runs"  # an empty file for each run that was started on this machine, named by its id
 
 
 def cache_folder(kind: str) -> Path:
@@ -27,3 +28,18 @@ def cache_folder(kind: str) -> Path:
     if not make_private(folder) and folder.exists() and not is_ours(folder):
         folder = temporary_folder()
     return folder / kind
+
+
+def mark_as_made_here(run_id: str) -> None:
+    """Remember that this machine started a run, so that `evaluate` may open the addresses in its recipe."""
+    mark = cache_folder(MADE_HERE) / run_id
+    with suppress(OSError):  # only a cache: without the mark `evaluate` asks first
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
+
+def was_made_here(run_id: str) -> bool:
+    """Whether `mark_as_made_here` was called with this id."""
+    folder = cache_folder(MADE_HERE)
+    # Compared with names, never joined to a path: the id of a stranger's run may be "." or "..".
+    return folder.is_dir() and run_id in {path.name for path in folder.iterdir()}

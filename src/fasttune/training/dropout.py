@@ -61,7 +61,7 @@ class CpuDropout(nn.Dropout):
 
 
 def use_cpu_dropout(model: nn.Module) -> None:
-    """Make every nn.Dropout of `model` draw its masks this way, in place; weights and config do not change."""
-    for module in model.modules():
+    """Replace every nn.Dropout of `model`; weights and config do not change."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
         if type(module) is nn.Dropout:
-            module.__class__ = CpuDropout
+            model.set_submodule(name, CpuDropout(module.p, module.inplace).train(module.training))

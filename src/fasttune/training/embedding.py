@@ -23,21 +23,30 @@ CHUNK = 2**20
 
 
 class TrainedRows(nn.Embedding):
-    """An embedding of which `rows` [num_used, D] are trained and the rest of `weight` [V, D] stands still.
+    """An embedding that shares the weight [V, D] of `table` and trains only its rows `used` [num_used].
 
-    In training it looks up `rows` and may be asked for no other row; in evaluation it is the whole table again. Its
+    In training it looks up `rows` [num_used, D] and accepts no other row; in evaluation it is the whole table. Its
     state_dict is that of nn.Embedding.
     """
 
-    rows: nn.Parameter
-    used: torch.Tensor  # (num_used,) int64, the row of `weight` that each of `rows` is
-    place: torch.Tensor  # (V,) int64, the inverse of `used`
-    padding_place: int | None  # of padding_idx, where that is used
+    used: torch.Tensor  # (num_used,) int64: the row of `weight` for each row of `rows`
+    index: torch.Tensor  # (V,) int64: the inverse of `used`, -1 for rows that are not used
+
+    def __init__(self, table: nn.Embedding, used: np.ndarray):
+        super().__init__(table.num_embeddings, table.embedding_dim, padding_idx=table.padding_idx, _weight=table.weight)
+        self.weight = table.weight.requires_grad_(False)
+        index = torch.full((table.num_embeddings,), -1, dtype=torch.int64)
+        index[used] = torch.arange(len(used))
+        padding = -1 if table.padding_idx is None else int(index[table.padding_idx])
+        self.padding_row = padding if padding >= 0 else None
+        self.register_buffer("used", torch.from_numpy(used).to(self.weight.device, torch.int64), persistent=False)
+        self.register_buffer("index", index.to(self.weight.device), persistent=False)
+        self.rows = nn.Parameter(self.weight.detach()[self.used])
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(input)
-        return F.embedding(self.place[input], self.rows, self.padding_place)
+        return F.embedding(self.index[input], self.rows, self.padding_row)
 
     def train(self, mode: bool = True) -> TrainedRows:
         if not mode:
@@ -84,40 +93,34 @@ def moments_for(
     Nothing is lost either way, since the moments of a row that no training text holds are 0.
     """
     table: Any = model.get_input_embeddings()
-    place = next(name for name, module in model.named_modules() if module is table)
-    rows, whole = f".{place}.rows", f".{place}.weight"
+    name = _name_of(model, table)
+    rows, whole = f".{name}.rows", f".{name}.weight"
     old, new = (whole, rows) if only_rows else (rows, whole)
-    found = {}
-    for name, tensor in tensors.items():
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
-            if tensor.dim():  # a step count belongs to both
+    converted = {}
+    for key, tensor in tensors.items():
+        if key.endswith(old):
+            key = key.removesuffix(old) + new
+            if tensor.dim():  # the step count is a scalar, the same for both
                 all_rows = torch.zeros(table.num_embeddings, tensor.shape[1], dtype=tensor.dtype)
                 tensor = tensor[used] if only_rows else all_rows.index_copy(0, torch.from_numpy(used), tensor)
-        found[name] = tensor
-    return found
+        converted[key] = tensor
+    return converted
 
 
 @contextmanager
 def trained_rows(model: PreTrainedModel, used: np.ndarray) -> Iterator[None]:
-    """Inside, the word embeddings of `model` train the rows `used` alone; afterwards they are a plain nn.Embedding."""
-    module: nn.Module = model.get_input_embeddings()
-    assert isinstance(module, nn.Embedding), "rows_in_use said None"
-    weight = module.weight
-    place = torch.full((len(weight),), -1, dtype=torch.int64)
-    place[used] = torch.arange(len(used))
-    module.register_buffer("used", torch.from_numpy(used).to(weight.device, torch.int64), persistent=False)
-    module.register_buffer("place", place.to(weight.device), persistent=False)
-    module.register_parameter("rows", nn.Parameter(weight.detach()[used]))
-    padding = None if module.padding_idx is None else int(place[module.padding_idx])
-    weight.requires_grad_(False)
-    vars(module)["padding_place"] = padding if padding is not None and padding >= 0 else None
-    module.__class__ = TrainedRows
+    """Within the context only the rows `used` of the word embeddings train; afterwards the own table is back."""
+    table: Any = model.get_input_embeddings()
+    name = _name_of(model, table)
+    trained = TrainedRows(table, used).train(table.training)
+    model.set_submodule(name, trained)
     try:
         yield
     finally:
-        module.eval()  # writes back what was learned
-        module.__class__ = nn.Embedding
-        for name in ("rows", "used", "place", "padding_place"):
-            delattr(module, name)
-        weight.requires_grad_(True)
+        trained.write_back()
+        table.weight.requires_grad_(True)
+        model.set_submodule(name, table.eval())
+
+
+def _name_of(model: nn.Module, wanted: nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is wanted)

@@ -15,116 +15,121 @@ from fasttune.runs.folder import RESULT_PREFIX, read_json, write_json, write_jso
 from fasttune.training.card import card
 from fasttune.training.environment import peak_memory_bytes
 from fasttune.training.flops import MEASURABLE_FLOPS, peak_flops, training_flops
+from fasttune.training.loop import TrainState
 from fasttune.training.model import checksums, save_model
 from fasttune.training.resume import find_on_all_ranks, tensors_of
-from fasttune.training.trainer import Session
+from fasttune.training.run import TrainingRun
+from fasttune.training.trainer import Trainer
 
 
-def publish(session: Session) -> int:
-    """Put the best weights (or the last, where none were kept) at the root; returns the step they are from."""
-    step, setup = session.state.step, session.setup
-    if session.keeps_best:
-        step = _take_best(session)
-    if session.signal is None:
-        why = f", the best by {session.metric.removeprefix('eval_')}" if session.keeps_best else ""
-        session.say(f"scoring the weights of step {step}{why}")
-        session.score(VALIDATION, step)  # tunes the task by these weights
+def save_best_weights(trainer: Trainer) -> int:
+    """Save the best weights as a model at the root of the run folder, or the last ones if no best were kept.
+
+    Returns the step they are from. A run that was not stopped also calibrates its task on them.
+    """
+    run, setup = trainer.run, trainer.run.setup
+    keeps_best = run.recipe.output.save_strategy != "no" and bool(run.state.evaluations)
+    step = _load_best(run) if keeps_best else run.state.step
+    if trainer.signal is None:
+        reason = f", the best by {run.metric.removeprefix('eval_')}" if keeps_best else ""
+        run.log(f"scoring the weights of step {step}{reason}")
+        trainer.evaluator.score(VALIDATION, step)
     if is_main():
-        for name, value in session.task.state().items():
+        for name, value in trainer.evaluator.task.state().items():
             setattr(setup.model.config, name, value)
-        session.folder.checksums.unlink(missing_ok=True)  # of an earlier stop
-        save_model(session.folder.path, setup.model, setup.tokenizer)
-        write_json(session.folder.checksums, checksums(session.folder.path))
+        run.folder.checksums.unlink(missing_ok=True)  # those of an earlier stop
+        save_model(run.folder.path, setup.model, setup.tokenizer)
+        write_json(run.folder.checksums, checksums(run.folder.path))
     return step
 
 
-def _take_best(session: Session) -> int:
-    """Load the weights of the best evaluation whose checkpoint is whole, or keep the last ones; returns their step."""
-    last = session.state.step
-    for evaluation in session.state.best_first(session.metric):
+def _load_best(run: TrainingRun) -> int:
+    """Load the best weights that an intact checkpoint holds, or keep the current ones; returns their step."""
+    for evaluation in run.state.best_first(run.metric):
         step = int(evaluation["step"])
-        if step == last:
+        if step == run.state.step:
             break
-        path = path_of(session.folder.checkpoints, step)
+        path = path_of(run.folder.checkpoints, step)
         try:
-            chosen = find_on_all_ranks(partial(open_checkpoint, path, session.run_id))
+            checkpoint = find_on_all_ranks(partial(open_checkpoint, path, run.run_id))
         except CheckpointError as error:
-            if evaluation is session.state.best(session.metric):
-                session.say(f"the best weights, of step {step}, are not used: {error.problems[0].found}")
+            if evaluation is run.state.best(run.metric):
+                run.log(f"cannot use the best weights, those of step {step}: {error.problems[0].found}")
             continue
-        assert chosen is not None, "opened, or an error"
-        session.setup.model.load_state_dict(tensors_of(chosen, "model"))
+        assert checkpoint is not None, "open_checkpoint returns one or raises"
+        run.setup.model.load_state_dict(tensors_of(checkpoint, "model"))
         return step
-    return last
+    return run.state.step
 
 
-def finish(session: Session, step: int) -> dict[str, Any]:
-    """Score the published weights, those of `step`, on the held-out splits; write results, predictions, card."""
-    results = {"train": train_results(session)}
-    for split in session.splits.all():
+def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
+    """Score the weights of `step` on the held-out splits; write metrics, predictions and the model card."""
+    run, task = trainer.run, trainer.evaluator.task
+    results = {"train": train_results(run)}
+    for split in run.splits.all():
         if split.name == TRAIN:
             continue
-        scored, store, task = session.score(split.name, step), session.stores[split.name], session.task
+        scored, store = trainer.evaluator.score(split.name, step), run.stores[split.name]
         prefix = RESULT_PREFIX[split.name]
         results[prefix] = {key.replace("eval_", f"{prefix}_", 1): value for key, value in scored.metrics.items()}
         if is_main():
             predictions = task.decode(scored.results, store, split.rows)
-            write_json_lines(session.folder.predictions(split.name), predictions)
+            write_json_lines(run.folder.predictions(split.name), predictions)
             for name, content in task.files(scored.results, store, split.rows).items():
-                write_json(session.folder.predictions_as(prefix, name), content)
-    everything = {key: value for metrics in results.values() for key, value in metrics.items()}
+                write_json(run.folder.predictions_as(prefix, name), content)
+    all_results = {key: value for metrics in results.values() for key, value in metrics.items()}
     if is_main():
-        _write_card(session, everything)
-        session.folder.write_results(results)
-        if session.mirror is not None:
-            session.mirror.send_all()
-    return everything
+        _write_card(run, list(task.state().get("label2id", ())), all_results)
+        run.folder.write_results(results)
+        if run.mirror is not None:
+            run.mirror.send_all()
+    return all_results
 
 
-def _write_card(session: Session, results: dict[str, Any]) -> None:
-    """A card that cannot be made costs the card alone: weights and scores are what the run was for."""
-    folder = session.folder
+def _write_card(run: TrainingRun, label_names: list[str], results: dict[str, Any]) -> None:
+    """A failure costs the card alone: the weights and scores are what the run was for."""
+    folder = run.folder
     try:
         text = card(
             name=folder.path.name,
-            recipe=session.recipe,
-            label_names=list(session.task.state().get("label2id", ())),
+            recipe=run.recipe,
+            label_names=label_names,
             results=results,
             data_report=read_json(folder.data_report),
             environment=read_json(folder.environment),
-            incidents=list(incidents(session)),
+            incidents=list(incidents(run.state)),
         )
     except Exception as error:
-        session.say(f"warning: no model card, its code failed: {type(error).__name__}: {error}")
+        run.log(f"warning: could not write the model card: {type(error).__name__}: {error}")
     else:
         write_text(folder.card, text)
 
 
-def incidents(session: Session) -> Iterator[str]:
-    """What did not go smoothly in training, in words."""
-    state = session.state
+def incidents(state: TrainState) -> Iterator[str]:
+    """What did not go smoothly in training, as sentences for the card."""
     if state.spikes:
         steps = ", ".join(map(str, state.spikes[:10])) + (" ..." if len(state.spikes) > 10 else "")
-        yield f"the loss was far above the average of the steps before in {len(state.spikes)} steps ({steps})"
+        yield f"the loss was far above the running average in {len(state.spikes)} steps ({steps})"
     if state.bad_rows:
         where, what = next(iter(state.bad_rows.items()))
-        yield f"{len(state.bad_rows)} rows were left out, such as {where}: {what}"
+        yield f"{len(state.bad_rows)} rows were skipped, such as {where}: {what}"
     if state.skipped:
         steps = ", ".join(map(str, state.skipped))
-        yield f"training diverged at steps {steps} and went on from a checkpoint before, without these batches"
+        yield f"training diverged at steps {steps} and resumed from an earlier checkpoint without these batches"
 
 
-def train_results(session: Session) -> dict[str, float]:
-    state, store, setup = session.state, session.stores[TRAIN], session.setup
-    passes = state.num_tokens / store.num_tokens  # over the store, which of a stream is a sample
-    epochs = passes * len(store) / session.num_examples
+def train_results(run: TrainingRun) -> dict[str, float]:
+    """The metrics of training itself, named as transformers names them; times in seconds."""
+    state, store, setup = run.state, run.stores[TRAIN], run.setup
+    passes = state.num_tokens / store.num_tokens  # over the store, which holds only a sample of a stream
+    epochs = passes * len(store) / run.num_examples
     seconds = max(state.seconds, 1e-9)
     flops = training_flops(setup.model, store.sequence_lengths) * passes
     results = {
         "epoch": round(epochs, 6),
         "train_loss": state.loss_sum / max(state.num_updates, 1),
         "train_runtime": state.seconds,
-        "train_samples": session.num_examples,
+        "train_samples": run.num_examples,
         "train_samples_per_second": len(store) * passes / seconds,
         "train_steps_per_second": state.step / seconds,
         "train_tokens_per_second": state.num_tokens / seconds,
@@ -133,6 +138,6 @@ def train_results(session: Session) -> dict[str, float]:
     }
     if flops >= MEASURABLE_FLOPS:
         accelerator = setup.accelerator
-        peak = peak_flops(accelerator.device, session.recipe.training.precision) * accelerator.num_processes
+        peak = peak_flops(accelerator.device, run.recipe.training.precision) * accelerator.num_processes
         results["train_mfu"] = flops / seconds / peak
     return results

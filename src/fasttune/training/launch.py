@@ -73,7 +73,7 @@ def as_exit_code(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def with_restarts(arguments: Sequence[str], most: int, say: Callable[[str], None]) -> int:
+def with_restarts(arguments: Sequence[str], most: int, log: Callable[[str], None]) -> int:
     """Run `fasttune ARGUMENTS` in a process of its own, and with --resume again at most `most` times; its exit code.
 
     It goes on where something outside ended it: a scheduler's signal, the kernel for lack of memory. Errors, divergence
@@ -85,7 +85,7 @@ def with_restarts(arguments: Sequence[str], most: int, say: Callable[[str], None
             code = child.run(command)
             if child.told is not None or code not in ENDED_FROM_OUTSIDE or number == most:
                 break
-            say(f"ended from outside (exit code {code}): restart {number + 1} of {most}")
+            log(f"ended from outside (exit code {code}): restart {number + 1} of {most}")
             command += [] if "--resume" in command else ["--resume"]
     return as_exit_code(code)
 

@@ -6,11 +6,9 @@ import math
 from collections.abc import Callable
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
-from fasttune.recipe.schema import Training
-from fasttune.training.wrapping import like, wrap
+from fasttune.training.wrapping import like
 
 # Loshchilov and Hutter 2019 (decoupled decay) with the constants of Kingma and Ba 2015, as in transformers' Trainer.
 BETAS = (0.9, 0.999)
@@ -40,15 +38,6 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) 
     ]
     fused = next(model.parameters()).device.type in FUSED_DEVICES
     return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPSILON, fused=fused)
-
-
-def prepare(
-    model: nn.Module, accelerator: Accelerator, parallel: str, training: Training
-) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Model and optimizer as they train together, of one process or several."""
-    trained = wrap(model, accelerator, parallel)
-    optimizer = make_optimizer(model, training.learning_rate, training.weight_decay)
-    return trained, accelerator.prepare_optimizer(optimizer)
 
 
 def num_warmup_steps(warmup_steps: float, num_steps: int) -> int:

@@ -26,9 +26,10 @@ from fasttune.tasks import TASKS
 from fasttune.training.environment import peak_memory_bytes
 from fasttune.training.events import Event, SaveDue, StepDone
 from fasttune.training.loop import TrainState, num_training_steps, times_due
-from fasttune.training.prepare import data_report, num_saves, prepared
+from fasttune.training.prepare import build_run, data_report, num_saves
+from fasttune.training.run import Log, TrainingRun
 from fasttune.training.scoring import score_split
-from fasttune.training.trainer import Say, Session
+from fasttune.training.trainer import Trainer
 
 SAMPLE = 20_000  # rows of a split whose tokens are looked at; a share of 1 % is then known to about 0.2 %
 EVALUATED = 500  # rows that are scored to tell how long an evaluation takes
@@ -62,7 +63,7 @@ class Checked:
         return {"forecast": asdict(self.forecast), **self.report}
 
 
-def check(recipe: Recipe, say: Say) -> Checked:
+def check(recipe: Recipe, log: Log) -> Checked:
     splits = read_splits(recipe, TASKS)
     audit = audit_rows(splits.all(), splits.task)
     num_rows = {split.name: len(split.rows) for split in splits.all()}
@@ -70,16 +71,16 @@ def check(recipe: Recipe, say: Say) -> Checked:
         num_rows[TRAIN] = splits.stream.files.num_rows
     sampled = _sampled(splits, recipe.data.seed)
     with tempfile.TemporaryDirectory(prefix="fasttune-check-") as folder:
-        session = prepared(recipe, sampled, RunFolder(Path(folder) / "run"), say, audit)
+        run = build_run(recipe, sampled, RunFolder(Path(folder) / "run"), log, audit)
         try:
-            output = session.recipe.output
-            needed = needed_bytes(session.setup.model, num_saves(session), output.save_total_limit)
+            output = run.recipe.output
+            needed = needed_bytes(run.setup.model, num_saves(run), output.save_total_limit)
             check_space(Path(recipe.output.dir or DEFAULT_PARENT), needed)
-            report = data_report(session)
-            forecast = _forecast(session, num_rows)
+            report = data_report(run, audit)
+            forecast = _forecast(run, num_rows)
         finally:
-            session.close()
-    return Checked(session.recipe, audit.warnings, report, forecast)
+            run.close()
+    return Checked(run.recipe, audit.warnings, report, forecast)
 
 
 def _sampled(splits: Splits, seed: int) -> Splits:
@@ -92,17 +93,17 @@ def _sampled(splits: Splits, seed: int) -> Splits:
     return Splits(splits.task, found[TRAIN], found.get(VALIDATION), found.get(TEST), splits.columns, notes)
 
 
-def _forecast(session: Session, num_rows: dict[str, int]) -> Forecast:
+def _forecast(run: TrainingRun, num_rows: dict[str, int]) -> Forecast:
     """Run steps, a save and an evaluation, and multiply."""
-    recipe, store, device = session.recipe, session.stores[TRAIN], session.setup.accelerator.device
-    scale = num_rows[TRAIN] / len(session.splits.train.rows)
+    recipe, store, device = run.recipe, run.stores[TRAIN], run.setup.accelerator.device
+    scale = num_rows[TRAIN] / len(run.splits.train.rows)
     steps_per_epoch = math.ceil(len(store) * scale / recipe.training.batch_size)
     num_steps = num_training_steps(recipe, steps_per_epoch)
     watch = _Watch()
-    _as_probe(session).train([watch])
+    Trainer(_shortened(run)).train([watch])
     per_token = watch.seconds_per_token
     tokens_per_step = store.num_tokens * scale / steps_per_epoch
-    evaluation = _evaluation_seconds(session, num_rows[VALIDATION])
+    evaluation = _evaluation_seconds(run, num_rows[VALIDATION])
     evaluations = times_due(recipe.evaluation.eval_strategy, recipe.evaluation.eval_steps, num_steps, steps_per_epoch)
     saves = times_due(recipe.output.save_strategy, recipe.output.save_steps, num_steps, steps_per_epoch)
     return Forecast(
@@ -121,20 +122,20 @@ def _forecast(session: Session, num_rows: dict[str, int]) -> Forecast:
     )
 
 
-def _evaluation_seconds(session: Session, num_rows: int) -> float:
+def _evaluation_seconds(run: TrainingRun, num_rows: int) -> float:
     """Of all validation rows, by a sample of them."""
-    split = session.splits.validation
+    split = run.splits.validation
     assert split is not None, "rows are held out where none are given"
-    few = split.limited(EVALUATED, session.recipe.data.seed, [])
-    store = encode(few, session.task, session.setup.tokenizer, session.setup.max_length)
-    scored = score_split(session.setup, session.task, few, store)
-    tokens_of_all = session.stores[VALIDATION].num_tokens * num_rows / len(split.rows)
+    few = split.limited(EVALUATED, run.recipe.data.seed, [])
+    store = encode(few, run.splits.task, run.setup.tokenizer, run.setup.max_length)
+    scored = score_split(run.setup, run.splits.task, few, store)
+    tokens_of_all = run.stores[VALIDATION].num_tokens * num_rows / len(split.rows)
     return scored.metrics["eval_runtime"] * tokens_of_all / store.num_tokens
 
 
-def _as_probe(session: Session) -> Session:
+def _shortened(run: TrainingRun) -> TrainingRun:
     """The same without evaluations and saves, from just before the step of the first epoch that has most tokens."""
-    recipe, lengths = session.recipe, session.stores[TRAIN].lengths
+    recipe, lengths = run.recipe, run.stores[TRAIN].lengths
     batch_size = recipe.training.batch_size
     order = epoch_order(len(lengths), recipe.training.seed, 0)
     tokens = np.add.reduceat(lengths[order], np.arange(0, len(order), batch_size))
@@ -145,7 +146,7 @@ def _as_probe(session: Session) -> Session:
         "training": {"num_train_epochs": 1.0, "max_steps": -1},
     }
     sections = {name: getattr(recipe, name).model_copy(update=own) for name, own in changes.items()}
-    return replace(session, recipe=recipe.model_copy(update=sections), state=TrainState(step=max(first, 0)))
+    return replace(run, recipe=recipe.model_copy(update=sections), state=TrainState(step=max(first, 0)))
 
 
 @dataclass

@@ -1,10 +1,10 @@
-"""How a run begins: read the data, load the model, decide what is left to the machine; or go on where it stopped."""
+"""How a run begins: read the data, load the model, resolve the recipe; then start a run folder or resume one."""
 
 from __future__ import annotations
 
 import math
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -15,7 +15,6 @@ from fasttune.data.audit import Audit, audit_rows, audit_tokens
 from fasttune.data.formats import hub
 from fasttune.data.pipeline import Split, Splits, encode, read_splits, report
 from fasttune.data.reading import TRAIN
-from fasttune.data.streaming import windows_of
 from fasttune.data.tokens.mapped import release_pages
 from fasttune.data.tokens.store import TokenStore
 from fasttune.parallel.collectives import (
@@ -31,102 +30,106 @@ from fasttune.recipe import load as load_recipe
 from fasttune.recipe.messages import nested
 from fasttune.runs.checkpoint.space import check_space, needed_bytes
 from fasttune.runs.folder import RunFolder, write_json, write_text
-from fasttune.security.cache import MADE_HERE, cache_folder
+from fasttune.security.cache import mark_as_made_here
 from fasttune.security.secrets import noted_command
 from fasttune.tasks import TASKS
+from fasttune.training import signals
 from fasttune.training.embedding import rows_in_use
 from fasttune.training.environment import versions
-from fasttune.training.loop import TrainState, num_training_steps, times_due
+from fasttune.training.loop import num_training_steps, times_due
 from fasttune.training.memory_probe import probe
 from fasttune.training.model import pinned
 from fasttune.training.precision import Choice
 from fasttune.training.resume import load_checkpoint, pin, reconciled_on_all_ranks
+from fasttune.training.run import Log, TrainingRun
 from fasttune.training.setup import Setup, set_up
-from fasttune.training.trainer import Say, Session
 from fasttune.training.wrapping import FSDP2
 
 TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5  # English has about 4.5, Chinese by characters 3
 
 
-def start(recipe: Recipe, folder: RunFolder, say: Say, allow_changes: bool = False) -> Session:
-    """Read the data, load the model, decide what is left to the machine, and make the folder or go on in it.
+def prepare(recipe: Recipe, folder: RunFolder, log: Log, allow_changes: bool = False) -> TrainingRun:
+    """Read the data, load the model and resolve the recipe; then write a new run folder, or load the checkpoint of one.
 
-    `allow_changes`: of settings that a run can go on with, though not to where it would have come.
+    `allow_changes`: accept changed settings that make a resumed run end elsewhere, such as another learning rate.
     """
     is_resume = broadcast_object(folder.is_run)
     if is_resume:
-        recipe = reconciled_on_all_ranks(recipe, folder, say if allow_changes else None)
-    session = prepared(
-        recipe, raise_on_all_ranks(lambda: read_splits(recipe, TASKS), local_rank_first=True), folder, say
-    )
-    session.run_id = broadcast_object(session.run_id)
+        recipe = reconciled_on_all_ranks(recipe, folder, log if allow_changes else None)
+    splits = raise_on_all_ranks(lambda: read_splits(recipe, TASKS), local_rank_first=True)
+    signals.check()
+    # Rank 0 audits and stores the result; the others need not spend the time and memory.
+    audit = raise_on_all_ranks(lambda: audit_rows(splits.all(), splits.task) if is_main() else Audit())
+    run = build_run(recipe, splits, folder, log, audit)
+    signals.check()
+    run.run_id = broadcast_object(run.run_id)
     assert_equal_on_all_ranks(
         {
-            "training examples": session.training_examples,
-            "recipe": digest(session.recipe),
-            "kernel": session.setup.choices["kernel"].value,
-            "parallel": session.parallel,
+            "training examples": run.training_examples,
+            "recipe": digest(run.recipe),
+            "kernel": run.setup.choices["kernel"].value,
+            "parallel": run.parallel,
             **versions(()),
         },
-        "the same files, recipe and accelerate configuration on every machine",
+        "use the same files, recipe and accelerate configuration on every machine",
     )
-    for warning in session.audit.warnings:
-        say(f"warning: {warning}")
+    for warning in audit.warnings:
+        log(f"warning: {warning}")
     if has_unsigned_messages():
-        say(f"warning: other machines on this network can send messages to this run; set {LAUNCH_KEY} to a secret")
+        log(f"warning: other machines on this network can send messages to this run; set {LAUNCH_KEY} to a secret")
     if is_resume:
-        load_checkpoint(session)
+        load_checkpoint(run)
     else:
-        raise_on_all_ranks(lambda: _begin(session) if is_main() else None)
-    return session
+        raise_on_all_ranks(lambda: _write_new_run(run, audit) if is_main() else None)
+    return run
 
 
-def num_saves(session: Session) -> int:
-    """At most: every evaluation may be the best so far."""
-    recipe, per_epoch = session.recipe, session.steps_per_epoch
-    output, evaluation, num_steps = recipe.output, recipe.evaluation, num_training_steps(recipe, per_epoch)
-    saves = times_due(output.save_strategy, output.save_steps, num_steps, per_epoch)
-    return saves and max(saves, times_due(evaluation.eval_strategy, evaluation.eval_steps, num_steps, per_epoch))
-
-
-def prepared(recipe: Recipe, splits: Splits, folder: RunFolder, say: Say, audit: Audit | None = None) -> Session:
-    """Everything that comes before the first step, except writing. `audit`: of the rows, where it was made before."""
-    # One process tells and stores it, and the others have no need of the time and memory that it takes.
-    audit = audit or raise_on_all_ranks(lambda: audit_rows(splits.all(), splits.task) if is_main() else Audit())
+def build_run(recipe: Recipe, splits: Splits, folder: RunFolder, log: Log, audit: Audit) -> TrainingRun:
+    """Load the model, tokenize the splits and resolve the recipe; writes nothing. Adds what tokens show to `audit`."""
     setup = raise_on_all_ranks(
         lambda: set_up(recipe, recipe.model, splits.task, tokens_per_step(recipe, splits)), local_rank_first=True
     )
-
-    def encoded() -> dict[str, TokenStore]:
-        return {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()}
-
-    stores = raise_on_all_ranks(encoded, local_rank_first=True)
+    stores = raise_on_all_ranks(
+        lambda: {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()},
+        local_rank_first=True,
+    )
     used_rows = None if recipe.data.streaming else choose_trained_rows(recipe, setup, stores[TRAIN])
     if setup.accelerator.device.type == "cuda" and recipe.training.tokens_per_microbatch == "auto":
         probed = probe(setup, splits.task, stores[TRAIN])
         if probed is not None:
             setup.choices["tokens_per_microbatch"] = probed
             setup.tokens_per_microbatch = int(probed.value)
-    setup.tokens_per_microbatch = -all_reduce_max(-setup.tokens_per_microbatch)[0]  # what fits into the memory of all
+    # The largest budget that fits into the memory of every rank.
+    setup.tokens_per_microbatch = -all_reduce_max(-setup.tokens_per_microbatch)[0]
     setup.choices |= pins(recipe)
     recipe = resolved(recipe, splits, setup, folder)
-    for split in splits.all():
-        say(described(split, stores[split.name]))
-    for note in splits.notes:
-        say(f"  {note}")
-    for line in without_effect(recipe, splits.num_training_examples(stores[TRAIN])):
-        say(line)
-    for name, choice in setup.choices.items():
-        say(f"{name}: {choice.value} ({choice.reason})")
+    for line in decisions(recipe, splits, stores, setup):
+        log(line)
     for split in splits.all():
         audit_tokens(audit, split, stores[split.name], splits.task, setup.tokenizer.unk_token_id)
-    session = Session(
-        recipe, folder, uuid.uuid4().hex, splits, stores, setup, TrainState(), None, say, used_rows, audit
-    )
-    if splits.stream is not None:
-        session.windows = windows_of(splits.stream, splits.task, setup.tokenizer, setup.max_length)
-    release_pages()  # of texts: from here on there are tokens
-    return session
+    release_pages()  # of the texts, which are tokens from here on
+    return TrainingRun(recipe, folder, uuid.uuid4().hex, splits, stores, setup, log, used_rows)
+
+
+def decisions(recipe: Recipe, splits: Splits, stores: dict[str, TokenStore], setup: Setup) -> Iterator[str]:
+    """What the start-up log shows: the splits, notes on the data, settings without effect, automatic choices."""
+    for split in splits.all():
+        yield described(split, stores[split.name])
+    for note in splits.notes:
+        yield f"  {note}"
+    yield from without_effect(recipe, splits.num_training_examples(stores[TRAIN]))
+    for name, choice in setup.choices.items():
+        yield f"{name}: {choice.value} ({choice.reason})"
+
+
+def num_saves(run: TrainingRun) -> int:
+    """The maximum number of checkpoints: every evaluation may be the best so far."""
+    output, evaluation, per_epoch = run.recipe.output, run.recipe.evaluation, run.steps_per_epoch
+    num_steps = num_training_steps(run.recipe, per_epoch)
+    saves = times_due(output.save_strategy, output.save_steps, num_steps, per_epoch)
+    if not saves:
+        return 0
+    return max(saves, times_due(evaluation.eval_strategy, evaluation.eval_steps, num_steps, per_epoch))
 
 
 def tokens_per_step(recipe: Recipe, splits: Splits) -> float:
@@ -232,38 +235,35 @@ def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) ->
     )
 
 
-def _begin(session: Session) -> None:
-    """Write what is known before the first step. The recipe comes last: with it the folder is a run."""
-    folder, setup = session.folder, session.setup
-    check_space(folder.path, needed_bytes(setup.model, num_saves(session), session.recipe.output.save_total_limit))
-    session.folder.path.mkdir(parents=True, exist_ok=True)
+def _write_new_run(run: TrainingRun, audit: Audit) -> None:
+    """Create the run folder. The recipe is written last: a folder with a recipe is a run."""
+    folder, setup = run.folder, run.setup
+    check_space(folder.path, needed_bytes(setup.model, num_saves(run), run.recipe.output.save_total_limit))
+    folder.path.mkdir(parents=True, exist_ok=True)
     write_json(
         folder.environment,
         {
-            "run_id": session.run_id,
+            "run_id": run.run_id,
             "command": noted_command(),
             "versions": versions(),
             "num_processes": setup.accelerator.num_processes,
             **{name: asdict(choice) for name, choice in setup.choices.items()},
         },
     )
-    write_json(folder.data_report, data_report(session))
-    if session.mirror is not None:
-        session.mirror.claim(session.run_id)
-    with suppress(OSError):  # a cache: without it `evaluate` asks before it opens addresses of this run
-        mark = cache_folder(MADE_HERE) / session.run_id
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-    write_text(folder.recipe, dump(session.recipe))
+    write_json(folder.data_report, data_report(run, audit))
+    if run.mirror is not None:
+        run.mirror.claim(run.run_id)
+    mark_as_made_here(run.run_id)
+    write_text(folder.recipe, dump(run.recipe))
 
 
-def data_report(session: Session) -> dict[str, Any]:
-    """What data_report.json holds."""
-    parts = {split.name: report(split, session.stores[split.name], session.task) for split in session.splits.all()}
+def data_report(run: TrainingRun, audit: Audit) -> dict[str, Any]:
+    """The content of data_report.json."""
+    task = run.splits.task
     return {
-        "columns": session.splits.columns,
-        "notes": session.splits.notes,
-        "training_examples": session.training_examples,
-        "splits": parts,
-        "warnings": session.audit.entries,
+        "columns": run.splits.columns,
+        "notes": run.splits.notes,
+        "training_examples": run.training_examples,
+        "splits": {split.name: report(split, run.stores[split.name], task) for split in run.splits.all()},
+        "warnings": audit.entries,
     }

@@ -21,9 +21,9 @@ from fasttune.training.precision import Choice
 if TYPE_CHECKING:
     import torch
 
-    from fasttune.training.trainer import Say, Session
+    from fasttune.training.run import Log, TrainingRun
 
-# What may change between a start and its resume without changing what is learned.
+# Settings that a resume may change without changing what the model learns.
 RESUME_SAFE = (
     "output.save_total_limit",
     "training.logging_steps",
@@ -32,7 +32,7 @@ RESUME_SAFE = (
     "output.mirror",
     "training.gradient_checkpointing",
 )
-# What a run can go on with, though not to where it would have come.
+# Settings that a resume may change with --allow-changes: the run then ends elsewhere than it would have.
 RESUME_WITH_FLAG = (
     *(
         f"training.{name}"
@@ -57,9 +57,9 @@ RESUME_WITH_FLAG = (
     "output.save_strategy",
     "output.save_steps",
 )
-# Choices that change no number but its rounding.
+# Choices that change numbers only by rounding.
 ROUNDING = ("device", "kernel", "attention")
-# What `prepare.resolved` fills in: where the recipe of a resume leaves it open, the saved value stays.
+# Settings that `prepare.resolved` fills in: if the recipe of a resume leaves one open, the saved value stays.
 FILLED_IN = (
     "problem",
     "data.label_separator",
@@ -75,36 +75,35 @@ FILLED_IN = (
 )
 
 
-def reconciled_on_all_ranks(asked: Recipe, folder: RunFolder, allow: Say | None) -> Recipe:
-    """`reconciled` by rank 0, which has the folder."""
+def reconciled_on_all_ranks(asked: Recipe, folder: RunFolder, allow: Log | None) -> Recipe:
+    """`reconciled` on rank 0, which can read the folder; broadcast to all."""
     recipe = raise_on_all_ranks(
         lambda: reconciled(load_recipe(folder.recipe), asked, folder, allow) if is_main() else asked
     )
     return load_recipe(broadcast_object(recipe.model_dump(mode="json")))
 
 
-def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Say | None = None) -> Recipe:
+def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Log | None = None) -> Recipe:
     """The saved recipe with the changes that a resume may make; RecipeError for any other change.
 
-    `allow` is called with a description of each RESUME_WITH_FLAG change; without it those are refused too.
+    `allow` is called with a description of each RESUME_WITH_FLAG change; without it they are refused too.
     """
-    changes = {}
-    problems = []
-    chosen = read_json(folder.environment) if folder.environment.exists() else {}
+    changes, problems = {}, []
+    choices = read_json(folder.environment) if folder.environment.exists() else {}
     for path, (old, new) in differences(saved, asked).items():
         if path in RESUME_SAFE:
             changes[path] = new
-        elif (path in FILLED_IN and new in ("auto", "balanced", None)) or chosen.get(path) == asdict(
+        elif (path in FILLED_IN and new in ("auto", "balanced", None)) or choices.get(path) == asdict(
             pin(str(new), str(old))
         ):
             continue
         elif path in RESUME_WITH_FLAG and allow is not None:
             changes[path] = new
-            allow(f"{path}: {new} from here on, {old} before")
+            allow(f"{path}: {new} from now on, {old} before")
         else:
             hint = "start a new run with another --output, or resume with the recipe as it was"
             if path in RESUME_WITH_FLAG and not folder.is_finished:
-                hint += "; --allow-changes goes on with the new value"
+                hint += "; --allow-changes resumes with the new value"
             problems.append(
                 Problem(
                     where=f"resume of {folder.path}: {path}",
@@ -121,58 +120,57 @@ def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Say | Non
 
 
 def pin(asked: str, at_commit: str) -> Choice:
-    """What a name of the hub stands for in this run: the same at the commit that was read."""
-    return Choice(at_commit, f"the commit of {asked} when the run began")
+    """The choice that pins `asked`, a name on the hub, to the commit that was read."""
+    return Choice(at_commit, f"the commit of {asked} when the run started")
 
 
-def load_checkpoint(session: Session) -> None:
-    """Take run id, state and checkpoint from the folder; DataError when the training examples are not the same."""
-    folder = session.folder
+def load_checkpoint(run: TrainingRun) -> None:
+    """Take run id, state and checkpoint from the folder; DataError if the training examples have changed."""
+    folder = run.folder
     environment = broadcast_object(read_json(folder.environment) if is_main() else None)
     before = broadcast_object(read_json(folder.data_report)["training_examples"] if is_main() else None)
-    session.run_id = environment["run_id"]
-    if session.mirror is not None:
-        raise_on_all_ranks(lambda: session.mirror.claim(session.run_id) if session.mirror and is_main() else None)
-    for line in _differences(environment, session):
-        session.say(f"{line}; the run goes on, though not to the last bit as it would have")
-    if before != session.training_examples:
+    run.run_id = environment["run_id"]
+    if run.mirror is not None:
+        raise_on_all_ranks(lambda: run.mirror.claim(run.run_id) if run.mirror and is_main() else None)
+    for line in _differences(environment, run):
+        run.log(f"{line}; the resumed run will differ from an uninterrupted one by rounding")
+    if before != run.training_examples:
         raise DataError(
             Problem(
-                where=f"resume of {folder.path}: {session.splits.train.where}",
-                found="other training examples than those the run started with",
-                expected="the same rows, labels and tokenizer",
-                hint="bring the file back, or start a new run with another --output",
+                where=f"resume of {folder.path}: {run.splits.train.where}",
+                found="the training examples are not those that the run started with (rows, labels or tokenizer)",
+                hint="restore the file, or start a new run with another --output",
                 code="E531",
             )
         )
 
     def newest() -> Checkpoint | None:
-        found, passed_over = newest_good(folder.checkpoints, session.run_id)
-        for line in passed_over:
-            session.say(line)
-        return found
+        checkpoint, skipped = newest_good(folder.checkpoints, run.run_id)
+        for line in skipped:
+            run.log(line)
+        return checkpoint
 
-    session.checkpoint = find_on_all_ranks(newest)
+    run.checkpoint = find_on_all_ranks(newest)
     if is_main():
-        # Nothing is refused any more: what may change has changed from here on.
-        write_text(folder.recipe, dump(session.recipe))
-        prune(folder.checkpoints, None, set(), session.run_id)  # what a killed process left of one
-    if session.checkpoint is None:
-        session.say("no checkpoint yet: starting from the beginning")
+        # Last, when nothing can be refused any more: a refused resume changes no file.
+        write_text(folder.recipe, dump(run.recipe))
+        prune(folder.checkpoints, None, set(), run.run_id)  # the remains of a save that was killed
+    if run.checkpoint is None:
+        run.log("no checkpoint yet: starting from the beginning")
         return
-    session.state = saved_state(session.checkpoint)
-    if session.splits.stream is not None:
-        session.splits.stream.files.bad.found.update(session.state.bad_rows)
-    session.say(f"going on from {session.checkpoint.path}")
+    run.state = saved_state(run.checkpoint)
+    if run.splits.stream is not None:
+        run.splits.stream.files.bad.found.update(run.state.bad_rows)
+    run.log(f"resuming from {run.checkpoint.path}")
 
 
-def _differences(environment: Mapping[str, Any], session: Session) -> Iterator[str]:
-    """What was different when the run started, and may round numbers otherwise."""
+def _differences(environment: Mapping[str, Any], run: TrainingRun) -> Iterator[str]:
+    """What has changed since the run started and may round numbers differently."""
     for name in ROUNDING:
-        before, now = environment.get(name, {}).get("value"), session.setup.choices[name].value
+        before, now = environment.get(name, {}).get("value"), run.setup.choices[name].value
         if before not in (None, now):
             yield f"{name}: {now} now, {before} before"
-    num_processes = session.setup.accelerator.num_processes
+    num_processes = run.setup.accelerator.num_processes
     if environment["num_processes"] != num_processes:
         yield f"processes: {num_processes} now, {environment['num_processes']} before"
     installed = versions()
@@ -182,9 +180,9 @@ def _differences(environment: Mapping[str, Any], session: Session) -> Iterator[s
 
 
 def find_on_all_ranks(find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
-    """The checkpoint that `find` finds on rank 0; the CheckpointError that it raises there, on all ranks."""
-    found = raise_on_all_ranks(lambda: find() if is_main() else None)
-    fields = broadcast_object({**asdict(found), "path": str(found.path)} if found else None)
+    """The checkpoint that `find` returns on rank 0, or the CheckpointError that it raises there, on all ranks."""
+    checkpoint = raise_on_all_ranks(lambda: find() if is_main() else None)
+    fields = broadcast_object({**asdict(checkpoint), "path": str(checkpoint.path)} if checkpoint else None)
     return Checkpoint(**{**fields, "path": Path(fields["path"])}) if fields else None
 
 

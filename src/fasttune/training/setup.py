@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -16,7 +15,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fasttune.data.batching.collate import Padding
 from fasttune.data.starter.model import EMBEDDED_MODEL, EMBEDDED_MODEL_DESCRIPTION
-from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
 from fasttune.padding_free import cuda, padding_free, prove, restore_padding, unsupported_reason
 from fasttune.padding_free.attention import MAX_COMPILED_LENGTH, compiled_for
@@ -26,9 +24,7 @@ from fasttune.parallel.launcher import make_accelerator
 from fasttune.recipe import Recipe
 from fasttune.tasks import Task
 from fasttune.training.dropout import use_cpu_dropout
-from fasttune.training.evaluation import Outputs, run_split
 from fasttune.training.memory import (
-    CPU_EVALUATION_TOKENS,
     SHORT_STEP,
     choose_tokens_per_microbatch,
     keep_few_programs,
@@ -47,10 +43,11 @@ POOLING = "AutoModelForSequenceClassification"  # its heads look at one place of
 
 @dataclass
 class Setup:
-    """A model that can run.
+    """A model on its device, and how it runs.
 
-    `model` is the plain Hugging Face model, which trains wrapped as `choices["parallel"]` says (training/wrapping.py);
-    `padded` tells whether the layers see the `padding`.
+    `model` is the plain Hugging Face model, placed on its device; for training it is wrapped as `choices["parallel"]`
+    says (training/wrapping.py). `padded`: whether the layers see the `padding`. `tokens_per_microbatch` shrinks when
+    memory runs out.
     """
 
     model: PreTrainedModel
@@ -61,27 +58,6 @@ class Setup:
     tokens_per_microbatch: int
     padded: bool
     padding: Padding
-
-    def run(self, task: Task, store: TokenStore, alive: Callable[[], None] = lambda: None) -> Outputs:
-        """A whole split without gradients, results in input order; what fitted into memory is remembered.
-
-        `alive` is called between micro-batches.
-        """
-        on_cpu = self.accelerator.device.type == "cpu"
-        budget = min(self.tokens_per_microbatch, CPU_EVALUATION_TOKENS) if on_cpu else self.tokens_per_microbatch
-        outputs = run_split(
-            model=self.model,
-            task=task,
-            store=store,
-            accelerator=self.accelerator,
-            padding=self.padding,
-            tokens_per_microbatch=budget,
-            padded=self.padded,
-            alive=alive,
-        )
-        if outputs.tokens_per_microbatch < budget:
-            self.tokens_per_microbatch = outputs.tokens_per_microbatch
-        return outputs
 
 
 def choose_max_length(recipe: Recipe, name: str, tokenizer: PreTrainedTokenizerBase, default: int | None) -> Choice:

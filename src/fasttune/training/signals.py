@@ -1,14 +1,15 @@
-"""Signals that ask for a stop: SIGINT, SIGTERM, SIGUSR1. Before and after training they stop at once; while it runs
-they are noted, and it stops at the next step boundary, when its state is saved. SIGHUP (a lost terminal) stops nothing.
+"""Signals that ask for a stop: SIGINT, SIGTERM, SIGUSR1.
+
+Before and after training they stop the program at once. During training they are noted: it stops at the next step
+boundary, after its state is saved. SIGHUP (a lost terminal) stops nothing.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,7 +17,7 @@ STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class Stopped(BaseException):
-    """A signal asked for a stop where nothing has to be saved first. No `except Exception` keeps it from its way up."""
+    """A signal asked for a stop while nothing needs saving. A BaseException, so that no `except Exception` keeps it."""
 
     def __init__(self, number: int):
         self.number = number
@@ -24,11 +25,11 @@ class Stopped(BaseException):
 
 
 class Interrupted(Exception):
-    """A signal was noted while something ran that is done again when the run goes on."""
+    """A signal was noted during work that a resumed run does again, such as an evaluation."""
 
 
 _noted: int | None = None  # the first signal since `caught` was entered
-_depth = 0  # how many `deferred` blocks are entered
+_depth = 0  # of nested `deferred` blocks
 
 
 def words(number: int) -> str:
@@ -40,17 +41,23 @@ def pending() -> int | None:
     return _noted
 
 
+def check() -> None:
+    """Raise Stopped if a signal was noted: Python drops exceptions that a handler raises during a finaliser."""
+    if _noted is not None:
+        raise Stopped(_noted)
+
+
 def _note(number: int, frame: FrameType | None) -> None:
     global _noted
-    asked_again = _noted is not None and number == signal.SIGINT
+    is_second_ctrl_c = _noted is not None and number == signal.SIGINT
     _noted = _noted or number
-    if asked_again or not _depth:
+    if is_second_ctrl_c or not _depth:
         raise Stopped(_noted)
 
 
 @contextmanager
 def caught() -> Iterator[None]:
-    """Within, the signals raise Stopped; outside the main thread Python allows no handlers, and nothing changes."""
+    """Within the context the signals raise Stopped. No effect outside the main thread, which has no handlers."""
     global _noted
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -59,35 +66,19 @@ def caught() -> Iterator[None]:
     if hasattr(signal, "SIGHUP"):
         handlers[signal.SIGHUP] = lambda number, frame: None
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    told, sys.unraisablehook = sys.unraisablehook, _raise_again(sys.unraisablehook)
     is_outermost = previous[signal.SIGINT] is not _note
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        sys.unraisablehook = told
         if is_outermost:
             _noted = None
 
 
-def _raise_again(otherwise: Callable[[sys.UnraisableHookArgs], object]) -> Callable[[sys.UnraisableHookArgs], None]:
-    """For an exception that Python drops, as it does in a finaliser: the signal comes again a moment later."""
-
-    def hook(dropped: sys.UnraisableHookArgs) -> None:
-        global _noted
-        if isinstance(dropped.exc_value, Stopped):
-            number, _noted = dropped.exc_value.number, None
-            threading.Timer(0.01, signal.raise_signal, [number]).start()
-        else:
-            otherwise(dropped)
-
-    return hook
-
-
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within, the first signal is only noted; a second SIGINT stops at once all the same."""
+    """Within the context the first signal is only noted; a second SIGINT still stops at once."""
     global _depth
     _depth += 1
     try:
@@ -97,7 +88,7 @@ def deferred() -> Iterator[None]:
 
 
 def silence(descriptor: int) -> None:
-    """Whoever read this stream is gone: what is still written to it goes nowhere, and no further write fails."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    """Redirect a stream whose reader is gone to the null device, so that no further write fails."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)

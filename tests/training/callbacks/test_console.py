@@ -73,7 +73,7 @@ def test_a_stopped_run_says_why(capsys: pytest.CaptureFixture) -> None:
 
 def test_lines_are_never_read_as_markup(capsys: pytest.CaptureFixture) -> None:
     log = ConsoleLog(10, terminal=False)
-    log.say("[red]a[/red] [/] :smile: " + "long " * 60)
+    log.log("[red]a[/red] [/] :smile: " + "long " * 60)
     assert capsys.readouterr().err == "[red]a[/red] [/] :smile: " + "long " * 60 + "\n"
 
 

@@ -83,37 +83,37 @@ class ConsoleLog:
         elif isinstance(event, StepDone):
             self.step(event)
         elif isinstance(event, OutOfMemory):
-            self.say(
+            self.log(
                 f"out of memory: going on with {event.tokens_per_microbatch:,} tokens a micro-batch ({event.reason})"
             )
         elif isinstance(event, RowSkipped):
-            self.say(f"warning: left out: {event.row}")
+            self.log(f"warning: left out: {event.row}")
         elif isinstance(event, LossSpike):
-            self.say(f"warning: loss {event.loss:.4g} at step {event.step}, {event.average:.4g} on average before")
+            self.log(f"warning: loss {event.loss:.4g} at step {event.step}, {event.average:.4g} on average before")
         elif isinstance(event, RolledBack):
-            self.say(f"training diverged at step {event.skipped}: going on from step {event.step}, without that batch")
+            self.log(f"training diverged at step {event.skipped}: going on from step {event.step}, without that batch")
         elif isinstance(event, Skipped):
-            self.say(f"step {event.step} is left out: training diverged on it before")
+            self.log(f"step {event.step} is left out: training diverged on it before")
         elif isinstance(event, NotMirrored):
-            self.say(f"warning: not in the mirror yet: {event.failure}")
+            self.log(f"warning: not in the mirror yet: {event.failure}")
         elif isinstance(event, SaveDone) and event.failure is not None:
-            self.say(
+            self.log(
                 f"warning: the checkpoint of step {event.step} could not be written, trying again: {event.failure}"
             )
         elif isinstance(event, Evaluated):
-            self.say(" | ".join(evaluation_words(event)))
+            self.log(" | ".join(evaluation_words(event)))
         elif isinstance(event, Finished):
             self.close()
-            self.say(f"training ended at step {event.step} of {self.num_steps}: {event.reason}")
+            self.log(f"training ended at step {event.step} of {self.num_steps}: {event.reason}")
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self.console.print(line)
 
     def start(self, event: Started) -> None:
         self.num_steps = event.num_steps
         going_on = f", going on after step {event.step}" if event.step else ""
         steps = f"{event.num_steps:,} steps of {event.batch_size}"
-        self.say(f"training: {event.num_examples:,} examples, {steps}{going_on}")
+        self.log(f"training: {event.num_examples:,} examples, {steps}{going_on}")
         if self.progress:
             self.bar = self.progress.add_task("training", total=event.num_steps, completed=event.step, status="")
             self.progress.start()
@@ -126,7 +126,7 @@ class ConsoleLog:
             self.progress.update(self.bar, completed=event.step, status=self.status(event))
         if event.step % self.logging_steps == 0 or event.step == self.num_steps:
             if not self.progress:
-                self.say(f"step {event.step}/{self.num_steps} | {self.status(event)}")
+                self.log(f"step {event.step}/{self.num_steps} | {self.status(event)}")
             self.losses.clear()
 
     def status(self, event: StepDone) -> str:

@@ -26,11 +26,11 @@ class EventLog:
     What a full or broken disk does not take now is written when it takes it again: training goes on meanwhile.
     """
 
-    def __init__(self, path: Path | None, resumed_step: int | None, say: Callable[[str], None] = lambda line: None):
+    def __init__(self, path: Path | None, resumed_step: int | None, log: Callable[[str], None] = lambda line: None):
         """`path` None: nothing is written. `resumed_step`: the run goes on from there, and later lines of the lost part
         are dropped; None: a new run.
         """
-        self.path, self.say = path, say
+        self.path, self.log = path, log
         self.file: FileIO | None = None
         self.waiting, self.is_failing = b"", False
         if path is not None:
@@ -60,7 +60,7 @@ class EventLog:
                 self.waiting = self.waiting[self.file.write(self.waiting) :]
         except OSError as error:
             if not self.is_failing:
-                self.say(f"warning: {self.path} could not be written ({error.strerror}); trying again with each event")
+                self.log(f"warning: {self.path} could not be written ({error.strerror}); trying again with each event")
             self.is_failing = True
         else:
             self.is_failing = False
@@ -119,9 +119,9 @@ class TensorBoard:
         folder: Path,
         logging_steps: int,
         resumed_step: int | None,
-        say: Callable[[str], None] = lambda line: None,
+        log: Callable[[str], None] = lambda line: None,
     ):
-        self.folder, self.logging_steps, self.say, self.is_failing = str(folder), logging_steps, say, False
+        self.folder, self.logging_steps, self.log, self.is_failing = str(folder), logging_steps, log, False
         self.writer = self._opened(resumed_step)
 
     def _opened(self, resumed_step: int | None) -> SummaryWriter:
@@ -137,7 +137,7 @@ class TensorBoard:
             self._write(event)
         except OSError as error:  # of its own thread, which has ended with it
             self.is_failing = True
-            self.say(f"warning: no more curves for TensorBoard, its file could not be written ({error.strerror})")
+            self.log(f"warning: no more curves for TensorBoard, its file could not be written ({error.strerror})")
 
     def _write(self, event: Event) -> None:
         if isinstance(event, RolledBack):

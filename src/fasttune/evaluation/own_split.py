@@ -1,0 +1,47 @@
+"""The rows that a finished run was trained and scored on, read again."""
+
+from __future__ import annotations
+
+import shlex
+
+from fasttune.data.pipeline import Split, read_kept
+from fasttune.data.reading import TEST, VALIDATION
+from fasttune.errors import Problem, UsageError
+from fasttune.evaluation.predictor import Predictor
+from fasttune.runs.folder import read_json
+from fasttune.security.addresses import is_remote
+from fasttune.security.cache import was_made_here
+from fasttune.tasks import TASKS
+
+
+def read_own_split(predictor: Predictor, name: str | None) -> Split:
+    """The rows of a split, exactly those that the run was scored on. Default: test, or validation if there is no test.
+
+    UsageError if the run has no such split, or if it comes from another machine and names addresses on the network.
+    """
+    _refuse_foreign_addresses(predictor)
+    recipe, folder = predictor.recipe, predictor.folder
+    splits = read_json(folder.data_report)["splits"]
+    names = [split for split, about in splits.items() if not about["is_sample"]]
+    name = name or (TEST if TEST in names else VALIDATION)
+    if name not in names:
+        expected = f"one of {', '.join(names)}"
+        raise UsageError(Problem(where="--split", found=repr(name), expected=expected, hint="--data FILE"))
+    return read_kept(recipe, TASKS, name, splits[name], folder.path)
+
+
+def _refuse_foreign_addresses(predictor: Predictor) -> None:
+    """UsageError if a run from another machine would make this one open an address on the network."""
+    if was_made_here(read_json(predictor.folder.environment).get("run_id")):
+        return
+    data = predictor.recipe.data
+    for value in (data.train, data.validation, data.test):
+        for spec in [value] if isinstance(value, str) else value or []:
+            if is_remote(spec):
+                raise UsageError(
+                    Problem(
+                        where=f"run {predictor.folder.path}",
+                        found=f"its recipe comes from another machine and reads {spec}, which is not opened unasked",
+                        hint=f"--data {shlex.quote(spec)}, if you trust it",
+                    )
+                )

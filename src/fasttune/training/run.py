@@ -1,0 +1,88 @@
+"""One training run as a record: what was prepared for it, and how far it has come."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from accelerate.utils.memory import clear_device_cache
+
+from fasttune.data.pipeline import Splits
+from fasttune.data.reading import TRAIN
+from fasttune.data.tokens.store import TokenStore
+from fasttune.recipe import Recipe
+from fasttune.runs.checkpoint import Checkpoint
+from fasttune.runs.folder import RunFolder
+from fasttune.runs.mirror import Mirror
+from fasttune.training.loop import TrainState
+from fasttune.training.setup import Setup
+
+Log = Callable[[str], None]  # takes one line for the person who watches the run
+
+
+@dataclass
+class TrainingRun:
+    """`prepare` makes it, `Trainer` trains it, `finalize` ends it.
+
+    `recipe` is resolved: no field is left to choose. `stores` holds the tokens of each split by name. `used_rows` are
+    the rows of the word embeddings that the training examples use, None if all rows are trained. `checkpoint` is the
+    one to resume from.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    run_id: str
+    splits: Splits
+    stores: dict[str, TokenStore]
+    setup: Setup
+    log: Log
+    used_rows: np.ndarray | None = None
+    state: TrainState = field(default_factory=TrainState)
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def metric(self) -> str:
+        """The key in an evaluation's metrics that decides which weights are best."""
+        return f"eval_{self.recipe.evaluation.metric_for_best_model or self.splits.task.primary_metric}"
+
+    @property
+    def parallel(self) -> str:
+        """How processes share the model; one of the names in training/wrapping.py."""
+        return self.setup.choices["parallel"].value
+
+    @property
+    def num_examples(self) -> int:
+        """Training examples per epoch."""
+        return self.splits.num_training_examples(self.stores[TRAIN])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.num_examples / self.recipe.training.batch_size)
+
+    def epoch_at(self, step: int) -> float:
+        return round(step / self.steps_per_epoch, 6)
+
+    @property
+    def training_examples(self) -> str:
+        """A digest of everything that training reads."""
+        tokens = self.stores[TRAIN].fingerprint
+        return tokens if self.splits.stream is None else f"{self.splits.stream.files.fingerprint}-{tokens}"
+
+    @property
+    def resumed_step(self) -> int | None:
+        return self.state.step if self.checkpoint else None
+
+    @cached_property
+    def mirror(self) -> Mirror | None:
+        address = self.recipe.output.mirror
+        return Mirror(address, self.folder) if address is not None else None
+
+    def close(self) -> None:
+        """Free the device's memory."""
+        del self.setup
+        gc.collect()  # the model and its hooks refer to each other
+        clear_device_cache()
