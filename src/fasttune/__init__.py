@@ -1,6 +1,6 @@
-"""fasttune: a labelled file and a pretrained Transformer encoder in, an evaluated, saved, loadable model out.
+"""fasttune fine-tunes a Transformer encoder on your labelled file and evaluates, saves and loads the model.
 
-Names are imported when they are first used, so that `import fasttune` and `fasttune --help` stay instant.
+Names are imported on first use, so that `import fasttune` and `fasttune --help` stay instant.
 """
 
 from importlib import import_module
@@ -10,7 +10,7 @@ from fasttune.security import addresses
 
 __version__ = "0.1.0"
 
-# Hugging Face's libraries read both when they are imported.
+# Hugging Face's libraries read these settings when they are imported.
 addresses.send_no_telemetry()
 if addresses.is_offline():
     addresses.go_offline()

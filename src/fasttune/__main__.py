@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__" and sys.path[:1] in ([""], [str(Path.cwd())]):
-    del sys.path[0]  # the working folder, of which `python -m` would import a psutil.py beside somebody's data
+    del sys.path[0]  # the working folder: `python -m` would import a psutil.py that lies beside the data
 
 import shlex
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ from fasttune.training import signals
 def main() -> None:
     arguments = sys.argv[1:]
     try:
-        # From here on, since importing libraries takes seconds in which a run can be asked to stop, too.
+        # Before the imports, which take seconds in which a signal may arrive.
         with signals.caught() if arguments[:1] in (["train"], ["doctor"]) else nullcontext():
             from fasttune.cli.commands import run
 

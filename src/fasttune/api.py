@@ -72,12 +72,12 @@ def fit(
     observers: Sequence[Observer] = (),
     **sections: Mapping[str, Any],
 ) -> Run:
-    """Train, score and save; returns the run.
+    """Train, evaluate and save a model; returns the run.
 
-    `sections` are changes to the recipe, such as training={"learning_rate": 3e-5}; `overrides` the same as on the
-    command line. `output` names the run folder (default: runs/NAME, then NAME-2 ...); one that holds a run is refused
-    unless `resume`, which goes on from the newest whole checkpoint; `allow_changes` lets it go on with another learning
-    rate, number of steps and the like. `progress` shows what happens on stderr.
+    `sections` change the recipe, such as training={"learning_rate": 3e-5}; so do `overrides`, written as on the command
+    line. `output` is the run folder (default: runs/NAME, then runs/NAME-2 ...). A folder that holds a run is refused
+    unless `resume` is set, which resumes from the newest intact checkpoint; `allow_changes` then accepts changed
+    settings, such as the learning rate or the number of steps. `progress` logs to stderr.
     SIGINT (or interrupting the cell), SIGTERM and SIGUSR1 save a checkpoint and return the run so far.
 
     Raises RecipeError, DataError, EnvironmentProblem, CheckpointError, DivergedError.
@@ -131,8 +131,8 @@ def notebook_fit(
 ) -> Run:
     """`fit` in `num_processes` processes, one per device, from a notebook; returns the run.
 
-    The processes are copies of this one, so no earlier cell may have used the devices or trained on a CPU: start in a
-    fresh kernel. Arguments and errors are those of `fit`; progress is shown in the cell.
+    The processes are copies of this one, so no earlier cell may have used the devices or trained on a CPU: start with a
+    fresh kernel. Takes the arguments of `fit` and raises its errors; the cell shows the progress.
 
     >>> run = fasttune.notebook_fit("reviews.csv", num_processes=2)  # doctest: +SKIP
     """
@@ -166,10 +166,10 @@ def _console(recipe: Recipe, progress: bool) -> Iterator[ConsoleLog | None]:
 def check(
     recipe: RecipeSource, *, overrides: Overrides = (), progress: bool = True, **sections: Mapping[str, Any]
 ) -> preflight.Checked:
-    """Everything that can be said before training, all at once: errors are raised, warnings and a forecast returned.
+    """Check recipe, data and model before training; returns warnings and a forecast of time and memory.
 
-    Recipe, data, model, memory and time are checked; a few steps are run in a temporary folder, nothing is kept.
-    `sections` and `overrides` as for `fit`. `progress` says on stderr what is decided.
+    All errors are raised together. Runs a few steps in a temporary folder and keeps nothing. `sections` and `overrides`
+    as for `fit`; `progress` logs to stderr.
 
     Raises RecipeError, DataError, EnvironmentProblem.
 
@@ -183,25 +183,25 @@ def check(
 def load(
     run: str | Path, overrides: Overrides = (), *, precision: str | None = None, device: str | None = None
 ) -> Predictor:
-    """A finished run, ready to predict.
+    """Load a finished run for predictions.
 
-    `precision` (fp32 | bf16 | fp16) and `device` (cpu | cuda | mps) are used instead of the run's own, as are
-    `overrides` such as ["training.precision=fp32"]. Threads may share what is returned.
+    `precision` (fp32 | bf16 | fp16), `device` (cpu | cuda | mps) and `overrides`, such as ["data.encoding=cp1252"],
+    replace the run's own settings. Threads may share the predictor.
     """
-    given = {name: value for name, value in (("precision", precision), ("device", device)) if value is not None}
-    if isinstance(overrides, Mapping):
-        overrides = {**overrides, "training": {**overrides.get("training", {}), **given}} if given else overrides
-    else:
-        overrides = [*overrides, *(f"training.{name}={value}" for name, value in given.items())]
+    training = {name: value for name, value in (("precision", precision), ("device", device)) if value is not None}
+    if not isinstance(overrides, Mapping):
+        overrides = [*overrides, *(f"training.{name}={value}" for name, value in training.items())]
+    elif training:
+        overrides = {**overrides, "training": {**overrides.get("training", {}), **training}}
     return Predictor.open(run, overrides)
 
 
 def evaluate(
     run: str | Path, *, data: Any = None, split: str | None = None, overrides: Overrides = ()
 ) -> dict[str, float]:
-    """Score a finished run on a split of its own data (test, or validation where there is none) or on `data`.
+    """Evaluate a finished run on a split of its own data (default: test, else validation), or on `data`.
 
-    Metrics are named as in the run folder: test_accuracy, eval_accuracy for validation and for other data.
+    Metrics are named as in the run folder: test_accuracy, or eval_accuracy for validation and for other data.
     """
     if data is not None and split is not None:
         problem = Problem(where="evaluate", found="both data and split", expected="one of them", hint="--data FILE")
@@ -222,9 +222,9 @@ def predict(
     output: str | Path | None = None,
     overrides: Overrides = (),
 ) -> list[Prediction]:
-    """Predict texts (pairs of texts, questions with contexts) or the rows of `data`, in order.
+    """Predict texts (or pairs of texts, or questions with contexts), or the rows of `data`, in order.
 
-    With `output` they are also written to this file, as its ending says: .csv, .tsv, .jsonl, .json or .parquet.
+    Also writes the predictions to `output`, if given: a .csv, .tsv, .jsonl, .json or .parquet file.
     """
     if output is not None:
         predictions.check_ending(Path(output))
@@ -238,7 +238,7 @@ def predict(
 def write_predictions(
     run: str | Path, texts: Any = None, *, data: Any = None, output: str | Path, overrides: Overrides = ()
 ) -> int:
-    """As `predict`, written one by one, so that memory does not grow with their number; returns how many there were."""
+    """Write predictions to `output` one by one, in constant memory; returns how many there were."""
     predictions.check_ending(Path(output))
     rows, iterator = _predicted(run, texts, data, overrides)
     return predictions.write(Path(output), iterator, rows)
@@ -251,18 +251,18 @@ def iter_predictions(
     data: Any = None,
     overrides: Overrides = (),
 ) -> Iterator[Prediction]:
-    """As `predict`, each prediction made when it is asked for, so that memory does not grow with their number."""
+    """Like `predict`, but decodes each prediction when it is asked for."""
     return _predicted(run, texts, data, overrides)[1]
 
 
 def _predicted(run: str | Path, texts: Any, data: Any, overrides: Overrides) -> tuple[Rows, Iterator[Prediction]]:
-    """What is asked, and the answers."""
+    """The inputs as rows, and an iterator over their predictions."""
     if (texts is None) == (data is None):
         raise UsageError(
             Problem(
                 where="predict",
                 found="both texts and data" if data else "neither texts nor data",
-                expected="one",
+                expected="one of them",
                 hint='fasttune predict RUN "some text", or --data FILE',
             )
         )
@@ -275,9 +275,9 @@ def _predicted(run: str | Path, texts: Any, data: Any, overrides: Overrides) -> 
 
 
 def build(definition: str | Path, output: str | Path, repository: str | None = None) -> Built:
-    """Make the data set that a YAML file defines, and write it to a new folder as Parquet with a card.
+    """Build the data set that a YAML file defines, and write it to a new folder as Parquet files with a card.
 
-    `repository`: also upload it to the hub as this data set, such as "user/reviews"; HF_TOKEN must be set.
+    `repository`, such as "user/reviews": also upload it to the hub under this name; HF_TOKEN must be set.
     """
     built = builder.build(Path(definition))
     write.write(built, Path(output))
@@ -297,8 +297,8 @@ def show(
 ) -> Preview:
     """`num_rows` different random rows of a file, folder, glob, address, hub id or `starter`, with label names.
 
-    `split`: of a data set that has several; None: its training rows. `tokenizer`: the model whose tokens are shown too,
-    such as "embedded". `overrides`: how to read, such as ["data.encoding=cp1252"].
+    `split`: which split, if the data has several (default: train). `tokenizer`: a model whose tokens are shown too,
+    such as "embedded". `overrides`: how to read the data, such as ["data.encoding=cp1252"].
     """
     spec = stored(data) if is_rows(data) else data
     recipe = load_recipe({"data": {"train": spec}}, overrides)

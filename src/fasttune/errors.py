@@ -1,12 +1,12 @@
-"""What fasttune says when something is wrong, and the exit code that goes with it.
+"""The errors that fasttune raises, and their exit codes.
 
-    Error                      70  a bug of ours
+    Error                      70  a bug in fasttune
     +-- UsageError              2  the command line
     +-- RecipeError             3  a recipe or a key=value override
     +-- DataError               4  a data file, a column, a label
     +-- EnvironmentProblem      5  a model, a device, a disk, a missing package
-    |   +-- CheckpointError     5  a checkpoint or run folder that cannot be used
-    +-- DivergedError           6  the loss or a gradient is not finite any more
+    |   +-- CheckpointError     5  an unusable checkpoint or run folder
+    +-- DivergedError           6  the loss or a gradient is no longer finite
 
 Every error holds one or more problems. A problem says where it is, what is wrong, and as `hint` the line to type.
 Everything that can be checked together is reported together: collect problems, then raise once.
@@ -51,7 +51,7 @@ class Error(Exception):
     """The root of all errors that fasttune raises on purpose."""
 
     exit_code = 70
-    reported_by_main = False  # by the main process, of several that fail together
+    reported_by_main = False  # True on a rank whose error rank 0 reports too
 
     def __init__(self, *problems: Problem):
         if not problems:
@@ -90,12 +90,12 @@ class DivergedError(Error):
 
 
 def require_safe(*packages: str) -> None:
-    """EnvironmentProblem where one of these is older than the first release that reads strangers' files safely."""
+    """EnvironmentProblem if a package is older than its first release that reads untrusted files safely."""
     problems = [
         Problem(
             code="E504",
             where=f"package {name}",
-            found=f"version {floors.version_of(name)}, with which a file can run code",
+            found=f"version {floors.version_of(name)}, in which a file can run code",
             expected=f"{floors.FLOORS[name]} or newer",
             hint=f"pip install '{name}>={floors.FLOORS[name]}'",
         )
@@ -107,7 +107,7 @@ def require_safe(*packages: str) -> None:
 
 
 def as_json(error: Error) -> dict[str, Any]:
-    """For another process; `from_json` is the inverse."""
+    """The error as JSON for another process; `from_json` is the inverse."""
     return {"kind": type(error).__name__, "problems": [asdict(problem) for problem in error.problems]}
 
 
@@ -125,19 +125,19 @@ def _subclasses(kind: type[Error]) -> Iterator[type[Error]]:
 
 
 def shown(value: object) -> str:
-    """A user's value as it may stand in a message: quoted, on one line, control characters escaped, cut."""
+    """A user's value for a message: quoted, on one line, control characters escaped, shortened."""
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 4] + " ..."
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, ignoring case, or None when nothing is near."""
+    """The known word most similar to `word`, ignoring case, or None."""
     by_lower = {name.lower(): name for name in known}
     matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[matches[0]] if matches else None
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """The hint of a misspelt word, or none."""
+    """A hint for a misspelt word, or ""."""
     near = nearest(word, known)
     return f"did you mean {near}?" if near is not None else ""

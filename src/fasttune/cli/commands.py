@@ -1,6 +1,6 @@
-"""The command line: parse, call the API, print, exit code. No logic lives here.
+"""The command line: parses arguments, calls the API, prints, and returns the exit code.
 
-Data goes to stdout, everything else to stderr. Heavy libraries are imported inside the commands: help is instant.
+Data goes to stdout, everything else to stderr. Commands import heavy libraries themselves, so that help is instant.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETTING = re.compile(r"(data|preprocessing|training|evaluation|output|tracking)\
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="fasttune",
-    help="Fine-tune a Transformer encoder on your own text: from a file to an evaluated, saved, loadable model.",
+    help="Fine-tune a Transformer encoder on your own texts and get an evaluated, saved model.",
     epilog="Start with: fasttune train quickstart",
     no_args_is_help=True,
     add_completion=False,
@@ -45,8 +45,8 @@ RunFolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run fo
 OverrideArguments = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings, such as training.learning_rate=3e-5.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 
 def _version(wanted: bool) -> None:
@@ -61,10 +61,10 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Ask nothing of the network: models and data come from disk and caches.")
+        bool, typer.Option("--offline", help="Do not use the network: read models and data from disk and caches.")
     ] = False,
 ) -> None:
-    """Fine-tune a Transformer encoder on your own text: from a file to an evaluated, saved, loadable model."""
+    """Fine-tune a Transformer encoder on your own texts and get an evaluated, saved model."""
     if offline:
         go_offline()
 
@@ -72,31 +72,29 @@ def _root(
 @app.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (file or shipped name), or data itself.")
+        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (a file or a shipped name), or a data file.")
     ],
     overrides: OverrideArguments = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The run folder (default: runs/NAME).")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest intact checkpoint.")] = False,
     allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="With --resume: go on with another learning rate and the like.")
+        bool, typer.Option("--allow-changes", help="With --resume: accept changed settings, such as the learning rate.")
     ] = False,
-    processes: Annotated[
-        int, typer.Option("--processes", min=1, help="Train with so many processes, one for each device.")
-    ] = 1,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Number of processes, one per device.")] = 1,
     restarts: Annotated[
-        int, typer.Option("--restarts", min=0, help="Go on by itself so many times after a kill from outside.")
+        int, typer.Option("--restarts", min=0, help="Restart up to N times if the process is killed.")
     ] = 0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model, score it and save it.
+    """Train, evaluate and save a model.
 
     fasttune train quickstart
 
     fasttune train reviews.csv training.num_train_epochs=2
     """
     _quiet_libraries()
-    if not resume:  # a finished run needs no data any more
+    if not resume:  # resuming a finished run does not need its data
         _refuse_early(recipe, overrides)
     if restarts or processes > 1:
         flags = {"--resume": resume, "--allow-changes": allow_changes, "--quiet": quiet, "--json": as_json}
@@ -116,7 +114,7 @@ def train(
     )
     if not collectives.is_main():
         raise typer.Exit(0 if run.signal is None else 128 + run.signal)
-    with _reader_may_be_gone():
+    with _ignore_closed_stdout():
         if as_json:
             _print_json({"run": str(run.folder), "reason": run.reason, **run.metrics})
         elif run.signal is None:
@@ -124,49 +122,49 @@ def train(
     if run.signal is not None:
         place = ["--output", str(run.folder)] if output is not None or RunFolder(run.folder).is_run else []
         command = shlex.join(["fasttune", "train", recipe, *(overrides or ()), *place, "--resume"])
-        _tell(f"{run.reason}. resume with: {command}")
+        _print_error(f"{run.reason}. Resume with: {command}")
         raise typer.Exit(128 + run.signal)
 
 
 def _refuse_early(recipe: str, overrides: list[str] | None) -> None:
-    """A typing error is answered at once, not after the seconds in which torch is imported."""
+    """Refuse a wrong recipe or file at once, before the seconds in which torch is imported."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return  # ranks refuse together, in `api.fit`: one that ended here would leave the others waiting
+        return  # ranks refuse together in `api.fit`; one that exits here would leave the others waiting
     from fasttune.data.precheck import refuse_early
 
     refuse_early(recipe, overrides or ())
 
 
 def _run_in_subprocess(arguments: list[str], processes: int, restarts: int) -> int:
-    """`fasttune ARGUMENTS` in processes of its own; the exit code."""
+    """Run `fasttune ARGUMENTS` in child processes; returns the exit code."""
     from fasttune.training import launch
 
-    if restarts and "--output" not in arguments:  # it must be the same one each time
-        found, hint = "no --output", "--output runs/NAME"
-        raise UsageError(Problem(where="--restarts", found=found, expected="a folder to go on in", hint=hint))
+    if restarts and "--output" not in arguments:
+        found, hint = "restarting needs a fixed run folder", "add --output runs/NAME"
+        raise UsageError(Problem(where="--restarts", found=found, hint=hint))
     if processes > 1 and "WORLD_SIZE" in os.environ:
-        found, expected = f"{processes} in a process that a launcher started", "one of the two"
-        raise UsageError(Problem(where="--processes", found=found, expected=expected, hint="leave --processes away"))
+        found = "a launcher has already started the processes"
+        raise UsageError(Problem(where="--processes", found=found, hint="remove --processes"))
     if restarts:
-        return launch.with_restarts(arguments, restarts, _tell)
+        return launch.with_restarts(arguments, restarts, _print_error)
     return launch.with_processes(arguments, processes)
 
 
 @app.command()
 def check(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (file or shipped name), or data itself.")
+        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (a file or a shipped name), or a data file.")
     ],
     overrides: OverrideArguments = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Check recipe, data, model, memory and time; train nothing.
+    """Check recipe, data and model, and forecast time and memory, without training.
 
     fasttune check reviews.csv
 
-    What cannot be learned from is an error (exit code 4), what is doubtful a warning: repeated rows, rows in two
-    splits, texts with two labels, texts that are cut, and more.
+    Data that cannot be trained on is an error (exit code 4). Data problems that may harm the model are warnings:
+    repeated rows, rows in two splits, texts with two labels, truncated texts, and more.
     """
     _quiet_libraries()
     _refuse_early(recipe, overrides)
@@ -183,11 +181,13 @@ def check(
 def evaluate(
     run: RunFolderArgument,
     overrides: OverrideArguments = None,
-    data: Annotated[str | None, typer.Option("--data", help="Labelled rows: a file, glob or hub id.")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="train, validation or test of the run's data.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Other labelled rows: a file, glob or hub id.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="A split of the run's own data: train, validation or test.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a run on its test split, another split, or other data."""
+    """Evaluate a run on its test split, another split, or other data."""
     _quiet_libraries()
     opened(run)
     from fasttune import api
@@ -203,22 +203,25 @@ def evaluate(
 def predict(
     run: RunFolderArgument,
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; '-' reads lines of stdin.")
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="Texts to predict; '-' reads one per line from stdin."),
     ] = None,
     pairs: Annotated[
-        list[str] | None, typer.Option("--text-pair", help="The second text of a pair; once for each text.")
+        list[str] | None, typer.Option("--text-pair", help="The second text of a pair; repeat it for each text.")
     ] = None,
-    questions: Annotated[list[str] | None, typer.Option("--question", help="What to ask; may be repeated.")] = None,
+    questions: Annotated[list[str] | None, typer.Option("--question", help="A question; may be repeated.")] = None,
     contexts: Annotated[
-        list[str] | None, typer.Option("--context", help="The text that holds the answer: one, or one a question.")
+        list[str] | None,
+        typer.Option("--context", help="The text that contains the answer: one for all questions, or one for each."),
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Rows to predict: a file, glob or hub id.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write them here: .csv, .tsv, .jsonl, .json or .parquet.")
+        Path | None,
+        typer.Option("--output", "-o", help="Write predictions to a .csv, .tsv, .jsonl, .json or .parquet file."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict the labels of texts, the answers of questions, or the rows of a file.
+    """Predict labels of texts, answers to questions, or the rows of a file.
 
     fasttune predict runs/quickstart "the room was not bad at all"
 
@@ -226,7 +229,7 @@ def predict(
 
     fasttune predict runs/squad --question "Who came?" --context "Ann came at noon."
 
-    An argument such as training.precision=fp32 is a setting, not a text.
+    Arguments such as training.precision=fp32 are settings, not texts.
     """
     _quiet_libraries()
     settings = [text for text in texts or () if SETTING.match(text)]
@@ -235,7 +238,7 @@ def predict(
         texts = [line.rstrip("\n") for line in sys.stdin]
     inputs: list[Any] = texts
     if texts and (questions or contexts):
-        found = f"{len(texts)} texts beside --question and --context"
+        found = "both texts and --question"
         raise UsageError(Problem(where="predict", found=found, expected="texts, or questions with contexts"))
     if pairs:
         inputs = paired("--text-pair", texts, pairs, "texts and {} second texts", "one for each text")
@@ -248,7 +251,7 @@ def predict(
 
     if output is not None:
         number = api.write_predictions(run, inputs or None, data=data, output=output, overrides=settings)
-        write_line(f"{number:,} predictions written to {output}", sys.stderr)
+        write_line(f"wrote {number:,} predictions to {output}", sys.stderr)
         return
     predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings)
     if as_json:
@@ -262,14 +265,16 @@ def predict(
 def show(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A file, folder, glob, address, hub id, or `starter`.")],
     overrides: OverrideArguments = None,
-    sample: Annotated[int, typer.Option("--sample", "-n", help="How many rows.")] = 5,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the rows.")] = 42,
-    split: Annotated[str | None, typer.Option("--split", help="Of a data set with splits; train if left out.")] = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Also what the tokenizer makes of each row.")] = False,
-    model: Annotated[str, typer.Option("--model", help="Whose tokenizer.")] = "embedded",
+    sample: Annotated[int, typer.Option("--sample", "-n", help="Number of rows.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the choice of rows.")] = 42,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Which split, if the data has several (default: train).")
+    ] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Also show the tokens of each row.")] = False,
+    model: Annotated[str, typer.Option("--model", help="The model whose tokenizer --tokens uses.")] = "embedded",
     as_json: Json = False,
 ) -> None:
-    """Random rows of a data set, with label names, answers and entities marked.
+    """Show random rows of a data set, with label names, and answers and entities marked.
 
     fasttune show reviews.csv --sample 10 --tokens
     """
@@ -290,10 +295,10 @@ def show(
 @app.command()
 def build(
     definition: Annotated[Path, typer.Argument(metavar="DEFINITION", help="A YAML file that defines a data set.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.")],
-    push: Annotated[str | None, typer.Option("--push", help="Also upload it to the hub as this data set.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to create.")],
+    push: Annotated[str | None, typer.Option("--push", help="Also upload it to the hub under this name.")] = None,
 ) -> None:
-    """Make a data set of one's own: Parquet files with a card.
+    """Build a data set from a definition: Parquet files with a card.
 
     fasttune build reviews.yaml --output reviews
 
@@ -308,7 +313,9 @@ def build(
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this one, to copy and change.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A recipe to print, as a template for your own.")
+    ] = None,
 ) -> None:
     """List the shipped recipes, or print one: fasttune recipes yelp > my.yaml"""
     from fasttune import recipe
@@ -321,7 +328,7 @@ def recipes(
 
 @app.command()
 def env(as_json: Json = False) -> None:
-    """Machine, versions, device and precision: what a bug report needs."""
+    """Show machine, versions, device and precision, for bug reports."""
     from fasttune.training.environment import describe
 
     facts = describe()
@@ -335,7 +342,7 @@ def env(as_json: Json = False) -> None:
 def doctor(as_json: Json = False) -> None:
     """Check this machine: versions, disk, caches, memory, device, and a few seconds of training.
 
-    Exit code 5 where something would keep a run from working.
+    Exits with code 5 if something would prevent training.
     """
     _quiet_libraries()
     from fasttune.cli.doctor import FAILURE, examine
@@ -359,8 +366,8 @@ def paired(option: str, first: list[str], second: list[str], found: str, expecte
 
 
 @contextmanager
-def _reader_may_be_gone() -> Iterator[None]:
-    """What is printed on stdout is no reason to fail for a run that is on the disk."""
+def _ignore_closed_stdout() -> Iterator[None]:
+    """A run that is saved must not fail because nobody reads stdout."""
     try:
         yield
         sys.stdout.flush()
@@ -368,8 +375,8 @@ def _reader_may_be_gone() -> Iterator[None]:
         signals.silence(1)
 
 
-def _tell(text: str) -> None:
-    """On stderr, if there is somebody to read it."""
+def _print_error(text: str) -> None:
+    """Print to stderr; a closed stderr is no error."""
     try:
         write_line(text, sys.stderr)
     except OSError:
@@ -377,7 +384,7 @@ def _tell(text: str) -> None:
 
 
 def _quiet_libraries() -> None:
-    """What libraries would print by themselves is not for the user of a command."""
+    """Turn off progress bars and warnings of libraries."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -388,7 +395,7 @@ def _print_json(content: Any, indent: int | None = 2) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; returns the exit code of errors.py. A user's mistake never shows a traceback."""
+    """Run one command; returns the exit code (see errors.py). A user's mistake never shows a traceback."""
     note_command(arguments)
     try:
         app(args=list(arguments), prog_name="fasttune")
@@ -396,15 +403,15 @@ def run(arguments: Sequence[str]) -> int:
         return done.code if isinstance(done.code, int) else 0
     except Error as error:
         if not error.reported_by_main:
-            _tell(f"error: {error}")
+            _print_error(f"error: {error}")
         return error.exit_code
     except OSError as error:
         if error.errno is None:
             return _report_bug()
-        # A full disk, a folder where a file should go, missing rights: not ours, and no traceback helps.
+        # A full disk, a folder instead of a file, missing permissions: no bug, so no traceback.
         where, found = str(error.filename2 or error.filename or "a file"), error.strerror or type(error).__name__
-        problem = Problem(code="E510", where=where, found=found, expected="a place that can be read and written")
-        _tell(f"error: {problem}")
+        problem = Problem(code="E510", where=where, found=found, expected="a path that can be read and written")
+        _print_error(f"error: {problem}")
         return EnvironmentProblem.exit_code
     except Exception:
         return _report_bug()
@@ -412,7 +419,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _report_bug() -> int:
-    """Inside an except block."""
+    """Print the current exception; call it in an except block."""
     write_line(traceback.format_exc(), sys.stderr, end="")
-    write_line("this is a bug in fasttune; please report it with the output of: fasttune env", sys.stderr)
+    write_line("This is a bug in fasttune. Please report it with the output of: fasttune env", sys.stderr)
     return Error.exit_code

@@ -1,4 +1,4 @@
-"""What is wrong with a machine, before a run finds out: `fasttune doctor`."""
+"""`fasttune doctor`: finds what would keep this machine from training."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from fasttune.training.alerts import VARIABLE
 from fasttune.training.precision import choose_device, fast_precision
 
 OK, WARNING, FAILURE = "ok", "warning", "FAILURE"
-LEAST_DISK, LEAST_MEMORY = 5e9, 4e9  # bytes; a BERT-base has 1.3 GB a checkpoint, of which four may lie there
-LEAST_SHARED = 256e6  # bytes of /dev/shm; processes on one machine talk through it
+MIN_DISK, MIN_MEMORY = 5e9, 4e9  # bytes; a run keeps up to four checkpoints, for a BERT-base of 1.3 GB each
+MIN_SHARED = 256e6  # bytes of /dev/shm, through which processes on one machine communicate
 STEPS = 4
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`state`: ok, warning (a run goes on with it) or FAILURE (none will). `hint`: what to type."""
+    """The outcome of one check. `state`: ok, warning (training works) or FAILURE (it does not)."""
 
     name: str
     state: str
@@ -45,68 +45,68 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Each check when it is made; the last one trains for a few seconds."""
+    """Run the checks one by one; the last one trains for a few seconds."""
     yield Finding("python", OK if sys.version_info >= (3, 11) else FAILURE, sys.version.split()[0])
     yield from packages()
     yield from places()
     yield shared_memory()
     free = psutil.virtual_memory().available
-    state, hint = (OK, "") if free >= LEAST_MEMORY else (WARNING, "end other programs, or take a small model")
+    state, hint = (OK, "") if free >= MIN_MEMORY else (WARNING, "close other programs, or use a smaller model")
     yield Finding("memory", state, f"{free / 1e9:.1f} GB free", hint)
     yield device()
-    yield Finding("kernels in C", OK, find().reason)
+    yield Finding("compiled kernels", OK, find().reason)
     yield self_test()
 
 
 def packages() -> Iterator[Finding]:
-    """What fasttune asks for, and what is safe to read files with."""
+    """The requirements of fasttune, and the minimum versions that read untrusted files safely."""
     wanted = [Requirement(line) for line in requires("fasttune") or ()]
-    for one in wanted:
-        if one.marker is not None and not one.marker.evaluate({"extra": ""}):
+    for requirement in wanted:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        installed = version_of(one.name)
-        fits = installed is not None and one.specifier.contains(installed, prereleases=True)
-        hint = "" if fits else f"pip install '{one.name}{one.specifier}'"
-        if not fits:
-            yield Finding(one.name, FAILURE, f"{installed or 'not installed'}, needed {one.specifier}", hint)
+        name, specifier = requirement.name, requirement.specifier
+        installed = version_of(name)
+        if installed is None or not specifier.contains(installed, prereleases=True):
+            found = f"{installed or 'not installed'}; {specifier} is required"
+            yield Finding(name, FAILURE, found, f"pip install '{name}{specifier}'")
     for name, floor in FLOORS.items():
         if is_too_old(name):
-            found = f"{version_of(name)}, unsafe below {floor}"
+            found = f"{version_of(name)}; versions below {floor} are unsafe"
             yield Finding(name, FAILURE, found, f"pip install '{name}>={floor}'")
     names = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "datasets")
     yield Finding("packages", OK, ", ".join(f"{name} {version_of(name) or 'missing'}" for name in names))
 
 
 def places() -> Iterator[Finding]:
-    """Where runs, caches and temporary files go: can they be written, and is there room?"""
+    """Whether the folders of runs, caches and temporary files are writable and have room."""
     for name, path in (
         ("runs", DEFAULT_PARENT.absolute()),
-        ("cache of fasttune", cache_folder("")),
-        ("cache of the hub", Path(HF_HOME)),
+        ("fasttune cache", cache_folder("")),
+        ("hub cache", Path(HF_HOME)),
         ("temporary files", Path(tempfile.gettempdir())),
     ):
-        place = path
-        while not place.exists():
-            place = place.parent
+        existing = path
+        while not existing.exists():
+            existing = existing.parent
         try:
-            with tempfile.TemporaryFile(dir=place) as file:
+            with tempfile.TemporaryFile(dir=existing) as file:
                 file.write(b"fasttune")
         except OSError as error:
-            yield Finding(name, FAILURE, f"{path} cannot be written ({error.strerror})", f"chmod u+w {place}")
+            yield Finding(name, FAILURE, f"cannot write to {path} ({error.strerror})", f"chmod u+w {existing}")
             continue
-        free = shutil.disk_usage(place).free
-        state, hint = (OK, "") if free >= LEAST_DISK else (WARNING, f"make room on the disk of {place}")
+        free = shutil.disk_usage(existing).free
+        state, hint = (OK, "") if free >= MIN_DISK else (WARNING, f"free some space on the disk of {existing}")
         yield Finding(name, state, f"{path}, {free / 1e9:.1f} GB free", hint)
 
 
 def shared_memory() -> Finding:
     shared = Path("/dev/shm")
     if not shared.is_dir():
-        return Finding("shared memory", OK, "no /dev/shm here")
+        return Finding("shared memory", OK, "this system has no /dev/shm")
     size = shutil.disk_usage(shared).total
-    if size >= LEAST_SHARED:
+    if size >= MIN_SHARED:
         return Finding("shared memory", OK, f"{size / 1e9:.1f} GB")
-    hint = "docker run --shm-size=1g, for training with several processes"
+    hint = "to train with several processes: docker run --shm-size=1g"
     return Finding("shared memory", WARNING, f"{size / 1e6:.0f} MB in /dev/shm", hint)
 
 
@@ -116,19 +116,19 @@ def device() -> Finding:
     has_card = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
     if has_card and not torch.cuda.is_available():
         cuda = torch.version.cuda
-        built = "a torch without CUDA" if cuda is None else f"a driver too old for CUDA {cuda}, or none"
-        hint = "the install line of https://pytorch.org/get-started for this machine"
-        return Finding("device", WARNING, f"{found}; there is an NVIDIA card, but {built}", hint)
+        reason = "torch was built without CUDA" if cuda is None else f"its driver is missing or too old for CUDA {cuda}"
+        hint = "install torch for this machine: https://pytorch.org/get-started"
+        return Finding("device", WARNING, f"{found}; an NVIDIA GPU is present, but {reason}", hint)
     return Finding("device", OK, found)
 
 
 def self_test() -> Finding:
-    """A few steps with the embedded model, a checkpoint, a score and a prediction."""
+    """Train a few steps with the embedded model, save, evaluate and predict."""
     try:
         embedded_model_path()
     except Error as error:
-        return Finding("self-test", WARNING, "not made: no embedded model", error.problems[0].hint)
-    os.environ.pop(VARIABLE, None)  # nobody has to be told of this run
+        return Finding("self-test", WARNING, "skipped: no embedded model", error.problems[0].hint)
+    os.environ.pop(VARIABLE, None)  # no alerts for this run
     begin = time.perf_counter()
     settings = [f"training.max_steps={STEPS}", "data.max_train_samples=64", "data.max_eval_samples=16"]
     try:
@@ -141,5 +141,5 @@ def self_test() -> Finding:
         return Finding("self-test", FAILURE, str(error.problems[0]), error.problems[0].hint)
     seconds = time.perf_counter() - begin
     speed = run.metrics["train_tokens_per_second"]
-    done = f"{STEPS} steps, a checkpoint, scores and {len(answers)} prediction in {seconds:.0f} s"
-    return Finding("self-test", OK, f"{done}, {speed:,.0f} tokens/s with the first steps, which are slow")
+    done = f"{STEPS} steps, a checkpoint, an evaluation and {len(answers)} prediction in {seconds:.0f} s"
+    return Finding("self-test", OK, f"{done}; {speed:,.0f} tokens/s, slow first steps included")

@@ -1,4 +1,4 @@
-"""What commands found, as a person reads it."""
+"""Prints the results of commands for people."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 20
 MEANINGS = {
-    "model.safetensors": "the model, with config.json and tokenizer.json: from_pretrained reads this folder",
+    "model.safetensors": "weights; from_pretrained loads this folder",
     "README.md": "model card",
-    "recipe.yaml": "the whole recipe, with every automatic choice",
-    "environment.json": "machine, versions, choices and their reasons",
-    "data_report.json": "rows, labels, lengths, truncation",
+    "recipe.yaml": "the full recipe, with every automatic choice",
+    "environment.json": "machine, versions, automatic choices with reasons",
+    "data_report.json": "rows, labels, lengths, truncation, warnings",
     "events.jsonl": "every step and evaluation",
     "all_results.json": "all scores and speeds",
-    "checksums.json": "sha256 of the model's files",
-    "predictions": "one line a row, with probabilities",
-    "checkpoints": "to resume from",
-    "tensorboard": "curves",
+    "checksums.json": "sha256 of the model files",
+    "predictions": "one line per row, with probabilities",
+    "checkpoints": "for --resume",
+    "tensorboard": "training curves",
 }
 
 
@@ -55,32 +55,36 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
 
 
 def print_built(built: Built, folder: Path) -> None:
-    """What was done, how many rows there are, and what to type next."""
+    """The steps of a build, the rows of each split, and what to type next."""
     out = Terminal(soft_wrap=True)
     for step in built.steps:
         out.print(step)
     for name, rows in built.splits.items():
         out.print(f"{name:<12}{rows.num_rows:,} rows")
-    out.print(f"\n{folder}/: README.md is the card\nnext:\n  fasttune check {folder}\n  fasttune train {folder}")
+    out.print(
+        f"\n{folder}/: README.md is the data set card\nnext:\n  fasttune check {folder}\n  fasttune train {folder}"
+    )
 
 
 def print_checked(checked: Checked) -> None:
-    """Warnings, what a run will take, and the verdict."""
+    """Warnings, the forecast, and the verdict."""
     out = Terminal(soft_wrap=True)
     for warning in checked.warnings:
         out.print(f"warning: {warning}\n")
     forecast, measured = checked.forecast, checked.forecast.measured
-    write_line(f"steps          {forecast.num_steps:,} of about {measured['tokens_per_step']:,.0f} tokens")
+    write_line(f"steps   {forecast.num_steps:,} with about {measured['tokens_per_step']:,.0f} tokens each")
     duration = timedelta(seconds=round(forecast.train_runtime))
-    write_line(f"time           {duration} to train, at {measured['tokens_per_second']:,.0f} tokens/s")
-    write_line(f"memory         {size(forecast.peak_memory_bytes)} at most")
+    write_line(f"time    {duration} at {measured['tokens_per_second']:,.0f} tokens/s")
+    write_line(f"memory  {size(forecast.peak_memory_bytes)} at peak")
     number = len(checked.warnings)
-    said = f"{number} warning{'s' if number > 1 else ''}: look at the rows above" if number else "nothing is doubtful"
-    write_line(f"ready to train: {said}")
+    if number:
+        write_line(f"Ready to train, with {number} warning{'s' if number > 1 else ''}: see above.")
+    else:
+        write_line("No problems found. Ready to train.")
 
 
 def print_run(folder: Path, metrics: Mapping[str, Any], example: str) -> None:
-    """Scores, the tree of the folder, and what to type next; `example` is what to predict."""
+    """Scores, the files of the run, and what to type next; `example` is an input to predict."""
     wanted = ("train_runtime", "train_tokens_per_second")
     scores = {
         name: value
@@ -94,11 +98,11 @@ def print_run(folder: Path, metrics: Mapping[str, Any], example: str) -> None:
     write_line("\nnext:")
     write_line(f"  fasttune predict {folder} {example}")
     write_line(f"  fasttune evaluate {folder} --data more_rows.csv")
-    write_line("  fasttune recipes yelp > my.yaml      # a recipe to change for your own data")
+    write_line("  fasttune recipes yelp > my.yaml      # a template for your own recipe")
 
 
 def tree_lines(folder: Path) -> list[str]:
-    """One line a file or folder at the root, with its size and meaning."""
+    """One line per file or folder at the root, with its size and meaning."""
     lines = []
     for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
         if path.name.startswith("."):
@@ -113,7 +117,7 @@ def tree_lines(folder: Path) -> list[str]:
 def print_predictions(
     predictions: Iterable[Mapping[str, Any]], inputs: Sequence[str] | Sequence[tuple[str, str]]
 ) -> None:
-    """`inputs`: the texts, or pairs of texts, where they were given and not read from a file."""
+    """`inputs`: the texts or pairs from the command line; empty if they come from a file."""
     out = Terminal(soft_wrap=True)
     for position, prediction in enumerate(predictions):
         given = inputs[position] if inputs else f"row {prediction['id']}"
@@ -122,7 +126,7 @@ def print_predictions(
 
 
 def answer(prediction: Mapping[str, Any]) -> str:
-    """The label, the labels with their probabilities, the number, the answer, the entities or the tags."""
+    """A prediction in words: label, labels with probabilities, number, answer, entities or tags."""
     if "tags" in prediction:
         marked = prediction.get("entities")
         if marked is None:

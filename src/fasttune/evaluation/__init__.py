@@ -1,1 +1,1 @@
-"""What a finished run is used for: predicting, and scoring other rows."""
+"""Uses of a finished run: predicting, and scoring its own or other rows."""

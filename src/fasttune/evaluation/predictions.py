@@ -1,8 +1,8 @@
-"""Predictions as files: the ending of the name decides the form.
+"""Writes predictions to files in the format that the file extension names.
 
-JSON lines hold the objects of `predict --json`. Tables have one row a prediction: id, what was asked, then label,
-labels, score or answer, and a column `probability_NAME` for each label. In CSV and TSV a text that a spreadsheet would
-take for a formula has an apostrophe before it.
+JSON lines hold the objects of `predict --json`. Tables have one row per prediction: id, the input, then label, labels,
+score or answer, and a column `probability_NAME` per label. In CSV and TSV a text that a spreadsheet would treat as a
+formula gets an apostrophe in front.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from fasttune.tasks import Prediction, Rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS_AT_ONCE = 10_000  # of a Parquet file
+ROWS_AT_ONCE = 10_000  # per row group of a Parquet file
 PROBABILITY = "probability_"
 
 
 def check_ending(path: Path) -> None:
-    """UsageError for a form that is not written, before anything is computed."""
+    """UsageError for an unknown file extension, before anything is computed."""
     if path.suffix.lower() not in WRITERS:
         endings = ", ".join(WRITERS)
-        found = f"a file name that ends in {path.suffix!r}" if path.suffix else "a file name without an ending"
+        found = f"the extension {path.suffix!r}" if path.suffix else "no file extension"
         hint = f"--output {path.with_suffix('.jsonl')}"
         raise UsageError(Problem(where=f"--output {path}", found=found, expected=f"one of {endings}", hint=hint))
 
 
 def write(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
-    """Write predictions as they come, beside what was asked; returns how many there were.
+    """Write predictions and their inputs one by one; returns how many there were.
 
-    `rows`: what was predicted, in the same order; labels that they may have are left out.
+    `rows`: the inputs in the same order; their labels, if they have any, are not written.
     """
     check_ending(path)
     return WRITERS[path.suffix.lower()](path, predictions, rows)
@@ -98,7 +98,7 @@ def _schema_of(part: Sequence[Mapping[str, Any]]) -> pa.Schema:
     texts = pa.list_(pa.string())
     entity = {"type": pa.string(), "text": pa.string(), "start": pa.int64(), "end": pa.int64(), "score": pa.float64()}
     known = {
-        **dict.fromkeys(("id", *ASKED, "label", "answer"), pa.string()),
+        **dict.fromkeys(("id", *INPUT_ROLES, "label", "answer"), pa.string()),
         **dict.fromkeys(("score", "no_answer_probability"), pa.float64()),
         **dict.fromkeys(("start", "end"), pa.int64()),
         **dict.fromkeys(("labels", "tokens", "tags"), texts),
@@ -118,24 +118,24 @@ WRITERS: dict[str, Callable[[Path, Iterable[Prediction], Rows], int]] = {
     ".json": _json,
     ".parquet": _parquet,
 }
-ASKED = ("text", "text_pair", "question", "context", "tokens")
+INPUT_ROLES = ("text", "text_pair", "question", "context", "tokens")
 
 
 def table_rows(predictions: Iterable[Prediction], rows: Rows) -> Iterator[dict[str, Any]]:
-    """One flat row a prediction, all with the same columns; a number that is not finite is None."""
-    asked: Mapping[str, Sequence[Any]] = {role: rows.values[role] for role in ASKED if role in rows.values}
+    """One flat row per prediction, all with the same columns; a number that is not finite becomes None."""
+    inputs: Mapping[str, Sequence[Any]] = {role: rows.values[role] for role in INPUT_ROLES if role in rows.values}
     for number, prediction in enumerate(predictions):
         row: dict[str, Any] = {"id": prediction["id"]}
-        for role, values in asked.items():
+        for role, values in inputs.items():
             row["text" if role == "tokens" else role] = getattr(values[number], "text", values[number])
-        shares = prediction.get("probabilities", {})
-        # n_best and the spans of entities have no place in a flat row; they are in the JSON forms.
+        probabilities = prediction.get("probabilities", {})
+        # n_best does not fit into a flat row; the JSON formats have it.
         row |= {key: value for key, value in prediction.items() if key not in ("id", "text", "probabilities", "n_best")}
-        yield plain(row | {f"{PROBABILITY}{name}": share for name, share in shares.items()})
+        yield plain(row | {f"{PROBABILITY}{name}": value for name, value in probabilities.items()})
 
 
 def _as_cell(value: Any) -> Any:
-    """A list as JSON, because a label may hold a comma; a text as one that no spreadsheet computes."""
+    """A list becomes JSON, because labels may contain commas; a text is escaped for spreadsheets."""
     if isinstance(value, list | dict):
         return json_text(value)
     return spreadsheet_cell(value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""A finished run, ready to answer: the same code for `predict`, `evaluate` and whatever serves it."""
+"""A finished run, loaded for `predict`, `evaluate` and servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fasttune.training.model import check_model
 from fasttune.training.scoring import predict_split, score_split
 from fasttune.training.setup import Setup, set_up
 
-# What says how a finished run is used, not what it is.
+# Settings of how a finished run is used; all others belong to the trained model.
 MAY_OVERRIDE = (
     "training.precision",
     "training.device",
@@ -39,24 +39,24 @@ MAY_OVERRIDE = (
 
 def _may_override(name: str, values: tuple[Any, Any]) -> bool:
     if name == "data.columns.text_pair":
-        return None not in values  # single texts cannot be given a second one, nor pairs lose it
+        return None not in values  # a model for single texts cannot read pairs, nor the reverse
     return name in MAY_OVERRIDE or name.startswith("data.columns.")
 
 
 @dataclass
 class Predictor:
-    """Make it with `fasttune.load(RUN)`."""
+    """A loaded run; `fasttune.load(RUN)` returns one. Threads may share it."""
 
     folder: RunFolder
     recipe: Recipe
     task: Task
     setup: Setup
-    # A tokenizer's truncation is a state of its own, and so is the padding taken out of a forward pass.
+    # Truncation is state of the tokenizer, and the boundaries of a packed batch are state of the model.
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @classmethod
     def open(cls, path: str | Path, overrides: Overrides = ()) -> Predictor:
-        """`overrides` apply now instead of the run's own settings: precision, device, memory, names of columns."""
+        """Load the run at `path`; `overrides` replace its settings of precision, device, memory and column names."""
         folder = opened(path)
         saved = load_recipe(folder.recipe)
         recipe = load_recipe(saved, overrides)
@@ -65,12 +65,11 @@ class Predictor:
             raise UsageError(
                 Problem(
                     where=", ".join(fixed),
-                    found="a setting that a finished run cannot change",
-                    expected=f"one of {', '.join(MAY_OVERRIDE)}",
-                    hint="training.precision=fp32",
+                    found="a finished run cannot change this setting",
+                    hint=f"settings that it can: {', '.join(MAY_OVERRIDE)}",
                 )
             )
-        if folder.checksums.exists():  # runs of 0.1.0 have none
+        if folder.checksums.exists():  # early runs of 0.1.0 have none
             check_model(folder.path, read_json(folder.checksums))
         task = TASKS[recipe.task].from_state(read_json(folder.config), recipe)
         return cls(folder, recipe, task, set_up(recipe, str(folder.path), task))
@@ -88,7 +87,7 @@ class Predictor:
         return list(self.predict_rows(self.task.rows_of(inputs), "texts"))
 
     def predict_rows(self, rows: Rows, where: str) -> Iterator[Prediction]:
-        """One prediction a row, in order, each made when it is asked for. Threads may share a predictor."""
+        """One prediction per row, in order, decoded lazily; `where` names the rows in errors."""
         if not len(rows):
             return iter(())
         with self.lock:
@@ -97,7 +96,7 @@ class Predictor:
         return self.task.decode(results, store, rows)
 
     def score(self, split: Split) -> dict[str, float]:
-        """Metrics named eval_... of a labelled split."""
+        """Score a labelled split; metrics are named eval_..."""
         with self.lock:
             store = encode(split, self.task, self.setup.tokenizer, self.setup.max_length)
             return score_split(self.setup, self.task, split, store).metrics

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from fasttune.data.starter.model import EMBEDDED_MODEL
+from fasttune.errors import Problem
 from fasttune.recipe import Recipe, dump
 from fasttune.security.text import longest_run, markdown, markdown_code
 
@@ -23,7 +24,7 @@ TEMPLATE = """---
 
 # {name}
 
-A {task} model, fine-tuned from {model} with fasttune.{labels}
+A {task_words} model fine-tuned from {model} with fasttune.{labels}
 
 | {split} metric | value |
 |---|---|
@@ -54,7 +55,7 @@ classify = pipeline("text-classification", model="PATH OF THIS FOLDER", truncati
 classify("...")
 ```
 
-`fasttune predict PATH "..."` gives the probabilities of all labels."""
+`fasttune predict PATH "..."` prints the probability of the predicted label; `--json` those of all labels."""
 FASTTUNE = """```python
 import fasttune
 
@@ -62,20 +63,19 @@ model = fasttune.load("PATH OF THIS FOLDER")
 model.predict([{example}])
 ```
 
-The same on the command line: `fasttune predict PATH {words}`. The weights are plain ones for
-`{auto_class}.from_pretrained`."""
+On the command line: `fasttune predict PATH {words}`. `{auto_class}.from_pretrained` also loads the weights."""
 
 
 CAVEAT = """
-The validation rows also chose the epoch{thresholds}: on rows that chose nothing the scores may be lower.
+The epoch{thresholds} were chosen on these validation rows, so scores on new rows may be lower.
 """
 
 
 def use(recipe: Recipe) -> str:
-    """Lines that run and give this model's answers.
+    """Code that runs and reproduces this model's predictions.
 
-    transformers' pipeline cuts nothing by itself, reads one text, and knows neither thresholds nor windows: it is shown
-    for what it does right.
+    transformers' pipeline does not truncate automatically, reads single texts, and knows neither thresholds nor
+    windows, so it is shown only for models that need none of these.
     """
     if recipe.task == "question-answering":
         example, words = '("Who came?", "Ann came at noon.")', '--question "..." --context "..."'
@@ -93,7 +93,7 @@ def use(recipe: Recipe) -> str:
 
 
 def held_out_scores(results: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
-    """The split that the card reports (test where there is one) and its metrics without speeds."""
+    """The split that the card reports (test if there is one) and its metrics without speeds."""
     prefix = "test" if any(name.startswith("test_") for name in results) else "eval"
     scores = {
         name.removeprefix(f"{prefix}_"): value
@@ -106,7 +106,7 @@ def held_out_scores(results: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
 
 
 def base_model(recipe: Recipe) -> str | None:
-    """The hub's id of the model that this one started from; None for a folder, which nobody else can look up."""
+    """The hub id of the base model; None for a local folder, which others cannot look up."""
     if recipe.model == EMBEDDED_MODEL:
         return EMBEDDED_ON_THE_HUB
     name = recipe.model.partition("@")[0]
@@ -116,7 +116,7 @@ def base_model(recipe: Recipe) -> str | None:
 
 
 def without_folders(text: str, recipe: Recipe) -> str:
-    """The same without the places of files on the machine that trained: only their names are for others."""
+    """Replace paths on the machine that trained by file names, which are all that others need."""
     data = recipe.data
     given = [recipe.output.dir, recipe.output.mirror, recipe.model]
     for spec in (data.train, data.validation, data.test):
@@ -135,7 +135,7 @@ def data_name(recipe: Recipe) -> str:
 def front_matter(
     name: str, recipe: Recipe, split: str, scores: Mapping[str, float], num_rows: int | None
 ) -> dict[str, Any]:
-    """What the hub reads: task, base model, results."""
+    """The metadata that the hub reads: task, base model, results."""
     result: dict[str, Any] = {
         "task": {"type": recipe.task},
         "dataset": {"name": data_name(recipe), "type": "custom", "split": split},
@@ -158,27 +158,28 @@ def front_matter(
 
 
 def data_section(data_report: Mapping[str, Any]) -> str:
-    """Rows and lengths of each split, what was decided about them, and what is doubtful."""
-    lines = ["| split | rows | tokens of a row, mean and most | rows that are cut |", "|---|---|---|---|"]
+    """A table of the splits, notes on how they were made, and warnings."""
+    lines = ["| split | rows | tokens per row: mean, maximum | truncated rows |", "|---|---|---|---|"]
     for name, facts in data_report["splits"].items():
         sample = ", a sample" if facts["is_sample"] else ""
         lengths, cut = facts["tokens_per_example"], facts["truncated"]["num_examples"]
         lines.append(f"| {name}{sample} | {facts['num_rows']:,} | {lengths['mean']}, {lengths['max']} | {cut:,} |")
     for title, entries in (
-        ("Decided", [markdown(note) for note in data_report["notes"]]),
-        ("Doubtful", [warning_line(entry) for entry in data_report["warnings"]]),
+        ("Notes", [markdown(note) for note in data_report["notes"]]),
+        ("Warnings", [warning_line(entry) for entry in data_report["warnings"]]),
     ):
         if entries:
             lines += ["", f"{title}:", "", *(f"- {entry}" for entry in entries)]
     licences = {facts["licence"] for facts in data_report["splits"].values() if facts.get("licence")}
     if licences:
-        lines += ["", f"Licence of the data, by its card: {markdown(', '.join(sorted(licences)))}"]
+        lines += ["", f"Licence of the data according to its card: {markdown(', '.join(sorted(licences)))}"]
     return "\n".join(lines)
 
 
 def warning_line(entry: Mapping[str, Any]) -> str:
+    problem = Problem(**{**entry, "hint": ""})
     hint = f" ({markdown_code(entry['hint'])})" if entry["hint"] else ""
-    return markdown(f"{entry['code']} {entry['where']}: found {entry['found']}, expected {entry['expected']}") + hint
+    return markdown(str(problem)) + hint
 
 
 def card(
@@ -191,9 +192,7 @@ def card(
     environment: Mapping[str, Any],
     incidents: Sequence[str] = (),
 ) -> str:
-    """Markdown; `results` as in all_results.json, `incidents` of training in words, the rest as in the files of that
-    name.
-    """
+    """The card as Markdown. `results` as in all_results.json; `incidents`: sentences about training."""
     split, scores = held_out_scores(results)
     num_rows = results.get("test_samples" if split == "test" else "eval_samples")
     front = yaml.safe_dump(front_matter(name, recipe, split, scores, num_rows), sort_keys=False, allow_unicode=True)
@@ -204,7 +203,7 @@ def card(
     return TEMPLATE.format(
         front_matter=front.strip(),
         name=name,
-        task=recipe.task,
+        task_words=recipe.task.replace("-", " "),
         model=markdown_code(base_model(recipe) or PurePath(recipe.model).name),
         labels=f" Labels: {', '.join(map(markdown_code, label_names))}."
         if label_names and recipe.problem != "regression"
@@ -214,7 +213,7 @@ def card(
         scores="\n".join(f"| {metric} | {value:.4f} |" for metric, value in scores.items()),
         caveat=caveat,
         data=without_folders(data_section(data_report), recipe),
-        incidents="".join(["\n\nIn training:\n", *(f"\n- {markdown(incident)}" for incident in incidents)])
+        incidents="".join(["\n\nDuring training:\n", *(f"\n- {markdown(incident)}" for incident in incidents)])
         if incidents
         else "",
         fence="`" * max(3, longest_run(text) + 1),

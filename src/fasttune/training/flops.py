@@ -1,4 +1,4 @@
-"""How much arithmetic a run did, and what share of the machine's peak that is (MFU).
+"""FLOPs of a run, and the peak of the machine, for model FLOPs utilisation (MFU).
 
 Counted as usual for Transformers (Kaplan et al. 2020; Chowdhery et al. 2022, appendix B): a token costs 6 FLOPs for
 each non-embedding parameter, and 12 * layers * hidden width for each token it attends to, forward and backward
@@ -24,8 +24,8 @@ from fasttune.training.precision import dtype_of
 SMALLEST_PRODUCT = 256  # edge of the square matrices
 LARGEST_PRODUCT = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 PROBE_REPEATS = 3
-PROBE_SECONDS = 1.0  # no size is tried whose repeats would take longer
-# About ten seconds of two CPU cores. In a shorter run, start-up dominates and the share of the peak means nothing.
+PROBE_SECONDS = 1.0  # sizes whose repeats would take longer are not tried
+# About ten seconds of two CPU cores. In a shorter run start-up dominates, and utilisation means nothing.
 MEASURABLE_FLOPS = 1e12
 
 
@@ -58,8 +58,8 @@ def peak_flops(device: torch.device, precision: str) -> float:
 def measured_peak(device: torch.device, precision: str) -> float:
     """FLOPs per second of the fastest matrix product in this precision.
 
-    The size doubles while the next product still fits `PROBE_SECONDS`: a device that emulates a precision (bf16 on a
-    CPU without such instructions runs at about 1 GFLOPS) stops at a small product instead of working for minutes.
+    The size doubles while the next product still fits into `PROBE_SECONDS`, so a device that emulates a precision, such
+    as a CPU without bf16 instructions, stops at a small product instead of working for minutes.
     """
     dtype = dtype_of(precision)
     generator = torch.Generator(device=device).manual_seed(0)
@@ -84,7 +84,7 @@ def device_name(device: torch.device) -> str:
 
 
 def cpu_name() -> str:
-    """As the kernel names it; virtual machines hide the name, so family and model stand beside it."""
+    """The kernel's name for the CPU, with family and model because virtual machines hide the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""A run in processes of its own: `--restarts N` goes on after a kill, `--processes N` trains with several at once.
+"""Runs in child processes: `--restarts N` resumes after a kill, `--processes N` trains with N ranks.
 
-`python -m fasttune.training.launch N train ...` is the second of these: accelerate's launcher, which ends with the exit
-code of the process that failed first.
+`python -m fasttune.training.launch N train ...` is accelerate's launcher; its exit code is that of the rank that failed
+first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fasttune.parallel.rendezvous import LAUNCH_KEY, LOOPBACK
 from fasttune.security.text import write_line
 from fasttune.training.signals import STOPS
 
-# SIGINT comes from a person. What ends a run after a safe save has 128 added to its number.
+# SIGINT comes from a person. A run that a signal ended after a save exits with 128 + its number.
 FROM_OUTSIDE = tuple(number for number in STOPS if number != signal.SIGINT)
 SIGKILL = getattr(signal, "SIGKILL", 9)  # Windows has no name for it
 ENDED_FROM_OUTSIDE = {
@@ -34,30 +34,30 @@ Process = subprocess.Popen[bytes]
 
 
 class Child:
-    """Processes one after the other, to which signals that come here are handed on."""
+    """Runs child processes one after the other and forwards signals to them."""
 
-    def __init__(self, hand_on: Callable[[Process, int], None]):
-        self.hand_on = hand_on
-        self.told: int | None = None
-        self.waiting: int | None = None  # came when there was nobody to hand it on to
+    def __init__(self, forward: Callable[[Process, int], None]):
+        self.forward = forward
+        self.received: int | None = None
+        self.waiting: int | None = None  # a signal that arrived while no child was running
         self.process: Process | None = None
 
     def run(self, command: Sequence[str]) -> int:
-        """Its exit code, negative where a signal killed it."""
-        # In a session of its own: a terminal's Ctrl-C comes here alone, and once. `python -m` would import what lies in
-        # the working folder, such as a psutil.py beside somebody's data.
+        """Run a command; returns its exit code, negative if a signal killed it."""
+        # In a new session, so that a terminal's Ctrl-C reaches this process only, and once. PYTHONSAFEPATH keeps
+        # `python -m` from importing files of the working folder, such as a psutil.py beside the data.
         environment = {**os.environ, "PYTHONSAFEPATH": "1"}
         self.process = subprocess.Popen(command, start_new_session=True, env=environment)
         if self.waiting is not None:
-            self.hand_on(self.process, self.waiting)
+            self.forward(self.process, self.waiting)
         return self.process.wait()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.told = number
+        self.received = number
         if self.process is None or self.process.returncode is not None:
             self.waiting = number
         else:
-            self.hand_on(self.process, number)
+            self.forward(self.process, number)
 
     def __enter__(self) -> Child:
         self.previous = {number: signal.signal(number, self._note) for number in STOPS}
@@ -69,46 +69,45 @@ class Child:
 
 
 def as_exit_code(code: int) -> int:
-    """Of what a process ended with: a signal is 128 more than its number."""
+    """The shell's exit code for a return code of subprocess: 128 + number for a signal."""
     return code if code >= 0 else 128 - code
 
 
-def with_restarts(arguments: Sequence[str], most: int, log: Callable[[str], None]) -> int:
-    """Run `fasttune ARGUMENTS` in a process of its own, and with --resume again at most `most` times; its exit code.
+def with_restarts(arguments: Sequence[str], max_restarts: int, log: Callable[[str], None]) -> int:
+    """Run `fasttune ARGUMENTS` in a child process, resume it at most `max_restarts` times, and return its exit code.
 
-    It goes on where something outside ended it: a scheduler's signal, the kernel for lack of memory. Errors, divergence
-    and hangs are for a person to look at, and end it as they would have. A signal that comes here ends it for good.
+    It restarts only if something outside ended the child: a scheduler's signal, or the kernel for lack of memory.
+    Errors, divergence and hangs need a person, so they end it. So does a signal to this process.
     """
     command = [sys.executable, "-m", "fasttune", *arguments]
     with Child(lambda process, number: process.send_signal(number)) as child:
-        for number in range(most + 1):
+        for number in range(max_restarts + 1):
             code = child.run(command)
-            if child.told is not None or code not in ENDED_FROM_OUTSIDE or number == most:
+            if child.received is not None or code not in ENDED_FROM_OUTSIDE or number == max_restarts:
                 break
-            log(f"ended from outside (exit code {code}): restart {number + 1} of {most}")
+            log(f"the run was killed (exit code {code}): restart {number + 1} of {max_restarts}")
             command += [] if "--resume" in command else ["--resume"]
     return as_exit_code(code)
 
 
 def with_processes(arguments: Sequence[str], num_processes: int) -> int:
-    """Run `fasttune ARGUMENTS` in so many processes at once, by accelerate's launcher; the exit code of the first to
-    fail.
+    """Run `fasttune ARGUMENTS` in `num_processes` ranks with accelerate's launcher; the exit code of the first to fail.
 
-    A signal is handed on to all of them: the launcher would give them 30 seconds to save, and a Ctrl-C twice.
+    Signals go to the ranks directly: the launcher would kill them after 30 seconds and pass on Ctrl-C twice.
     """
     import psutil
 
-    def hand_on(process: Process, number: int) -> None:
+    def forward(process: Process, number: int) -> None:
         try:
             workers = psutil.Process(process.pid).children()
-            for one in workers:
-                one.send_signal(number)
+            for worker in workers:
+                worker.send_signal(number)
         except psutil.NoSuchProcess:
             return
         if not workers:
             process.send_signal(number)
 
-    with Child(hand_on) as child:
+    with Child(forward) as child:
         return as_exit_code(
             child.run([sys.executable, "-m", "fasttune.training.launch", str(num_processes), *arguments])
         )
@@ -126,32 +125,32 @@ def accelerate_launch(num_processes: int, arguments: Sequence[str]) -> int:
 
     from fasttune.training.wrapping import USE_FSDP2, unsupported
 
-    # Its own reports of a failure would bury what the processes say.
+    # The launcher's own failure reports would bury the messages of the ranks.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     cores = psutil.cpu_count(logical=False) or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // num_processes, 1)))
-    own = ["--num_processes", str(num_processes), "--dynamo_backend", "no", "--mixed_precision", "no"]
+    options = ["--num_processes", str(num_processes), "--dynamo_backend", "no", "--mixed_precision", "no"]
     config = load_config_from_file(None) if Path(default_config_file).is_file() else None
     if config is not None and config.distributed_type == "DEEPSPEED":
         raise unsupported("distributed_type: DEEPSPEED", USE_FSDP2)
     if config is None or config.distributed_type != "FSDP":
-        # So it calls several processes on any device; without it a CPU gets one.
-        own += ["--multi_gpu"]
+        # accelerate's name for several processes on any device; without it a CPU gets one.
+        options += ["--multi_gpu"]
         if config is None or (config.num_machines or 1) == 1:
-            own += ["--num_machines", "1", "--main_process_port", "0"]
-    asked = launch_command_parser().parse_args([*own, "-m", "fasttune", *arguments])
+            options += ["--num_machines", "1", "--main_process_port", "0"]
+    parsed = launch_command_parser().parse_args([*options, "-m", "fasttune", *arguments])
     if config is None or (config.num_machines or 1) == 1:
         os.environ.setdefault(LAUNCH_KEY, secrets.token_hex(32))
-        # Of one machine nobody outside is let in: the launcher's own store would listen to the whole network. It meets
-        # in a file, and process 0 has a store on the loopback address (distributed.py).
-        asked.rdzv_backend, asked.rdzv_conf, asked.local_addr = "c10d", "store_type=file", LOOPBACK[0]
+        # On one machine nothing may listen to the network, as the launcher's own store would: rendezvous uses a file,
+        # and rank 0 keeps a store on the loopback address (parallel/rendezvous.py).
+        parsed.rdzv_backend, parsed.rdzv_conf, parsed.local_addr = "c10d", "store_type=file", LOOPBACK[0]
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     try:
-        launch_command(asked)
+        launch_command(parsed)
     except ChildFailedError as failed:
         rank, first = failed.get_first_failure()
         if first.exitcode < 0:
-            write_line(f"process {rank} was ended by {signal.Signals(-first.exitcode).name}", sys.stderr)
+            write_line(f"rank {rank} was killed by {signal.Signals(-first.exitcode).name}", sys.stderr)
         return as_exit_code(first.exitcode)
     return 0
 

@@ -1,4 +1,4 @@
-"""The training loop: a generator of events. It writes nothing, prints nothing and knows nothing of data or tasks."""
+"""The training loop: a generator of events, with no I/O. training/step.py has the computation of one step."""
 
 from __future__ import annotations
 
@@ -36,41 +36,41 @@ from fasttune.training.optimizer import Schedule, set_learning_rate
 from fasttune.training.signals import Interrupted
 from fasttune.training.step import StepResult, run_step
 
-# A loss is a spike above so many times the average of those before it, and above that of the first steps: near the end
-# the average may be so low that any hard row exceeds it.
+# A loss is a spike if it is SPIKE times the running average, and above the average of the first steps: near the end the
+# running average may be so low that any hard row exceeds it.
 SPIKE, AVERAGED_STEPS = 10.0, 20
-# A loss scaler halves its scale at each overflow: after so many in a row it has long been below any number.
-MOST_OVERFLOWS = 100
+# A loss scaler halves its scale at each overflow; after this many in a row no scale is left.
+MAX_OVERFLOWS = 100
 
 
 @dataclass
 class TrainState:
-    """All that a run is besides weights and optimizer; numbers only, so that it is kept as JSON."""
+    """The state of a run besides weights and optimizer: numbers only, so that JSON can hold it."""
 
     step: int = 0
-    loss_sum: float = 0.0  # of the mean losses of all steps
+    loss_sum: float = 0.0  # over the steps, of their mean losses
     num_tokens: int = 0  # real tokens trained on
     seconds: float = 0.0  # from the first batch to the last step, evaluations and saves included
     evaluations: list[dict[str, Any]] = field(default_factory=list)
-    tokens_per_microbatch: int | None = None  # what fitted, where the budget of the start did not
-    position: Position | None = None  # where the next step begins in a stream
-    skipped: list[int] = field(default_factory=list)  # steps whose batch is left out, since training diverged on it
-    spikes: list[int] = field(default_factory=list)  # steps whose loss was far above the others'
-    bad_rows: dict[str, str] = field(default_factory=dict)  # of a stream, left out: where each stands -> why
-    first_losses: float = 0.0  # the average of the first steps
-    recent_losses: float = 0.0  # the same of later ones, fading
+    tokens_per_microbatch: int | None = None  # the reduced budget, after memory ran out
+    position: Position | None = None  # in a stream, where the next step begins
+    skipped: list[int] = field(default_factory=list)  # steps whose batch is skipped, because training diverged on it
+    spikes: list[int] = field(default_factory=list)  # steps whose loss was far above the running average
+    bad_rows: dict[str, str] = field(default_factory=dict)  # skipped rows of a stream: place -> reason
+    first_losses: float = 0.0  # mean over the first AVERAGED_STEPS
+    recent_losses: float = 0.0  # exponential moving average
 
     def best(self, metric: str) -> dict[str, Any] | None:
-        """The evaluation with the greatest `metric` (least of a loss or error); the earliest of equals."""
+        """The evaluation with the best `metric` (lowest for losses and errors); ties go to the earliest."""
         return next(iter(self.best_first(metric)), None)
 
     def best_first(self, metric: str) -> list[dict[str, Any]]:
-        """All evaluations; the earlier of equals is better, and one whose metric is not a number is worse than any."""
+        """All evaluations, best first. Ties go to the earlier one; NaN is worse than any number."""
         sign = -1.0 if metric.removeprefix("eval_") in LESS_IS_BETTER else 1.0
 
         def key(evaluation: dict[str, Any]) -> tuple[bool, float]:
             value = evaluation[metric]
-            is_number = value is not None and not math.isnan(value)  # None: as JSON brought it back
+            is_number = value is not None and not math.isnan(value)  # NaN becomes None in JSON
             return not is_number, -sign * value if is_number else 0.0
 
         return sorted(self.evaluations, key=key)
@@ -80,7 +80,7 @@ class TrainState:
         return self.step - sum(step <= self.step for step in self.skipped)
 
     def note(self, loss: float) -> float | None:
-        """Take in the loss of a step that was done; the average before it, where it is far above that."""
+        """Record the loss of a finished step. If it is a spike, returns the running average before it."""
         self.loss_sum += loss
         if self.num_updates <= AVERAGED_STEPS:
             self.first_losses += (loss - self.first_losses) / self.num_updates
@@ -88,7 +88,7 @@ class TrainState:
             return None
         average = self.recent_losses or loss
         is_spike = loss > SPIKE * average and loss > self.first_losses
-        # A spike counts little, yet a loss that stays high is a spike for some steps only.
+        # A spike is capped, yet a loss that stays high soon raises the average and is no spike any more.
         self.recent_losses = average + (min(loss, SPIKE * average) - average) / AVERAGED_STEPS
         if not is_spike:
             return None
@@ -103,15 +103,15 @@ def num_training_steps(recipe: Recipe, steps_per_epoch: int) -> int:
 
 
 def times_due(strategy: str, every: int | None, num_steps: int, steps_per_epoch: int) -> int:
-    """How often a run evaluates or saves by this strategy; the last step counts, as `Loop` has it."""
+    """How often a run evaluates or saves with this strategy; it always does after the last step."""
     return 0 if strategy == "no" else math.ceil(num_steps / (every or steps_per_epoch))
 
 
 @dataclass
 class Loop:
-    """One run, from `state.step` to its last step. Iterate it; between two events `stop_reason` may be set.
+    """One run, from `state.step` to its last step. Iterate over its events; set `stop_reason` between two to stop it.
 
-    `model` and `optimizer` come prepared by `accelerator`; `evaluate` returns metrics with transformers' names.
+    `model` and `optimizer` are wrapped for training; `evaluate` returns metrics with transformers' names.
     """
 
     recipe: Recipe
@@ -125,7 +125,7 @@ class Loop:
     state: TrainState
     evaluate: Callable[[], dict[str, float]]
     stop_reason: str | None = None
-    overflows: int = field(default=0, init=False)  # in a row, of a loss scaler
+    overflows: int = field(default=0, init=False)  # consecutive ones, of a loss scaler
 
     @property
     def num_steps(self) -> int:
@@ -147,7 +147,7 @@ class Loop:
         )
         begin = time.perf_counter() - state.seconds
         saved_at = state.step
-        # A run that was stopped in an evaluation makes up for it first.
+        # A run that was stopped during an evaluation starts with that evaluation.
         while self.stop_reason is None and (state.step < self.num_steps or self._evaluation_is_due()):
             if not self._evaluation_is_due():
                 yield from self._step(schedule(state.step))
@@ -165,7 +165,7 @@ class Loop:
                 state.seconds = time.perf_counter() - begin
                 yield SaveDue(**self._now())
         state.seconds = time.perf_counter() - begin
-        # A run that was stopped can go on from here, whatever the strategy.
+        # A run that was stopped must be able to resume, whatever the save strategy.
         if saved_at != state.step and (self.stop_reason or self.recipe.output.save_strategy != "no"):
             yield SaveDue(**self._now())
         reason = self.stop_reason or f"all {self.num_steps} steps done"
@@ -175,11 +175,11 @@ class Loop:
         return {"step": self.state.step, "epoch": round(self.epoch, 6)}
 
     def _step(self, learning_rate: float) -> Iterator[Event]:
-        """One update; a step that does not fit into memory is done again in smaller micro-batches."""
+        """One optimizer step; if memory runs out, it is repeated in smaller micro-batches."""
         state = self.state
         if state.step + 1 in state.skipped:
-            self.feed.microbatches(self.plan, state.step)  # a stream has to be read past them
-            self._go_forward()
+            self.feed.microbatches(self.plan, state.step)  # a stream must be read past them
+            self._advance()
             yield Skipped(**self._now())
             return
         set_learning_rate(self.optimizer, learning_rate)
@@ -200,7 +200,7 @@ class Loop:
                 reason, is_here = str(error), error.is_here
             yield self._halve(microbatches, reason, is_here)
         yield from self._check_finite(result)
-        self._go_forward()
+        self._advance()
         average = state.note(result.loss)
         state.num_tokens += result.num_tokens
         yield StepDone(
@@ -215,12 +215,12 @@ class Loop:
         if average is not None:
             yield LossSpike(**self._now(), loss=result.loss, average=average)
 
-    def _go_forward(self) -> None:
+    def _advance(self) -> None:
         self.state.step += 1
         self.state.position = self.feed.position(self.state.step)
 
     def _halve(self, microbatches: list[MicroBatch], reason: str, is_here: bool) -> OutOfMemory:
-        """`is_here`: in this process, of several; all go on with the same budget."""
+        """Halve the budget on all ranks, because this rank (`is_here`) or another one ran out of memory."""
         self.optimizer.zero_grad(set_to_none=True)
         budget = self.plan.tokens_per_microbatch
         failure: EnvironmentProblem | None = None
@@ -231,17 +231,17 @@ class Loop:
             except EnvironmentProblem as error:
                 failure, budget = error, 0
         budget = -all_reduce_max(-budget)[0]
-        if not budget:  # nothing to halve, in one of them
+        if not budget:  # nothing left to halve on one of the ranks
             raise failure or out_of_step(self.plan.tokens_per_microbatch, reason)
         self.plan = replace(self.plan, tokens_per_microbatch=budget)
         self.state.tokens_per_microbatch = budget
         return OutOfMemory(**self._now(), tokens_per_microbatch=budget, reason=reason)
 
     def _check_finite(self, result: StepResult) -> Iterator[Diverged]:
-        """DivergedError, after the event that says it; the update was not made. All ranks see the same sums."""
+        """Raise DivergedError, after its event, if loss or gradients are not finite; all ranks see the same sums."""
         has_scaler = self.accelerator.scaler is not None
         self.overflows = 0 if result.is_finite else self.overflows + 1
-        if result.is_finite or (has_scaler and math.isfinite(result.loss) and self.overflows < MOST_OVERFLOWS):
+        if result.is_finite or (has_scaler and math.isfinite(result.loss) and self.overflows < MAX_OVERFLOWS):
             return
         rows = self.feed.rows(self.plan, self.state.step)
         yield Diverged(**self._now(), loss=result.loss, grad_norm=result.grad_norm, rows=rows)
@@ -251,20 +251,19 @@ class Loop:
             raise DivergedError(
                 Problem(
                     where=where,
-                    found=f"gradients too large for fp16 in {self.overflows} steps in a row",
-                    expected="an update now and then, with whatever loss scale",
-                    hint=f"a new run with training.precision=bf16, or training.learning_rate="
-                    f"{training.learning_rate / 10:g}",
+                    found=f"gradients overflowed fp16 in {self.overflows} consecutive steps, at every loss scale",
+                    hint="start a new run with training.precision=bf16, or with "
+                    f"training.learning_rate={training.learning_rate / 10:g}",
                     code="E602",
                 )
             )
         raise DivergedError(
             Problem(
                 where=where,
-                found=f"loss {result.loss}, gradient norm {result.grad_norm}",
-                expected="finite numbers; the weights of this step were not updated and not saved",
-                hint=f"a new run with training.learning_rate={training.learning_rate / 10:g}, or with "
-                "training.precision=fp32; training.divergence_policy=rollback leaves such a batch out",
+                found=f"training diverged: loss {result.loss}, gradient norm {result.grad_norm}; this step was neither "
+                "applied nor saved",
+                hint=f"start a new run with training.learning_rate={training.learning_rate / 10:g} or "
+                "training.precision=fp32; training.divergence_policy=rollback skips such a batch",
                 code="E601",
             )
         )
@@ -276,13 +275,13 @@ class Loop:
         return Evaluated(**self._now(), metrics=metrics, is_best=self.state.best(self.metric) is entry)
 
     def _evaluation_is_due(self) -> bool:
-        """Also after a resume, where the evaluation of its step was not made."""
+        """Whether the current step still needs its evaluation, also after a resume."""
         state, evaluation = self.state, self.recipe.evaluation
-        is_made = bool(state.evaluations) and state.evaluations[-1]["step"] == state.step
-        return state.step > 0 and not is_made and self._is_due(evaluation.eval_strategy, evaluation.eval_steps)
+        is_done = bool(state.evaluations) and state.evaluations[-1]["step"] == state.step
+        return state.step > 0 and not is_done and self._is_due(evaluation.eval_strategy, evaluation.eval_steps)
 
     def _is_due(self, strategy: str, every: int | None) -> bool:
-        """After the last step everything is due that is due at all."""
+        """Whether the strategy is due at the current step; after the last step it always is, except for "no"."""
         if strategy == "no":
             return False
         period = self.plan.steps_per_epoch if strategy == "epoch" else every
@@ -290,6 +289,6 @@ class Loop:
         return self.state.step % period == 0 or self.state.step == self.num_steps
 
     def _must_save(self, is_best: bool) -> bool:
-        """The best weights so far are always on disk, unless nothing is to be saved."""
+        """Whether to save now: when due, and whenever these are the best weights so far."""
         output = self.recipe.output
         return output.save_strategy != "no" and (is_best or self._is_due(output.save_strategy, output.save_steps))

@@ -1,4 +1,4 @@
-"""How many tokens one forward and backward may hold on this GPU, by trying two sizes and drawing a line."""
+"""The token budget on this GPU: measures peak memory for two sizes and extrapolates linearly."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fasttune.training.precision import Choice
 from fasttune.training.setup import Setup
 
 TRIED = (2048, 8192)  # tokens
-# Assumption: what a line through two sizes and the allocator's waste leave uncertain; a step that does not fit after
-# all is done again in smaller parts.
+# A margin for the allocator and the extrapolation (assumption); a step that still runs out of memory is repeated in
+# smaller micro-batches.
 SHARE_OF_FREE = 0.7
-MOST = 65536  # tokens; larger forwards gain nothing (assumption, not measured)
-OPTIMIZER_BYTES = 8  # a parameter: two fp32 moments of AdamW, which are not there yet
+MAX_TOKENS = 65536  # larger forward passes are no faster (assumption, not measured)
+OPTIMIZER_BYTES = 8  # per parameter: AdamW's two fp32 moments, which do not exist yet
 
 
 def probe(setup: Setup, task: Task, store: TokenStore) -> Choice | None:
-    """The budget for the longest examples of `store`; None where they are too few, or too large, to tell."""
+    """The budget for the longest examples of `store`; None if they are too few, or too large, to measure."""
     order = longest_first(np.arange(len(store)), store.lengths)
     points = []
     for tokens in TRIED:
@@ -40,12 +40,12 @@ def probe(setup: Setup, task: Task, store: TokenStore) -> Choice | None:
     free, _ = torch.cuda.mem_get_info(setup.accelerator.device)
     free += torch.cuda.memory_reserved(setup.accelerator.device) - torch.cuda.memory_allocated(setup.accelerator.device)
     tokens = int((SHARE_OF_FREE * free - moments) / bytes_per_token)
-    tokens = min(max(tokens, fewer), MOST)
-    return Choice(str(tokens), f"{bytes_per_token / 1e3:,.0f} kB a token tried, {free / 1e9:.1f} GB free")
+    tokens = min(max(tokens, fewer), MAX_TOKENS)
+    return Choice(str(tokens), f"measured {bytes_per_token / 1e3:,.0f} kB per token, {free / 1e9:.1f} GB free")
 
 
 def _peak(setup: Setup, task: Task, store: TokenStore, examples: Indices) -> int:
-    """Bytes at the peak of one forward and backward; the gradients are thrown away."""
+    """Peak memory in bytes of one forward and backward; the gradients are discarded."""
     device = setup.accelerator.device
     torch.cuda.reset_peak_memory_stats(device)
     batch = collate(store, examples, setup.padding).to(device)
@@ -54,5 +54,5 @@ def _peak(setup: Setup, task: Task, store: TokenStore, examples: Indices) -> int
     setup.accelerator.backward(loss / weight)
     setup.model.zero_grad(set_to_none=True)
     peak = torch.cuda.max_memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)  # what the run reports is its own peak
+    torch.cuda.reset_peak_memory_stats(device)  # so that the run reports its own peak
     return peak

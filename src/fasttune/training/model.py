@@ -1,6 +1,6 @@
-"""Pretrained models and tokenizers in, plain Hugging Face models out.
+"""Loads pretrained models and tokenizers, and saves plain Hugging Face models.
 
-Weights are read from safetensors only, always as fp32, and no code from a model folder or the hub is ever run.
+Reads weights from safetensors only, always as fp32, and never runs code from a model folder or the hub.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from fasttune.parallel.launcher import hide_launcher
 from fasttune.runs.folder import sha256
 from fasttune.security import model_folder
 
-# The names that model families give to one thing: dropout on attention weights.
+# Names of model families for the dropout on attention weights.
 ATTENTION_DROPOUT_FIELDS = ("attention_probs_dropout_prob", "attention_dropout")
 # RoBERTa and its relatives number positions from pad_token_id + 1.
 NUMBERED_FROM_PADDING = (
     *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text"),
     *("longformer", "ibert", "xmod", "luke", "esm"),
 )
-# What transformers raises for files that are not those of a model, by accident or on purpose.
+# What transformers raises for files that are no model, by accident or on purpose.
 NOT_A_MODEL = (
     OSError,
     ValueError,
@@ -53,12 +53,12 @@ NOT_A_MODEL = (
     StrictDataclassError,
 )
 MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "spm.model")
-# A length that a tokenizer reports when it knows none.
+# Stands for a missing maximum length.
 NO_LIMIT = 10**6
 
 
 def convert_line(name: str) -> str:
-    """A line for the shell that writes a model's weights as safetensors; quoted for Python and for the shell."""
+    """A shell command that converts a model's weights to safetensors, quoted for Python and for the shell."""
     classes = "from transformers import AutoModel as M, AutoTokenizer as T"
     code = f"{classes}; [C.from_pretrained({name!r}).save_pretrained('converted') for C in (M, T)]"
     return f"python -c {shlex.quote(code)}, then model=converted"
@@ -66,40 +66,45 @@ def convert_line(name: str) -> str:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """transformers' many ways to fail, as one kind of error with the first line of what it said."""
+    """Turn every error of transformers into EnvironmentProblem, with the first line of its message."""
     is_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
     try:
         if is_local and name != EMBEDDED_MODEL and not Path(name).expanduser().is_dir():
             raise FileNotFoundError("no such folder")
         yield
     except BaseException as error:
-        if not isinstance(error, NOT_A_MODEL) and type(error).__name__ != "PanicException":  # of a library in Rust
+        if (
+            not isinstance(error, NOT_A_MODEL) and type(error).__name__ != "PanicException"
+        ):  # raised by libraries written in Rust
             raise
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        hint = "model=embedded needs no download; offline, give the path of a folder"
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        hint = "model=embedded needs no download; offline, use the path of a model folder"
         if isinstance(error, MemoryError | RecursionError):
-            said = [f"files that cannot be read ({type(error).__name__})"]
+            lines = [f"files that cannot be read ({type(error).__name__})"]
         if "trust_remote_code" in str(error):
-            expected, code = "a model whose code is part of transformers; code of a model folder is never run", "E405"
+            expected, code = (
+                "a model that transformers implements; fasttune never runs code from a model folder",
+                "E405",
+            )
             hint = "a model of another family, such as model=google-bert/bert-base-uncased"
         elif any(library in str(error) for library in ("sentencepiece", "SentencePiece", "tiktoken")):
-            expected, code = "the libraries that read its vocabulary", "E401"
+            expected, code = "the libraries that its vocabulary needs", "E401"
             hint = "pip install sentencepiece protobuf"
         elif isinstance(error, SafetensorError):
-            expected, code = "a model.safetensors that is whole", "E404"
+            expected, code = "an intact model.safetensors", "E404"
         elif "pytorch_model" in str(error) or "safetensors" in str(error):
             expected, code = (
-                "weights in model.safetensors; pickle weights are never read, they can run any code",
+                "weights in model.safetensors; fasttune never reads pickled weights, which can run any code",
                 "E404",
             )
             if not is_local or any(Path(name).expanduser().glob("*.bin")):
-                hint = f"if you trust whoever made them: {convert_line(name)}"
+                hint = f"if you trust their author: {convert_line(name)}"
         else:
-            expected, code = "a folder with a Hugging Face model" if is_local else "a model of the hub", "E401"
+            expected, code = "a folder with a Hugging Face model" if is_local else "a model on the hub", "E401"
         raise EnvironmentProblem(
             Problem(
                 where=f"model {name}",
-                found=said[0][:200].rstrip(" ."),
+                found=lines[0][:200].rstrip(" ."),
                 expected=expected,
                 hint=hint,
                 code=code,
@@ -109,7 +114,7 @@ def _explained(name: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model is: a folder, or a repository of the hub at a revision."""
+    """Where a model is: a folder, or a repository on the hub at a revision."""
 
     path: str
     revision: str | None = None
@@ -119,14 +124,14 @@ class Place:
         return not Path(self.path).is_dir()
 
 
-SNAPSHOTS = "snapshots"  # the hub's cache keeps a folder for each commit there
-_commits: dict[str, str] = {}  # of repositories that were opened in this process: what `main` was then
+SNAPSHOTS = "snapshots"  # in the hub's cache: one folder per commit
+_commits: dict[str, str] = {}  # repository -> the commit that this process read first
 
 
 def place_of(name: str) -> Place:
-    """What a recipe's `model` names: `embedded`, a folder, or NAME[@REVISION] of the hub.
+    """Resolve a recipe's `model`: `embedded`, a folder, or NAME[@REVISION] on the hub.
 
-    A name of the hub stays at the commit at which its config.json was first read.
+    A name on the hub stays at the commit from which its config.json was first read.
     """
     if name == EMBEDDED_MODEL:
         return Place(str(embedded_model_path()))
@@ -138,18 +143,18 @@ def place_of(name: str) -> Place:
 
 
 def pinned(name: str) -> str:
-    """The same name with the commit that was read: NAME@SHA; folders as they are."""
+    """The name with the commit that was read, NAME@SHA; folders are unchanged."""
     return f"{name.partition('@')[0]}@{_commits[name]}" if name in _commits else name
 
 
 def file_of(name: str, file: str) -> str | None:
-    """The path of a file of a model, fetched if need be; None where it has none."""
+    """The path of a model's file, downloaded if necessary; None if the model has no such file."""
     place = place_of(name)
     return cached_file(place.path, file, revision=place.revision, _raise_exceptions_for_missing_entries=False)
 
 
 def load_config(name: str) -> PreTrainedConfig:
-    """The model's configuration; EnvironmentProblem when it is not an encoder that transformers knows."""
+    """The model's configuration; EnvironmentProblem if it is not an encoder that transformers implements."""
     require_safe("torch", "transformers", "safetensors")
     with _explained(name), quiet_transformers():
         _check_folder(name)
@@ -160,7 +165,7 @@ def load_config(name: str) -> PreTrainedConfig:
         raise EnvironmentProblem(
             Problem(
                 where=f"model {name}",
-                found=f"a {config.model_type} model, which is not an encoder",
+                found=f"{config.model_type}, which is not an encoder",
                 expected="an encoder such as BERT, DistilBERT, RoBERTa, ELECTRA, DeBERTa or ModernBERT",
                 hint="model=embedded, or a hub id such as model=google-bert/bert-base-uncased",
                 code="E402",
@@ -170,7 +175,7 @@ def load_config(name: str) -> PreTrainedConfig:
 
 
 def _check_folder(name: str) -> None:
-    """EnvironmentProblem for what transformers would fetch, import or allocate because a file says so."""
+    """EnvironmentProblem if a file would make transformers fetch, import or allocate more than an encoder needs."""
 
     def refuse(found: str, expected: str, code: str, hint: str = "") -> None:
         raise EnvironmentProblem(Problem(where=f"model {name}", found=found, expected=expected, hint=hint, code=code))
@@ -185,40 +190,39 @@ def _check_folder(name: str) -> None:
         if foreign := model_folder.foreign_implementation(json.loads(text)):
             refuse(
                 foreign,
-                "a model that transformers runs by its own code",
+                "a model that transformers implements itself",
                 "E405",
-                "take the setting out of config.json; weights that are quantised cannot be fine-tuned",
+                "remove the setting from config.json; quantised weights cannot be fine-tuned",
             )
     is_folder = not place_of(name).on_the_hub
     if is_folder or importlib.util.find_spec("peft") is not None:
         adapter = file_of(name, model_folder.ADAPTER)
         if adapter is not None:
             refuse(
-                f"an adapter ({model_folder.ADAPTER}), which names another model as its base",
+                f"an adapter ({model_folder.ADAPTER}) for another model",
                 "a whole model",
                 "E409",
-                "merge it into its base first (merge_and_unload of peft), and save the result",
+                "merge it into its base model first (peft: merge_and_unload) and save the result",
             )
 
 
 def load_tokenizer(name: str, needs_offsets: bool = False) -> PreTrainedTokenizerBase:
-    """`needs_offsets`: tokens must be mapped to characters or words, which tokenizers in Python cannot do."""
+    """`needs_offsets`: the task maps tokens to characters or words, which needs a fast tokenizer."""
     with _explained(name), quiet_transformers():
         path = file_of(name, FULL_TOKENIZER_FILE)
         fault = model_folder.tokenizer_fault(Path(path)) if path else None
         if fault is not None:
-            expected = "a tokenizer whose texts stay about as long as they are"
+            expected = "a tokenizer that does not multiply the length of texts"
             raise EnvironmentProblem(Problem(where=f"model {name}", found=fault, expected=expected, code="E409"))
         place = place_of(name)
         tokenizer = AutoTokenizer.from_pretrained(place.path, revision=place.revision, trust_remote_code=False)
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
-        # transformers makes a tokenizer of nothing but special tokens where the files are missing.
+        # transformers returns a tokenizer with nothing but special tokens if the files are missing.
         raise EnvironmentProblem(
             Problem(
                 where=f"model {name}",
-                found="a tokenizer without a vocabulary",
-                expected="tokenizer.json, or the vocabulary of the model's tokenizer, beside config.json",
-                hint="copy the tokenizer's files from where the model is from",
+                found="the tokenizer has no vocabulary",
+                hint="copy tokenizer.json, or the vocabulary files, of the original model beside config.json",
                 code="E403",
             )
         )
@@ -226,9 +230,8 @@ def load_tokenizer(name: str, needs_offsets: bool = False) -> PreTrainedTokenize
         raise EnvironmentProblem(
             Problem(
                 where=f"model {name}",
-                found=f"a tokenizer written in Python ({type(tokenizer).__name__})",
-                expected="for this task, a fast tokenizer (tokenizer.json): only these map tokens to characters",
-                hint="a model with a fast tokenizer, such as model=FacebookAI/xlm-roberta-base (100 languages)",
+                found=f"{type(tokenizer).__name__} cannot map tokens to characters, which this task needs",
+                hint="use a model with a fast tokenizer (tokenizer.json), such as model=FacebookAI/xlm-roberta-base",
                 code="E403",
             )
         )
@@ -236,7 +239,7 @@ def load_tokenizer(name: str, needs_offsets: bool = False) -> PreTrainedTokenize
 
 
 def without_pipeline_settings(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A tokenizer.json may carry the padding and truncation of the last call or of somebody's pipeline; drop both."""
+    """Drop padding and truncation, which tokenizer.json may hold from its last call or from a pipeline."""
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()
@@ -244,7 +247,7 @@ def without_pipeline_settings(tokenizer: PreTrainedTokenizerBase) -> PreTrainedT
 
 
 def longest_input(config: PreTrainedConfig) -> int:
-    """The most tokens the model can take, special tokens included."""
+    """The maximum number of tokens that the model accepts, special tokens included."""
     positions = getattr(config, "max_position_embeddings", None) or NO_LIMIT
     offset = (config.pad_token_id or 0) + 1 if config.model_type in NUMBERED_FROM_PADDING else 0
     return positions - offset
@@ -252,35 +255,35 @@ def longest_input(config: PreTrainedConfig) -> int:
 
 @dataclass(frozen=True)
 class Loaded:
-    """`new_weights`: names of parameters that the pretrained model does not have (the head)."""
+    """`new_weights`: parameters that the pretrained model does not have, such as the head."""
 
     model: PreTrainedModel
     new_weights: list[str]
 
 
 def own_attention_dropout(config: PreTrainedConfig) -> float:
-    """What the model's configuration asks for."""
+    """The attention dropout in the model's configuration."""
     return next((float(getattr(config, field)) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)), 0.0)
 
 
 def load_model(
     name: str, auto_class: str, state: Mapping[str, Any], seed: int, attention_dropout: float | None = None
 ) -> Loaded:
-    """Encoder and head in fp32 on the CPU; a head that is not in the folder is drawn with `seed`.
+    """Load encoder and head in fp32 on the CPU; a head that the folder does not have is initialised with `seed`.
 
-    `state`: the task's fields of config.json. `attention_dropout`: used in training instead of the model's own, which
+    `state`: the task's fields of config.json. `attention_dropout`: used in training instead of the model's value, which
     stays in config.json.
     """
     config = load_config(name)
     before, architectures = _labels_of(config), tuple(config.architectures or ())
     for field, value in state.items():
         setattr(config, field, value)
-    own = {field: getattr(config, field) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)}
-    vars(config).pop("transformers_weights", None)  # the name of another file, which may be a pickle
+    dropouts = {field: getattr(config, field) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)}
+    vars(config).pop("transformers_weights", None)  # names another file, which may be a pickle
     _check_index(name)
     place = place_of(name)
     if attention_dropout is not None:
-        for field in own:
+        for field in dropouts:
             setattr(config, field, attention_dropout)
     with _explained(name), quiet_transformers(), hide_launcher(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -297,12 +300,12 @@ def load_model(
         mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
         new_weights = {*info["missing_keys"], *mismatched}
         new_weights |= _match_head(model, before, architectures, new_weights)
-    # from_pretrained maps the file: whoever wrote to it later would change, or kill, what runs here.
+    # from_pretrained maps the file into memory: a later write to it would change the weights or kill this process.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
-    for field, value in own.items():
+    for field, value in dropouts.items():
         setattr(model.config, field, value)
-    # The code that it names is not run and does not travel with what we save.
+    # It names code that is never run, so saved models must not name it either.
     vars(model.config).pop("auto_map", None)
     _check_encoder(name, model, sorted(new_weights))
     return Loaded(model, sorted(new_weights))
@@ -317,11 +320,11 @@ def _labels_of(config: PreTrainedConfig) -> list[str]:
 def _match_head(
     model: PreTrainedModel, before: list[str], architectures: Sequence[str], new_weights: set[str]
 ) -> set[str]:
-    """Let a head that was loaded follow the labels of `model.config`; returns the names of weights that are drawn anew.
+    """Match a loaded head to the labels of `model.config`; returns the names of weights that are initialised anew.
 
-    transformers keeps a head wherever its shape fits, whatever its rows stood for. Here the rows follow their names.
-    Where the folder holds another kind of model (`architectures`), or its labels (`before`) have other names, the last
-    layer is new. A head for one number has no names to compare.
+    transformers keeps a head if its shape fits, whatever its rows stand for. Here the rows are reordered by label name.
+    If the folder holds another kind of model (`architectures`) or other labels (`before`), the last layer is new. A
+    regression head has no label names to compare.
     """
     layers = [
         (name, module)
@@ -331,8 +334,8 @@ def _match_head(
     if not layers:
         return set()
     name, last = layers[-1]
-    own = {f"{name}.{parameter}": tensor for parameter, tensor in last.named_parameters()}
-    if own.keys() & new_weights:
+    parameters = {f"{name}.{parameter}": tensor for parameter, tensor in last.named_parameters()}
+    if parameters.keys() & new_weights:
         return set()
     now = _labels_of(model.config)
     is_same_kind = type(model).__name__ in architectures
@@ -340,42 +343,41 @@ def _match_head(
         return set()
     if is_same_kind and sorted(before) == sorted(now):
         order = [before.index(label) for label in now]
-        for tensor in own.values():
+        for tensor in parameters.values():
             tensor.copy_(tensor[order].clone())
         return set()
-    for tensor in own.values():
-        vars(tensor).pop("_is_hf_initialized", None)  # or transformers would leave it as it is
+    for tensor in parameters.values():
+        vars(tensor).pop("_is_hf_initialized", None)  # transformers does not initialise tensors with this mark
     model._init_weights(last)
-    return set(own)
+    return set(parameters)
 
 
 def _check_index(name: str) -> None:
-    """transformers reads the parts of weights that an index names by whatever reader their names ask for."""
+    """Refuse an index that names anything but safetensors: transformers picks the reader by the file name."""
     with _explained(name), quiet_transformers():
         index = file_of(name, SAFE_WEIGHTS_INDEX_NAME)
         parts = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()) if index else set()
         for part in parts:
             if not str(part).endswith(".safetensors") or Path(part).name != part:
-                raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} names {part!r}, which is no safetensors file beside it")
+                raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} names {part!r}, which is not a safetensors file beside it")
 
 
 def _check_encoder(name: str, model: PreTrainedModel, new_weights: list[str]) -> None:
-    """Only head and pooler may be new: an encoder that is drawn at random in part is never what was meant."""
-    lost = [key for key in new_weights if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
-    if lost:
+    """EnvironmentProblem if weights of the encoder itself are missing; only head and pooler may be new."""
+    missing = [key for key in new_weights if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
+    if missing:
         raise EnvironmentProblem(
             Problem(
                 where=f"model {name}",
-                found=f"no fitting weights for {len(lost)} tensors of the encoder, such as {lost[0]}",
-                expected="weights of the model that config.json describes",
-                hint="take config.json and model.safetensors from the same model",
+                found=f"the weights lack {len(missing)} tensors that config.json asks for, such as {missing[0]}",
+                hint="use config.json and model.safetensors of the same model",
                 code="E406",
             )
         )
 
 
 def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Put a plain Hugging Face model into `folder`; the weights appear last, so a folder with weights is complete."""
+    """Save a plain Hugging Face model; the weights are written last, so a folder with weights is complete."""
     staged = folder / ".model.staged"
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
@@ -390,22 +392,21 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """sha256 of the files that `save_model` has written and that decide what the model says."""
+    """sha256 of the files by `save_model` that determine predictions."""
     names = sorted(path.name for path in folder.iterdir() if path.name in MODEL_FILES or path.suffix == ".safetensors")
     return {name: sha256(folder / name) for name in names}
 
 
 def check_model(folder: Path, kept: Mapping[str, str]) -> None:
-    """EnvironmentProblem where a file of a saved model is no longer the one that was saved."""
+    """EnvironmentProblem if a file of a saved model has changed since."""
     now = checksums(folder)
     for name, expected in kept.items():
         if now.get(name) != expected:
-            found = f"{name} changed or damaged" if name in now else f"no {name}"
+            found = f"{name} has changed or is damaged" if name in now else f"{name} is missing"
             raise EnvironmentProblem(
                 Problem(
                     where=f"run {folder}",
-                    found=found,
-                    expected="the model as training saved it (checksums.json)",
+                    found=f"{found}, by checksums.json",
                     hint="copy the run again; if you changed the file on purpose, delete checksums.json",
                     code="E516",
                 )

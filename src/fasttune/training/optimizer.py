@@ -1,4 +1,4 @@
-"""AdamW and the learning rate of each step."""
+"""AdamW, the learning rate of each step, and the optimizer's state as named tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FUSED_DEVICES = ("cpu", "cuda", "mps")
 
 
 def decays(model: nn.Module) -> Callable[[str], bool]:
-    """Whether weight decay applies to a parameter of this name: not to biases and not to normalisation layers."""
+    """Tells by a parameter's name whether weight decay applies: not to biases and normalisation layers."""
     norms = {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
@@ -29,7 +29,7 @@ def decays(model: nn.Module) -> Callable[[str], bool]:
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Fused where torch has it: on a CPU three times faster than the loop over parameters."""
+    """AdamW, fused on devices for which torch has it, which is faster than a loop over parameters."""
     is_decayed = decays(model)
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups = [
@@ -41,25 +41,25 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) 
 
 
 def num_warmup_steps(warmup_steps: float, num_steps: int) -> int:
-    """`warmup_steps` below 1 is a share of all steps, rounded up as transformers does."""
+    """Warm-up steps as a number; below 1 they are a share of all steps, rounded up as transformers does."""
     return math.ceil(warmup_steps * num_steps) if warmup_steps < 1 else int(warmup_steps)
 
 
 class Schedule:
-    """The learning rate as a function of the step alone, so that resume has nothing to restore."""
+    """The learning rate as a function of the step alone, so that a resume has nothing to restore."""
 
     def __init__(self, kind: str, learning_rate: float, warmup_steps: float, num_steps: int):
         from transformers import get_scheduler
 
         kind = "constant_with_warmup" if kind == "constant" else kind
-        # transformers wraps its formulas in LambdaLR; a throw-away optimizer gets us the formula itself.
+        # transformers wraps its formulas in LambdaLR, which needs an optimizer; only the formula is used.
         unused = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
         scheduler = get_scheduler(kind, unused, num_warmup_steps(warmup_steps, num_steps), num_steps)
         self.multiplier: Callable[[int], float] = scheduler.lr_lambdas[0]
         self.learning_rate = learning_rate
 
     def __call__(self, step: int) -> float:
-        """The rate of the update that follows `step` finished ones."""
+        """The learning rate of the update after `step` finished ones."""
         return self.learning_rate * self.multiplier(step)
 
 
@@ -80,7 +80,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 def load_optimizer_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
 ) -> None:
-    """The inverse of `optimizer_tensors`; KeyError when a tensor belongs to no parameter being trained."""
+    """The inverse of `optimizer_tensors`; KeyError if a tensor belongs to no trained parameter."""
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimizer.state.clear()
     for full_name, value in tensors.items():

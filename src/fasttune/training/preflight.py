@@ -1,6 +1,6 @@
-"""What `fasttune check` does: everything that comes before training, and a few steps to tell what training will take.
+"""`fasttune check`: everything that comes before training, and a few steps to forecast time and memory.
 
-Nothing is kept: the steps are those of a real session in a temporary folder, so that what is measured is what will run.
+The steps are those of a real run in a temporary folder, which is deleted afterwards.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ from fasttune.training.run import Log, TrainingRun
 from fasttune.training.scoring import score_split
 from fasttune.training.trainer import Trainer
 
-SAMPLE = 20_000  # rows of a split whose tokens are looked at; a share of 1 % is then known to about 0.2 %
-EVALUATED = 500  # rows that are scored to tell how long an evaluation takes
-WARM_UP = 3  # steps: the first ones build what later ones find
-MOST_STEPS, MOST_SECONDS = 20, 10.0  # measured after the warm-up
+SAMPLE = 20_000  # rows per split that are tokenized; the error of a share of 1 % is then about 0.2 %
+EVALUATED = 500  # rows scored to measure the speed of an evaluation
+WARM_UP = 3  # steps that are not measured: they fill caches
+MAX_STEPS, MAX_SECONDS = 20, 10.0  # measured after the warm-up
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take on this machine as it is now; `measured` are the figures it is made of.
+    """What a run will take on this machine; `measured` are the figures that the forecast is computed from.
 
-    `train_runtime` as in all_results.json: from the first batch to the last step, evaluations and saves included.
+    `train_runtime` is defined as in all_results.json: seconds from the first batch to the last step, with evaluations
+    and saves.
     """
 
     train_runtime: float
@@ -52,7 +53,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Checked:
-    """`report` as data_report.json holds it. `recipe`: with every automatic choice."""
+    """`report`: the content of data_report.json. `recipe`: with every automatic choice filled in."""
 
     recipe: Recipe
     warnings: list[Problem]
@@ -84,17 +85,17 @@ def check(recipe: Recipe, log: Log) -> Checked:
 
 
 def _sampled(splits: Splits, seed: int) -> Splits:
-    """At most SAMPLE rows of each split, and said so."""
+    """At most SAMPLE rows of each split, with a note if there are more."""
     notes = list(splits.notes)
-    found = {split.name: split.limited(SAMPLE, seed, []) for split in splits.all()}
+    sampled = {split.name: split.limited(SAMPLE, seed, []) for split in splits.all()}
     for split in splits.all():
         if len(split.rows) > SAMPLE:
-            notes.append(f"{split.name}: tokens are counted in {SAMPLE:,} of {len(split.rows):,} rows, drawn at random")
-    return Splits(splits.task, found[TRAIN], found.get(VALIDATION), found.get(TEST), splits.columns, notes)
+            notes.append(f"{split.name}: counted tokens in a random sample of {SAMPLE:,} of {len(split.rows):,} rows")
+    return Splits(splits.task, sampled[TRAIN], sampled.get(VALIDATION), sampled.get(TEST), splits.columns, notes)
 
 
 def _forecast(run: TrainingRun, num_rows: dict[str, int]) -> Forecast:
-    """Run steps, a save and an evaluation, and multiply."""
+    """Run some steps, a save and an evaluation, and extrapolate."""
     recipe, store, device = run.recipe, run.stores[TRAIN], run.setup.accelerator.device
     scale = num_rows[TRAIN] / len(run.splits.train.rows)
     steps_per_epoch = math.ceil(len(store) * scale / recipe.training.batch_size)
@@ -123,9 +124,9 @@ def _forecast(run: TrainingRun, num_rows: dict[str, int]) -> Forecast:
 
 
 def _evaluation_seconds(run: TrainingRun, num_rows: int) -> float:
-    """Of all validation rows, by a sample of them."""
+    """Seconds for an evaluation of all validation rows, extrapolated from a sample."""
     split = run.splits.validation
-    assert split is not None, "rows are held out where none are given"
+    assert split is not None, "rows are held out if there is no validation file"
     few = split.limited(EVALUATED, run.recipe.data.seed, [])
     store = encode(few, run.splits.task, run.setup.tokenizer, run.setup.max_length)
     scored = score_split(run.setup, run.splits.task, few, store)
@@ -134,24 +135,24 @@ def _evaluation_seconds(run: TrainingRun, num_rows: int) -> float:
 
 
 def _shortened(run: TrainingRun) -> TrainingRun:
-    """The same without evaluations and saves, from just before the step of the first epoch that has most tokens."""
+    """The run without evaluations and saves, starting just before the step of the first epoch with the most tokens."""
     recipe, lengths = run.recipe, run.stores[TRAIN].lengths
     batch_size = recipe.training.batch_size
     order = epoch_order(len(lengths), recipe.training.seed, 0)
     tokens = np.add.reduceat(lengths[order], np.arange(0, len(order), batch_size))
-    first = min(int(tokens.argmax()) - WARM_UP, len(tokens) - WARM_UP - MOST_STEPS)
+    first = min(int(tokens.argmax()) - WARM_UP, len(tokens) - WARM_UP - MAX_STEPS)
     changes = {
         "evaluation": {"eval_strategy": "no", "early_stopping_patience": None},
         "output": {"save_strategy": "no", "mirror": None},
         "training": {"num_train_epochs": 1.0, "max_steps": -1},
     }
-    sections = {name: getattr(recipe, name).model_copy(update=own) for name, own in changes.items()}
+    sections = {name: getattr(recipe, name).model_copy(update=update) for name, update in changes.items()}
     return replace(run, recipe=recipe.model_copy(update=sections), state=TrainState(step=max(first, 0)))
 
 
 @dataclass
 class _Watch:
-    """An observer that times steps and the save at the end, and stops when it has seen enough."""
+    """An observer that times steps and the save at the end, and stops the run when it has measured enough."""
 
     seconds: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -162,13 +163,13 @@ class _Watch:
         now = time.perf_counter()
         elapsed, self.last = now - self.last, now
         if isinstance(event, SaveDue):
-            self.save_seconds = elapsed  # the session has saved when it tells its observers
+            self.save_seconds = elapsed  # the trainer saves before it notifies observers
         if not isinstance(event, StepDone):
             return None
         self.seconds.append(elapsed)
         self.tokens.append(event.num_tokens)
         measured = self.seconds[WARM_UP:]
-        return "measured" if len(measured) >= MOST_STEPS or sum(measured) > MOST_SECONDS else None
+        return "measured" if len(measured) >= MAX_STEPS or sum(measured) > MAX_SECONDS else None
 
     @property
     def seconds_per_token(self) -> float:

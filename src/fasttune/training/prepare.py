@@ -43,9 +43,11 @@ from fasttune.training.precision import Choice
 from fasttune.training.resume import load_checkpoint, pin, reconciled_on_all_ranks
 from fasttune.training.run import Log, TrainingRun
 from fasttune.training.setup import Setup, set_up
-from fasttune.training.wrapping import FSDP2
+from fasttune.training.wrapping import ALONE, FSDP2
 
-TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5  # English has about 4.5, Chinese by characters 3
+# For an estimate of tokens per step: English has about 4.5 bytes per token, Chinese by characters 3.
+TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5
+MAX_VALUE_WIDTH = 14  # characters, of a column in the start-up log
 
 
 def prepare(recipe: Recipe, folder: RunFolder, log: Log, allow_changes: bool = False) -> TrainingRun:
@@ -112,14 +114,20 @@ def build_run(recipe: Recipe, splits: Splits, folder: RunFolder, log: Log, audit
 
 
 def decisions(recipe: Recipe, splits: Splits, stores: dict[str, TokenStore], setup: Setup) -> Iterator[str]:
-    """What the start-up log shows: the splits, notes on the data, settings without effect, automatic choices."""
+    """The start-up log: splits, notes on the data, settings without effect, automatic choices with reasons."""
+    yield "data"
     for split in splits.all():
-        yield described(split, stores[split.name])
+        yield f"  {split.name:<12}{described(split, stores[split.name])}"
     for note in splits.notes:
         yield f"  {note}"
-    yield from without_effect(recipe, splits.num_training_examples(stores[TRAIN]))
-    for name, choice in setup.choices.items():
-        yield f"{name}: {choice.value} ({choice.reason})"
+    for line in without_effect(recipe, splits.num_training_examples(stores[TRAIN])):
+        yield f"  no effect: {line}"
+    yield "settings"
+    shown = {name: choice for name, choice in setup.choices.items() if choice.reason != "asked for"}
+    shown = {name: choice for name, choice in shown.items() if choice.value != ALONE}
+    widths = max(map(len, shown)), min(max(len(choice.value) for choice in shown.values()), MAX_VALUE_WIDTH)
+    for name, choice in shown.items():
+        yield f"  {name:<{widths[0]}}  {choice.value:<{widths[1]}}  {choice.reason}"
 
 
 def num_saves(run: TrainingRun) -> int:
@@ -133,88 +141,90 @@ def num_saves(run: TrainingRun) -> int:
 
 
 def tokens_per_step(recipe: Recipe, splits: Splits) -> float:
-    """About: before there is a tokenizer, by the bytes of some texts."""
+    """An estimate before there is a tokenizer, from the bytes of some texts."""
     texts = list(islice(splits.task.input_texts(splits.train.rows), TEXTS_MEASURED))
     return recipe.training.batch_size * sum(len(text.encode()) for text in texts) / len(texts) / BYTES_PER_TOKEN
 
 
 def choose_trained_rows(recipe: Recipe, setup: Setup, store: TokenStore) -> np.ndarray | None:
-    """Which rows of the word embeddings to train, where all would come to the same; the choice is kept with the others.
+    """The rows of the word embeddings that training can change, if it need not train all; adds the choice to `setup`.
 
-    With weight decay every row moves in every step.
+    With weight decay every step changes every row, so all are trained.
     """
     if recipe.training.weight_decay > 0:
         return None
     used = rows_in_use(setup.model, store.inputs["input_ids"], setup.padding.token_id)
     if used is not None and setup.choices["parallel"].value != FSDP2:
-        reason = "the others occur in no training text, so no gradient ever reaches them"
         setup.choices["word_embeddings"] = Choice(
-            f"training {len(used):,} of {setup.model.config.vocab_size:,} rows", reason
+            f"{len(used):,} of {setup.model.config.vocab_size:,} rows trained",
+            "the rest never occur in the training texts",
         )
     return used
 
 
 def without_effect(recipe: Recipe, num_examples: int) -> list[str]:
-    """Settings that somebody wrote and that change nothing in this run, each with the reason."""
-    training, evaluation, default = recipe.training, recipe.evaluation, Recipe.model_validate({"data": {"train": "-"}})
+    """Settings in the recipe that change nothing in this run, each with the reason."""
+    data, preprocessing, training = recipe.data, recipe.preprocessing, recipe.training
+    evaluation, output = recipe.evaluation, recipe.output
+    default = Recipe.model_validate({"data": {"train": "-"}})
     steps_per_epoch = math.ceil(num_examples / training.batch_size)
     num_steps = num_training_steps(recipe, steps_per_epoch)
     period = steps_per_epoch if evaluation.eval_strategy == "epoch" else evaluation.eval_steps or num_steps
     num_evaluations = math.ceil(num_steps / period)
+    holds_nothing_out = data.validation is not None and (data.test is not None or not data.test_fraction)
+    lines = []
     patience = evaluation.early_stopping_patience
-    settings = {
-        f"evaluation.early_stopping_patience={patience}: there are {num_evaluations} evaluations in all": patience
-        is not None
-        and patience >= num_evaluations,
-        "training.num_train_epochs: training.max_steps decides": training.max_steps > 0
-        and training.num_train_epochs != default.training.num_train_epochs,
-        "preprocessing.window_pooling: preprocessing.long_text is not windows": recipe.preprocessing.long_text
-        != "windows"
-        and recipe.preprocessing.window_pooling != default.preprocessing.window_pooling,
-        "data.validation_fraction: data.validation is given": recipe.data.validation is not None
-        and recipe.data.validation_fraction != default.data.validation_fraction,
-        "data.test_fraction: data.test is given": recipe.data.test is not None and bool(recipe.data.test_fraction),
-        "data.columns.group: data.validation is given, and no rows are held out": _splits_nothing(recipe)
-        and recipe.data.columns.group is not None,
-        "data.columns.time: data.validation is given, and no rows are held out": _splits_nothing(recipe)
-        and recipe.data.columns.time is not None,
-        "data.max_bad_rows: data.streaming is false, so all rows are checked first": recipe.data.max_bad_rows > 0
-        and not recipe.data.streaming,
-        "output.save_total_limit: output.save_strategy is no": recipe.output.save_strategy == "no"
-        and recipe.output.save_total_limit != default.output.save_total_limit,
-    }
-    return [f"no effect: {text}" for text, applies in settings.items() if applies]
-
-
-def _splits_nothing(recipe: Recipe) -> bool:
-    """Whether every split has a file of its own, so that none is held out of the training rows."""
-    return recipe.data.validation is not None and (recipe.data.test is not None or not recipe.data.test_fraction)
+    if patience is not None and patience >= num_evaluations:
+        lines.append(
+            f"evaluation.early_stopping_patience={patience}, because there are only {num_evaluations} evaluations"
+        )
+    if training.max_steps > 0 and training.num_train_epochs != default.training.num_train_epochs:
+        lines.append("training.num_train_epochs, because training.max_steps is set")
+    if preprocessing.long_text != "windows" and preprocessing.window_pooling != default.preprocessing.window_pooling:
+        lines.append("preprocessing.window_pooling, because preprocessing.long_text is not windows")
+    if data.validation is not None and data.validation_fraction != default.data.validation_fraction:
+        lines.append("data.validation_fraction, because data.validation is set")
+    if data.test is not None and data.test_fraction:
+        lines.append("data.test_fraction, because data.test is set")
+    if holds_nothing_out and data.columns.group is not None:
+        lines.append("data.columns.group, because data.validation is set and no rows are held out")
+    if holds_nothing_out and data.columns.time is not None:
+        lines.append("data.columns.time, because data.validation is set and no rows are held out")
+    if data.max_bad_rows > 0 and not data.streaming:
+        lines.append("data.max_bad_rows, because data.streaming is false and all rows are checked first")
+    if output.save_strategy == "no" and output.save_total_limit != default.output.save_total_limit:
+        lines.append("output.save_total_limit, because output.save_strategy is no")
+    return lines
 
 
 def described(split: Split, store: TokenStore) -> str:
-    lengths = store.lengths
-    cut = int((store.num_tokens_cut > 0).sum())
-    truncated = f", {cut:,} cut to the maximum ({int(store.num_tokens_cut.sum()):,} tokens lost)" if cut else ""
-    several = int((store.num_windows > 1).sum())
-    if several:
-        truncated += f", {several:,} read in several windows ({int(store.num_windows.sum()):,} in all)"
+    """One line: where the rows come from, how many there are, and how long."""
     sample = "a sample of " if split.is_sample else ""
-    return (
-        f"{split.name}: {sample}{len(split.rows):,} rows of {split.where}, {lengths.mean():.0f} tokens on average, "
-        f"{lengths.max()} at most{truncated}"
-    )
+    parts = [
+        f"{sample}{len(split.rows):,} rows of {split.where}",
+        f"{store.lengths.mean():.0f} tokens on average",
+        f"{store.lengths.max()} at most",
+    ]
+    num_cut = int((store.num_tokens_cut > 0).sum())
+    if num_cut:
+        parts.append(f"{num_cut:,} truncated ({int(store.num_tokens_cut.sum()):,} tokens dropped)")
+    in_windows = int((store.num_windows > 1).sum())
+    if in_windows:
+        parts.append(f"{in_windows:,} divided into windows ({int(store.num_windows.sum()):,} windows in all)")
+    return ", ".join(parts)
 
 
 def pins(recipe: Recipe) -> dict[str, Choice]:
-    """Model and splits that come from the hub: path in the recipe -> the same place at the commit that was read."""
-    places = {f"data.{name}": getattr(recipe.data, name) for name in ("train", "validation", "test")}
-    found = {path: pin(place, hub.pinned(place)) for path, place in places.items() if isinstance(place, str)}
-    found["model"] = pin(recipe.model, pinned(recipe.model))
-    return {path: choice for path, choice in found.items() if choice.value != (places | {"model": recipe.model})[path]}
+    """For a model and splits from the hub: field of the recipe -> the same name at the commit that was read."""
+    fields = {f"data.{name}": getattr(recipe.data, name) for name in ("train", "validation", "test")}
+    choices = {field: pin(name, hub.pinned(name)) for field, name in fields.items() if isinstance(name, str)}
+    choices["model"] = pin(recipe.model, pinned(recipe.model))
+    fields["model"] = recipe.model
+    return {field: choice for field, choice in choices.items() if choice.value != fields[field]}
 
 
 def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) -> Recipe:
-    """The recipe with every field filled that was left to the machine."""
+    """The recipe with every automatic choice filled in."""
     choices = setup.choices
     filled = load_recipe(load_recipe(recipe, splits.task.settings()), {"data": {"columns": splits.columns}})
     return load_recipe(

@@ -1,4 +1,4 @@
-"""A recipe and a model name -> a model on a device, ready to run, with every automatic choice and its reason."""
+"""Loads a model for a recipe: device, precision, lengths, kernel, each an automatic choice with its reason."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from fasttune.training.model import load_config, load_model, load_tokenizer, lon
 from fasttune.training.precision import Choice, choose_device, choose_precision, dtype_of
 from fasttune.training.wrapping import choose_parallel
 
-# Without padding only heads see the width of a micro-batch. Where they look at every token, a CPU keeps a program for
-# each number of rows that they multiply: few widths are few programs (docs/decisions/0011).
+# Without padding only heads see the width of a micro-batch. If a head reads every token, oneDNN compiles a product for
+# each width, so widths are rounded up to few values (docs/decisions/0011).
 ROUND_WIDTH = 32
-MOST_NEW_TOKENS = 1_000  # that somebody added; more are another model's tokenizer
+MAX_NEW_TOKENS = 1_000  # tokens added to a tokenizer; more mean that it belongs to another model
 HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")
-POOLING = "AutoModelForSequenceClassification"  # its heads look at one place of each sequence
+POOLING = "AutoModelForSequenceClassification"  # its heads read one position of each sequence
 
 
 @dataclass
@@ -61,19 +61,19 @@ class Setup:
 
 
 def choose_max_length(recipe: Recipe, name: str, tokenizer: PreTrainedTokenizerBase, default: int | None) -> Choice:
-    """The recipe's, or the task's `default`, or what the model can take; RecipeError where more than that is wanted."""
+    """The recipe's, the task's `default` or the model's maximum; RecipeError if the recipe exceeds that."""
     limit = min(longest_input(load_config(name)), tokenizer.model_max_length)
     asked = recipe.preprocessing.max_length
     if asked is None:
         if default is not None and default < limit:
-            return Choice(str(default), "usual for this task")
-        return Choice(str(limit), "the most the model takes")
+            return Choice(str(default), "the default of this task")
+        return Choice(str(limit), "the maximum of the model")
     if asked > limit:
         raise RecipeError(
             Problem(
                 where="preprocessing.max_length",
                 found=str(asked),
-                expected=f"at most {limit}, the positions of model {name}",
+                expected=f"at most {limit}, the maximum of model {name}",
                 hint=f"preprocessing.max_length={limit}",
                 code="E408",
             )
@@ -82,58 +82,60 @@ def choose_max_length(recipe: Recipe, name: str, tokenizer: PreTrainedTokenizerB
 
 
 def choose_attention(recipe: Recipe, name: str, device: str, precision: str) -> tuple[Choice, Choice]:
-    """What computes attention without padding on this device, and the dropout in it."""
+    """The attention kernel without padding on this device, and its dropout."""
     asked, config = recipe.training.attention_dropout, load_config(name)
     own = own_attention_dropout(config)
-    kernel = Choice("torch", f"its fused kernels on {device}")
-    dropout = Choice(str(own), "the model's own")
+    kernel = Choice("torch", f"fused kernels on {device}")
+    dropout = Choice(str(own), "from the model's config.json")
     if recipe.preprocessing.padding == "none" and config.model_type in FAMILIES:
         width = config.hidden_size // config.num_attention_heads
         if config.model_type in OWN_ATTENTION:
-            kernel = Choice("the model's own", "on buckets of nearly equal length")
+            kernel = Choice("the model's own", "in buckets of similar length")
         elif device == "cuda":
             chosen, reason = cuda.choose(torch.device(device), dtype_of(precision), width)
             kernel = Choice("torch" if chosen is None else chosen.__name__, reason)
         elif device == "cpu":
             found = compiled_for(device, dtype_of(precision), width)
-            limit = f"; torch for sequences above {MAX_COMPILED_LENGTH:,} tokens" if found.library else ""
+            limit = f"; torch above {MAX_COMPILED_LENGTH:,} tokens per sequence" if found.library else ""
             kernel = Choice("compiled" if found.library else "torch", found.reason + limit)
             if own > 0 and found.library is None:
-                why = f"the fast attention of torch on a CPU has none; the model's own is {own}, config.json keeps it"
-                dropout = Choice("0.0", why)
+                reason = f"torch's fast attention on CPUs has no dropout; config.json keeps the model's {own}"
+                dropout = Choice("0.0", reason)
     return kernel, dropout if asked == "auto" else Choice(str(asked), "asked for")
 
 
 def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.inf) -> Setup:
-    """Load model `name` for `task`, choose device, precision, lengths and kernel, and move it there.
+    """Load model `name` for `task`, choose device, precision, lengths and kernel, and place it on the device.
 
-    `tokens_per_step`: about how many one step of training will have; evaluation always has many at once.
+    `tokens_per_step`: roughly, for one training step.
     """
     training = recipe.training
     device = choose_device(training.device)
     if device.value == "cpu" and tokens_per_step >= SHORT_STEP:
         keep_few_programs()
     precision = choose_precision(training.precision, device.value)
-    load_config(name)  # first: what is read of the hub after it is of the same commit
+    load_config(name)  # first, since it pins the commit for all other files from the hub
     tokenizer = load_tokenizer(name, task.needs_offsets)
     max_length = choose_max_length(recipe, name, tokenizer, task.default_max_length)
     attention, dropout = choose_attention(recipe, name, device.value, precision.value)
     loaded = load_model(name, task.auto_class, task.state(), training.seed, float(dropout.value))
-    if training.gradient_checkpointing:  # before the kernel is chosen: not every family's can compute a layer again
+    if training.gradient_checkpointing:  # before the kernel is chosen, which depends on it for some families
         _checkpoint_activations(loaded.model, name)
     asked = training.tokens_per_microbatch
     budget = choose_tokens_per_microbatch(asked, device.value, precision.value, loaded.model.config)
     accelerator = make_accelerator(device.value, precision.value)
-    grown = _grow_vocabulary(loaded.model, len(tokenizer), name, training.seed)
+    added_tokens = _grow_vocabulary(loaded.model, len(tokenizer), name, training.seed)
     kernel = choose_kernel(recipe, loaded.model)
     if kernel.value == "padding-free":
-        kernel = _proved_where_it_trains(loaded.model, kernel, accelerator)
+        kernel = _verified_on_device(loaded.model, kernel, accelerator)
     if kernel.value != "padding-free":
         attention = Choice("transformers", f"{loaded.model.config._attn_implementation}, as for any padded batch")
-    takes = signature(loaded.model.forward).parameters  # a BERT tokenizer may come with a model that has no segments
-    # Or with one that has a single segment, where the second text of a pair would be looked up beyond the table.
-    without = {"token_type_ids"} if getattr(loaded.model.config, "type_vocab_size", 2) == 1 else set()
-    tokenizer.model_input_names = [one for one in tokenizer.model_input_names if one in takes and one not in without]
+    # A BERT tokenizer may come with a model without segments, or with a single one: then the ids of a pair's second text
+    # would lie outside the table.
+    accepted = set(signature(loaded.model.forward).parameters)
+    if getattr(loaded.model.config, "type_vocab_size", 2) == 1:
+        accepted.discard("token_type_ids")
+    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in accepted]
     if device.value == "cpu":
         use_cpu_dropout(loaded.model)
     choices = {
@@ -147,25 +149,26 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         "max_length": max_length,
         "tokens_per_microbatch": budget,
     }
-    if grown:
-        choices["vocabulary"] = Choice(f"{len(tokenizer):,} rows", grown)
+    if added_tokens:
+        choices["vocabulary"] = Choice(f"{len(tokenizer):,} rows", added_tokens)
     if loaded.new_weights:
-        choices["new_weights"] = Choice(", ".join(loaded.new_weights), f"drawn with training.seed {training.seed}")
-    padded, most = kernel.value != "padding-free", int(max_length.value)
+        layers = sorted({weight.rpartition(".")[0] for weight in loaded.new_weights})
+        choices["new_weights"] = Choice(", ".join(layers), f"initialised with seed {training.seed}")
+    padded, length = kernel.value != "padding-free", int(max_length.value)
     padding = Padding(
         token_id=tokenizer.pad_token_id or 0,
-        length=most if recipe.preprocessing.padding == "max_length" else None,
+        length=length if recipe.preprocessing.padding == "max_length" else None,
         multiple=1 if padded or task.auto_class == POOLING else ROUND_WIDTH,
-        most=most,
+        most=length,
     )
-    # Placed, and its forward pass made to compute in the precision; what trains is wrapped by the session.
+    # Placed on the device, with autocast in its forward pass; the trainer wraps it for several processes.
     model = accelerator.prepare_model(loaded.model, device_placement=True, evaluation_mode=True)
     return Setup(
         model=model,
         tokenizer=tokenizer,
         accelerator=accelerator,
         choices=choices,
-        max_length=most,
+        max_length=length,
         tokens_per_microbatch=int(budget.value),
         padded=padded,
         padding=padding,
@@ -180,29 +183,28 @@ def _described(name: str, family: str) -> str:
 
 
 def _grow_vocabulary(model: PreTrainedModel, num_tokens: int, name: str, seed: int) -> str:
-    """Rows for tokens that were added to the tokenizer alone; what was done, in words, or nothing."""
+    """Add embedding rows for tokens that the tokenizer has and the weights do not; returns the reason, or ""."""
     rows = cast(torch.Tensor, model.get_input_embeddings().weight).shape[0]
     missing = num_tokens - rows
     if missing <= 0:
         return ""
-    if missing > MOST_NEW_TOKENS:
+    if missing > MAX_NEW_TOKENS:
         raise EnvironmentProblem(
             Problem(
                 where=f"model {name}",
-                found=f"a tokenizer of {num_tokens:,} tokens with weights for {rows:,}",
-                expected="the tokenizer that belongs to the weights",
-                hint="take tokenizer.json and model.safetensors from the same model",
+                found=f"the tokenizer has {num_tokens:,} tokens, but the weights only {rows:,} rows",
+                hint="use tokenizer.json and model.safetensors of the same model",
                 code="E407",
             )
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model.resize_token_embeddings(num_tokens, mean_resizing=False)
-    return f"{missing:,} more than the model's weights had, drawn with training.seed {seed}"
+    return f"{missing:,} new ones, initialised with seed {seed}"
 
 
-def _proved_where_it_trains(model: PreTrainedModel, kernel: Choice, accelerator: Accelerator) -> Choice:
-    """The probe once more on the device and in the arithmetic of training, where those are others."""
+def _verified_on_device(model: PreTrainedModel, kernel: Choice, accelerator: Accelerator) -> Choice:
+    """Repeat the probe on the device and in the precision of training, if they differ from fp32 on the CPU."""
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "no":
         return kernel
     model.to(accelerator.device)
@@ -215,13 +217,12 @@ def _proved_where_it_trains(model: PreTrainedModel, kernel: Choice, accelerator:
 
 
 def _checkpoint_activations(model: PreTrainedModel, name: str) -> None:
-    """RecipeError where transformers has none for this family."""
+    """Turn on gradient checkpointing; RecipeError if transformers does not support it for this family."""
     if not model.supports_gradient_checkpointing:
         raise RecipeError(
             Problem(
                 where="training.gradient_checkpointing",
-                found=f"true, with model {name}, a {model.config.model_type}",
-                expected="false: transformers cannot compute the layers of this family again",
+                found=f"transformers does not support it for {model.config.model_type} (model {name})",
                 hint="training.gradient_checkpointing=false, and a smaller training.tokens_per_microbatch",
                 code="E412",
             )
@@ -230,7 +231,7 @@ def _checkpoint_activations(model: PreTrainedModel, name: str) -> None:
 
 
 def choose_kernel(recipe: Recipe, model: PreTrainedModel) -> Choice:
-    """Make the model padding-free where it can be, or say why it runs padded."""
+    """Make the model padding-free if possible, or give the reason why it runs padded."""
     asked = recipe.preprocessing.padding
     if asked != "none":
         return Choice(f"padded to {asked}", "asked for")
@@ -242,4 +243,4 @@ def choose_kernel(recipe: Recipe, model: PreTrainedModel) -> Choice:
             reason = error.problems[0].found
     if reason is not None:
         return Choice("padded to longest", reason)
-    return Choice("padding-free", "the probe gave the padded model's numbers, and no sequence moved another")
+    return Choice("padding-free", "verified against the padded model")

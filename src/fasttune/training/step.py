@@ -1,8 +1,8 @@
-"""One optimizer step: the only place that divides a loss.
+"""One optimizer step: forward and backward of its micro-batches, one update. The only place that divides a loss.
 
-Weights of all micro-batches and ranks are added first; then every micro-batch contributes
-sum * num_processes / global weight (DDP averages gradients over processes, so the factor undoes that). How a step is
-cut into micro-batches and ranks therefore changes nothing but rounding.
+The weights of all micro-batches on all ranks are added first. Then each micro-batch contributes
+loss sum * num_processes / total weight, since DDP averages gradients over processes. So how a step is divided into
+micro-batches and ranks changes the result only by rounding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fasttune.training.wrapping import is_sharded
 
 @dataclass(frozen=True)
 class StepResult:
-    """Sums over all ranks: `loss` is the mean over the step's weight, `grad_norm` the norm before clipping."""
+    """Over all ranks: `loss` is the weighted mean, `grad_norm` the norm before clipping; `seconds` on this rank."""
 
     loss: float
     grad_norm: float
@@ -48,12 +48,11 @@ def run_step(
     max_grad_norm: float,
     seed: Sequence[int],
 ) -> StepResult:
-    """Forward and backward of all micro-batches, then one update, unless loss or gradients are not finite.
+    """Forward and backward of all micro-batches, then one update, skipped if loss or gradients are not finite.
 
-    MicroBatchOOM when a micro-batch does not fit into the memory of some process: nothing was updated, and the step
-    can be done again in parts.
-
-    `seed` (run seed, step, rank) makes the dropout masks of each micro-batch a function of the place in the run.
+    `seed` is (run seed, step, rank): dropout masks depend on nothing else, so a resumed run draws the same ones.
+    MicroBatchOOM if a micro-batch runs out of memory on any rank: nothing was updated, and the step can be repeated in
+    smaller micro-batches.
     """
     begin = time.perf_counter()
     counts = torch.tensor(
@@ -64,16 +63,16 @@ def run_step(
         dtype=torch.float64,
     )
     weight, num_tokens = _sum_over_ranks(accelerator, counts).tolist()
-    weight = weight or 1.0  # examples without anything to learn: their loss and gradients are 0
+    weight = weight or 1.0  # no example has a target: loss and gradients are 0
     model.train()
     loss_sum = _accumulate(model, task, microbatches, accelerator, weight, seed)
     mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / weight
     if not math.isfinite(mean_loss):
-        # No clipping either: it would unscale gradients that no update follows, which a loss scaler refuses next time.
+        # No clipping either: it unscales gradients, which a loss scaler refuses twice without an update in between.
         grad_norm = math.nan
     else:
         grad_norm = _clip(accelerator, model, max_grad_norm)
-        # A loss scaler makes gradients overflow on purpose and skips those updates by itself.
+        # A loss scaler lets gradients overflow on purpose, and skips those updates itself.
         if math.isfinite(grad_norm) or accelerator.scaler is not None:
             optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -88,7 +87,7 @@ def _accumulate(
     weight: float,
     seed: Sequence[int],
 ) -> torch.Tensor:
-    """Gradients of the step's mean loss, added over micro-batches and ranks; returns the sum of this rank's losses."""
+    """Add up the gradients of the step's mean loss over micro-batches and ranks; returns this rank's loss sum."""
 
     def forward(index: int, batch: MicroBatch) -> torch.Tensor:
         torch.manual_seed(microbatch_seed([*seed, index]))
@@ -103,7 +102,7 @@ def _accumulate(
     if is_sharded(model):  # every rank needs the same number of forward passes
         missing = all_reduce_max(len(microbatches))[0] - len(microbatches)
         microbatches = [*microbatches, *[replace(microbatches[-1], counts=False)] * missing]
-    exact = torch.float32 if accelerator.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+    exact = torch.float32 if accelerator.device.type == "mps" else torch.float64  # MPS has no float64
     loss_sum = torch.zeros((), device=accelerator.device, dtype=exact)
     failure: MicroBatchOOM | None = None
     last = len(microbatches) - 1
@@ -115,8 +114,8 @@ def _accumulate(
             loss = forward(last, microbatches[last])
     except MicroBatchOOM as error:
         failure = error
-    _agree(model, failure, microbatches)
-    # Gradients of the ranks are added once, with the last micro-batch.
+    _raise_on_any_failure(model, failure, microbatches)
+    # DDP reduces gradients over ranks once, in the last backward.
     try:
         with as_micro_batch_oom():
             backward(loss)
@@ -127,12 +126,14 @@ def _accumulate(
     return loss_sum
 
 
-def _agree(model: torch.nn.Module, failure: MicroBatchOOM | None, microbatches: Sequence[MicroBatch]) -> None:
-    """Before ranks wait for each other's gradients: MicroBatchOOM in all of them, where one of them has met it."""
+def _raise_on_any_failure(
+    model: torch.nn.Module, failure: MicroBatchOOM | None, microbatches: Sequence[MicroBatch]
+) -> None:
+    """MicroBatchOOM on all ranks if one ran out of memory, before they wait for each other's gradients."""
     if failure is not None and is_sharded(model):
         raise out_of_step(_largest(microbatches), str(failure))
     if all_reduce_max(failure is not None)[0]:
-        raise failure or MicroBatchOOM("in another process", is_here=False)
+        raise failure or MicroBatchOOM("on another rank", is_here=False)
 
 
 def _largest(microbatches: Sequence[MicroBatch]) -> int:
@@ -146,8 +147,8 @@ def _sum_over_ranks(accelerator: Accelerator, value: torch.Tensor) -> torch.Tens
 
 
 def _clip(accelerator: Accelerator, model: torch.nn.Module, max_grad_norm: float) -> float:
-    """The norm of all gradients; scales them down to `max_grad_norm` where that is above 0."""
+    """The norm of all gradients, which are clipped to `max_grad_norm` if that is above 0."""
     limit = max_grad_norm if max_grad_norm > 0 else math.inf
-    with hide_launcher():  # where accelerate sees FSDP it would unscale fp16 gradients twice
+    with hide_launcher():  # if accelerate sees FSDP, it unscales fp16 gradients twice
         norm = accelerator.clip_grad_norm_(model.parameters(), limit)
     return float(norm) if norm is not None else math.nan

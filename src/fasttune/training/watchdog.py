@@ -1,4 +1,4 @@
-"""A run that makes no progress any more is ended, with what every thread was doing, instead of waiting for ever."""
+"""Ends a run that makes no progress, with a stack trace of every thread, instead of hanging for ever."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from fasttune.errors import EnvironmentProblem
 from fasttune.training.alerts import alert
 from fasttune.training.events import Event, StepDone
 
-LEAST, FACTOR = 60.0, 10.0  # seconds, and times the median step
-# Seconds for what has no steps to measure by: the first step, scoring, observers, the disk, windows of a stream.
+# A step may take FACTOR times the median step, and at least MIN_SECONDS.
+MIN_SECONDS, FACTOR = 60.0, 10.0
+# Seconds for whatever has no median: the first step, scoring, observers, the disk, windows of a stream.
 PATIENCE = 600.0
-STEPS = 50  # of which the median is taken
-TICK = 1.0  # seconds
+STEPS = 50  # recent ones, for the median
+TICK = 1.0  # seconds between checks
 
 
 class Watchdog:
-    """While entered, ends the process when `alive`, `expect` or `step` is not called in time.
+    """While entered, ends the process if `alive`, `expect` or `step` is not called in time.
 
-    `report`: the file to write, None for a watchdog that sleeps. `at_hand` says what was being done. `is_steady`:
-    whether the rows are at hand, so that a step waits for nothing else. Every process has its own, so all of them end.
-    In a notebook the report is written and nothing is ended.
+    `report`: the file to write; None for a watchdog that never barks. `position` describes where training is.
+    `is_steady`: rows are in memory, so that a step waits for nothing else. Each rank has its own watchdog, so all of
+    them end. In a notebook it writes the report and ends nothing.
     """
 
-    def __init__(self, report: Path | None = None, at_hand: Callable[[], str] = str, is_steady: bool = True):
-        self.report, self.at_hand, self.least = report, at_hand, LEAST if is_steady else PATIENCE
+    def __init__(self, report: Path | None = None, position: Callable[[], str] = str, is_steady: bool = True):
+        self.report, self.position = report, position
+        self.min_seconds = MIN_SECONDS if is_steady else PATIENCE
         self.recent: deque[float] = deque(maxlen=STEPS)
         self.limit, self.waited = PATIENCE, 0.0
         self.left = threading.Event()
@@ -55,18 +57,18 @@ class Watchdog:
         self.alive()
 
     def alive(self) -> None:
-        """Something was done; the next thing may take as long as usual."""
-        self.expect(max(self.least, FACTOR * statistics.median(self.recent)) if self.recent else PATIENCE)
+        """Report progress; the next operation may take as long as usual."""
+        self.expect(max(self.min_seconds, FACTOR * statistics.median(self.recent)) if self.recent else PATIENCE)
 
     def expect(self, seconds: float) -> None:
-        """Something was done; the next thing may take so long."""
-        self.limit, self.waited = max(seconds, self.least), 0.0
+        """Report progress; the next operation may take `seconds`."""
+        self.limit, self.waited = max(seconds, self.min_seconds), 0.0
 
     def _watch(self) -> None:
         last = time.monotonic()
         while not self.left.wait(TICK):
             now = time.monotonic()
-            # A process that was stopped and continued (Ctrl-Z, a suspended machine) did not hang meanwhile.
+            # Time in which the process was stopped (Ctrl-Z, a suspended machine) does not count.
             self.waited += min(now - last, 2 * TICK)
             last = now
             if self.waited > self.limit:
@@ -76,10 +78,10 @@ class Watchdog:
     def _end(self) -> None:
         assert self.report is not None
         try:
-            at_hand = self.at_hand()
-        except Exception as error:  # nothing may keep a hang from being ended
-            at_hand = f"what was at hand cannot be told ({type(error).__name__})"
-        about = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: no progress for {self.waited:.0f} s, {at_hand}"
+            position = self.position()
+        except Exception as error:  # a hang must end whatever else fails
+            position = f"at an unknown position ({type(error).__name__})"
+        about = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: no progress for {self.waited:.0f} s, {position}"
         try:
             self.report.parent.mkdir(parents=True, exist_ok=True)
             with self.report.open("a", encoding="utf-8") as file:
@@ -89,14 +91,14 @@ class Watchdog:
                 file.write("\n")
                 file.flush()
                 os.fsync(file.fileno())
-            where = f"what every thread was doing: {self.report}"
+            where = f"stack traces of all threads: {self.report}"
         except OSError as error:
-            where = f"no report: {error}"
-        text = f"error: {about}\n  {where}\n  go on with the same command and --resume\n"
-        # Whoever reads stderr may be what hangs.
-        teller = threading.Thread(target=os.write, args=(2, text.encode()), daemon=True)
-        teller.start()
-        teller.join(1.0)
+            where = f"could not write a report: {error}"
+        text = f"error: {about}\n  {where}\n  hint: resume with the same command and --resume\n"
+        # In a thread, because the reader of stderr may be what hangs.
+        writer = threading.Thread(target=os.write, args=(2, text.encode()), daemon=True)
+        writer.start()
+        writer.join(1.0)
         alert("fasttune: a run hangs", about)
         if "ipykernel" not in sys.modules:
             os._exit(EnvironmentProblem.exit_code)

@@ -28,23 +28,23 @@ USE_FSDP2 = "distributed_type: FSDP with fsdp_version: 2, which shards weights, 
 
 
 def choose_parallel(accelerator: Accelerator) -> Choice:
-    """As the launcher was configured, which `check_configuration` has looked at."""
+    """What the launcher's configuration asks for, after `check_configuration`."""
     if accelerator.num_processes == 1:
-        return Choice(ALONE, "no launcher started more")
+        return Choice(ALONE, "not started by a launcher")
     if not launcher_requests("ACCELERATE_USE_FSDP"):
-        return Choice(DDP, f"{accelerator.num_processes} processes, each with the whole model")
-    return Choice(FSDP2, "the accelerate config asks for it: each process keeps a share of weights and moments")
+        return Choice(DDP, f"{accelerator.num_processes} processes, each with a full copy of the model")
+    return Choice(FSDP2, "from the accelerate config: each process keeps a shard of weights and moments")
 
 
 def check_launch(device: str) -> None:
-    """What can be known before the processes of a launch train together; `device` as the recipe has it."""
+    """Check the launcher's configuration, and that all ranks use the same device; `device` is the recipe's."""
     raise_on_all_ranks(check_configuration)
     chosen = raise_on_all_ranks(lambda: choose_device(device))
     assert_equal_on_all_ranks({"device": chosen.value}, "training.device=cpu")
 
 
 def check_configuration() -> None:
-    """EnvironmentProblem where the launcher's configuration asks for what is not here."""
+    """EnvironmentProblem if the launcher's configuration asks for something unsupported."""
     if launcher_requests("ACCELERATE_USE_DEEPSPEED"):
         raise unsupported("DeepSpeed", USE_FSDP2)
     if launcher_requests("ACCELERATE_USE_FSDP"):
@@ -70,20 +70,20 @@ def wrap(model: nn.Module, accelerator: Accelerator, parallel: str) -> nn.Module
     if parallel == DDP:
         device = accelerator.device
         wrapped = nn.parallel.DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device])
-        # Nothing that a forward pass changes stands in a buffer of an encoder. As an argument it has another name in
-        # torch 2.13 than before, and this one is warned of.
+        # A forward pass changes no buffer of an encoder. Set here because torch 2.13 renamed the argument and warns of
+        # the old name.
         wrapped.broadcast_buffers = False
         return wrapped
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    # None is torch's default: a layer gives the others' shares back after its forward pass, the root keeps them.
-    again = None if os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in ("true", "1") else False
+    # None is torch's default: layers free gathered weights after their forward pass, the root keeps them.
+    reshard = None if os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in ("true", "1") else False
     for module in list(model.modules()):
         if isinstance(module, GradientCheckpointingLayer):
-            fully_shard(module, mesh=mesh, reshard_after_forward=again)
-    fully_shard(model, mesh=mesh, reshard_after_forward=again)
+            fully_shard(module, mesh=mesh, reshard_after_forward=reshard)
+    fully_shard(model, mesh=mesh, reshard_after_forward=reshard)
     return model
 
 
@@ -95,7 +95,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:
-    """All of it; of a tensor in shares all processes have to ask."""
+    """The whole tensor; for a shard this is a collective operation."""
     from torch.distributed.tensor import DTensor
 
     tensor = tensor.detach()
@@ -103,12 +103,12 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor | DTensor:
-    """A whole tensor, the same in all processes, shared out as `other` is and on its device."""
+    """A whole tensor that all ranks have, on the device of `other` and sharded like it."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(other, DTensor):
         return tensor.to(other.device)
-    # Every process has all of it, so none has to be sent.
+    # Every rank has the whole tensor, so nothing needs to be sent.
     return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
 
 
@@ -118,8 +118,9 @@ def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def whole(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same tensors, none in shares. Where some were, all processes have to ask, and the main one alone gets them:
-    on the CPU, one after the other, since all of them may not fit into the memory of a device.
+    """The same tensors, unsharded. If some are sharded, all ranks must call it, and only rank 0 gets the result.
+
+    Sharded tensors are gathered one after the other on the CPU, since together they may not fit on a device.
     """
     if not any(is_share(tensor) for tensor in tensors.values()):
         return {name: tensor.detach() for name, tensor in tensors.items()}
@@ -135,7 +136,7 @@ def is_share(tensor: torch.Tensor) -> bool:
 
 def load_state(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """The inverse of `state_of`."""
-    own = model.state_dict()
+    current = model.state_dict()
     model.load_state_dict(
-        {name: like(tensor, own[name]) if name in own else tensor for name, tensor in tensors.items()}
+        {name: like(tensor, current[name]) if name in current else tensor for name, tensor in tensors.items()}
     )

@@ -1,4 +1,4 @@
-"""Those who watch a run: an observer is called with every event and may return a reason to stop."""
+"""Observers of a run: each is called with every event and may return a reason to stop."""
 
 from collections.abc import Callable
 

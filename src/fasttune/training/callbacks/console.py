@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere. All of it on stderr."""
+"""Progress on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ WINDOW = 50  # steps over which speed is averaged
 
 
 def gigabytes_in_use() -> float:
-    """Memory of the device that trains, or of this process on a CPU."""
+    """Memory allocated on the GPU, or resident in this process if it trains on the CPU."""
     import torch
 
     on_gpu = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
-    return (on_gpu or psutil.Process().memory_info().rss) / 1e9  # a machine with a GPU may train on its CPU
+    return (on_gpu or psutil.Process().memory_info().rss) / 1e9  # 0 on a machine with a GPU that trains on its CPU
 
 
 def clock(seconds: float) -> str:
@@ -44,7 +44,7 @@ def clock(seconds: float) -> str:
 
 
 class BrokenPipeSafe:
-    """stderr, whose reader may go away (a lost terminal, a closed pipe) while training goes on."""
+    """stderr, except that training survives when its reader goes away (a lost terminal, a closed pipe)."""
 
     def write(self, text: str) -> int:
         try:
@@ -64,7 +64,7 @@ class BrokenPipeSafe:
 
 
 class ConsoleLog:
-    """An observer; make it with `terminal=None` to find out by itself whether a person is watching."""
+    """An observer that prints; `terminal=None` detects whether stderr is a terminal."""
 
     def __init__(self, logging_steps: int, terminal: bool | None = None):
         self.console = Terminal(file=cast(TextIO, BrokenPipeSafe()), soft_wrap=True)
@@ -83,23 +83,20 @@ class ConsoleLog:
         elif isinstance(event, StepDone):
             self.step(event)
         elif isinstance(event, OutOfMemory):
-            self.log(
-                f"out of memory: going on with {event.tokens_per_microbatch:,} tokens a micro-batch ({event.reason})"
-            )
+            tokens = f"{event.tokens_per_microbatch:,} tokens per micro-batch"
+            self.log(f"out of memory: continuing with {tokens} ({event.reason})")
         elif isinstance(event, RowSkipped):
-            self.log(f"warning: left out: {event.row}")
+            self.log(f"warning: skipped row: {event.row}")
         elif isinstance(event, LossSpike):
-            self.log(f"warning: loss {event.loss:.4g} at step {event.step}, {event.average:.4g} on average before")
+            self.log(f"warning: loss {event.loss:.4g} at step {event.step}, average before {event.average:.4g}")
         elif isinstance(event, RolledBack):
-            self.log(f"training diverged at step {event.skipped}: going on from step {event.step}, without that batch")
+            self.log(f"training diverged at step {event.skipped}: resuming from step {event.step} without that batch")
         elif isinstance(event, Skipped):
-            self.log(f"step {event.step} is left out: training diverged on it before")
+            self.log(f"skipping step {event.step}, on which training diverged before")
         elif isinstance(event, NotMirrored):
-            self.log(f"warning: not in the mirror yet: {event.failure}")
+            self.log(f"warning: the mirror is behind: {event.failure}")
         elif isinstance(event, SaveDone) and event.failure is not None:
-            self.log(
-                f"warning: the checkpoint of step {event.step} could not be written, trying again: {event.failure}"
-            )
+            self.log(f"warning: could not write the checkpoint of step {event.step}, retrying: {event.failure}")
         elif isinstance(event, Evaluated):
             self.log(" | ".join(evaluation_words(event)))
         elif isinstance(event, Finished):
@@ -111,9 +108,9 @@ class ConsoleLog:
 
     def start(self, event: Started) -> None:
         self.num_steps = event.num_steps
-        going_on = f", going on after step {event.step}" if event.step else ""
+        resumed = f", resuming after step {event.step}" if event.step else ""
         steps = f"{event.num_steps:,} steps of {event.batch_size}"
-        self.log(f"training: {event.num_examples:,} examples, {steps}{going_on}")
+        self.log(f"training: {event.num_examples:,} examples, {steps}{resumed}")
         if self.progress:
             self.bar = self.progress.add_task("training", total=event.num_steps, completed=event.step, status="")
             self.progress.start()
@@ -122,7 +119,7 @@ class ConsoleLog:
         self.recent.append(event)
         self.losses.append(event.loss)
         if self.progress:
-            # The bar is redrawn at most ten times a second, whatever the number of steps.
+            # rich redraws the bar at most ten times a second, however fast the steps are.
             self.progress.update(self.bar, completed=event.step, status=self.status(event))
         if event.step % self.logging_steps == 0 or event.step == self.num_steps:
             if not self.progress:
@@ -130,7 +127,7 @@ class ConsoleLog:
             self.losses.clear()
 
     def status(self, event: StepDone) -> str:
-        """Loss since the last report, real tokens a second, time left, memory."""
+        """Mean loss since the last report, real tokens per second, time left, memory."""
         seconds = sum(step.seconds for step in self.recent)
         speed = sum(step.num_tokens for step in self.recent) / max(seconds, 1e-9)
         left = (self.num_steps - event.step) * seconds / len(self.recent)

@@ -1,4 +1,4 @@
-"""A reason to stop before the last step: no improvement. Signals are another: `fasttune.training.signals`."""
+"""Early stopping: ends training when evaluations stop improving."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fasttune.training.loop import TrainState
 
 
 class EarlyStopping:
-    """Stop after `patience` evaluations in a row without a better `metric`.
+    """Stops after `patience` consecutive evaluations without a better `metric`.
 
-    It keeps nothing of its own: the state's evaluations are the memory, so resume continues the count by itself.
+    It counts in the evaluations that `state` holds, so a resumed run continues the count.
     """
 
     def __init__(self, metric: str, patience: int, state: TrainState):
         self.metric, self.patience, self.state = metric, patience, state
 
     def __call__(self, event: Event) -> str | None:
-        if not isinstance(event, Evaluated | Started):  # a run may have been killed between the count and the stop
+        if not isinstance(event, Evaluated | Started):  # Started: the run may have been killed before it stopped
             return None
         waited = evaluations_since_best(self.state.evaluations, self.state.best(self.metric))
         if waited < self.patience:

@@ -1,4 +1,4 @@
-"""Events on disk: one JSON object a line, and TensorBoard's curves."""
+"""Events on disk: events.jsonl, and curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 
 
 class EventLog:
-    """Appends to events.jsonl; a line is complete before the next event happens.
+    """Appends one JSON object per event to events.jsonl; each line is complete before the next event.
 
-    What a full or broken disk does not take now is written when it takes it again: training goes on meanwhile.
+    If the disk is full or broken, training continues, and the lines are written once the disk accepts them again.
     """
 
     def __init__(self, path: Path | None, resumed_step: int | None, log: Callable[[str], None] = lambda line: None):
-        """`path` None: nothing is written. `resumed_step`: the run goes on from there, and later lines of the lost part
-        are dropped; None: a new run.
-        """
+        """`path` None writes nothing. `resumed_step`: where a resumed run starts; later lines are dropped."""
         self.path, self.log = path, log
         self.file: FileIO | None = None
         self.waiting, self.is_failing = b"", False
@@ -41,7 +39,7 @@ class EventLog:
         if isinstance(event, RolledBack) and self.file is not None:
             self._drop_lines_after(event.step)
         line = event.to_dict()
-        if isinstance(event, Diverged):  # which tells nan from inf
+        if isinstance(event, Diverged):  # JSON has no nan and inf, and here the difference matters
             line = {key: str(value) if isinstance(value, float) else value for key, value in line.items()}
         self.write(line)
 
@@ -60,7 +58,7 @@ class EventLog:
                 self.waiting = self.waiting[self.file.write(self.waiting) :]
         except OSError as error:
             if not self.is_failing:
-                self.log(f"warning: {self.path} could not be written ({error.strerror}); trying again with each event")
+                self.log(f"warning: could not write {self.path} ({error.strerror}); retrying with each event")
             self.is_failing = True
         else:
             self.is_failing = False
@@ -71,7 +69,7 @@ class EventLog:
             self.file.close()
 
     def _drop_lines_after(self, step: int) -> None:
-        """Where the disk does not allow it they stay, before the line that says it was gone back."""
+        """If the disk refuses, the lines stay; the `rolled_back` event after them marks them as undone."""
         assert self.file is not None
         self.waiting = b""
         with suppress(OSError):
@@ -90,12 +88,12 @@ class EventLog:
 
 
 def as_json(value: Any) -> Any:
-    """JSON has no NaN: a number that is not finite is null."""
+    """The value, or None for a number that is not finite: JSON has no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def kept_lines(text: str, step: int) -> list[str]:
-    """Lines up to `step`, and what training diverged on; a last line that a kill cut short is dropped."""
+    """Lines up to `step`, and all `diverged` events; drops a last line that a kill cut short."""
     kept = []
     for line in text.splitlines():
         try:
@@ -112,7 +110,7 @@ def has_tensorboard() -> bool:
 
 
 class TensorBoard:
-    """Training curves every `logging_steps`, evaluations when they come."""
+    """Writes training curves every `logging_steps` steps, and each evaluation."""
 
     def __init__(
         self,
@@ -135,9 +133,9 @@ class TensorBoard:
             return
         try:
             self._write(event)
-        except OSError as error:  # of its own thread, which has ended with it
+        except OSError as error:  # its writer thread has ended
             self.is_failing = True
-            self.log(f"warning: no more curves for TensorBoard, its file could not be written ({error.strerror})")
+            self.log(f"warning: could not write TensorBoard's file ({error.strerror}); no more curves")
 
     def _write(self, event: Event) -> None:
         if isinstance(event, RolledBack):
@@ -152,5 +150,5 @@ class TensorBoard:
                 self.writer.add_scalar(f"eval/{name.removeprefix('eval_')}", value, event.step)
 
     def close(self) -> None:
-        with suppress(OSError):  # which was said, or concerns the last points alone
+        with suppress(OSError):  # reported before, or only the last points are lost
             self.writer.close()
