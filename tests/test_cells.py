@@ -158,8 +158,8 @@ def test_settings_for_a_split_that_is_not_drawn_are_said(
     recipe = {"model": str(tiny_model), "data": data, "training": {"max_steps": 1, "device": "cpu"}}
     fasttune.fit(recipe, output=tmp_path / "run")
     said = capsys.readouterr().err
-    assert "no effect: data.test_fraction: data.test is given" in said
-    assert "no effect: data.columns.group: data.validation is given, and no rows are held out" in said
+    assert "no effect: data.test_fraction, because data.test is set" in said
+    assert "no effect: data.columns.group, because data.validation is set and no rows are held out" in said
 
 
 # --- scores of answers ----------------------------------------------------------------------------------------------

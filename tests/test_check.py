@@ -69,7 +69,7 @@ def test_only_a_sample_of_many_rows_is_tokenised(
     whole = fasttune.check(recipe, progress=False)
     monkeypatch.setattr(preflight, "SAMPLE", 20)
     checked = fasttune.check(recipe)
-    assert "train: tokens are counted in 20 of 60 rows" in capsys.readouterr().err
+    assert "train: counted tokens in a random sample of 20 of 60 rows" in capsys.readouterr().err
     assert checked.report["splits"]["train"]["num_examples"] == 20
     assert checked.forecast.num_steps == whole.forecast.num_steps
     per_step = checked.forecast.measured["tokens_per_step"]
@@ -83,7 +83,7 @@ def test_questions_are_known_by_their_columns_and_checked_too(
     settings = [f"model={tiny_model}", "training.precision=fp32", "preprocessing.doc_stride=8"]
     assert cli.run(["check", str(tmp_path / "questions.jsonl"), *settings]) == 0
     said = capsys.readouterr()
-    assert "ready to train" in said.out
+    assert "Ready to train" in said.out
 
 
 def test_json_is_one_object(recipe: dict, capsys: pytest.CaptureFixture[str]) -> None:

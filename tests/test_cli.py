@@ -163,7 +163,7 @@ def test_predict_reads_lines_of_stdin(
 def test_predict_reads_a_file_and_writes_one(here: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.run(["predict", "run", "--data", "reviews.csv", "--output", "found.jsonl"]) == 0
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "80 predictions written to found.jsonl\n")
+    assert (out, err) == ("", "wrote 80 predictions to found.jsonl\n")
     found = [json.loads(line) for line in (here / "found.jsonl").read_text().splitlines()]
     assert found == fasttune.predict("run", data="reviews.csv")
     assert cli.run(["predict", "run", "--data", "reviews.csv", "--json"]) == 0
@@ -250,14 +250,14 @@ def test_long_texts_are_cut_and_said_to_be(here: Path, capsys: pytest.CaptureFix
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 CONVERT_HINT = (
-    "\n  hint: if you trust whoever made them: python -c "
+    "\n  hint: if you trust their author: python -c "
     + shlex.quote(
         "from transformers import AutoModel as M, AutoTokenizer as T; "
         "[C.from_pretrained('pickled').save_pretrained('converted') for C in (M, T)]"
     )
     + ", then model=converted"
 )
-HUB_HINT = "\n  hint: model=embedded needs no download; offline, give the path of a folder"
+HUB_HINT = "\n  hint: model=embedded needs no download; offline, use the path of a model folder"
 REFUSED = {
     "a missing recipe": (
         ["train", "two_error.yaml"],
@@ -343,7 +343,7 @@ REFUSED = {
     "a setting that a finished run cannot change": (
         ["predict", "run", "training.learning_rate=1", "good"],
         2,
-        "training.learning_rate: found a setting that a finished run cannot change, expected one of "
+        "training.learning_rate: a finished run cannot change this setting, only "
         "training.precision, training.device, training.tokens_per_microbatch, data.fix_spans, "
         "data.encoding, data.header, data.max_bytes, data.drop_empty, preprocessing.doc_stride, "
         "preprocessing.word_boundaries, evaluation.n_best_size, evaluation.max_answer_length, "
@@ -353,7 +353,7 @@ REFUSED = {
     "a second column of texts for a run of single texts": (
         ["predict", "run", "--data", "reviews.csv", "data.columns.text_pair=label"],
         2,
-        "data.columns.text_pair: found a setting that a finished run cannot change, expected one of "
+        "data.columns.text_pair: a finished run cannot change this setting, only "
         "training.precision, training.device, training.tokens_per_microbatch, data.fix_spans, "
         "data.encoding, data.header, data.max_bytes, data.drop_empty, preprocessing.doc_stride, "
         "preprocessing.word_boundaries, evaluation.n_best_size, evaluation.max_answer_length, "
@@ -363,7 +363,8 @@ REFUSED = {
     "nothing to predict": (
         ["predict", "run"],
         2,
-        'predict: found neither texts nor data, expected one\n  hint: fasttune predict RUN "some text", or --data FILE',
+        "predict: found neither texts nor data, expected one of them\n"
+        '  hint: fasttune predict RUN "some text", or --data FILE',
     ),
     "bytes that are not UTF-8": (
         ["predict", "run", "good", "b\udcffd"],
@@ -373,12 +374,12 @@ REFUSED = {
     "a folder where a file should go": (
         ["predict", "run", "good", "--output", "folder.jsonl"],
         5,
-        "E510 folder.jsonl: found Is a directory, expected a place that can be read and written",
+        "E510 folder.jsonl: found Is a directory, expected a path that can be read and written",
     ),
     "predictions in a form that is not written": (
         ["predict", "run", "good", "--output", "found.docx"],
         2,
-        "--output found.docx: found a file name that ends in '.docx', expected one of .csv, .tsv, .jsonl, .json, "
+        "--output found.docx: found the extension '.docx', expected one of .csv, .tsv, .jsonl, .json, "
         ".parquet\n  hint: --output found.jsonl",
     ),
     "a missing model folder": (
@@ -390,33 +391,33 @@ REFUSED = {
         ["train", "reviews.csv", *SETTINGS, "model=no_weights", "--output", "new"],
         5,
         "E404 model no_weights: found Error no file named model.safetensors found in directory no_weights, "
-        "expected weights in model.safetensors; pickle weights are never read, they can run any code" + HUB_HINT,
+        "expected weights in model.safetensors; fasttune never reads pickled weights, which can run any code"
+        + HUB_HINT,
     ),
     "a model of pickled weights": (
         ["train", "reviews.csv", *SETTINGS, "model=pickled", "--output", "new"],
         5,
         "E404 model pickled: found Error no file named model.safetensors found in directory pickled, "
-        "expected weights in model.safetensors; pickle weights are never read, they can run any code" + CONVERT_HINT,
+        "expected weights in model.safetensors; fasttune never reads pickled weights, which can run any code"
+        + CONVERT_HINT,
     ),
     "weights that are damaged": (
         ["train", "reviews.csv", *SETTINGS, "model=damaged", "--output", "new"],
         5,
         "E404 model damaged: found Error while deserializing header: header too large, "
-        "expected a model.safetensors that is whole" + HUB_HINT,
+        "expected an intact model.safetensors" + HUB_HINT,
     ),
     "weights of another size": (
         ["train", "reviews.csv", *SETTINGS, "model=other_width", "--output", "new"],
         5,
-        "E406 model other_width: found no fitting weights for 35 tensors of the encoder, such as "
-        "bert.embeddings.LayerNorm.bias, expected weights of the model that config.json describes\n"
-        "  hint: take config.json and model.safetensors from the same model",
+        "E406 model other_width: the weights lack 35 tensors that config.json asks for, such as "
+        "bert.embeddings.LayerNorm.bias\n  hint: use config.json and model.safetensors of the same model",
     ),
     "a model without tokenizer": (
         ["train", "reviews.csv", *SETTINGS, "model=no_tokenizer", "--output", "new"],
         5,
-        "E403 model no_tokenizer: found a tokenizer without a vocabulary, expected tokenizer.json, or the vocabulary "
-        "of the model's tokenizer, beside config.json\n"
-        "  hint: copy the tokenizer's files from where the model is from",
+        "E403 model no_tokenizer: the tokenizer has no vocabulary\n"
+        "  hint: copy tokenizer.json, or the vocabulary files, of the original model beside config.json",
     ),
     "texts in another language": (
         ["train", "chinese.csv", *SETTINGS, "--output", "new"],
@@ -447,7 +448,7 @@ def test_a_model_that_is_no_encoder_is_refused(here: Path, capsys: pytest.Captur
     tiny_tokenizer().save_pretrained(here / family)
     assert cli.run(["train", "reviews.csv", *SETTINGS, f"model={family}", "--output", "new"]) == 5
     assert capsys.readouterr().err == (
-        f"error: E402 model {family}: found a {family} model, which is not an encoder, expected an encoder such as "
+        f"error: E402 model {family}: found {family}, which is not an encoder, expected an encoder such as "
         "BERT, DistilBERT, RoBERTa, ELECTRA, DeBERTa or ModernBERT\n"
         "  hint: model=embedded, or a hub id such as model=google-bert/bert-base-uncased\n"
     )
@@ -459,7 +460,7 @@ def test_a_model_that_brings_its_own_code_is_refused_and_the_code_not_run(
     assert cli.run(["train", "reviews.csv", *SETTINGS, "model=own_code", "--output", "new"]) == 5
     err = capsys.readouterr().err
     assert err.startswith("error: E405 model own_code: found ") and "Traceback" not in err
-    assert "code of a model folder is never run" in err
+    assert "fasttune never runs code from a model folder" in err
     assert not list(here.rglob("code_of_the_model_ran"))
 
 
@@ -486,7 +487,7 @@ def test_a_bug_of_ours_shows_its_traceback_and_asks_for_a_report(
     monkeypatch.setattr("fasttune.training.environment.describe", lambda: 1 / 0)
     assert cli.run(["env"]) == 70
     err = capsys.readouterr().err
-    assert "ZeroDivisionError" in err and err.endswith("please report it with the output of: fasttune env\n")
+    assert "ZeroDivisionError" in err and err.endswith("Please report it with the output of: fasttune env\n")
 
 
 def test_the_module_passes_the_exit_code_on(place: Path) -> None:

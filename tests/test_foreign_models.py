@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def test_tokens_that_were_added_to_the_tokenizer_alone_get_rows(tmp_path: Path, 
     rows = [{**row, "text": f"{row['text']} <url0>"} for row in make_rows(40)]
     recipe = {"model": str(model), "data": {"train": str(write_csv(tmp_path / "rows.csv", rows))}, "training": TRAINING}
     run = fasttune.fit(recipe, output=tmp_path / "run", tracking={"report_to": "none"})
-    assert "vocabulary: 80 rows (1 more than the model's weights had" in capsys.readouterr().err
+    assert " 80 rows  1 new ones, initialised with seed" in re.sub(r" {3,}", "  ", capsys.readouterr().err)
     assert json.loads((run.folder / "config.json").read_text())["vocab_size"] == 80
     assert fasttune.predict(run.folder, ["good <url0>"])[0]["label"]
     again = transformers.AutoModelForSequenceClassification.from_pretrained(run.folder)
@@ -71,7 +72,7 @@ def test_tokens_that_were_added_to_the_tokenizer_alone_get_rows(tmp_path: Path, 
 
 def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     model = with_more_tokens(tmp_path / "model", 1_500)
-    with pytest.raises(fasttune.Error, match=r"E407 .*found a tokenizer of 1,579 tokens with weights for 79"):
+    with pytest.raises(fasttune.Error, match=r"E407 .*the tokenizer has 1,579 tokens, but the weights only 79 rows"):
         fit(tmp_path, model, write_csv(tmp_path / "rows.csv", make_rows(40)))
 
 
@@ -141,9 +142,7 @@ def test_a_tokenizer_in_python_is_refused_where_tokens_are_mapped_to_words(
     tmp_path: Path, python_tokenizer: Path
 ) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", make_sentences(20))
-    with pytest.raises(
-        fasttune.Error, match=r"E403 .*a tokenizer written in Python \(BertJapaneseTokenizer\)"
-    ) as caught:
+    with pytest.raises(fasttune.Error, match=r"E403 .*BertJapaneseTokenizer cannot map tokens to characters") as caught:
         fit(tmp_path, python_tokenizer, path, task="token-classification")
     assert caught.value.exit_code == 5
 

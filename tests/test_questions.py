@@ -206,7 +206,7 @@ def test_files_of_one_set_may_hold_unanswerable_questions_alone(tmp_path: Path, 
         (["--question", "Who?"], "--context: found 1 questions and 0 contexts, expected one, or one for each question"),
         (["--context", "Ann."], "--context: found 0 questions and 1 contexts"),
         (["--question", "a", "--context", "b", "--context", "c"], "--context: found 1 questions and 2 contexts"),
-        (["text", "--question", "a", "--context", "b"], "predict: found 1 texts beside --question and --context"),
+        (["text", "--question", "a", "--context", "b"], "predict: found both texts and --question"),
     ],
 )
 def test_questions_and_contexts_that_do_not_match(

@@ -125,9 +125,9 @@ def test_a_signal_saves_and_says_how_to_go_on(
     last = max(event["step"] for event in lines(folder))
     assert KILL_AT <= last < NUM_STEPS and last in checkpoints(folder)
     line = ended.output.splitlines()[-1]
-    assert line.startswith(f"stopped by {number.name}. resume with: fasttune train ")
+    assert line.startswith(f"stopped by {number.name}. Resume with: fasttune train ")
     assert "Traceback" not in ended.output
-    name, *command = shlex.split(line.partition("resume with: ")[2])
+    name, *command = shlex.split(line.partition("Resume with: ")[2])
     assert name == "fasttune" and cli.run(command) == 0
     assert weights(folder) == weights(undisturbed)
     assert learned(folder) == learned(undisturbed)
@@ -212,7 +212,7 @@ def test_a_change_of_what_is_learned_is_refused(
     )
     before = (copy / "events.jsonl").read_bytes()
     assert cli.run(["train", str(place / "recipe.yaml"), change, "--output", str(copy), "--resume"]) == 3
-    allowed = "; --allow-changes goes on with the new value" if field == "training.learning_rate" else ""
+    allowed = "; --allow-changes resumes with the new value" if field == "training.learning_rate" else ""
     assert capsys.readouterr().err == (
         f"error: E530 resume of {copy}: {field}: found {found}, expected {expected}, as in {copy}/recipe.yaml\n"
         f"  hint: start a new run with another --output, or resume with the recipe as it was{allowed}\n"
@@ -269,9 +269,8 @@ def test_changed_training_rows_are_refused(
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert cli.run(["train", str(tmp_path / "recipe.yaml"), "--output", str(folder), "--resume"]) == 4
     assert capsys.readouterr().err.endswith(
-        f"error: E531 resume of {folder}: {reviews_csv}: found other training examples than those the run started "
-        "with, expected the same rows, labels and tokenizer\n"
-        "  hint: bring the file back, or start a new run with another --output\n"
+        f"error: E531 resume of {folder}: {reviews_csv}: the training examples are not those that the run started with "
+        "(rows, labels or tokenizer)\n  hint: restore the file, or start a new run with another --output\n"
     )
 
 
@@ -280,9 +279,7 @@ def test_another_kernel_is_said(place: Path, copy: Path, capsys: pytest.CaptureF
     environment["attention"]["value"] = "compiled"
     (copy / "environment.json").write_text(json.dumps(environment))
     assert cli.run(["train", str(place / "recipe.yaml"), "--output", str(copy), "--resume"]) == 0
-    assert (
-        "attention: torch now, compiled before; the run goes on, though not to the last bit" in capsys.readouterr().err
-    )
+    assert "attention: torch now, compiled before; the resumed run will differ" in capsys.readouterr().err
 
 
 def test_how_often_is_logged_may_change(
@@ -292,7 +289,7 @@ def test_how_often_is_logged_may_change(
     assert cli.run(["train", str(place / "recipe.yaml"), change, "--output", str(copy), "--resume"]) == 0
     said = capsys.readouterr().err.splitlines()
     assert [line.split(" ")[1] for line in said if line.startswith("step ")] == ["12/24", "24/24"]
-    assert f"going on from {copy}/checkpoints/checkpoint-{KILL_AT}" in said
+    assert f"resuming from {copy}/checkpoints/checkpoint-{KILL_AT}" in said
     assert weights(copy) == weights(undisturbed)
 
 
@@ -310,7 +307,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_end_is_the_same(
     said = capsys.readouterr().err.splitlines()
     reason = "optimizer.safetensors was changed or damaged (its sha256 differs)"
     assert f"checkpoint-{KILL_AT} is not used: {reason}" in said
-    assert f"going on from {copy}/checkpoints/checkpoint-8" in said
+    assert f"resuming from {copy}/checkpoints/checkpoint-8" in said
     assert weights(copy) == weights(undisturbed)
     assert learned(copy) == learned(undisturbed)
 

@@ -217,8 +217,8 @@ def test_bad_rows_are_left_out_up_to_a_number(
     found = sorted(bad_rows(lines))
     assert len(found) == 5 and {"115", "210", "214"} < set(found), "each once, though it is met in both epochs"
     said = capsys.readouterr().err
-    assert said.count("warning: left out: ") == 5 and "dirty.jsonl from byte" in said
-    assert "5 rows were left out, such as" in (run.folder / "README.md").read_text()
+    assert said.count("warning: skipped row: ") == 5 and "dirty.jsonl from byte" in said
+    assert "5 rows were skipped, such as" in (run.folder / "README.md").read_text()
     tokens = [sum(line["num_tokens"] for line in lines if line["event"] == "step")]
     exact = fasttune.fit(
         {**recipe, "data": {**recipe["data"], "train": str(clean)}}, output=tmp_path / "clean", progress=False

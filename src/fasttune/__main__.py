@@ -27,7 +27,7 @@ def main() -> None:
     except signals.Stopped as stopped:
         resume = ["--resume"] if arguments[:1] == ["train"] and "--resume" not in arguments else []
         if is_main():
-            write_line(f"{stopped}. resume with: {shlex.join(['fasttune', *arguments, *resume])}", sys.stderr)
+            write_line(f"{stopped}. Resume with: {shlex.join(['fasttune', *arguments, *resume])}", sys.stderr)
         sys.exit(128 + stopped.number)
 
 

@@ -46,9 +46,9 @@ def test_an_unsafe_or_unfit_package_fails(monkeypatch: pytest.MonkeyPatch) -> No
     installed_with(monkeypatch, {"torch": "2.5.1", "rich": None})
     found = [finding for finding in doctor.packages() if finding.state == FAILURE]
     assert sorted((finding.name, finding.found) for finding in found) == [
-        ("rich", "not installed, needed >=14"),
-        ("torch", "2.5.1, needed <3,>=2.10"),
-        ("torch", "2.5.1, unsafe below 2.10"),
+        ("rich", "not installed; >=14 is required"),
+        ("torch", "2.5.1; <3,>=2.10 is required"),
+        ("torch", "2.5.1; versions below 2.10 are unsafe"),
     ]
     assert found[-1].hint == "pip install 'torch>=2.10'"
 
@@ -107,4 +107,4 @@ def test_a_card_that_torch_cannot_use_is_said(monkeypatch: pytest.MonkeyPatch) -
         pytest.skip("torch can use it")
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     found = doctor.device()
-    assert found.state == WARNING and "there is an NVIDIA card, but a torch without CUDA" in found.found
+    assert found.state == WARNING and "an NVIDIA GPU is present, but torch was built without CUDA" in found.found

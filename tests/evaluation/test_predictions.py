@@ -126,7 +126,7 @@ def test_a_table_without_rows(tmp_path: Path) -> None:
 
 
 def test_nothing_is_computed_for_a_form_that_is_not_written(run: fasttune.Run, tmp_path: Path) -> None:
-    with pytest.raises(fasttune.Error, match=r"found a file name that ends in '\.xls'") as caught:
+    with pytest.raises(fasttune.Error, match=r"found the extension '\.xls'") as caught:
         fasttune.predict(run.folder, ["good"], output=tmp_path / "found.xls")
     assert caught.value.exit_code == 2 and not list(tmp_path.iterdir())
 

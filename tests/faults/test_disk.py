@@ -65,7 +65,7 @@ def test_a_checkpoint_that_cannot_be_written_is_named_and_training_goes_on(
     at = first(calls, "mkdir", "checkpoint-6.staged")
     ended = run_cli(train(recipe, run), Fault(str(run / "checkpoints"), at=at - before(calls), error=error, times=8))
     assert ended.code == 0, ended.output
-    assert f"could not be written, trying again: {FAILURES[error]}" in ended.output
+    assert f"retrying: {FAILURES[error]}" in ended.output
     failed = [event["step"] for event in events(run) if event["event"] == "checkpoint" and event["failure"]]
     assert set(failed) == {6}
     assert sha256(run) == expected and trouble(run) == []
@@ -100,7 +100,7 @@ def test_a_log_that_cannot_be_written_is_written_later(
 ) -> None:
     run = place / "log"
     ended = run_cli(train(recipe, run), Fault(str(run / "events.jsonl"), at=3, error=errno.ENOSPC, times=6))
-    assert ended.code == 0 and ended.output.count("events.jsonl could not be written") == 1
+    assert ended.code == 0 and ended.output.count("could not write ") == 1
     assert [event["step"] for event in events(run) if event["event"] == "step"] == list(range(1, 13))
     assert sha256(run) == expected
 

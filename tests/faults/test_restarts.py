@@ -65,4 +65,4 @@ def test_an_error_is_not_tried_again(long_recipe: Path, tmp_path: Path) -> None:
 
 def test_a_folder_has_to_be_named(long_recipe: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.run(["train", str(long_recipe), "--restarts", "2"]) == 2
-    assert "hint: --output runs/NAME" in capsys.readouterr().err
+    assert "hint: add --output runs/NAME" in capsys.readouterr().err

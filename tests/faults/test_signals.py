@@ -23,7 +23,7 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
 def check_stopped(ended: Ended, number: signal.Signals, recipe: Path, run: Path, expected: str) -> None:
     """Stopped by the signal, not by a fault or the end of the run, and resumed to the same bytes."""
     assert ended.code == CODES[number] and "Traceback" not in ended.output, ended.output
-    assert f"stopped by {number.name}. resume with: fasttune train {recipe} --output {run} --resume" in ended.output
+    assert f"stopped by {number.name}. Resume with: fasttune train {recipe} --output {run} --resume" in ended.output
     assert trouble(run) == []
     assert run_cli(train(recipe, run)).code == 0
     assert sha256(run) == expected
@@ -145,4 +145,4 @@ def test_a_whole_group_is_told(tmp_path: Path) -> None:
         forks.wait_for(lambda: last_step(tmp_path / "run") >= 20, process)
         os.killpg(process.pid, signal.SIGTERM)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 143 and "resume with:" in said and trouble(tmp_path / "run") == []
+    assert process.returncode == 143 and "Resume with:" in said and trouble(tmp_path / "run") == []

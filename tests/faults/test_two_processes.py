@@ -20,7 +20,7 @@ import fasttune
 from fasttune.parallel import collectives
 from fasttune.training import trainer
 from fasttune.training import watchdog
-watchdog.LEAST, watchdog.TICK = 1.0, 0.1
+watchdog.MIN_SECONDS, watchdog.TICK = 1.0, 0.1
 def observer(event):
     if event.name == "step" and event.step == 4:
         trainer.PATIENCE = 1.5

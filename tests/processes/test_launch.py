@@ -94,7 +94,7 @@ def test_an_interrupt_saves_once_and_has_its_code(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.count("resume with: fasttune train") == 1
+    assert errors.count("Resume with: fasttune train") == 1
     assert trouble(run) == []
     assert events(run)[-1]["event"] == "end"
 

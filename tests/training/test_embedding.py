@@ -46,7 +46,7 @@ def test_the_same_model_as_by_training_the_whole_table(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     narrow = fasttune.fit(recipe, output=tmp_path / "narrow", progress=False)
-    assert choices(narrow)["word_embeddings"]["value"] == "training 66 of 400 rows"
+    assert choices(narrow)["word_embeddings"]["value"] == "66 of 400 rows trained"
     with monkeypatch.context() as patch:
         patch.setattr(prepare, "rows_in_use", lambda *args: None)
         whole = fasttune.fit(recipe, output=tmp_path / "whole", progress=False)
@@ -106,6 +106,6 @@ def test_inside_the_state_dict_is_the_plain_one_and_outside_nothing_is_left() ->
         assert torch.equal(table.rows, inside[TABLE][[2, 7]] * 2)
     assert inside.keys() == model.state_dict().keys()
     assert torch.equal(model.state_dict()[TABLE][7], inside[TABLE][7] * 2)
-    assert type(table) is torch.nn.Embedding
+    assert type(model.get_input_embeddings()) is torch.nn.Embedding
     assert [name for name, _ in model.named_parameters()] == names
     assert all(parameter.requires_grad for parameter in model.parameters())

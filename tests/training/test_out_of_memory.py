@@ -107,7 +107,7 @@ def test_one_sequence_that_does_not_fit(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     SmallDevice(monkeypatch, room=5, from_forward=8)  # after the probe of padding_free
-    with pytest.raises(fasttune.Error, match="found CUDA out of memory") as caught:
+    with pytest.raises(fasttune.Error, match="not enough memory to train on it: CUDA out of memory") as caught:
         fasttune.fit(recipe, output=tmp_path / "run", progress=False)
     problem = caught.value.problems[0]
     assert problem.code == "E506" and "preprocessing.max_length=" in problem.hint

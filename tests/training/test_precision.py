@@ -23,7 +23,7 @@ def has_cuda(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], name:
 
 @pytest.mark.usefixtures("no_gpu")
 def test_without_a_gpu_the_cpu_is_taken() -> None:
-    assert choose_device("auto") == Choice("cpu", "no GPU here")
+    assert choose_device("auto") == Choice("cpu", "no GPU found")
     assert choose_device("cpu") == Choice("cpu", "asked for")
 
 
@@ -33,14 +33,15 @@ def test_a_device_that_is_not_there_is_refused(device: str) -> None:
     with pytest.raises(EnvironmentProblem) as raised:
         choose_device(device)
     assert str(raised.value) == (
-        f"E505 training.device: found {device}, but torch {torch.__version__} sees none, expected one of cpu\n"
+        f"E505 training.device: found {device}, which torch {torch.__version__} cannot use on this machine, "
+        "expected one of cpu\n"
         "  hint: training.device=auto"
     )
 
 
 def test_a_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     has_cuda(monkeypatch, (9, 0), "H100")
-    assert choose_device("auto") == Choice("cuda", "the fastest device here")
+    assert choose_device("auto") == Choice("cuda", "the fastest device available")
     assert choose_device("cpu") == Choice("cpu", "asked for")
 
 
@@ -64,7 +65,7 @@ def test_a_cpu_takes_bf16_only_where_it_has_instructions_for_it(
 @pytest.mark.parametrize(
     ("capability", "name", "expected"),
     [
-        ((8, 0), "A100", Choice("bf16", "A100 computes in bf16")),
+        ((8, 0), "A100", Choice("bf16", "A100 supports bf16")),
         ((7, 5), "T4", Choice("fp16", "T4 has no bf16; fp16 with loss scaling")),
     ],
 )
@@ -78,7 +79,7 @@ def test_a_gpu_takes_what_it_was_made_for(
 
 def test_slow_bf16_is_done_and_said_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    reason = "asked for, though this device is slow in it (this CPU has no bf16 instructions)"
+    reason = "asked for, but slow on this device (this CPU has no bf16 instructions)"
     assert choose_precision("bf16", "cpu") == Choice("bf16", reason)
 
 

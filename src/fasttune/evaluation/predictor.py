@@ -65,8 +65,8 @@ class Predictor:
             raise UsageError(
                 Problem(
                     where=", ".join(fixed),
-                    found="a finished run cannot change this setting",
-                    hint=f"settings that it can: {', '.join(MAY_OVERRIDE)}",
+                    found=f"a finished run cannot change this setting, only {', '.join(MAY_OVERRIDE)}",
+                    hint="training.precision=fp32",
                 )
             )
         if folder.checksums.exists():  # early runs of 0.1.0 have none

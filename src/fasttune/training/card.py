@@ -67,7 +67,7 @@ On the command line: `fasttune predict PATH {words}`. `{auto_class}.from_pretrai
 
 
 CAVEAT = """
-The epoch{thresholds} were chosen on these validation rows, so scores on new rows may be lower.
+These validation rows also chose the epoch{thresholds}, so scores on new rows may be lower.
 """
 
 
@@ -177,7 +177,7 @@ def data_section(data_report: Mapping[str, Any]) -> str:
 
 
 def warning_line(entry: Mapping[str, Any]) -> str:
-    problem = Problem(**{**entry, "hint": ""})
+    problem = Problem(**{name: entry[name] for name in ("code", "where", "found", "expected")})
     hint = f" ({markdown_code(entry['hint'])})" if entry["hint"] else ""
     return markdown(str(problem)) + hint
 

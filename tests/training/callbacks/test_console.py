@@ -60,7 +60,7 @@ def test_plain_lines_where_nobody_watches(capsys: pytest.CaptureFixture) -> None
 def test_a_resumed_run_says_where_it_goes_on(capsys: pytest.CaptureFixture) -> None:
     started = Started(step=40, epoch=1.0, num_steps=1000, num_examples=320, batch_size=8, num_processes=1)
     assert shown(ConsoleLog(10, terminal=False), [started], capsys) == [
-        "training: 320 examples, 1,000 steps of 8, going on after step 40"
+        "training: 320 examples, 1,000 steps of 8, resuming after step 40"
     ]
 
 

@@ -132,7 +132,7 @@ def test_curves_that_cannot_be_written_are_said_once_and_end_nothing(
 ) -> None:
     pytest.importorskip("tensorboard", reason="the extra `tracking` is not installed")
     said: list[str] = []
-    board = TensorBoard(tmp_path, logging_steps=1, resumed_step=None, say=said.append)
+    board = TensorBoard(tmp_path, logging_steps=1, resumed_step=None, log=said.append)
 
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -141,4 +141,4 @@ def test_curves_that_cannot_be_written_are_said_once_and_end_nothing(
     board(step(1))
     board(step(2))
     board.close()
-    assert said == ["warning: no more curves for TensorBoard, its file could not be written (No space left on device)"]
+    assert said == ["warning: could not write TensorBoard's file (No space left on device); no more curves"]
