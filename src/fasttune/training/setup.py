@@ -130,8 +130,8 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         kernel = _verified_on_device(loaded.model, kernel, accelerator)
     if kernel.value != "padding-free":
         attention = Choice("transformers", f"{loaded.model.config._attn_implementation}, as for any padded batch")
-    # A BERT tokenizer may come with a model without segments, or with a single one, for which the ids of a pair's second
-    # text would lie outside the table.
+    # A BERT tokenizer may come with a model without segments, or with a single one, whose table has no row for the ids
+    # of a pair's second text.
     accepted = set(signature(loaded.model.forward).parameters)
     if getattr(loaded.model.config, "type_vocab_size", 2) == 1:
         accepted.discard("token_type_ids")
