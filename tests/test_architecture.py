@@ -111,14 +111,27 @@ def test_nothing_prints_but_the_gate_of_text() -> None:
     ],
 )
 def test_help_and_typing_errors_import_nothing_heavy(command: list[str], said: str, tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text("text,label\na,b\nc,d\n")
+    imported, output = heavy_imports(command, tmp_path)
+    assert imported == "[]" and said in output
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_misnamed_column_is_refused_before_torch_is_imported(ending: str, tmp_path: Path) -> None:
+    imported, output = heavy_imports(["train", f"rows.{ending}", "data.columns.text=txt"], tmp_path)
+    assert imported == "['numpy']"
+    assert f"E202 data.columns.text: found 'txt', expected a column of rows.{ending}: 'text', 'label'" in output
+
+
+def heavy_imports(command: list[str], folder: Path) -> tuple[str, str]:
+    """The heavy modules that a command imports, and what it prints."""
+    for ending, delimiter in (("csv", ","), ("tsv", "\t")):
+        (folder / f"rows.{ending}").write_text("text,label\na,b\nc,d\n".replace(",", delimiter))
     code = (
         f"import sys; from fasttune.cli import run; run({command!r}); "
         "print([name for name in ('torch', 'transformers', 'datasets', 'numpy', 'sklearn') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert said in done.stdout + done.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1], done.stdout + done.stderr
 
 
 def test_public_names_are_there() -> None:
