@@ -262,7 +262,7 @@ REFUSED = {
     "a missing recipe": (
         ["train", "two_error.yaml"],
         3,
-        "E311 two_error.yaml: found no such file, expected a recipe file, or one of "
+        "E311 two_error.yaml: no such file; the shipped recipes are "
         "chnsenticorp, cmrc, goemotions, imdb, mrpc, ner, pairs-starter, quickstart, "
         "squad, squad-starter, squad-v2, stsb, yelp, yelp-full\n"
         "  hint: did you mean two_errors.yaml?",
@@ -270,7 +270,7 @@ REFUSED = {
     "a shipped recipe that there is not": (
         ["recipes", "quikstart"],
         3,
-        "E311 quikstart: found no such file, expected a recipe file, or one of "
+        "E311 quikstart: no such file; the shipped recipes are "
         "chnsenticorp, cmrc, goemotions, imdb, mrpc, ner, pairs-starter, quickstart, "
         "squad, squad-starter, squad-v2, stsb, yelp, yelp-full\n"
         "  hint: did you mean quickstart?",
@@ -278,14 +278,14 @@ REFUSED = {
     "a typo in an override": (
         ["train", "reviews.csv", "training.lerning_rate=1"],
         3,
-        "E300 override training.lerning_rate=1: found an unknown name, expected a field of training\n"
+        "E300 override training.lerning_rate=1: unknown name in section training\n"
         "  hint: did you mean 'learning_rate'?",
     ),
     "two errors in a recipe": (
         ["train", "two_errors.yaml"],
         3,
         "2 problems\n"
-        "E300 two_errors.yaml: training.lerning_rate: found an unknown name, expected a field of training\n"
+        "E300 two_errors.yaml: training.lerning_rate: unknown name in section training\n"
         "  hint: did you mean 'learning_rate'?\n"
         "E303 two_errors.yaml: training.batch_size: found 0, expected a whole number above 0",
     ),

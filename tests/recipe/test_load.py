@@ -99,7 +99,7 @@ def test_what_is_given_is_not_changed():
 
 
 def test_a_single_text_of_overrides_is_a_mistake_of_the_caller():
-    with pytest.raises(TypeError, match="not one string"):
+    with pytest.raises(TypeError, match="not a single string"):
         load(DATA, "training.seed=1")
 
 
@@ -165,7 +165,7 @@ def test_a_dump_holds_every_field_of_its_task_and_no_other(task):
         "token-classification": {"tokens", "tags"},
     }[task] | {"group", "time"}
     for name in every - found:
-        with pytest.raises(RecipeError, match=f"with task '{task}'"):
+        with pytest.raises(RecipeError, match=f"only, but the task is {task}"):
             load(recipe, [f"{name}={OTHER_VALUES.get(name, 'x')}"])
     assert load(written) == recipe
 
@@ -218,7 +218,7 @@ def test_shipped_recipes_load(tmp_path, monkeypatch):
         text = shipped_text(name)
         assert text.startswith(f"# {purpose}\n") and len(purpose) > 30
         assert f"#   fasttune train {name}\n" in text
-        assert "\n# Measured" in text
+        assert "\n# Measured" in text or "\n# Not measured yet" in text
         recipe = load(name)
         assert load(name, {"data": {"train": "rows.csv"}}).data.train == "rows.csv"
         written = tmp_path / f"{name}-copy.yaml"
