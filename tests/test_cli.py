@@ -304,20 +304,18 @@ REFUSED = {
     "an output that holds a run": (
         ["train", "reviews.csv", *SETTINGS, "--output", "run"],
         2,
-        "output folder run: found an earlier run, expected a folder that does not exist yet\n"
-        "  hint: go on with it: --resume, or start a new one: --output NEW_NAME",
+        "output folder run: it already holds a run\n"
+        "  hint: continue that run with --resume, or start a new one with --output NEW_NAME",
     ),
     "no run": (
         ["predict", "nowhere", "good"],
         5,
-        "run nowhere: found nothing at this path, expected a run folder of fasttune\n"
-        "  hint: train one first: fasttune train quickstart",
+        "run nowhere: no such folder\n  hint: train one first: fasttune train quickstart",
     ),
     "a folder that is no run": (
         ["evaluate", "tiny"],
         5,
-        "run tiny: found a folder without recipe.yaml, expected a run folder of fasttune\n"
-        "  hint: train one first: fasttune train quickstart",
+        "run tiny: the folder is not a run: it has no recipe.yaml\n  hint: train one first: fasttune train quickstart",
     ),
     "an unknown split": (
         ["evaluate", "run", "--split", "nope"],

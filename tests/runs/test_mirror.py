@@ -129,7 +129,7 @@ def test_copies_of_which_none_is_whole_are_an_error(recipe: Path, run: Path, sto
             store.pipe_file(name, b"cut")
     before = stored(store)
     shutil.rmtree(run)
-    with pytest.raises(fasttune.Error, match=r"E514 .*none is whole"):
+    with pytest.raises(fasttune.Error, match=r"E514 .*none of its checkpoints is intact"):
         fit(recipe, run, resume=True)
     assert stored(store) == before
 
@@ -226,7 +226,7 @@ def test_a_finished_run_that_cannot_be_sent_is_an_error_and_whole_here(
         if event.name == "end":
             monkeypatch.setattr(type(store), "put_file", lambda *_, **__: (_ for _ in ()).throw(OSError("gone")))
 
-    with pytest.raises(fasttune.Error, match=r"E514 .*whole in"):
+    with pytest.raises(fasttune.Error, match=r"E514 .*complete in"):
         fit(recipe, tmp_path / "run", observers=[observer])
     assert RunFolder(tmp_path / "run").is_finished
     monkeypatch.undo()
