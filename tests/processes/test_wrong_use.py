@@ -63,7 +63,7 @@ def test_one_that_shares_the_model_and_one_that_does_not(tmp_path: Path) -> None
 
 def test_a_process_that_never_comes(tmp_path: Path) -> None:
     ((code, text),) = by_hand(tmp_path, {}, port=forks.free_port())
-    assert code == 5 and "E540" in text and "no word from process 1 within 3 s" in text
+    assert code == 5 and "E540" in text and "rank 1 did not respond within 3 s" in text
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:

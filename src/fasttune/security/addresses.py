@@ -38,7 +38,7 @@ def is_offline() -> bool:
 
 
 def go_offline() -> None:
-    """Stop fasttune, huggingface_hub, datasets and transformers from using the network, for the rest of this process."""
+    """Keep fasttune, huggingface_hub, datasets and transformers off the network for the rest of this process."""
     for name in (OFFLINE, "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ[name] = "1"
 
