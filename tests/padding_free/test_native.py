@@ -219,7 +219,7 @@ def test_it_is_compiled_once(fresh: Path) -> None:
 
 @needs_kernels
 def test_a_damaged_file_in_the_cache_is_made_anew(fresh: Path) -> None:
-    path = build.compiled("gcc")
+    path = build.compile_kernels("gcc")
     size = path.stat().st_size
     path.write_bytes(b"not a library")
     assert native.find().library is not None
