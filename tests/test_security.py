@@ -423,7 +423,7 @@ def test_a_tokenizer_that_explodes(tmp_path: Path) -> None:
     bomb = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 100}
     content["normalizer"] = {"type": "Sequence", "normalizers": [bomb] * 4}
     (model / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(fasttune.Error, match=r"E409 .*makes 100,000,000 characters of one"):
+    with pytest.raises(fasttune.Error, match=r"E409 .*produces 100,000,000 characters per character"):
         fit(model, write_csv(tmp_path / "rows.csv", make_rows(40)), tmp_path / "run")
 
 
@@ -439,8 +439,8 @@ MANY = {
 @pytest.mark.parametrize(
     ("part", "value", "found"),
     [
-        ("normalizer", BACKTRACKING, r"a tokenizer that breaks down \(.*retry-limit"),
-        ("post_processor", MANY, "a tokenizer that makes 43 characters or tokens of one"),
+        ("normalizer", BACKTRACKING, r"a tokenizer that crashes \(.*retry-limit"),
+        ("post_processor", MANY, "a tokenizer that produces 43 characters or tokens per character"),
     ],
 )
 def test_a_tokenizer_is_tried_in_a_process_of_its_own(part: str, value: Any, found: str, tmp_path: Path) -> None:

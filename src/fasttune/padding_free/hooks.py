@@ -96,7 +96,7 @@ class Unpadding:
                     where="attention_mask",
                     found="padding on the left",
                     expected="padding on the right, because this model's head reads the first position of each row",
-                    hint='set tokenizer.padding_side = "right"',
+                    hint='tokenizer.padding_side = "right"',
                     code="E411",
                 )
             )
