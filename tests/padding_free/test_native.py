@@ -251,7 +251,7 @@ def test_kernels_that_compute_something_else_are_not_used(fresh: Path, monkeypat
 @pytest.mark.parametrize(
     ("variables", "reason"),
     [
-        ({"FASTTUNE_NATIVE": "0"}, "switched off"),
+        ({"FASTTUNE_NATIVE": "0"}, "turned off"),
         ({"PATH": ""}, "no C compiler"),
         ({"CC": "false"}, "false failed"),
     ],

@@ -186,7 +186,7 @@ def test_a_family_without_a_path_is_refused_with_the_reason() -> None:
 
 def test_a_convolution_over_tokens_is_refused() -> None:
     config = T.DebertaV2Config(**SIZES, **DISTANCES, conv_kernel_size=3)
-    with pytest.raises(fasttune.Error, match="convolution would reach across sequences"):
+    with pytest.raises(fasttune.Error, match="convolution would mix tokens of different sequences"):
         fasttune.remove_padding(T.AutoModelForSequenceClassification.from_config(config))
 
 
