@@ -214,7 +214,7 @@ def _flat(task: Task, batch: MicroBatch, results: torch.Tensor) -> np.ndarray:
 def tiny_tokenizer(texts: Iterable[str]) -> transformers.PreTrainedTokenizerBase:
     """A BERT tokenizer with the words of these texts as its vocabulary."""
     words = dict.fromkeys(word.lower() for text in texts for word in words_of(text).words)
-    vocabulary = {piece: number for number, piece in enumerate([*SPECIAL, *words])}
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *words])}
     return transformers.BertTokenizer(vocab=vocabulary, model_max_length=MAX_LENGTH)
 
 

@@ -57,8 +57,8 @@ def attention(
         if mask is not None and mask.dim() == 2:
             mask = mask[:, None, None, :].bool()
         if sliding_window is not None:
-            near = nearer_than(sliding_window, query.shape[2], query.device)
-            mask = near if mask is None else mask & near
+            in_window = window_mask(sliding_window, query.shape[2], query.device)
+            mask = in_window if mask is None else mask & in_window
         return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     longest = max(attention_mask.lengths)
@@ -108,7 +108,7 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, keep_two_dimensional)
 
 
-def nearer_than(window: int, length: int, device: torch.device) -> torch.Tensor:
+def window_mask(window: int, length: int, device: torch.device) -> torch.Tensor:
     """[length, length] bool: true at positions less than `window` apart."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril_(window - 1).triu_(1 - window)
 
@@ -123,13 +123,13 @@ def per_sequence(
     window: int,
 ) -> torch.Tensor:
     longest = max(boundaries.lengths)
-    near = nearer_than(window, longest, query.device) if window < longest else None
+    in_window = window_mask(window, longest, query.device) if window < longest else None
     outputs = [
         F.scaled_dot_product_attention(
             query[:, :, start:stop],
             key[:, :, start:stop],
             value[:, :, start:stop],
-            attn_mask=None if near is None else near[: stop - start, : stop - start],
+            attn_mask=None if in_window is None else in_window[: stop - start, : stop - start],
             dropout_p=dropout,
             scale=scale,
         )

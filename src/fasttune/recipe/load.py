@@ -74,19 +74,19 @@ def load(source: Source, overrides: Overrides = ()) -> Recipe:
 
 def _checked(settings: dict[FieldPath, Setting], origin: Origin, problems: list[Problem]) -> Recipe:
     """Validate the fields, then the rules between them. A wrong field gets its default, so that rules still run."""
-    wrong: dict[FieldPath, set[str]] = {}
+    errors: dict[FieldPath, set[str]] = {}  # the types of pydantic's errors
     try:
         recipe = Recipe.model_validate(nested({path: setting.value for path, setting in settings.items()}))
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_context=False, include_input=False):
-            wrong.setdefault(_field_of(detail["loc"]), set()).add(detail["type"])
-        good = {path: setting for path, setting in settings.items() if path not in wrong}
+            errors.setdefault(_field_of(detail["loc"]), set()).add(detail["type"])
+        good = {path: setting for path, setting in settings.items() if path not in errors}
         good.setdefault(TRAIN, Setting("starter", origin))
         recipe = Recipe.model_validate(nested({path: setting.value for path, setting in good.items()}))
     secret = {path for path, setting in settings.items() if secrets.holds_secret(setting.value)}  # already reported
-    problems += [field_problem(path, settings.get(path), origin, wrong[path]) for path in wrong if path not in secret]
+    problems += [field_problem(path, settings.get(path), origin, errors[path]) for path in errors if path not in secret]
     for conflict in conflicts(recipe):
-        if wrong.keys().isdisjoint(conflict.paths):
+        if errors.keys().isdisjoint(conflict.paths):
             problems.append(_conflict_problem(conflict, settings))
     return recipe
 
@@ -177,7 +177,7 @@ def _overrides(overrides: Overrides, problems: list[Problem]) -> list[tuple[Mapp
     for text in overrides:
         name, equals, written = text.partition("=")
         path = tuple(name.strip().split("."))
-        origin = Origin(f"override {_shown_override(text, path)}", whole=True)
+        origin = Origin(f"override {_shown_override(text, path)}", is_complete=True)
         if not equals or path[0].startswith("-") or not all(path):
             problems.append(_override_form(text, path, origin))
             continue

@@ -36,11 +36,11 @@ class Origin:
     """Where a setting was written: in a file, in a Python mapping, or as an override."""
 
     text: str
-    whole: bool = False  # `text` is the whole place; otherwise the path of the setting follows
+    is_complete: bool = False  # whether `text` names the place; otherwise the path of the setting follows
     in_file: bool = False
 
     def where(self, path: FieldPath) -> str:
-        return self.text if self.whole else self.text + dotted(path)
+        return self.text if self.is_complete else self.text + dotted(path)
 
     def line(self, path: FieldPath, value: object = NO_VALUE) -> str:
         """The hint with the line to write, as YAML for a file and as an override otherwise."""

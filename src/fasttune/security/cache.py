@@ -20,9 +20,9 @@ def cache_folder(kind: str) -> Path:
     folder, a temporary folder of this process is used instead: files that others can write could be executed (kernels)
     or trained on (tokens).
     """
-    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        folder = (asked if asked.is_absolute() else Path.home() / ".cache") / "fasttune"
+        folder = (configured if configured.is_absolute() else Path.home() / ".cache") / "fasttune"
     except RuntimeError:  # a user without a home, as in some containers
         return temporary_folder() / kind
     if not make_private(folder) and folder.exists() and not is_ours(folder):

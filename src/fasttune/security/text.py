@@ -24,16 +24,16 @@ MARKDOWN = re.compile(r"([\\`*_\[\]|#<>~])")
 
 def printable(text: str, keep: str = "") -> str:
     """The text with hidden characters as escapes (`\\x1b`, `\\u202e`); those in `keep` stay."""
-    return MAY_HIDE.sub(lambda found: _shown(found, keep), text)
+    return MAY_HIDE.sub(lambda match: _shown(match, keep), text)
 
 
-def _shown(found: re.Match[str], keep: str) -> str:
-    character = found.group()
+def _shown(match: re.Match[str], keep: str) -> str:
+    character = match.group()
     if character in keep or unicodedata.category(character) not in HIDDEN:
         return character
-    if character in JOINERS and found.start() and unicodedata.category(found.string[found.start() - 1])[0] in "LMS":
-        before = found.string[found.start() - 1]
-        if not before.isascii():
+    if character in JOINERS and match.start():
+        previous = match.string[match.start() - 1]
+        if unicodedata.category(previous)[0] in "LMS" and not previous.isascii():
             return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
@@ -49,8 +49,8 @@ def json_text(content: Any, indent: int | None = None) -> str:
     return MAY_HIDE.sub(_json_escape, text)
 
 
-def _json_escape(found: re.Match[str]) -> str:
-    character = found.group()
+def _json_escape(match: re.Match[str]) -> str:
+    character = match.group()
     if character == "\n" or unicodedata.category(character) not in HIDDEN:
         return character  # json.dumps escapes the line breaks of the content
     return json.dumps(character)[1:-1]
