@@ -1,4 +1,4 @@
-"""The conformance suite: all our tasks keep the contract, and every part of it can be broken."""
+"""`check_task`: the built-in tasks pass, and each kind of broken task is rejected with the right message."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_example_of_the_guide(tiny_model: Path, tmp_path: Path, monkeypatch:
     for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL):
         exec(
             compile(block, "add-a-task.md", "exec"), vars(module)
-        )  # the second block checks what the first one defines
+        )  # the second block checks the task that the first defines
     monkeypatch.setitem(TASKS, "ordinal-classification", module.OrdinalClassification)
     monkeypatch.setattr(types, "TASK_NAMES", [*TASK_NAMES, "ordinal-classification"])
     rows = [{"text": " ".join(["good"] * (number % 3) + ["w1"] * 5), "label": str(number % 3)} for number in range(60)]

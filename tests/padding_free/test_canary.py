@@ -1,4 +1,4 @@
-"""The probe finds a model that mixes sequences up or computes something else."""
+"""The probe rejects models that mix up sequences or compute different values."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def batch() -> dict[str, torch.Tensor]:
 
 
 def mask_of(keys: torch.Tensor, form: str) -> torch.Tensor:
-    """[B, S] bool in a form that attention takes."""
+    """Convert a [B, S] bool mask to another form that attention accepts."""
     see = keys[:, None, None].expand(-1, 1, keys.shape[1], -1)
     if form == "bool":
         return see
@@ -38,7 +38,7 @@ def mask_of(keys: torch.Tensor, form: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("form", ["bool", "additive"])
 def test_a_mask_as_attention_takes_it_means_the_same(form: str) -> None:
-    """True is "see" in one form, 0 in the other."""
+    """Real tokens are True in the bool form and 0 in the additive form."""
     model, keys = make_model(), batch()["attention_mask"].bool()
     unpadding = Unpadding(model)
     hidden = torch.randn(*keys.shape, 32)
@@ -67,7 +67,7 @@ def test_a_mask_that_padding_cannot_be_told_from_is_refused(mask: torch.Tensor) 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_model_in_half_precision_is_taken(dtype: torch.dtype) -> None:
-    """As transformers 5 loads a checkpoint that is stored so."""
+    """transformers 5 loads a checkpoint in the dtype it is stored in."""
     model = make_model().to(dtype)
     expected = model(**batch()).logits
     found = fasttune.remove_padding(model)(**batch()).logits

@@ -208,7 +208,7 @@ COMPUTED_AGAIN = [one for one in FAMILIES if not one.startswith(("albert", "mpne
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", COMPUTED_AGAIN)
 def test_layers_that_are_computed_again_on_the_way_back_give_the_same_gradients(family: str, head: str) -> None:
-    """With dropout: the second time the masks have to be those of the first."""
+    """With dropout, recomputation must use the same masks."""
     _, model = make_pair(family, head)
     use_cpu_dropout(model)
     batch, found = some_batch(model), []

@@ -16,7 +16,7 @@ DATA = {"data": {"train": "reviews.csv"}}
 TOKEN = "hf_" + "a1B2" * 8
 
 
-def told(source, overrides=()):
+def error_text(source, overrides=()):
     with pytest.raises(RecipeError) as caught:
         load(source, overrides)
     assert caught.value.exit_code == 3
@@ -35,7 +35,7 @@ def test_the_table_is_not_empty():
 
 @pytest.mark.parametrize(("override", "text"), expected_errors(), ids=lambda value: value.split("\n")[0][:50])
 def test_one_wrong_override(override, text):
-    assert told(DATA, [override]) == text
+    assert error_text(DATA, [override]) == text
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ FILES = {
 @pytest.mark.parametrize("case", FILES)
 def test_one_wrong_file(case, write_recipe):
     content, text = FILES[case]
-    assert told(write_recipe(content)) == text
+    assert error_text(write_recipe(content)) == text
 
 
 def test_all_problems_at_once(write_recipe):
@@ -202,13 +202,15 @@ def test_all_problems_of_yaml_at_once_in_the_order_of_lines(write_recipe):
 
 def test_an_alias_bomb_is_not_expanded(write_recipe):
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
-    assert "E308" in told(write_recipe("\n".join(lines)))
+    assert "E308" in error_text(write_recipe("\n".join(lines)))
 
 
 def test_mappings_and_their_overrides_name_their_place():
-    assert told({"data": {"train": "a"}, "training": {"seed": -1}}).startswith("E303 recipe: training.seed: found -1,")
-    assert told(DATA, {"training": {"seed": -1}}).startswith("E303 override training.seed: found -1,")
-    assert told(load(DATA), {"learning_rate": 3e-5}) == (
+    assert error_text({"data": {"train": "a"}, "training": {"seed": -1}}).startswith(
+        "E303 recipe: training.seed: found -1,"
+    )
+    assert error_text(DATA, {"training": {"seed": -1}}).startswith("E303 override training.seed: found -1,")
+    assert error_text(load(DATA), {"learning_rate": 3e-5}) == (
         "E300 override learning_rate: this name belongs in section training\n"
         "  hint: write training.learning_rate=3.0e-05"
     )
@@ -216,7 +218,7 @@ def test_mappings_and_their_overrides_name_their_place():
 
 def test_the_override_is_named_when_it_contradicts_the_file(write_recipe):
     file = write_recipe("data: {train: a}\nevaluation: {eval_strategy: steps, eval_steps: 5}\n")
-    assert told(file, ["evaluation.eval_strategy=epoch"]) == (
+    assert error_text(file, ["evaluation.eval_strategy=epoch"]) == (
         "E313 override evaluation.eval_strategy=epoch: eval_steps 5 requires eval_strategy 'steps', but "
         "eval_strategy is 'epoch'\n  hint: write evaluation.eval_strategy=steps; or evaluation.eval_steps=null"
     )
@@ -225,17 +227,17 @@ def test_the_override_is_named_when_it_contradicts_the_file(write_recipe):
 
 def test_missing_files(write_recipe, tmp_path):
     write_recipe("data: {train: a}\n").rename("reviews.yaml")
-    ours = (
+    shipped = (
         "the shipped recipes are chnsenticorp, cmrc, goemotions, imdb, mrpc, ner, pairs-starter, quickstart, "
         "squad, squad-starter, squad-v2, stsb, yelp, yelp-full\n  hint: "
     )
-    assert told("reveiws.yaml") == f"E311 reveiws.yaml: no such file; {ours}did you mean reviews.yaml?"
-    assert told("yelp-ful") == f"E311 yelp-ful: no such file; {ours}did you mean yelp-full?"
+    assert error_text("reveiws.yaml") == f"E311 reveiws.yaml: no such file; {shipped}did you mean reviews.yaml?"
+    assert error_text("yelp-ful") == f"E311 yelp-ful: no such file; {shipped}did you mean yelp-full?"
     listed = "'fasttune recipes' lists the shipped recipes"
-    assert told("no/such/thing.yaml") == f"E311 no/such/thing.yaml: no such file; {ours}{listed}"
-    assert told("a\0b") == f"E311 'a\\x00b': embedded null byte; {ours}{listed}"
+    assert error_text("no/such/thing.yaml") == f"E311 no/such/thing.yaml: no such file; {shipped}{listed}"
+    assert error_text("a\0b") == f"E311 'a\\x00b': embedded null byte; {shipped}{listed}"
     (tmp_path / "folder").mkdir()
-    assert told("folder") == f"E311 folder: it is a folder; {ours}{listed}"
+    assert error_text("folder") == f"E311 folder: it is a folder; {shipped}{listed}"
 
 
 @pytest.mark.parametrize(
@@ -258,36 +260,36 @@ def test_missing_files(write_recipe, tmp_path):
     ],
 )
 def test_secrets_are_refused_and_never_shown(override, write_recipe):
-    assert TOKEN[3:] not in told(DATA, [override])
+    assert TOKEN[3:] not in error_text(DATA, [override])
     name, _, value = override.partition("=")
     if value and "[" not in value:
         values = value
-        for part in reversed(name.split(".")):
-            values = {part: values}
-        assert TOKEN[3:] not in told(DATA, values)
+        for key in reversed(name.split(".")):
+            values = {key: values}
+        assert TOKEN[3:] not in error_text(DATA, values)
 
 
 def test_secrets_have_their_own_code():
-    assert told(DATA, [f"token={TOKEN}"]).startswith("E309 override token=***: a recipe must not contain secrets")
-    assert told(DATA | {"model": TOKEN}).startswith("E309 recipe: model: a recipe must not contain secrets")
-    assert "HF_TOKEN" in told(DATA, [f"data.test={TOKEN}"])
+    assert error_text(DATA, [f"token={TOKEN}"]).startswith("E309 override token=***: a recipe must not contain secrets")
+    assert error_text(DATA | {"model": TOKEN}).startswith("E309 recipe: model: a recipe must not contain secrets")
+    assert "HF_TOKEN" in error_text(DATA, [f"data.test={TOKEN}"])
 
 
 def test_terminal_controls_are_escaped():
     evil = "\x1b[31mred\nline"
     for text in (
-        told(DATA, {evil: 1}),
-        told(DATA, {"training": {"device": evil}}),
-        told(DATA, [f"{evil}=1"]),
-        told(evil),
+        error_text(DATA, {evil: 1}),
+        error_text(DATA, {"training": {"device": evil}}),
+        error_text(DATA, [f"{evil}=1"]),
+        error_text(evil),
     ):
         assert "\x1b" not in text
         assert all(line.startswith(("E3", "  hint: ")) for line in text.splitlines())
 
 
 def test_long_values_are_cut():
-    assert len(told(DATA, {"training": {"device": "x" * 10_000}})) < 300
-    assert len(told(DATA, ["training.device=" + "x" * 10_000])) < 400
+    assert len(error_text(DATA, {"training": {"device": "x" * 10_000}})) < 300
+    assert len(error_text(DATA, ["training.device=" + "x" * 10_000])) < 400
 
 
 VALUE = st.recursive(
@@ -310,9 +312,9 @@ def test_any_mapping_loads_or_is_refused_in_words(values):
     given_values = {}
     for name, value in values.items():
         section = given_values
-        *above, last = name.split(".")
-        for part in above:
-            section = section.setdefault(part, {})
+        *parents, last = name.split(".")
+        for key in parents:
+            section = section.setdefault(key, {})
             if not isinstance(section, dict):
                 return
         section[last] = value

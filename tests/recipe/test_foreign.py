@@ -9,7 +9,7 @@ from fasttune.recipe.messages import FIELDS, nested
 DATA = {"data": {"train": "reviews.csv"}}
 
 
-def told(source, overrides=()):
+def error_text(source, overrides=()):
     with pytest.raises(RecipeError) as caught:
         load(source, overrides)
     assert caught.value.exit_code == 3
@@ -58,11 +58,11 @@ def test_foreign_and_misplaced_names(line):
     for prefix in {"", "training."} if "." not in override else {""}:
         if prefix + override.split("=")[0] in {".".join(path) for path in FIELDS}:
             continue
-        assert told(DATA, [prefix + override]).split("\n  hint: ")[1] == f"write {hint}"
+        assert error_text(DATA, [prefix + override]).split("\n  hint: ")[1] == f"write {hint}"
 
 
 def test_a_batch_size_per_device_is_explained():
-    assert told(DATA, ["per_device_train_batch_size=8"]) == (
+    assert error_text(DATA, ["per_device_train_batch_size=8"]) == (
         "E300 override per_device_train_batch_size=8: fasttune calls this setting training.batch_size\n"
         "  hint: write training.batch_size=8; multiply it by the number of devices and accumulation steps"
     )
@@ -92,20 +92,20 @@ LEFT_OUT = [
 
 @pytest.mark.parametrize("name", LEFT_OUT)
 def test_foreign_names_without_a_counterpart(name):
-    text = told(DATA, [f"training.{name}=1"])
+    text = error_text(DATA, [f"training.{name}=1"])
     assert text.startswith(f"E300 override training.{name}=1: fasttune has no such setting\n")
     assert f"\n  hint: leave it out: {aliases.NAMES[name].why}" in text
 
 
 def test_a_switch_that_is_off_is_left_out():
-    assert told(DATA, ["no_cuda=false"]).endswith("hint: leave it out: the default applies")
-    assert told(DATA, {"bf16": False}).endswith("hint: leave it out: the default applies")
+    assert error_text(DATA, ["no_cuda=false"]).endswith("hint: leave it out: the default applies")
+    assert error_text(DATA, {"bf16": False}).endswith("hint: leave it out: the default applies")
 
 
 def test_the_foreign_tables_fit_the_schema():
-    own = {path[-1] for path, _ in fields()} | set(Recipe.model_fields)
+    names = {path[-1] for path, _ in fields()} | set(Recipe.model_fields)
     paths = {".".join(path) for path in FIELDS}
-    assert not own & set(aliases.NAMES)
+    assert not names & set(aliases.NAMES)
     for name, advice in aliases.NAMES.items():
         assert advice.write in paths if advice.write else advice.why, name
     for (path, written), meant in aliases.VALUES.items():

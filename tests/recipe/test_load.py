@@ -1,4 +1,4 @@
-"""Where recipes come from, how overrides act, what is written out."""
+"""Load recipes, apply overrides, and dump recipes."""
 
 import pytest
 import yaml
@@ -138,7 +138,7 @@ def test_what_is_dumped_loads_as_the_same(
     file.write_bytes(dump(recipe).encode())
     assert load(file) == recipe
     assert differences(load(file), recipe) == {}
-    # A reader of YAML 1.1 must find the same, too.
+    # A YAML 1.1 reader must read the same values.
     assert load(yaml.safe_load(dump(recipe))) == recipe
     assert load(recipe) == recipe
 
@@ -170,7 +170,7 @@ def test_a_dump_holds_every_field_of_its_task_and_no_other(task):
     assert load(written) == recipe
 
 
-OTHER_VALUES = {  # valid ones that differ from the default
+OTHER_VALUES = {  # valid values that differ from the default
     "problem": "regression",
     "data.label_range": "[0, 1]",
     "data.label_names": "[a, b]",

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not used."""
+"""A checkpoint is intact, or it is not used."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_higher_numbered_checkpoint_of_another_run_is_not_used(tmp_path: Path)
     ],
 )
 def test_a_manifest_that_was_made_by_somebody_else(tmp_path: Path, change: dict[str, Any], found: str) -> None:
-    """With a self-hash that fits: it proves accident, not intent."""
+    """The self-hash matches here: it detects accidents, not tampering."""
     manifest = {**json.loads((write(tmp_path, 1) / "manifest.json").read_text()), **change}
     manifest["sha256"] = hash_of(manifest)
     (tmp_path / "checkpoint-1" / "manifest.json").write_text(json.dumps(manifest))
@@ -207,8 +207,8 @@ def test_a_newer_save_takes_the_place_of_one_that_cannot_be_written(tmp_path: Pa
     (tmp_path / "checkpoints").unlink()
     save(writer, 2, torch.ones(20))
     writer.wait()
-    told = dict.fromkeys((report.step, report.failure is None) for report in reports)  # it may fail more than once
-    assert list(told) == [(1, False), (1, True), (2, True)]
+    outcomes = dict.fromkeys((report.step, report.failure is None) for report in reports)  # it may fail more than once
+    assert list(outcomes) == [(1, False), (1, True), (2, True)]
 
 
 WRITER = """
@@ -226,7 +226,7 @@ while True:
 
 
 def test_kill_at_random_instants_leaves_only_whole_checkpoints(tmp_path: Path) -> None:
-    """The kernel keeps what was written, so this proves order and renaming, not fsync."""
+    """The kernel keeps written data after a kill, so this tests the order and the renames, not fsync."""
     script = tmp_path / "writer.py"
     script.write_text(WRITER)
     for attempt in range(5):

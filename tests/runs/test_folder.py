@@ -1,4 +1,4 @@
-"""Where a run goes, and what is refused to be written over."""
+"""The choice of a run folder, its lock, and the refusal to overwrite other files."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
 WINDOWS = """
 import mmap, os, signal, sys, types
 
-import accelerate, datasets, psutil, torch.distributed.checkpoint, transformers  # they look what system this is
+import accelerate, datasets, psutil, torch.distributed.checkpoint, transformers  # these check which system they run on
 
 sys.modules["resource"] = None
 for name in ("SIGKILL", "SIGUSR1", "SIGHUP"):
@@ -122,7 +122,7 @@ sys.exit(cli.run(sys.argv[1:]))
 
 @pytest.mark.slow
 def test_what_windows_does_not_have_is_not_needed(tiny_model: Path, tmp_path: Path) -> None:
-    """No SIGKILL, no `resource`, no MADV_DONTNEED, no opening of folders, no reading of a file that is locked."""
+    """Windows has no SIGKILL, `resource` or MADV_DONTNEED, and cannot open folders or read a locked file."""
     path = write_csv(tmp_path / "rows.csv", make_rows(40))
     settings = [f"model={tiny_model}", "training.max_steps=4", "training.device=cpu", "output.save_steps=2"]
     words = ["train", path, *settings, "output.save_strategy=steps", "--output", tmp_path / "run"]
