@@ -204,7 +204,7 @@ def train_family(recipe: dict, folder: Path, config: transformers.PreTrainedConf
 
 def test_an_unsupported_family_trains_padded_and_says_why(recipe: dict, tmp_path: Path) -> None:
     kernel = train_family(recipe, tmp_path, transformers.RoFormerConfig(**SMALL))["kernel"]
-    assert kernel == {"value": "padded to longest", "reason": "no padding-free path for the roformer family yet"}
+    assert kernel == {"value": "padded to longest", "reason": "the roformer family is not supported yet"}
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,8 @@ def test_nothing_prints_but_the_gate_of_text() -> None:
         (["check", "quickstart", "training.learning_rate=fast"], "E301"),
         (["check", "quickstart", "data.validation=missing.csv"], "E101 missing.csv"),
         (["train", "rows.csv", "data.colums.text=a"], "did you mean 'columns'?"),
-        (["predict", "runs/none", "a text"], "nothing at this path"),
-        (["evaluate", "runs/none"], "nothing at this path"),
+        (["predict", "runs/none", "a text"], "no such folder"),
+        (["evaluate", "runs/none"], "no such folder"),
     ],
 )
 def test_help_and_typing_errors_import_nothing_heavy(command: list[str], said: str, tmp_path: Path) -> None:

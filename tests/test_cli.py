@@ -262,7 +262,7 @@ REFUSED = {
     "a missing recipe": (
         ["train", "two_error.yaml"],
         3,
-        "E311 two_error.yaml: found no such file, expected a recipe file, or one of "
+        "E311 two_error.yaml: no such file; the shipped recipes are "
         "chnsenticorp, cmrc, goemotions, imdb, mrpc, ner, pairs-starter, quickstart, "
         "squad, squad-starter, squad-v2, stsb, yelp, yelp-full\n"
         "  hint: did you mean two_errors.yaml?",
@@ -270,7 +270,7 @@ REFUSED = {
     "a shipped recipe that there is not": (
         ["recipes", "quikstart"],
         3,
-        "E311 quikstart: found no such file, expected a recipe file, or one of "
+        "E311 quikstart: no such file; the shipped recipes are "
         "chnsenticorp, cmrc, goemotions, imdb, mrpc, ner, pairs-starter, quickstart, "
         "squad, squad-starter, squad-v2, stsb, yelp, yelp-full\n"
         "  hint: did you mean quickstart?",
@@ -278,14 +278,14 @@ REFUSED = {
     "a typo in an override": (
         ["train", "reviews.csv", "training.lerning_rate=1"],
         3,
-        "E300 override training.lerning_rate=1: found an unknown name, expected a field of training\n"
+        "E300 override training.lerning_rate=1: unknown name in section training\n"
         "  hint: did you mean 'learning_rate'?",
     ),
     "two errors in a recipe": (
         ["train", "two_errors.yaml"],
         3,
         "2 problems\n"
-        "E300 two_errors.yaml: training.lerning_rate: found an unknown name, expected a field of training\n"
+        "E300 two_errors.yaml: training.lerning_rate: unknown name in section training\n"
         "  hint: did you mean 'learning_rate'?\n"
         "E303 two_errors.yaml: training.batch_size: found 0, expected a whole number above 0",
     ),
@@ -304,20 +304,18 @@ REFUSED = {
     "an output that holds a run": (
         ["train", "reviews.csv", *SETTINGS, "--output", "run"],
         2,
-        "output folder run: found an earlier run, expected a folder that does not exist yet\n"
-        "  hint: go on with it: --resume, or start a new one: --output NEW_NAME",
+        "output folder run: it already holds a run\n"
+        "  hint: continue that run with --resume, or start a new one with --output NEW_NAME",
     ),
     "no run": (
         ["predict", "nowhere", "good"],
         5,
-        "run nowhere: found nothing at this path, expected a run folder of fasttune\n"
-        "  hint: train one first: fasttune train quickstart",
+        "run nowhere: no such folder\n  hint: train one first: fasttune train quickstart",
     ),
     "a folder that is no run": (
         ["evaluate", "tiny"],
         5,
-        "run tiny: found a folder without recipe.yaml, expected a run folder of fasttune\n"
-        "  hint: train one first: fasttune train quickstart",
+        "run tiny: the folder is not a run: it has no recipe.yaml\n  hint: train one first: fasttune train quickstart",
     ),
     "an unknown split": (
         ["evaluate", "run", "--split", "nope"],

@@ -306,7 +306,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_end_is_the_same(
     assert cli.run(["train", str(place / "recipe.yaml"), "--output", str(copy), "--resume"]) == 0
     said = capsys.readouterr().err.splitlines()
     reason = "optimizer.safetensors was changed or damaged (its sha256 differs)"
-    assert f"checkpoint-{KILL_AT} is not used: {reason}" in said
+    assert f"skipping checkpoint-{KILL_AT}: {reason}" in said
     assert f"resuming from {copy}/checkpoints/checkpoint-8" in said
     assert weights(copy) == weights(undisturbed)
     assert learned(copy) == learned(undisturbed)

@@ -1,4 +1,4 @@
-"""Strangers' files against the gates: nothing acts, nothing is opened or written elsewhere, no secret stays."""
+"""Untrusted files: nothing in them is executed, nothing outside is opened or written, no secret is kept."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ from fasttune.runs.mirror import Mirror
 from fasttune.security import addresses, cache, model_folder, paths, secrets, text
 from fasttune.training import launch
 
-JOINED = (
-    "naïve 我 👩\u200d🔬 \u0646\u0645\u06cc\u200c\u062e\u0648"  # an emoji and a Persian word are spelt with joiners
-)
+JOINED = "naïve 我 👩\u200d🔬 \u0646\u0645\u06cc\u200c\u062e\u0648"  # the emoji and the Persian word need joiners
 ESCAPE = "\x1b]0;owned\x07"
 SETTINGS = ["training.max_steps=2", "training.device=cpu", "training.precision=fp32", "tracking.report_to=none"]
 
@@ -88,7 +86,7 @@ def test_a_spreadsheet_computes_no_cell(cell: str) -> None:
 
 
 def acts(output: str) -> bool:
-    """Whether a terminal would do more than show the output."""
+    """Whether the output contains anything a terminal would act on."""
     return any(character in output for character in "\x1b\x07\x9b\u202e\u200b")
 
 
@@ -128,7 +126,7 @@ def test_nothing_acts_on_the_terminal(case: Any, tmp_path: Path, capfd: pytest.C
 
 @pytest.mark.slow
 def test_nothing_acts_on_a_real_terminal(tmp_path: Path) -> None:
-    """With rich's own colours and bars: only its control sequences reach a pseudo-terminal, no title, no bell."""
+    """With rich's colours and bars, only its own control sequences reach the terminal: no title, no bell."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color"}
     words = [sys.executable, "-m", "fasttune", *hostile_licence(tmp_path)]
@@ -216,7 +214,7 @@ def test_addresses_of_a_run_from_elsewhere_are_not_opened_unasked(
 
 
 def test_metadata_of_a_table_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Parquet file that calls its `id` a picture, somewhere else."""
+    """A Parquet file whose metadata declares `id` as an image at another address."""
     rows = make_rows(40)
     table = pa.table({
         "id": [{"path": f"hf://datasets/attacker/x/{number}.png", "bytes": None} for number in range(40)],
@@ -241,7 +239,7 @@ def test_metadata_of_a_table_opens_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that commands of this test ask: the model org/tiny and the data set org/rows."""
+    """A local hub for the commands of this test, with the model org/tiny and the data set org/rows."""
     save_tiny_model(tmp_path / "hub" / "org" / "tiny")
     rows = tmp_path / "hub" / "datasets" / "org" / "rows"
     rows.mkdir(parents=True)
@@ -266,7 +264,7 @@ def test_models_and_data_of_the_hub_are_pinned_and_nothing_else_is_asked(hub: Hu
     assert done.returncode == 0, done.stderr
     recipe = (tmp_path / "run" / "recipe.yaml").read_text()
     assert f"model: org/tiny@{COMMIT}" in recipe and f"train: org/rows@{COMMIT}:train" in recipe
-    # After the first file the others are asked for at its commit.
+    # After the first file, the others are requested at its commit.
     asked = {request.partition(" ")[2] for request in hub.requests}
     strangers = {path for path in asked if not path.startswith(("/org/tiny/", "/datasets/org/", "/api/datasets/org/"))}
     assert not {path for path in strangers if "telemetry" in path or "agent" in path}, strangers
@@ -331,7 +329,7 @@ def test_a_cache_that_others_can_write_to_is_not_used(tmp_path: Path, monkeypatc
     (tmp_path / "fasttune").chmod(0o777)
     assert cache.cache_folder("native") == tmp_path / "fasttune" / "native"
     assert (tmp_path / "fasttune").stat().st_mode & 0o077 == 0, "our own folder is closed to others"
-    monkeypatch.setattr(os, "geteuid", lambda: 12345)  # as if it were somebody else's
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)  # as if it belonged to another user
     assert not cache.cache_folder("native").is_relative_to(tmp_path)
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/place")
@@ -349,17 +347,17 @@ def test_a_planted_kernel_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.M
     if compiler is None:
         pytest.skip("needs gcc")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = build.compiled(compiler)
+    path = build.compile_kernels(compiler)
     assert path.is_relative_to(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(b"planted")
     path.chmod(0o666)
-    assert build.compiled(compiler).read_bytes()[:4] == whole[:4]
+    assert build.compile_kernels(compiler).read_bytes()[:4] == whole[:4]
 
 
 @pytest.mark.slow
 def test_code_of_the_working_folder_is_not_imported(tmp_path: Path) -> None:
-    """`python -m` looks there first; any command that reads data imports psutil."""
+    """`python -m` searches the working directory first, and commands that read data import psutil."""
     (tmp_path / "psutil.py").write_text("open('CANARY', 'w')\n")
     words = [sys.executable, "-m", "fasttune", "check", "missing.csv"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
@@ -423,7 +421,7 @@ def test_a_tokenizer_that_explodes(tmp_path: Path) -> None:
     bomb = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 100}
     content["normalizer"] = {"type": "Sequence", "normalizers": [bomb] * 4}
     (model / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(fasttune.Error, match=r"E409 .*makes 100,000,000 characters of one"):
+    with pytest.raises(fasttune.Error, match=r"E409 .*produces 100,000,000 characters per character"):
         fit(model, write_csv(tmp_path / "rows.csv", make_rows(40)), tmp_path / "run")
 
 
@@ -439,8 +437,8 @@ MANY = {
 @pytest.mark.parametrize(
     ("part", "value", "found"),
     [
-        ("normalizer", BACKTRACKING, r"a tokenizer that breaks down \(.*retry-limit"),
-        ("post_processor", MANY, "a tokenizer that makes 43 characters or tokens of one"),
+        ("normalizer", BACKTRACKING, r"a tokenizer that crashes \(.*retry-limit"),
+        ("post_processor", MANY, "a tokenizer that produces 43 characters or tokens per character"),
     ],
 )
 def test_a_tokenizer_is_tried_in_a_process_of_its_own(part: str, value: Any, found: str, tmp_path: Path) -> None:
@@ -471,7 +469,7 @@ def test_a_damaged_model_is_noticed(run: fasttune.Run, tmp_path: Path) -> None:
     (copy / "model.safetensors").write_bytes(weights)
     with pytest.raises(fasttune.Error, match=r"E516 .*model.safetensors has changed or is damaged"):
         fasttune.load(copy)
-    (copy / "checksums.json").unlink()  # as runs of 0.1.0 are
+    (copy / "checksums.json").unlink()  # runs of 0.1.0 have none
     assert fasttune.load(copy).predict(["good"])
 
 
@@ -489,7 +487,7 @@ def test_no_secret_of_a_program_is_kept(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 def test_no_secret_of_this_user_is_in_any_file_output_or_command_line(hub: Hub, tmp_path: Path) -> None:
-    """Tokens of the environment, of netrc and of the hub's own file; on a machine with two processes and a mirror."""
+    """Tokens from the environment, netrc and the hub's file, with two processes and a mirror."""
     canary = "hf_canaryCanary0123456789canary"
     home, cached = tmp_path / "user", tmp_path / "home"
     for folder in (home, cached):
@@ -512,7 +510,7 @@ def test_no_secret_of_this_user_is_in_any_file_output_or_command_line(hub: Hub, 
             time.sleep(0.1)
     assert process.returncode == 0, (tmp_path / "log").read_text()
     assert len(command_lines) >= 4 and not [line for line in command_lines if canary in line]
-    assert len(hub.authorizations) > 0  # the token is used, so it was there to be kept
+    assert len(hub.authorizations) > 0  # the token was used, so it could have been leaked
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path not in (home / ".netrc", cached / "token")]
     assert len(files) > 30 and not [path for path in files if canary.encode() in path.read_bytes()]
 
@@ -560,7 +558,7 @@ def test_tables_hold_no_more_than_they_may(tmp_path: Path) -> None:
 
 
 def test_readers_take_time_in_proportion(tmp_path: Path) -> None:
-    """Each of these took minutes when names were counted one by one; here only that they are refused at all."""
+    """Each of these once took minutes; here they only have to be refused."""
     keys = ", ".join(f'"k{number}": 1' for number in range(50_000))
     (tmp_path / "twice.jsonl").write_text("{" + keys + ', "k49999": 2}\n')
     (tmp_path / "own.jsonl").write_text("".join(f'{{"k{number}": 1}}\n' for number in range(20_000)))
@@ -577,7 +575,7 @@ def test_a_card_with_aliases_that_grow(tmp_path: Path) -> None:
 
 
 def write_texts(path: Path, content: bytes) -> None:
-    """Two texts of one byte each, whatever the bytes are: Arrow does not look at them when it writes."""
+    """Two texts of one byte each, with any bytes: Arrow does not validate them when it writes."""
     offsets = pa.py_buffer(struct.pack("<3i", 0, 1, 2))
     texts = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(content)])
     table = pa.Table.from_batches([pa.record_batch([texts, pa.array(["a", "b"])], ["text", "label"])])
@@ -590,14 +588,14 @@ def write_texts(path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
 def test_texts_of_a_table_that_are_no_utf_8(name: str, tmp_path: Path) -> None:
-    """Found by benchmarks/fuzz.py: an error of Python's, wherever such a text was first looked at."""
+    """Found by benchmarks/fuzz.py: such a text raised a Python error wherever it was first read."""
     write_texts(tmp_path / name, b"\xb4\xff")
     with pytest.raises(fasttune.Error, match="E127"):
         load_source(str(tmp_path / name))
 
 
 def test_places_of_a_table_beyond_its_file(tmp_path: Path) -> None:
-    """Found by benchmarks/fuzz.py: Arrow followed such places out of memory, and the process died."""
+    """Found by benchmarks/fuzz.py: Arrow followed such offsets beyond its memory, and the process crashed."""
     path = tmp_path / "rows.arrow"
     write_texts(path, b"ab")
     good, bad = struct.pack("<3i", 0, 1, 2), struct.pack("<3i", 0, 1 << 29, 1 << 30)
@@ -609,7 +607,7 @@ def test_places_of_a_table_beyond_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [b"la\0el", b"la\xbeel"], ids=["NUL", "no UTF-8"])
 def test_names_of_columns_that_are_no_text(name: bytes, tmp_path: Path) -> None:
-    """Found by benchmarks/fuzz.py, of columns and of what is nested in them."""
+    """Found by benchmarks/fuzz.py, for columns and their nested types."""
     path = tmp_path / "rows.arrow"
     table = pa.table({"text": ["a", "b"], "label": [{"label": 1}, {"label": 2}]})
     with pa.ipc.new_file(path, table.schema) as writer:

@@ -1,4 +1,4 @@
-"""The conformance suite: all our tasks keep the contract, and every part of it can be broken."""
+"""`check_task`: the built-in tasks pass, and each kind of broken task is rejected with the right message."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_example_of_the_guide(tiny_model: Path, tmp_path: Path, monkeypatch:
     for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL):
         exec(
             compile(block, "add-a-task.md", "exec"), vars(module)
-        )  # the second block checks what the first one defines
+        )  # the second block checks the task that the first defines
     monkeypatch.setitem(TASKS, "ordinal-classification", module.OrdinalClassification)
     monkeypatch.setattr(types, "TASK_NAMES", [*TASK_NAMES, "ordinal-classification"])
     rows = [{"text": " ".join(["good"] * (number % 3) + ["w1"] * 5), "label": str(number % 3)} for number in range(60)]
@@ -164,12 +164,12 @@ class Padded(QuestionAnswering):
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (Mean, "a mean, where sums must add up"),
-        (OneWeightToMany, "another before the forward"),
-        (Reversed, "one prediction a row, in order"),
-        (Forgets, "a saved task decodes otherwise"),
-        (Random, "something else the second time"),
-        (Leaks, "rows without targets have them"),
+        (Mean, "loss must be a sum, not a mean"),
+        (OneWeightToMany, "weight differs from the weight that loss returns"),
+        (Reversed, "one prediction per row, in order"),
+        (Forgets, "a saved and loaded task decodes differently"),
+        (Random, "a different result the second time"),
+        (Leaks, "encode gives unlabelled rows targets"),
         (NoMetric, "score lacks accuracy"),
     ],
 )
@@ -179,7 +179,7 @@ def test_what_is_broken_is_named(task: type, message: str) -> None:
 
 
 def test_a_loss_that_padding_changes_is_noticed() -> None:
-    with pytest.raises(AssertionError, match=r"padding changes the loss|sums must add up"):
+    with pytest.raises(AssertionError, match=r"padding changes the loss|losses do not add up"):
         check_task(Padded, questions(1.0), ("who", "she"), {"preprocessing": {"doc_stride": 8}})
 
 
@@ -192,5 +192,5 @@ def test_a_task_without_a_target_is_noticed() -> None:
     class NothingToLearn(TextClassification):
         columns = tuple(replace(column, is_target=False) for column in TextClassification.columns)
 
-    with pytest.raises(AssertionError, match="what is to be learned"):
+    with pytest.raises(AssertionError, match="there is nothing to learn"):
         check_task(NothingToLearn, LABELLED, ["fine"])

@@ -18,6 +18,7 @@ if addresses.is_offline():
 if TYPE_CHECKING:
     from fasttune.api import Predictor, Run, check, evaluate, fit, load, notebook_fit, predict
     from fasttune.errors import Error
+    from fasttune.padding_free import remove_padding
     from fasttune.recipe import Recipe
 
 _HOME = {
@@ -31,6 +32,7 @@ _HOME = {
     "load": "api",
     "notebook_fit": "api",
     "predict": "api",
+    "remove_padding": "padding_free",
 }
 
 __all__ = [
@@ -43,14 +45,12 @@ __all__ = [
     "fit",
     "load",
     "notebook_fit",
-    "padding_free",
     "predict",
+    "remove_padding",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "padding_free":
-        return import_module("fasttune.padding_free")
     if name in _HOME:
         return getattr(import_module(f"fasttune.{_HOME[name]}"), name)
     raise AttributeError(f"module 'fasttune' has no attribute {name!r}")

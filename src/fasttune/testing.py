@@ -1,7 +1,7 @@
-"""What every task must keep to, as a test to run on your own: `check_task`.
+"""Test your own tasks: `check_task` checks a task against the contract in `tasks/base.py`.
 
-It reads rows, makes a tiny model with random weights on the CPU, and holds the task against the contract of
-`tasks/base.py`. A part that is not kept is an AssertionError that says which. It takes some seconds and no network.
+It reads rows, creates a tiny model with random weights on the CPU, and raises an AssertionError that names the first
+part of the contract that is broken. It takes a few seconds and needs no network.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fasttune.recipe.types import LESS_IS_BETTER
 from fasttune.tasks import TASKS, Rows, Task, TextClassification
 from fasttune.training.scoring import Outputs, run_split
 
-MAX_LENGTH = 48  # tokens: some examples of a test should be longer
+MAX_LENGTH = 48  # tokens; some examples of a test should be longer
 TOLERANCE = 1e-4
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -39,10 +39,10 @@ def check_task(
     inputs: Any,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Hold `task` against the contract; AssertionError where it is not kept.
+    """Check `task` against the contract; AssertionError for what is broken.
 
-    `rows`: a dozen labelled rows or more, as dicts by column, of different length; `inputs`: what a program would ask
-    to predict; `settings`: sections of a recipe, where the task needs other than the defaults.
+    `rows`: a dozen or more labelled rows of different lengths, as dicts by column. `inputs`: an argument of `predict`.
+    `settings`: sections of a recipe, if the task needs other values than the defaults.
 
     >>> check_task(TextClassification, [{"text": "good", "label": "1"}, ...], ["fine"])  # doctest: +SKIP
     """
@@ -58,16 +58,18 @@ def check_task(
     _check_loss(made, store, model)
     outputs = _check_results(made, store, model)
     tuned = made.tuned(outputs.results, store, labelled)
-    assert isinstance(tuned, task), f"tuned gives a {type(tuned).__name__}"
+    assert isinstance(tuned, task), f"tuned returns a {type(tuned).__name__}"
     _check_predictions(tuned, outputs.results, store, labelled)
     _check_scores(tuned, outputs.results, store, labelled)
     saved = _check_state(tuned, recipe)
     expected = list(tuned.decode(outputs.results, store, labelled))
-    assert list(saved.decode(outputs.results, store, labelled)) == expected, "a saved task decodes otherwise"
+    assert list(saved.decode(outputs.results, store, labelled)) == expected, (
+        "a saved and loaded task decodes differently"
+    )
     _check_prediction_inputs(saved, inputs, tokenizer, model)
     unlabelled = saved.encode(_read(task, rows, recipe, False)[0], tokenizer, MAX_LENGTH, "rows")
-    assert not unlabelled.is_labelled, "rows without targets have them after encode"
-    assert _same(unlabelled.inputs, store.inputs), "targets change the inputs of the model"
+    assert not unlabelled.is_labelled, "encode gives unlabelled rows targets"
+    assert _same(unlabelled.inputs, store.inputs), "targets change the model's inputs"
 
 
 def _read(
@@ -75,35 +77,36 @@ def _read(
 ) -> tuple[Rows, dict[str, str]]:
     columns = tuple(column for column in task.columns if with_targets or not column.is_target)
     roles = [column.role for column in task.columns]
-    assert len(set(roles)) == len(roles), f"a role twice in columns: {roles}"
-    assert any(column.is_target for column in task.columns), "no column is_target: what is to be learned?"
+    assert len(set(roles)) == len(roles), f"duplicate roles in columns: {roles}"
+    assert any(column.is_target for column in task.columns), "no column has is_target: there is nothing to learn"
     source = from_rows([dict(row) for row in rows])
     names = resolve(columns, {}, source.dataset.column_names, "rows").names
-    found = task.read(source, names, recipe)
-    assert len(found) == len(rows), f"read gives {len(found)} of {len(rows)} rows"
-    for role, values in found.values.items():
-        assert len(values) == len(rows), f"read gives {len(values)} values of {role} for {len(rows)} rows"
-    assert len(set(found.ids)) == len(rows) and all(isinstance(row_id, str) for row_id in found.ids), "ids"
-    return found, names
+    read = task.read(source, names, recipe)
+    assert len(read) == len(rows), f"read returns {len(read)} of {len(rows)} rows"
+    for role, values in read.values.items():
+        assert len(values) == len(rows), f"read returns {len(values)} values of {role} for {len(rows)} rows"
+    has_ids = len(set(read.ids)) == len(rows) and all(isinstance(row_id, str) for row_id in read.ids)
+    assert has_ids, "ids: a different str for each row"
+    return read, names
 
 
 def _check_rows(task: Task, rows: Rows) -> None:
     strata = task.strata(rows, "rows")
-    assert len(strata) == len(rows) and all(isinstance(stratum, int) for stratum in strata), "strata: one int a row"
+    assert len(strata) == len(rows) and all(isinstance(stratum, int) for stratum in strata), "strata: one int per row"
     groups = task.groups(rows)
-    assert groups is None or len(groups) == len(rows), "groups: none, or one a row"
+    assert groups is None or len(groups) == len(rows), "groups: None, or one per row"
     json.dumps(task.settings())
-    assert isinstance(task.example, str) and task.example, "example: what to type behind `fasttune predict RUN`"
+    assert isinstance(task.example, str) and task.example, "example: the arguments of `fasttune predict RUN` as a str"
 
 
 def _check_encoding(task: Task, rows: Rows, tokenizer: transformers.PreTrainedTokenizerBase) -> TokenStore:
     store = task.encode(rows, tokenizer, MAX_LENGTH, "rows")
     again = task.encode(rows, tokenizer, MAX_LENGTH, "rows")
-    assert again.fingerprint == store.fingerprint, "encode gives something else the second time"
+    assert again.fingerprint == store.fingerprint, "encode returns a different result the second time"
     assert store.is_labelled, "labelled rows have no targets after encode"
-    assert store.starts[0] == 0 and (np.diff(store.starts) > 0).all(), "starts: from 0, rising"
+    assert store.starts[0] == 0 and (np.diff(store.starts) > 0).all(), "starts: strictly increasing from 0"
     assert store.sequence_lengths.max() <= MAX_LENGTH, "a sequence longer than max_length"
-    assert set(store.rows.tolist()) == set(range(len(rows))), "rows without an example"
+    assert set(store.rows.tolist()) == set(range(len(rows))), "encode leaves rows without an example"
     assert (np.diff(store.rows) >= 0).all(), "examples are not in the order of their rows"
     assert (store.num_tokens_cut >= 0).all()
     for name, array in {**store.inputs, **store.token_targets, **store.token_features}.items():
@@ -116,23 +119,25 @@ def _check_encoding(task: Task, rows: Rows, tokenizer: transformers.PreTrainedTo
 
 
 def _check_loss(task: Task, store: TokenStore, model: transformers.PreTrainedModel) -> None:
-    """Sums that add up over any cut, weights that are known before the forward, and no influence of padding."""
+    """Check that losses are sums, weights are known before the forward pass, and padding has no effect."""
 
     def loss_of(examples: Iterable[int], length: int | None = None) -> tuple[float, float]:
         batch = collate(store, np.array(list(examples)), Padding(length=length))
         with torch.no_grad():
             total, weight = task.loss(model(**batch.inputs), batch, training=False)
-        assert total.ndim == 0 and total.dtype == torch.float32, "the loss is one number in fp32"
-        assert weight == task.weight(batch.targets), "weight: another before the forward than with the loss"
+        assert total.ndim == 0 and total.dtype == torch.float32, "the loss must be a single fp32 number"
+        assert weight == task.weight(batch.targets), "weight differs from the weight that loss returns"
         return total.item(), weight
 
     size = len(store)
     total, weight = loss_of(range(size))
     assert math.isfinite(total) and weight > 0, f"loss {total}, weight {weight}"
     for cuts in ([size // 2], [1, size // 3], list(range(1, size))):
-        parts = [loss_of(range(begin, end)) for begin, end in pairwise([0, *cuts, size])]
-        assert math.isclose(sum(part[0] for part in parts), total, rel_tol=TOLERANCE), "a mean, where sums must add up"
-        assert math.isclose(sum(part[1] for part in parts), weight, rel_tol=TOLERANCE), "weights do not add up"
+        losses, weights = zip(*(loss_of(range(begin, end)) for begin, end in pairwise([0, *cuts, size])), strict=True)
+        assert math.isclose(sum(losses), total, rel_tol=TOLERANCE), (
+            "losses do not add up: loss must be a sum, not a mean"
+        )
+        assert math.isclose(sum(weights), weight, rel_tol=TOLERANCE), "weights do not add up"
     assert math.isclose(loss_of(range(size), MAX_LENGTH)[0], total, rel_tol=TOLERANCE), "padding changes the loss"
     batch = collate(store, np.arange(size))
     task.loss(model(**batch.inputs), batch, training=True)[0].backward()
@@ -142,7 +147,7 @@ def _check_loss(task: Task, store: TokenStore, model: transformers.PreTrainedMod
 
 
 def _check_results(task: Task, store: TokenStore, model: transformers.PreTrainedModel) -> Outputs:
-    """The same whatever the micro-batches."""
+    """Check that results do not depend on the micro-batches."""
 
     def run(tokens_per_microbatch: int, length: int | None = None) -> Outputs:
         return run_split(
@@ -155,21 +160,23 @@ def _check_results(task: Task, store: TokenStore, model: transformers.PreTrained
             padded=True,
         )
 
-    whole = run(100_000)
-    assert not np.isnan(whole.results).any(), "results that are no numbers"
+    reference = run(100_000)
+    assert not np.isnan(reference.results).any(), "results contain NaN"
     length = store.num_tokens if task.result_per_token else len(store)
-    assert len(whole.results) == length, f"{len(whole.results)} results for {length}"
-    for other in (run(1), run(200), run(200, MAX_LENGTH)):
-        assert np.array_equal(np.isfinite(other.results), np.isfinite(whole.results)), "not finite, or only at times"
-        finite = np.isfinite(whole.results)
-        same = np.isclose(other.results[finite], whole.results[finite], atol=TOLERANCE, rtol=TOLERANCE)
-        assert same.mean() > 0.99, "results depend on what else is in the micro-batch"  # equal scores may change places
-    return whole
+    assert len(reference.results) == length, f"{len(reference.results)} results instead of {length}"
+    finite = np.isfinite(reference.results)
+    for outputs in (run(1), run(200), run(200, MAX_LENGTH)):
+        assert np.array_equal(np.isfinite(outputs.results), finite), "results are finite for some micro-batches only"
+        same = np.isclose(outputs.results[finite], reference.results[finite], atol=TOLERANCE, rtol=TOLERANCE)
+        # A few may differ: equal scores may be ranked in another order.
+        assert same.mean() > 0.99, "results depend on what else is in the micro-batch"
+    return reference
 
 
 def _check_predictions(task: Task, results: np.ndarray, store: TokenStore, rows: Rows) -> None:
     predictions = list(task.decode(results, store, rows))
-    assert [one["id"] for one in predictions] == list(rows.ids), "decode: one prediction a row, in order, with its id"
+    ids = [prediction["id"] for prediction in predictions]
+    assert ids == list(rows.ids), "decode: one prediction per row, in order, with its id"
     json.dumps(predictions, allow_nan=False)
     json.dumps(task.files(results, store, rows), allow_nan=False)
 
@@ -177,12 +184,12 @@ def _check_predictions(task: Task, results: np.ndarray, store: TokenStore, rows:
 def _check_scores(task: Task, results: np.ndarray, store: TokenStore, rows: Rows) -> None:
     scores = task.score(results, store, rows)
     assert task.primary_metric in scores, f"score lacks {task.primary_metric}, the primary metric"
-    assert task.primary_metric in (*METRICS, *LESS_IS_BETTER), f"{task.primary_metric}: no name that a recipe knows"
+    assert task.primary_metric in (*METRICS, *LESS_IS_BETTER), f"{task.primary_metric} is not a metric of recipes"
     assert all(isinstance(value, float) and math.isfinite(value) for value in scores.values()), f"scores: {scores}"
 
 
 def _check_state(task: Task, recipe: Recipe) -> Task:
-    """What a run folder keeps is enough to make the task again."""
+    """Create the task again from what a run folder stores."""
     config = _config(task)
     state = json.loads(config.to_json_string(use_diff=False))
     return type(task).from_state(state, recipes.load(recipe, task.settings()))
@@ -205,9 +212,9 @@ def _flat(task: Task, batch: MicroBatch, results: torch.Tensor) -> np.ndarray:
 
 
 def tiny_tokenizer(texts: Iterable[str]) -> transformers.PreTrainedTokenizerBase:
-    """BERT's, with the words of these texts as its vocabulary."""
+    """A BERT tokenizer with the words of these texts as its vocabulary."""
     words = dict.fromkeys(word.lower() for text in texts for word in words_of(text).words)
-    vocabulary = {piece: number for number, piece in enumerate([*SPECIAL, *words])}
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *words])}
     return transformers.BertTokenizer(vocab=vocabulary, model_max_length=MAX_LENGTH)
 
 
@@ -227,7 +234,7 @@ def _tiny_model(task: Task, vocab_size: int) -> transformers.PreTrainedModel:
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=MAX_LENGTH,
-        initializer_range=0.2,  # what rows give should differ by more than rounding
+        initializer_range=0.2,  # large enough that the results of rows differ by more than rounding
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -240,8 +247,8 @@ def _texts(value: Any) -> list[str]:
         return [value]
     if isinstance(value, Mapping):
         value = list(value.values())
-    return [text for part in value for text in _texts(part)] if isinstance(value, list | tuple) else []
+    return [text for item in value for text in _texts(item)] if isinstance(value, list | tuple) else []
 
 
-def _same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+def _same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)

@@ -50,10 +50,10 @@ def test_killed_before_a_change_of_a_file(
 
 FAILURES = {
     errno.ENOSPC: "the disk is full (ENOSPC",
-    errno.EDQUOT: "the quota of the disk is used up (EDQUOT",
-    errno.EIO: "the disk reports an error (EIO",
+    errno.EDQUOT: "the disk quota is exceeded (EDQUOT",
+    errno.EIO: "the disk reported an error (EIO",
     errno.EROFS: "the file system is read-only (EROFS",
-    errno.EACCES: "no right to write there (EACCES",
+    errno.EACCES: "no permission to write there (EACCES",
 }
 
 
@@ -88,7 +88,9 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_file(
     room = int((2 + share) * whole)
     ended = run_cli(train(recipe, run), Fault(str(run / "checkpoints"), bytes=room))
     assert ended.code == 5, ended.output
-    assert "E522" in ended.output and "go on from checkpoint-4: the same command, --resume" in ended.output
+    assert (
+        "E522" in ended.output and "rerun the same command with --resume; it resumes from checkpoint-4" in ended.output
+    )
     assert "Traceback" not in ended.output and trouble(run) == []
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-2", "checkpoint-4"]
     assert run_cli(train(recipe, run)).code == 0
@@ -148,6 +150,6 @@ def test_checkpoints_that_vanish_while_the_run_goes_on(recipe: Path, expected: s
 
     run = fasttune.fit(recipe, output=tmp_path / "run", progress=False, observers=[observer])
     failures = [event["failure"] for event in events(run.folder) if event["event"] == "checkpoint" and event["failure"]]
-    assert all("there is a file where a folder should be" in failure for failure in failures)
+    assert all("a file is in the place of a folder" in failure for failure in failures)
     assert bool(failures) == (kind == "a file")
     assert sha256(run.folder) == expected and trouble(run.folder) == []

@@ -1,4 +1,4 @@
-"""Fillers: few different numbers of tokens, and nothing that anybody reads."""
+"""Fillers reduce the number of different token counts, and never affect a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The probe finds a model that mixes sequences up or computes something else."""
+"""The probe rejects models that mix up sequences or compute different values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def broken(kind: str):
     [
         ("leaks", "differs from the padded model"),
         ("differs", "differs from the padded model"),
-        ("leaks under dropout", "moved another by .* under dropout"),
+        ("leaks under dropout", "changed another by .* under dropout"),
     ],
 )
 def test_a_wrong_kernel_is_refused_and_undone(kind: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_a_wrong_kernel_is_refused_and_undone(kind: str, reason: str, monkeypatc
     before = model(input_ids=ids).logits
     monkeypatch.setitem(transformers.AttentionInterface._global_mapping, attention.NAME, broken(kind))
     with pytest.raises(fasttune.Error, match=reason):
-        fasttune.padding_free(model)
+        fasttune.remove_padding(model)
     assert not is_padding_free(model)
     assert torch.equal(model(input_ids=ids).logits, before)
 
@@ -46,6 +46,6 @@ def test_the_probe_leaves_mode_and_random_state_alone() -> None:
     model = transformers.BertForSequenceClassification(tiny_config()).train()
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
-    fasttune.padding_free(model)
+    fasttune.remove_padding(model)
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), state)

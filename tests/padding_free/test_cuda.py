@@ -1,4 +1,4 @@
-"""Kernels for GPUs: none is used before it has proved right, and there is none on a CPU."""
+"""GPU kernels: each is verified before use, and none is used on a CPU."""
 
 from __future__ import annotations
 

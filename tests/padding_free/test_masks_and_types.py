@@ -1,4 +1,4 @@
-"""`padding_free` in somebody else's hands: masks of other forms, half-precision weights, several threads."""
+"""`remove_padding` in other training loops: masks of other forms, half-precision weights, several threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import transformers
 from tiny import tiny_config
 
 import fasttune
-from fasttune.padding_free import prove
+from fasttune.padding_free import verify_kernel
 from fasttune.padding_free.hooks import Unpadding
 
 LENGTHS = (5, 9, 1)
@@ -29,7 +29,7 @@ def batch() -> dict[str, torch.Tensor]:
 
 
 def mask_of(keys: torch.Tensor, form: str) -> torch.Tensor:
-    """[B, S] bool in a form that attention takes."""
+    """Convert a [B, S] bool mask to another form that attention accepts."""
     see = keys[:, None, None].expand(-1, 1, keys.shape[1], -1)
     if form == "bool":
         return see
@@ -38,7 +38,7 @@ def mask_of(keys: torch.Tensor, form: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("form", ["bool", "additive"])
 def test_a_mask_as_attention_takes_it_means_the_same(form: str) -> None:
-    """True is "see" in one form, 0 in the other."""
+    """Real tokens are True in the bool form and 0 in the additive form."""
     model, keys = make_model(), batch()["attention_mask"].bool()
     unpadding = Unpadding(model)
     hidden = torch.randn(*keys.shape, 32)
@@ -67,10 +67,10 @@ def test_a_mask_that_padding_cannot_be_told_from_is_refused(mask: torch.Tensor) 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_model_in_half_precision_is_taken(dtype: torch.dtype) -> None:
-    """As transformers 5 loads a checkpoint that is stored so."""
+    """transformers 5 loads a checkpoint in the dtype it is stored in."""
     model = make_model().to(dtype)
     expected = model(**batch()).logits
-    found = fasttune.padding_free(model)(**batch()).logits
+    found = fasttune.remove_padding(model)(**batch()).logits
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), expected.float(), atol=8 * torch.finfo(dtype).eps, rtol=0)
 
@@ -86,13 +86,13 @@ def test_a_leak_is_found_in_half_precision_too(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Boundaries, "from_mask", classmethod(one_for_all))
     with pytest.raises(fasttune.Error, match="E410"):
-        fasttune.padding_free(make_model(initializer_range=0.5).to(torch.bfloat16))
+        fasttune.remove_padding(make_model(initializer_range=0.5).to(torch.bfloat16))
 
 
 def test_the_probe_is_made_again_as_the_model_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = fasttune.padding_free(make_model())
+    model = fasttune.remove_padding(make_model())
     with torch.autocast("cpu", torch.bfloat16):
-        assert prove(model) is None
+        assert verify_kernel(model) is None
     before = model(**batch()).logits
     from fasttune.padding_free import attention
 
@@ -104,7 +104,7 @@ def test_the_probe_is_made_again_as_the_model_trains(monkeypatch: pytest.MonkeyP
 
     AttentionInterface.register(attention.NAME, lambda *args, **how: (real(*args, **how)[0] * 2, None))
     try:
-        assert "differs from the padded model" in str(prove(model))
+        assert "differs from the padded model" in str(verify_kernel(model))
     finally:
         AttentionInterface.register(attention.NAME, real)
     torch.testing.assert_close(model(**batch()).logits, before)
@@ -119,7 +119,7 @@ def test_local_attention_is_probed_beyond_its_window() -> None:
 
 
 def test_threads_may_share_a_model() -> None:
-    model = fasttune.padding_free(make_model())
+    model = fasttune.remove_padding(make_model())
     whole = batch()
     parts = [{name: tensor[row : row + 1, : LENGTHS[row]] for name, tensor in whole.items()} for row in range(3)] * 40
     with torch.no_grad():

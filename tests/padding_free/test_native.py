@@ -1,4 +1,4 @@
-"""The kernels in C against torch's autograd in fp32, dropout masks included; and what happens where there are none."""
+"""The C kernels against torch's autograd in fp32, including dropout masks, and the fallback without them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CAN_BE_HAD = (
 )
 needs_kernels = pytest.mark.skipif(not CAN_BE_HAD, reason="needs Linux, AVX512_BF16 and gcc")
 HEADS = 3
-# Results are rounded to bfloat16 (8 bits), and so are the probabilities inside.
+# Results and intermediate probabilities are rounded to bfloat16 (8 bits).
 TOLERANCE = 0.015
 
 Tensors = list[torch.Tensor]
@@ -34,7 +34,7 @@ Tensors = list[torch.Tensor]
 
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
-    """Other tests run in one, and what threads share would not show."""
+    """Run with several threads: with a single one, as in other tests, data races would not show."""
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)
@@ -45,7 +45,7 @@ def boundaries_of(lengths: list[int]) -> Boundaries:
 
 
 def make_tensors(num_tokens: int, width: int) -> Tensors:
-    """query, key, value [1, H, T, d] as transformers makes them: a transposed view of the projection."""
+    """query, key, value [1, H, T, d] as in transformers: a transposed view of the projection."""
     generator = torch.Generator().manual_seed(num_tokens)
     made = [torch.randn(1, num_tokens, HEADS, width, generator=generator).bfloat16() for _ in range(3)]
     return [tensor.transpose(1, 2).requires_grad_() for tensor in made]
@@ -54,7 +54,7 @@ def make_tensors(num_tokens: int, width: int) -> Tensors:
 def reference(
     tensors: Tensors, lengths: list[int], scale: float, factors: torch.Tensor | None = None, window: int = 10**6
 ) -> torch.Tensor:
-    """Each sequence alone in fp32; `factors` [H, T, longest]: what dropout multiplies each token's weights with."""
+    """Attention per sequence in fp32. `factors` [H, T, longest]: the dropout factors of each token's weights."""
     outputs = []
     for start, stop in pairwise([0, *accumulate(lengths)]):
         query, key, value = (tensor[0, :, start:stop].float() for tensor in tensors)
@@ -67,12 +67,12 @@ def reference(
 
 
 def assert_same(found: torch.Tensor, expected: torch.Tensor, tensors: Tensors) -> None:
-    """Outputs and all gradients, each as a share of its largest number."""
+    """Compare outputs and gradients, each relative to its largest value."""
     weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
     ours = [found, *torch.autograd.grad(found, tensors, weight)]
     theirs = [expected, *torch.autograd.grad(expected, tensors, weight.float())]
     for name, one, other in zip(("out", "query", "key", "value"), ours, theirs, strict=True):
-        largest = other.float().abs().max().clamp_min(0.1)  # a sequence of one token has gradients of 0
+        largest = other.float().abs().max().clamp_min(0.1)  # a sequence with a single token has zero gradients
         difference = (one.float() - other.float()).abs().max() / largest
         assert difference <= TOLERANCE, f"{name}: {difference:.4f}"
 
@@ -124,7 +124,7 @@ def test_tensors_of_any_layout() -> None:
 
 
 def drawn_factors(tensors: Tensors, lengths: list[int], seed: int, dropout: float) -> torch.Tensor:
-    """[H, T, 32]: what the kernel multiplies each attention weight with, read off with the unit matrix as values."""
+    """The kernel's dropout factors [H, T, 32], read with the unit matrix as values."""
     library = FOUND.library
     assert library is not None and max(lengths) <= 32
     units = torch.cat([torch.eye(32)[:length] for length in lengths])
@@ -154,7 +154,9 @@ def test_masks_have_the_right_share_and_differ_by_head_sequence_and_seed() -> No
     lengths = [32] * 40
     tensors = make_tensors(sum(lengths), 32)
     kept = drawn_factors(tensors, lengths, 7, 0.25) > 0
-    assert (~kept).float().mean().item() == pytest.approx(0.25, abs=0.006)  # more than four deviations of 120,000
+    assert (~kept).float().mean().item() == pytest.approx(
+        0.25, abs=0.006
+    )  # more than four standard deviations of 120,000 draws
     by_piece = kept.reshape(HEADS, 40, 32, 32)
     others = (by_piece[:, :, :, 1:], by_piece[:, :, 1:], by_piece[:, 1:], by_piece[1:])
     ones = (by_piece[:, :, :, :-1], by_piece[:, :, :-1], by_piece[:, :-1], by_piece[:-1])
@@ -198,7 +200,7 @@ def forget() -> None:
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """An empty cache folder; what this process found is forgotten before and after."""
+    """An empty cache folder. The cached build result is cleared before and after."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("FASTTUNE_NATIVE", raising=False)
     forget()
@@ -219,7 +221,7 @@ def test_it_is_compiled_once(fresh: Path) -> None:
 
 @needs_kernels
 def test_a_damaged_file_in_the_cache_is_made_anew(fresh: Path) -> None:
-    path = build.compiled("gcc")
+    path = build.compile_kernels("gcc")
     size = path.stat().st_size
     path.write_bytes(b"not a library")
     assert native.find().library is not None
@@ -251,7 +253,7 @@ def test_kernels_that_compute_something_else_are_not_used(fresh: Path, monkeypat
 @pytest.mark.parametrize(
     ("variables", "reason"),
     [
-        ({"FASTTUNE_NATIVE": "0"}, "switched off"),
+        ({"FASTTUNE_NATIVE": "0"}, "turned off"),
         ({"PATH": ""}, "no C compiler"),
         ({"CC": "false"}, "false failed"),
     ],

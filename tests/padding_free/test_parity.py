@@ -110,7 +110,7 @@ def test_undone_and_done_again(family: str) -> None:
     assert not is_padding_free(free)
     assert free.config._attn_implementation == padded.config._attn_implementation
     assert torch.equal(free(**batch).logits, padded(**batch).logits)
-    assert is_padding_free(fasttune.padding_free(free))
+    assert is_padding_free(fasttune.remove_padding(free))
 
 
 def test_a_saved_model_carries_nothing_of_it(tmp_path) -> None:
@@ -164,12 +164,12 @@ def test_gradient_checkpointing() -> None:
     other = T.AutoModelForSequenceClassification.from_config(T.DebertaV2Config(**SIZES, **DISTANCES))
     other.activation_checkpointing_enable()
     with pytest.raises(fasttune.Error, match="gradient checkpointing"):
-        fasttune.padding_free(other)
+        fasttune.remove_padding(other)
 
 
 def test_attention_dropout_is_honoured_where_it_is_set() -> None:
     config = T.BertConfig(**SIZES, attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.0)
-    free = fasttune.padding_free(T.AutoModelForSequenceClassification.from_config(config))
+    free = fasttune.remove_padding(T.AutoModelForSequenceClassification.from_config(config))
     batch = some_batch(free)
     free.train()
     assert not torch.allclose(free(**batch).logits, free(**batch).logits)
@@ -180,14 +180,14 @@ def test_attention_dropout_is_honoured_where_it_is_set() -> None:
 def test_a_family_without_a_path_is_refused_with_the_reason() -> None:
     config = T.RoFormerConfig(**{**SIZES, "num_hidden_layers": 1})
     model = T.AutoModelForSequenceClassification.from_config(config)
-    with pytest.raises(fasttune.Error, match="no padding-free path for the roformer family"):
-        fasttune.padding_free(model)
+    with pytest.raises(fasttune.Error, match="the roformer family is not supported"):
+        fasttune.remove_padding(model)
 
 
 def test_a_convolution_over_tokens_is_refused() -> None:
     config = T.DebertaV2Config(**SIZES, **DISTANCES, conv_kernel_size=3)
-    with pytest.raises(fasttune.Error, match="convolution would reach across sequences"):
-        fasttune.padding_free(T.AutoModelForSequenceClassification.from_config(config))
+    with pytest.raises(fasttune.Error, match="convolution would mix tokens of different sequences"):
+        fasttune.remove_padding(T.AutoModelForSequenceClassification.from_config(config))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -198,7 +198,7 @@ def test_boundaries_that_are_shifted_by_one_are_found_by_the_probe(
     config = FAMILIES[family]
     model = T.AutoModelForSequenceClassification.from_config(type(config).from_dict(config.to_dict()))
     with pytest.raises(fasttune.Error, match="the probe differs"):
-        fasttune.padding_free(model)
+        fasttune.remove_padding(model)
     assert not is_padding_free(model)
 
 
@@ -208,7 +208,7 @@ COMPUTED_AGAIN = [one for one in FAMILIES if not one.startswith(("albert", "mpne
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", COMPUTED_AGAIN)
 def test_layers_that_are_computed_again_on_the_way_back_give_the_same_gradients(family: str, head: str) -> None:
-    """With dropout: the second time the masks have to be those of the first."""
+    """With dropout, recomputation must use the same masks."""
     _, model = make_pair(family, head)
     use_cpu_dropout(model)
     batch, found = some_batch(model), []

@@ -1,4 +1,4 @@
-"""Waiting for other processes, and what of a launcher's environment is not accelerate's to act on."""
+"""Waiting for other processes, and the launcher's variables that are hidden from accelerate."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def first_of_two(monkeypatch: pytest.MonkeyPatch) -> RendezvousStore:
 
 
 def test_a_process_that_stops_giving_signs_of_life(first_of_two: RendezvousStore) -> None:
-    first_of_two.store.set("alive/1", "7")  # its last
-    with pytest.raises(EnvironmentProblem, match=r"E540 .*no sign of life from process 1"):
+    first_of_two.store.set("alive/1", "7")  # its last heartbeat
+    with pytest.raises(EnvironmentProblem, match=r"E540 .*no heartbeat from rank 1"):
         first_of_two.exchange("here", timedelta(seconds=60))
 
 
 def test_a_process_that_is_slow_and_alive_is_waited_for(first_of_two: RendezvousStore) -> None:
     RendezvousStore(first_of_two.store, rank=1, num_processes=2).start_heartbeat()
-    with pytest.raises(EnvironmentProblem, match=r"E540 .*no word from process 1 within 1 s"):
+    with pytest.raises(EnvironmentProblem, match=r"E540 .*rank 1 did not respond within 1 s"):
         first_of_two.exchange("here", timedelta(seconds=1))
 
 
@@ -51,7 +51,7 @@ def test_a_message_without_the_launch_s_key_is_refused(
     assert first_of_two.exchange("ours") == ["ours", "their recipe"]
     first_of_two.num_rounds = 0
     sent_with(theirs)
-    with pytest.raises(EnvironmentProblem, match=r"E540 .*a message in the name of process 1 without the signature"):
+    with pytest.raises(EnvironmentProblem, match=r"E540 .*a message from rank 1 is not signed with"):
         first_of_two.exchange("ours")
 
 
@@ -78,7 +78,7 @@ def test_accelerate_does_not_see_what_its_launcher_asks_and_other_libraries_do(
 def test_a_second_process_loads_its_weights_under_an_fsdp_launcher(
     monkeypatch: pytest.MonkeyPatch, tiny_model: Path
 ) -> None:
-    """transformers would leave them to the first process, and on "meta" here."""
+    """transformers would load the weights in the first process only, and leave them on "meta" here."""
     for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)

@@ -1,4 +1,4 @@
-"""Processes that do not belong together: said clearly, non-zero everywhere, and soon."""
+"""Processes that do not match fail fast, with a clear message and a non-zero exit code everywhere."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ sys.exit(run(sys.argv[1:]))
 def by_hand(
     folder: Path, *ranks: dict[str, str], port: int | None = None, places: tuple[str, str] = (".", ".")
 ) -> list[tuple[int, str]]:
-    """Exit code and stderr of each process; `ranks`: what each has in its environment besides."""
+    """Exit code and stderr of each process. `ranks`: additional environment variables per process."""
     script, recipe = folder / "script.py", make_recipe(folder)
     script.write_text(SCRIPT)
     rows = folder / "reviews.csv"
-    recipe.write_text(recipe.read_text().replace(str(rows), rows.name))  # as it lies where the process runs
+    recipe.write_text(
+        recipe.read_text().replace(str(rows), rows.name)
+    )  # relative to the working directory of the process
     started = []
     for rank, environment in enumerate(ranks):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
@@ -63,7 +65,7 @@ def test_one_that_shares_the_model_and_one_that_does_not(tmp_path: Path) -> None
 
 def test_a_process_that_never_comes(tmp_path: Path) -> None:
     ((code, text),) = by_hand(tmp_path, {}, port=forks.free_port())
-    assert code == 5 and "E540" in text and "no word from process 1 within 3 s" in text
+    assert code == 5 and "E540" in text and "rank 1 did not respond within 3 s" in text
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
 
 
 def test_a_rank_without_the_data(tmp_path: Path) -> None:
-    """Said by the first process, of the other."""
+    """The first process reports the other one."""
     (code, text), (other, nothing) = by_hand(tmp_path, {}, {}, port=forks.free_port(), places=(".", "elsewhere"))
     assert (code, other) == (4, 4)
     assert "process 1 on" in text and "reviews.csv" in text

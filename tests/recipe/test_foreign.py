@@ -1,4 +1,4 @@
-"""Names of other tools, and our own in the wrong place: what is said to write instead."""
+"""Names of other tools, and names in the wrong section: the hint says what to write instead."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from fasttune.recipe.messages import FIELDS, nested
 DATA = {"data": {"train": "reviews.csv"}}
 
 
-def told(source, overrides=()):
+def error_text(source, overrides=()):
     with pytest.raises(RecipeError) as caught:
         load(source, overrides)
     assert caught.value.exit_code == 3
@@ -18,10 +18,10 @@ def told(source, overrides=()):
 
 FOREIGN = """
 evaluation_strategy=epoch        evaluation.eval_strategy=epoch
-warmup_ratio=0.1                 training.warmup_steps=0.1; below 1 it is a share of all steps
-fp16=true                        training.precision=fp16; one setting names the precision
+warmup_ratio=0.1                 training.warmup_steps=0.1; a value below 1 is a fraction of all steps
+fp16=true                        training.precision=fp16; a single setting chooses the precision
 mixed_precision=bf16             training.precision=bf16
-torch_dtype=float16              training.precision=fp16; weights are kept in fp32, the forward pass runs in it
+torch_dtype=float16              training.precision=fp16; for the forward pass; weights stay in fp32
 epochs=3                         training.num_train_epochs=3
 lr=2e-5                          training.learning_rate=2.0e-05
 lr=2e5                           training.learning_rate
@@ -33,7 +33,7 @@ validation_file=a.csv            data.validation=a.csv
 test_file=a.csv                  data.test=a.csv
 text_column=t                    data.columns.text=t
 text_column_name=t               data.columns.text=t
-text_column_names=t              data.columns.text=t; one column
+text_column_names=t              data.columns.text=t; a single column
 label_column_name=l              data.columns.label=l
 max_seq_length=128               preprocessing.max_length=128
 pad_to_max_length=true           preprocessing.padding=max_length; one of none, longest, max_length
@@ -58,13 +58,13 @@ def test_foreign_and_misplaced_names(line):
     for prefix in {"", "training."} if "." not in override else {""}:
         if prefix + override.split("=")[0] in {".".join(path) for path in FIELDS}:
             continue
-        assert told(DATA, [prefix + override]).split("\n  hint: ")[1] == f"write {hint}"
+        assert error_text(DATA, [prefix + override]).split("\n  hint: ")[1] == f"write {hint}"
 
 
 def test_a_batch_size_per_device_is_explained():
-    assert told(DATA, ["per_device_train_batch_size=8"]) == (
-        "E300 override per_device_train_batch_size=8: found a name of another tool, expected training.batch_size\n"
-        "  hint: write training.batch_size=8; examples per optimizer step: times devices, times accumulation steps"
+    assert error_text(DATA, ["per_device_train_batch_size=8"]) == (
+        "E300 override per_device_train_batch_size=8: fasttune calls this setting training.batch_size\n"
+        "  hint: write training.batch_size=8; multiply it by the number of devices and accumulation steps"
     )
 
 
@@ -92,20 +92,20 @@ LEFT_OUT = [
 
 @pytest.mark.parametrize("name", LEFT_OUT)
 def test_foreign_names_without_a_counterpart(name):
-    text = told(DATA, [f"training.{name}=1"])
-    assert text.startswith(f"E300 override training.{name}=1: found a name of another tool, expected no such line\n")
+    text = error_text(DATA, [f"training.{name}=1"])
+    assert text.startswith(f"E300 override training.{name}=1: fasttune has no such setting\n")
     assert f"\n  hint: leave it out: {aliases.NAMES[name].why}" in text
 
 
 def test_a_switch_that_is_off_is_left_out():
-    assert told(DATA, ["no_cuda=false"]).endswith("hint: leave it out: that is so already")
-    assert told(DATA, {"bf16": False}).endswith("hint: leave it out: that is so already")
+    assert error_text(DATA, ["no_cuda=false"]).endswith("hint: leave it out: the default applies")
+    assert error_text(DATA, {"bf16": False}).endswith("hint: leave it out: the default applies")
 
 
 def test_the_foreign_tables_fit_the_schema():
-    own = {path[-1] for path, _ in fields()} | set(Recipe.model_fields)
+    names = {path[-1] for path, _ in fields()} | set(Recipe.model_fields)
     paths = {".".join(path) for path in FIELDS}
-    assert not own & set(aliases.NAMES)
+    assert not names & set(aliases.NAMES)
     for name, advice in aliases.NAMES.items():
         assert advice.write in paths if advice.write else advice.why, name
     for (path, written), meant in aliases.VALUES.items():

@@ -1,4 +1,4 @@
-"""The fields of a recipe: their names, their defaults, their descriptions, what values they take."""
+"""The fields of a recipe: names, defaults, descriptions and accepted values."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from fasttune.recipe.schema import METRICS
 
 DATA = {"data": {"train": "reviews.csv"}}
 
-# Users and other tools write these names. A field is added or removed here on purpose, with a line in the change log.
+# Users and other tools write these names. Add or remove one here on purpose, with a line in the change log.
 FIELDS_AND_DEFAULTS = {
     "format": 1,
     "task": "text-classification",
@@ -135,7 +135,7 @@ def test_a_recipe_cannot_be_changed():
 @pytest.mark.parametrize(
     ("field", "written", "read"),
     [
-        ("training.learning_rate", "2e-5", 2e-5),  # what a YAML 1.1 reader makes of 2e-5
+        ("training.learning_rate", "2e-5", 2e-5),  # as a YAML 1.1 reader returns 2e-5
         ("training.learning_rate", 1, 1.0),
         ("training.num_train_epochs", " 2 ", 2.0),
         ("training.batch_size", "16", 16),

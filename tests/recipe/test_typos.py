@@ -22,8 +22,8 @@ def single_edits(word):
 
 def hint_for(path):
     values = 1
-    for part in reversed(path):
-        values = {part: values}
+    for key in reversed(path):
+        values = {key: values}
     problems = []
     collect(values, Origin("recipe: "), {}, problems)
     return problems[0].hint if problems else None
@@ -31,17 +31,17 @@ def hint_for(path):
 
 def test_typos_of_every_name():
     assert len(NAMES) == 73 + 7
-    asked, missed = 0, []
-    for *above, name in NAMES:
+    num_typos, missed = 0, []
+    for *parents, name in NAMES:
         for typo in sorted(single_edits(name)):
-            hint = hint_for((*above, typo))
-            if hint is None:  # the typo is another name of ours
+            hint = hint_for((*parents, typo))
+            if hint is None:  # the typo is the name of another field
                 continue
-            asked += 1
+            num_typos += 1
             if not hint.startswith(f"did you mean '{name}'?"):
-                missed.append((*above, name, typo, hint))
-    assert asked > 20_000
-    assert len(missed) <= 0.01 * asked, missed[:20]
+                missed.append((*parents, name, typo, hint))
+    assert num_typos > 20_000
+    assert len(missed) <= 0.01 * num_typos, missed[:20]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,6 @@ def test_suggestions_across_sections(path, hint):
 
 
 def test_metrics_are_not_confused_with_fields():
-    # Of entities `precision` is the usual name, and the arithmetic is called so too; no message mixes the two.
+    # `precision` is both a metric of entities and the training precision; no message confuses the two.
     assert set(METRICS) & {path[-1] for path, _ in fields()} == {"precision"}
     assert set(Recipe.model_fields) >= {"data", "training"}

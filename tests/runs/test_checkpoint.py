@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not used."""
+"""A checkpoint is intact, or it is not used."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def write(folder: Path, step: int, run_id: str = "this run") -> Path:
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     write(tmp_path, 5)
-    found, passed_over = checkpoint.newest_good(tmp_path, "this run")
-    assert found is not None and found.step == 5 and passed_over == []
+    found, skipped = checkpoint.newest_good(tmp_path, "this run")
+    assert found is not None and found.step == 5 and skipped == []
     assert found.state() == {"step": 5, "loss": 0.1 + 0.2}
     assert torch.equal(found.tensors("model")["weight"], torch.full((300,), 5.0))
 
@@ -63,14 +63,14 @@ DAMAGE = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_newest_is_passed_over_with_the_reason(tmp_path: Path, name: str, kind: str) -> None:
+def test_a_damaged_newest_is_skipped_with_the_reason(tmp_path: Path, name: str, kind: str) -> None:
     for step in (10, 20):
         write(tmp_path, step)
     target = tmp_path / "checkpoint-20" / name
     DAMAGE[kind](target)
-    found, passed_over = checkpoint.newest_good(tmp_path, "this run")
+    found, skipped = checkpoint.newest_good(tmp_path, "this run")
     assert found is not None and found.step == 10
-    assert len(passed_over) == 1 and passed_over[0].startswith("checkpoint-20 is not used: ")
+    assert len(skipped) == 1 and skipped[0].startswith("skipping checkpoint-20: ")
 
 
 def test_all_damaged_is_an_error_that_names_each(tmp_path: Path) -> None:
@@ -85,22 +85,22 @@ def test_all_damaged_is_an_error_that_names_each(tmp_path: Path) -> None:
 def test_a_higher_numbered_checkpoint_of_another_run_is_not_used(tmp_path: Path) -> None:
     write(tmp_path, 3)
     write(tmp_path, 99, run_id="an earlier run")
-    found, passed_over = checkpoint.newest_good(tmp_path, "this run")
+    found, skipped = checkpoint.newest_good(tmp_path, "this run")
     assert found is not None and found.step == 3
-    assert passed_over == ["checkpoint-99 is not used: it belongs to another run"]
+    assert skipped == ["skipping checkpoint-99: it belongs to another run"]
 
 
 @pytest.mark.parametrize(
     ("change", "found"),
     [
         ({"files": {}}, "its manifest lacks the tensors or the state"),
-        ({"step": 7}, "its manifest is of step 7"),
+        ({"step": 7}, "its manifest belongs to step 7"),
         ({"files": {f"../{STATE}": {"size": 1, "sha256": ""}}}, "its manifest lacks the tensors or the state"),
         ({"files": {STATE: None, "a.safetensors": None}}, "its manifest cannot be read"),
     ],
 )
 def test_a_manifest_that_was_made_by_somebody_else(tmp_path: Path, change: dict[str, Any], found: str) -> None:
-    """With a self-hash that fits: it proves accident, not intent."""
+    """The self-hash matches here: it detects accidents, not tampering."""
     manifest = {**json.loads((write(tmp_path, 1) / "manifest.json").read_text()), **change}
     manifest["sha256"] = hash_of(manifest)
     (tmp_path / "checkpoint-1" / "manifest.json").write_text(json.dumps(manifest))
@@ -109,7 +109,7 @@ def test_a_manifest_that_was_made_by_somebody_else(tmp_path: Path, change: dict[
 
 def test_a_checkpoint_of_another_name_is_not_taken_for_newer(tmp_path: Path) -> None:
     write(tmp_path, 1).rename(tmp_path / "checkpoint-99")
-    assert fault(tmp_path / "checkpoint-99", "this run") == "its manifest is of step 1"
+    assert fault(tmp_path / "checkpoint-99", "this run") == "its manifest belongs to step 1"
 
 
 def test_a_step_can_be_written_again(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     manifest = {**json.loads((write(tmp_path, 1) / "manifest.json").read_text()), "format": 2}
     manifest["sha256"] = hash_of(manifest)
     (tmp_path / "checkpoint-1" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="it has format 2, this release reads 1"):
+    with pytest.raises(CheckpointError, match="it has format 2, but this release reads 1"):
         checkpoint.newest_good(tmp_path, "this run")
 
 
@@ -207,8 +207,8 @@ def test_a_newer_save_takes_the_place_of_one_that_cannot_be_written(tmp_path: Pa
     (tmp_path / "checkpoints").unlink()
     save(writer, 2, torch.ones(20))
     writer.wait()
-    told = dict.fromkeys((report.step, report.failure is None) for report in reports)  # it may fail more than once
-    assert list(told) == [(1, False), (1, True), (2, True)]
+    outcomes = dict.fromkeys((report.step, report.failure is None) for report in reports)  # it may fail more than once
+    assert list(outcomes) == [(1, False), (1, True), (2, True)]
 
 
 WRITER = """
@@ -226,7 +226,7 @@ while True:
 
 
 def test_kill_at_random_instants_leaves_only_whole_checkpoints(tmp_path: Path) -> None:
-    """The kernel keeps what was written, so this proves order and renaming, not fsync."""
+    """The kernel keeps written data after a kill, so this tests the order and the renames, not fsync."""
     script = tmp_path / "writer.py"
     script.write_text(WRITER)
     for attempt in range(5):
@@ -239,6 +239,6 @@ def test_kill_at_random_instants_leaves_only_whole_checkpoints(tmp_path: Path) -
         acknowledged = [int(line) for line in lines.split()]
         visible = [path for path in folder.iterdir() if path.name.startswith("checkpoint-")]
         assert [fault(path, "this run") for path in visible] == [None] * len(visible)
-        found, passed_over = checkpoint.newest_good(folder, "this run")
-        assert found is not None and found.step >= acknowledged[-1] and passed_over == []
+        found, skipped = checkpoint.newest_good(folder, "this run")
+        assert found is not None and found.step >= acknowledged[-1] and skipped == []
         assert json.loads((found.path / "trainer_state.json").read_text()) == {"step": found.step}

@@ -1,4 +1,4 @@
-"""Where a run goes, and what is refused to be written over."""
+"""The choice of a run folder, its lock, and the refusal to overwrite other files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tiny import make_rows, write_csv
 
 from fasttune.data.recipe_source import stem_of
 from fasttune.errors import EnvironmentProblem, UsageError
-from fasttune.runs.folder import RunFolder, choose, locked, opened, write_json_lines, write_text
+from fasttune.runs.folder import RunFolder, choose, locked, open_run, write_json_lines, write_text
 
 
 def make_run(path: Path, *, finished: bool = False, published: bool = False) -> RunFolder:
@@ -63,7 +63,7 @@ def test_resume_takes_what_a_killed_start_left(tmp_path: Path) -> None:
     (tmp_path / "reviews").mkdir()
     (tmp_path / "reviews" / ".lock").write_text("process 1 on nowhere\n")
     assert chosen(tmp_path, resume=True) == "reviews"
-    assert chosen(tmp_path) == "reviews-2", "another process may be at work in it"
+    assert chosen(tmp_path) == "reviews-2", "another process may be using it"
     make_run(tmp_path / "reviews-3")
     assert chosen(tmp_path, resume=True) == "reviews-3", "a run that got further"
     assert choose("reviews", tmp_path / "reviews", False).path == tmp_path / "reviews"
@@ -71,7 +71,7 @@ def test_resume_takes_what_a_killed_start_left(tmp_path: Path) -> None:
 
 def test_one_process_in_a_folder_at_a_time(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    in_use = pytest.raises(EnvironmentProblem, match=rf"E513 .*a process at work in it \(process {os.getpid()} on ")
+    in_use = pytest.raises(EnvironmentProblem, match=rf"E513 .*: in use by process {os.getpid()} on ")
     with locked(run), in_use, locked(RunFolder(run.path)):
         pass
     with locked(run):
@@ -94,7 +94,7 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
 WINDOWS = """
 import mmap, os, signal, sys, types
 
-import accelerate, datasets, psutil, torch.distributed.checkpoint, transformers  # they look what system this is
+import accelerate, datasets, psutil, torch.distributed.checkpoint, transformers  # these check which system they run on
 
 sys.modules["resource"] = None
 for name in ("SIGKILL", "SIGUSR1", "SIGHUP"):
@@ -122,7 +122,7 @@ sys.exit(cli.run(sys.argv[1:]))
 
 @pytest.mark.slow
 def test_what_windows_does_not_have_is_not_needed(tiny_model: Path, tmp_path: Path) -> None:
-    """No SIGKILL, no `resource`, no MADV_DONTNEED, no opening of folders, no reading of a file that is locked."""
+    """Windows has no SIGKILL, `resource` or MADV_DONTNEED, and cannot open folders or read a locked file."""
     path = write_csv(tmp_path / "rows.csv", make_rows(40))
     settings = [f"model={tiny_model}", "training.max_steps=4", "training.device=cpu", "output.save_steps=2"]
     words = ["train", path, *settings, "output.save_strategy=steps", "--output", tmp_path / "run"]
@@ -146,30 +146,30 @@ def test_an_output_is_taken_where_nothing_is_there_or_nothing_in_it(tmp_path: Pa
 
 def test_an_output_with_a_run_is_refused_and_resumed(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
-    with pytest.raises(UsageError, match=r"found an earlier run, .*\n  hint: go on with it: --resume"):
+    with pytest.raises(UsageError, match=r"it already holds a run\n  hint: continue that run with --resume"):
         choose("reviews", tmp_path / "run", False)
     assert choose("reviews", tmp_path / "run", True).path == tmp_path / "run"
 
 
 def test_an_output_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="found a folder with other files in it"):
+    with pytest.raises(UsageError, match="it already holds other files"):
         choose("reviews", tmp_path, False)
 
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path, resume: bool) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="found a file, expected a new folder"):
+    with pytest.raises(UsageError, match="there is a file at this path"):
         choose("reviews", tmp_path / "file", resume)
 
 
 def test_a_run_without_weights_says_how_to_finish_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     with pytest.raises(EnvironmentProblem) as raised:
-        opened(run.path)
+        open_run(run.path)
     assert str(raised.value) == (
-        f"run {run.path}: found a run that has not finished, expected a run with model.safetensors\n"
+        f"run {run.path}: the run has not finished: it has no model.safetensors\n"
         f"  hint: finish it: fasttune train {run.path}/recipe.yaml --output {run.path} --resume"
     )
 
@@ -178,9 +178,9 @@ def test_what_is_no_run_names_the_runs_there_are(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     make_run(Path("runs/reviews"))
     make_run(Path("runs/reviews-2"))
-    with pytest.raises(EnvironmentProblem, match=r"hint: the runs here: runs/reviews, runs/reviews-2$"):
-        opened("runs/review")
-    assert opened(make_run(Path("runs/whole"), published=True).path).path == Path("runs/whole")
+    with pytest.raises(EnvironmentProblem, match=r"hint: existing runs: runs/reviews, runs/reviews-2$"):
+        open_run("runs/review")
+    assert open_run(make_run(Path("runs/whole"), published=True).path).path == Path("runs/whole")
 
 
 def test_the_results_of_all_splits_come_last_and_end_the_run(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`output.mirror`: a run whose machine is gone goes on elsewhere, from what a store of objects has."""
+"""`output.mirror`: a run whose machine is gone resumes elsewhere, from object storage."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ ROOT = "/bucket/runs/reviews/"
 
 @pytest.fixture
 def store() -> Any:
-    """Objects in memory, as fsspec has them; no rename, no append."""
+    """fsspec's object store in memory, without rename and append."""
     system = fsspec.filesystem("memory")
-    system.store.clear()  # of the class: other tests use it, too
+    system.store.clear()  # shared by all instances, so by other tests too
     del system.pseudo_dirs[1:]
     yield system
     system.store.clear()
@@ -42,13 +42,13 @@ def recipe(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(place: Path, recipe: Path) -> Path:
-    """A whole run without a mirror."""
+    """A finished run without a mirror."""
     return fasttune.fit(recipe, output=place / "undisturbed", progress=False).folder
 
 
 @pytest.fixture(scope="module")
 def stopped_once(place: Path, recipe: Path) -> tuple[Path, dict[str, bytes]]:
-    """A run that was stopped at step 7, and what the store had then."""
+    """A run that was stopped at step 7, and the content of the store at that time."""
     system = fsspec.filesystem("memory")
     system.store.clear()
     assert not fit(recipe, place / "stopped", observers=[stop_at(7)]).is_complete
@@ -57,7 +57,7 @@ def stopped_once(place: Path, recipe: Path) -> tuple[Path, dict[str, bytes]]:
 
 @pytest.fixture
 def run(stopped_once: tuple[Path, dict[str, bytes]], tmp_path: Path, store: Any) -> Path:
-    """A copy of the stopped run, with the store as it was."""
+    """A copy of the stopped run, with the store restored to that time."""
     folder, contents = stopped_once
     for name, content in contents.items():
         store.pipe_file(name, content)
@@ -82,7 +82,7 @@ def fit(recipe: Path, run: Path, **how: Any) -> fasttune.Run:
 
 
 def starts_of(recipe: Path, run: Path) -> list[int]:
-    """The step from which a resume goes on."""
+    """The step from which a resume continues."""
     seen: list[int] = []
     fit(recipe, run, resume=True, observers=[lambda event: seen.append(event.step) if event.name == "start" else None])
     return seen
@@ -129,13 +129,13 @@ def test_copies_of_which_none_is_whole_are_an_error(recipe: Path, run: Path, sto
             store.pipe_file(name, b"cut")
     before = stored(store)
     shutil.rmtree(run)
-    with pytest.raises(fasttune.Error, match=r"E514 .*none is whole"):
+    with pytest.raises(fasttune.Error, match=r"E514 .*none of its checkpoints is intact"):
         fit(recipe, run, resume=True)
     assert stored(store) == before
 
 
 def test_the_best_checkpoint_comes_back_with_the_newest(recipe: Path, tmp_path: Path, store: Any) -> None:
-    """Whose weights would be published at the end otherwise?"""
+    """Otherwise the weights of another run could be published at the end."""
     run, held = tmp_path / "run", list[set[int]]()
     changes = [f"output.mirror={PLACE}", "training.learning_rate=1", "output.save_total_limit=1"]
     how: dict[str, Any] = {"progress": False, "overrides": changes}
@@ -165,7 +165,7 @@ def test_a_machine_that_comes_back_late_catches_up(
 def test_a_fetch_that_was_cut_begins_again(recipe: Path, run: Path, store: Any) -> None:
     steps = whole_steps(store)
     shutil.rmtree(run)
-    for step in steps:  # what a kill leaves: folders that are not whole, and no recipe
+    for step in steps:  # what a kill leaves: incomplete folders, and no recipe
         place = RunFolder(run).checkpoints / f"checkpoint-{step}"
         place.mkdir(parents=True)
         (place / "model.safetensors").write_bytes(b"half")
@@ -226,7 +226,7 @@ def test_a_finished_run_that_cannot_be_sent_is_an_error_and_whole_here(
         if event.name == "end":
             monkeypatch.setattr(type(store), "put_file", lambda *_, **__: (_ for _ in ()).throw(OSError("gone")))
 
-    with pytest.raises(fasttune.Error, match=r"E514 .*whole in"):
+    with pytest.raises(fasttune.Error, match=r"E514 .*complete in"):
         fit(recipe, tmp_path / "run", observers=[observer])
     assert RunFolder(tmp_path / "run").is_finished
     monkeypatch.undo()
@@ -237,7 +237,7 @@ def test_a_finished_run_that_cannot_be_sent_is_an_error_and_whole_here(
 def test_the_newest_checkpoint_is_sent_first_and_one_that_is_gone_by_then_is_passed_over(
     recipe: Path, tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where sending takes longer than the time between saves, older ones are pruned before their turn comes."""
+    """If an upload takes longer than the time between saves, older checkpoints are pruned before their turn."""
     from fasttune.runs.mirror import Mirror
 
     run = tmp_path / "run"

@@ -22,7 +22,7 @@ from fasttune import __version__
 from fasttune.cli import results
 from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
 from fasttune.parallel import collectives
-from fasttune.runs.folder import RunFolder, opened, plain
+from fasttune.runs.folder import RunFolder, open_run, plain
 from fasttune.security.addresses import go_offline
 from fasttune.security.secrets import note_command
 from fasttune.security.text import json_text, write_line
@@ -189,7 +189,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run on its test split, another split, or other data."""
     _quiet_libraries()
-    opened(run)
+    open_run(run)
     from fasttune import api
 
     metrics = api.evaluate(run, data=data, split=split, overrides=overrides or ())
@@ -246,7 +246,7 @@ def predict(
         questions, contexts = questions or [], contexts or []
         contexts *= max(len(questions), 1) if len(contexts) == 1 else 1
         inputs = paired("--context", questions, contexts, "questions and {} contexts", "one, or one for each question")
-    opened(run)
+    open_run(run)
     from fasttune import api
 
     if output is not None:

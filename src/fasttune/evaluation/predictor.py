@@ -12,7 +12,7 @@ from fasttune.data.pipeline import Split, encode
 from fasttune.errors import Problem, UsageError
 from fasttune.recipe import Overrides, Recipe, differences
 from fasttune.recipe import load as load_recipe
-from fasttune.runs.folder import RunFolder, opened, read_json
+from fasttune.runs.folder import RunFolder, open_run, read_json
 from fasttune.tasks import TASKS, Prediction, Rows, Task
 from fasttune.training.model import check_model
 from fasttune.training.scoring import predict_split, score_split
@@ -57,7 +57,7 @@ class Predictor:
     @classmethod
     def open(cls, path: str | Path, overrides: Overrides = ()) -> Predictor:
         """Load the run at `path`; `overrides` replace its settings of precision, device, memory and column names."""
-        folder = opened(path)
+        folder = open_run(path)
         saved = load_recipe(folder.recipe)
         recipe = load_recipe(saved, overrides)
         fixed = [name for name, values in differences(saved, recipe).items() if not _may_override(name, values)]

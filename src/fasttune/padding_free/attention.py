@@ -1,11 +1,11 @@
-"""Attention in which each sequence sees only itself, over tokens laid end to end: the one place that knows kernels.
+"""Attention over concatenated sequences, each of which sees only itself; the only module that knows the kernels.
 
-All kernels take query, key, value [1, H, T, d] and return [1, T, H, d], and all are exact:
-- torch's own kernels for CUDA (`cuda.py`);
-- `Compiled`: our kernel in C for bf16 on CPUs that have it, with dropout (docs/decisions/0010);
-- `BucketedAttention`: batched matrix products over buckets of nearly equal length, with its own backward (0004);
-- `per_sequence`: one call of torch's fused attention for each sequence, which holds no [length, length] matrix but a
-  window's.
+All kernels take query, key, value [1, H, T, d], return [1, T, H, d], and are exact:
+- torch's kernels for CUDA (`cuda.py`);
+- `NativeAttention`: a C kernel for bf16 on CPUs with AVX512_BF16, with dropout (docs/decisions/0010);
+- `BucketedAttention`: batched matrix products over buckets of similar length, with their own backward (0004);
+- `per_sequence`: one call of torch's fused attention per sequence, which needs no [length, length] matrix except for
+  windows.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ from fasttune.padding_free.kernel_check import TOLERANCE, max_difference
 
 NAME = "fasttune_padding_free"
 
-# Longest sequences for the compiled kernel: its backward keeps two [length, length] matrices of two bytes a thread, 0.3
-# GB at this length. torch with dropout keeps them for each head and layer: 20 GB for four rows of half the length.
+# The maximum length for the compiled kernel, whose backward keeps two [length, length] bf16 matrices per thread.
 MAX_COMPILED_LENGTH = 8192
 
-# Longest sequences for which dense blocks win over the fused kernel. bf16: at 512 they still do (50 ms against 63), and
-# beyond that the saved [length, length] probabilities cost memory. fp32: 19 ms against 24 at 128, 50 against 28 at 256.
+# The maximum lengths for which dense blocks are faster than the fused kernel (docs/decisions/0004). For bf16, longer
+# sequences would also cost memory for the saved [length, length] probabilities.
 MAX_DENSE_LENGTH = {torch.bfloat16: 512, torch.float16: 512, torch.float32: 128}
 
 
@@ -47,19 +46,19 @@ def attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The function that transformers calls in every layer.
+    """The attention function that transformers calls in every layer.
 
-    The hooks of `unpad` put `Boundaries` where the mask stands. Without them (a model that merely carries our name in
-    its config) it is the plain 2-D mask, and stock attention gives the padded result. With `sliding_window` a token
-    sees those less than so many places away, as transformers counts for flash attention.
+    The hooks pass `Boundaries` as the mask. Without hooks (a model whose config merely names this implementation), the
+    mask is the plain 2-D one, and stock attention computes the padded result. With `sliding_window`, a token sees those
+    fewer than `sliding_window` positions away, as transformers counts for flash attention.
     """
     if not isinstance(attention_mask, Boundaries):
         mask = attention_mask
         if mask is not None and mask.dim() == 2:
             mask = mask[:, None, None, :].bool()
         if sliding_window is not None:
-            near = nearer_than(sliding_window, query.shape[2], query.device)
-            mask = near if mask is None else mask & near
+            in_window = window_mask(sliding_window, query.shape[2], query.device)
+            mask = in_window if mask is None else mask & in_window
         return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     longest = max(attention_mask.lengths)
@@ -79,29 +78,29 @@ def attention(
 
 
 @lru_cache(maxsize=16)
-def compiled_for(device: str, dtype: torch.dtype, width: int) -> native.Found:
-    """The compiled kernels where they serve heads of this `width` and prove right, or no library and the reason."""
+def compiled_for(device: str, dtype: torch.dtype, width: int) -> native.BuildResult:
+    """The compiled kernels if they support heads of this `width` and pass the check; otherwise the reason."""
     if device != "cpu" or dtype != torch.bfloat16 or width not in native.HEAD_WIDTHS:
         widths = " or ".join(map(str, native.HEAD_WIDTHS))
-        return native.Found(None, f"the kernels in C are for bf16 on a CPU and heads of {widths} numbers")
-    found = native.find()
-    if found.library is None:
-        return found
+        return native.BuildResult(None, f"the C kernels are for bf16 on a CPU and head widths of {widths}")
+    build = native.find()
+    if build.library is None:
+        return build
 
     def plain(
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, boundaries: Boundaries, scale: float
     ) -> torch.Tensor:
         window = max(boundaries.lengths)
-        return NativeAttention.apply(query, key, value, boundaries.starts_tensor, scale, window, 0.0, found.library)
+        return NativeAttention.apply(query, key, value, boundaries.starts_tensor, scale, window, 0.0, build.library)
 
     difference = max_difference(plain, torch.device(device), dtype, width)
     if not difference <= TOLERANCE:
-        return native.Found(None, f"the compiled kernels differ from torch by {difference:.1e}")
-    return found
+        return native.BuildResult(None, f"the C kernels differ from torch by {difference:.1e}")
+    return build
 
 
 def keep_two_dimensional(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
-    """In place of transformers' mask builder: no [S, S] mask is ever made."""
+    """Replaces transformers' mask builder, so that no [S, S] mask is built."""
     return attention_mask
 
 
@@ -109,8 +108,8 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, keep_two_dimensional)
 
 
-def nearer_than(window: int, length: int, device: torch.device) -> torch.Tensor:
-    """[length, length] bool: true where two places are less than `window` apart."""
+def window_mask(window: int, length: int, device: torch.device) -> torch.Tensor:
+    """[length, length] bool: true at positions less than `window` apart."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril_(window - 1).triu_(1 - window)
 
 
@@ -124,23 +123,23 @@ def per_sequence(
     window: int,
 ) -> torch.Tensor:
     longest = max(boundaries.lengths)
-    near = nearer_than(window, longest, query.device) if window < longest else None
-    parts = [
+    in_window = window_mask(window, longest, query.device) if window < longest else None
+    outputs = [
         F.scaled_dot_product_attention(
             query[:, :, start:stop],
             key[:, :, start:stop],
             value[:, :, start:stop],
-            attn_mask=None if near is None else near[: stop - start, : stop - start],
+            attn_mask=None if in_window is None else in_window[: stop - start, : stop - start],
             dropout_p=dropout,
             scale=scale,
         )
         for start, stop in pairwise(boundaries.starts)
     ]
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
 class NativeAttention(torch.autograd.Function):
-    """The kernel of native/kernels.c; dropout masks are a function of one seed, so the backward draws them again."""
+    """The kernel of native/kernels.c. Dropout masks follow from a seed, so the backward recomputes them."""
 
     @staticmethod
     def forward(ctx, query, key, value, starts, scale, window, dropout, library):
@@ -158,7 +157,7 @@ class NativeAttention(torch.autograd.Function):
 
 
 def to_block(packed: torch.Tensor, bucket: Bucket) -> torch.Tensor:
-    """[H, T, d] -> [num_sequences * H, length, d]: one bucket of it, padded with zeros."""
+    """[H, T, d] -> [num_sequences * H, length, d]: one bucket, padded with zeros."""
     return bucket.pad(packed[:, bucket.start : bucket.stop].transpose(0, 1)).transpose(1, 2).flatten(0, 1)
 
 
@@ -179,7 +178,7 @@ class BucketedAttention(torch.autograd.Function):
             q, k, v = (to_block(tensor[0], bucket) for tensor in (query, key, value))
             scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
             if bucket.bias is not None:
-                bias = bucket.bias.to(scores.dtype)  # a sum of two dtypes would take five times as long
+                bias = bucket.bias.to(scores.dtype)  # adding mixed dtypes is slow
                 scores.view(bucket.num_sequences, heads, bucket.length, bucket.length).add_(bias)
             probabilities = torch.softmax(scores, dim=-1)
             out[bucket.start : bucket.stop] = from_block(torch.bmm(probabilities, v), bucket, heads)

@@ -1,6 +1,6 @@
-"""Where each sequence of a micro-batch begins and ends once the padding is gone.
+"""The boundaries of the sequences in a micro-batch without padding.
 
-Letters used in this room: B sequences, S padded length, T real tokens, H heads, D hidden width (d = D / H of one head).
+Letters in this package: B sequences, S padded length, T real tokens, H heads, D hidden width, d = D / H head width.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from itertools import accumulate
 
 import torch
 
-# Sequences of one bucket are padded to the longest of them; a bucket closes when padding would exceed this share of its
-# real tokens. Measured on CPU, bf16, lengths of reviews: 5 % and 15 % are equally fast, 30 % is slower by a fifth.
+# The sequences of a bucket are padded to the longest of them. A bucket closes when padding would exceed this fraction
+# of its real tokens (docs/decisions/0004).
 MAX_BUCKET_PADDING = 0.15
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Neighbouring sequences of nearly one length, computed as one dense block.
+    """Neighbouring sequences of similar length, computed as one dense block.
 
-    `real` is None when all have the same length; otherwise it holds the places of the real tokens in the flattened
+    `real` is None if all have the same length; otherwise it holds the positions of the real tokens in the flattened
     [num_sequences * length] block, and `bias` [num_sequences, 1, 1, length] is 0 at them and -inf elsewhere.
     """
 
@@ -47,10 +47,10 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Boundaries:
-    """The lengths of B sequences laid end to end as T real tokens, and where those tokens stand in the padded [B, S].
+    """The lengths of B concatenated sequences (T real tokens), and the positions of the tokens in the padded [B, S].
 
-    `index` (T,) int64 on the model's device: places of the real tokens in the flattened padded batch. Behind the real
-    sequences `num_fillers` others may stand, copies of one token that nothing reads (see `filled`).
+    `index` (T,) int64 on the model's device: positions of the real tokens in the flattened padded batch. The last
+    `num_fillers` sequences are fillers: copies of one token whose results are discarded (see `filled`).
     """
 
     lengths: tuple[int, ...]
@@ -60,12 +60,12 @@ class Boundaries:
 
     @classmethod
     def from_mask(cls, mask: torch.Tensor) -> Boundaries:
-        """`mask` [B, S]: true or 1 at real tokens, wherever in the row they stand (left or right padding)."""
+        """Boundaries of a mask [B, S] that is true or 1 at real tokens, with left or right padding."""
         real = mask.bool()
         return cls(tuple(real.sum(1).tolist()), real.flatten().nonzero().squeeze(1), mask.shape[1])
 
     def filled(self) -> Boundaries:
-        """The same with fillers, none longer than the longest sequence, up to one of few round numbers of tokens."""
+        """Add fillers, none longer than the longest sequence, to round up the token count (docs/decisions/0011)."""
         longest, num_tokens = max(self.lengths), len(self.index)
         missing = -num_tokens % granularity(num_tokens)
         fillers = [longest] * (missing // longest) + [missing % longest] * (missing % longest > 0)
@@ -83,12 +83,12 @@ class Boundaries:
 
     @cached_property
     def starts_on_device(self) -> torch.Tensor:
-        """`starts` as int32 on the model's device, the form of the kernels for GPUs."""
+        """`starts` as int32 on the model's device, as GPU kernels expect it."""
         return torch.tensor(self.starts, dtype=torch.int32, device=self.index.device)
 
     @cached_property
     def buckets(self) -> list[Bucket]:
-        """The sequences in their order, grouped while lengths are near; computed once for all layers."""
+        """The sequences, grouped in order while their lengths are similar; computed once for all layers."""
         return [self._bucket(first, last) for first, last in group_by_length(self.lengths, MAX_BUCKET_PADDING)]
 
     def _bucket(self, first: int, last: int) -> Bucket:
@@ -104,12 +104,12 @@ class Boundaries:
 
     @cached_property
     def _gathered(self) -> torch.Tensor:
-        """`index`, and for each token of the fillers the place of the last real one."""
+        """`index`, extended by the position of the last real token for each filler token."""
         missing = self.starts[-1] - len(self.index)
         return torch.cat([self.index, self.index[-1:].expand(missing)]) if missing else self.index
 
     def gather(self, padded: torch.Tensor) -> torch.Tensor:
-        """[B, S, D] -> [1, T, D]: only the real tokens, then the fillers."""
+        """[B, S, D] -> [1, T, D]: the real tokens, then the fillers."""
         return padded.flatten(0, 1).index_select(0, self._gathered)[None]
 
     def scatter(self, packed: torch.Tensor) -> torch.Tensor:
@@ -120,12 +120,12 @@ class Boundaries:
 
 
 def granularity(num_tokens: int) -> int:
-    """The power of two of which `num_tokens` holds 32 to 64: rounding up to a multiple adds 1 % on average."""
+    """The power of two that fits 32 to 64 times into `num_tokens`; rounding up to a multiple adds 1% on average."""
     return 1 << max(num_tokens.bit_length() - 6, 0)
 
 
 def group_by_length(lengths: Sequence[int], max_padding: float) -> list[tuple[int, int]]:
-    """Cut B lengths into runs [first, last); padding to the longest stays within `max_padding` of the real tokens."""
+    """Split B lengths into runs [first, last) whose padding stays within `max_padding` of their real tokens."""
     groups = []
     first = 0
     while first < len(lengths):

@@ -1,9 +1,9 @@
-"""Attention over sequences laid end to end on CUDA, by kernels that torch carries; the first that proves right is used.
+"""Variable-length attention on CUDA with kernels that ship with torch; the first that passes the check is used.
 
-Both take the boundaries as cumulative lengths and have dropout and a backward pass of their own (torch 2.13,
-derivatives of aten): flash attention (sm80 and later, half precision, windows) and the memory-efficient one (sm50 and
-later, T4 and V100 included). We have not run them on a GPU yet; each is compared with torch's plain attention (without
-windows and dropout) before it is used.
+Both kernels take cumulative lengths and support dropout and a backward pass (torch 2.13, derivatives of aten): flash
+attention (sm80 and later, half precision, windows) and memory-efficient attention (sm50 and later, including T4 and
+V100). Neither has been run on a GPU yet. Before use, each is compared with torch's plain attention, without windows and
+dropout.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fasttune.padding_free.kernel_check import TOLERANCE, max_difference
 
 @dataclass(frozen=True)
 class Packed:
-    """Where sequences begin, (B + 1,) int32 on the device, and how long the longest is; `window` as in `attention`."""
+    """The starts of the sequences, (B + 1,) int32 on the device, the longest length, and `window` as in `attention`."""
 
     starts: torch.Tensor
     longest: int
@@ -46,14 +46,14 @@ def flash(
 def efficient(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packed: Packed, dropout: float, scale: float
 ) -> torch.Tensor:
-    assert packed.window >= packed.longest, "`attention` asks only flash for windows"
+    assert packed.window >= packed.longest, "`attention` uses only flash with windows"
     q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
     lengths = (packed.starts, packed.starts, packed.longest, packed.longest)
     out = torch.ops.aten._efficient_attention_forward(q, k, v, None, *lengths, dropout, 0, True, scale=scale)
     return out[0]
 
 
-def _plain(
+def _without_window(
     kernel: Kernel, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, boundaries: Boundaries, scale: float
 ) -> torch.Tensor:
     longest = max(boundaries.lengths)
@@ -62,17 +62,17 @@ def _plain(
 
 @lru_cache(maxsize=16)
 def choose(device: torch.device, dtype: torch.dtype, width: int) -> tuple[Kernel | None, str]:
-    """The first kernel that gives what torch's attention gives one sequence at a time, and its name or the reason."""
+    """The first kernel that matches torch's attention, with its name; or None, with the reasons."""
     reasons = []
     for kernel in (flash, efficient):
         try:
-            difference = max_difference(partial(_plain, kernel), device, dtype, width)
+            difference = max_difference(partial(_without_window, kernel), device, dtype, width)
         except torch.OutOfMemoryError:
-            raise  # says nothing of the kernel, and must not be remembered
+            raise  # not the kernel's fault, so the result must not be cached
         except (RuntimeError, NotImplementedError) as error:
             reasons.append(f"{kernel.__name__}: {str(error).splitlines()[0][:100]}")
             continue
         if difference <= TOLERANCE:
-            return kernel, f"torch's {kernel.__name__} kernel, compared with its plain one"
+            return kernel, f"torch's {kernel.__name__} kernel, verified against its plain attention"
         reasons.append(f"{kernel.__name__} differs by {difference:.1e}")
     return None, "; ".join(reasons)

@@ -1,8 +1,8 @@
-"""Families whose code needs more than the two hooks round a stack of layers.
+"""Families that need more than the two hooks around a stack of layers.
 
-MPNet and DeBERTa compute attention in modules of their own, with biases by distance. Their own code runs here on
-buckets of nearly equal length, padded to the longest, so that not a line of their mathematics is written twice; all
-other layers see real tokens only. ModernBERT has no module round its layers, rotary positions, and windows.
+MPNet and DeBERTa compute attention in their own modules, with relative position biases. That code runs unchanged on
+buckets of sequences of similar length, padded to the longest; all other layers see real tokens only. ModernBERT has no
+module around its layers, and has rotary positions and local attention.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from fasttune.padding_free.hooks import ENCODER_STACK, Unpadding
 
 
 class AttentionInBlocks(Unpadding, ABC):
-    """The family's own attention module, called once for each bucket; subclasses say which, and its arguments."""
+    """Calls the family's attention module once per bucket. Subclasses name the module and build its arguments."""
 
     attention_module: Callable[[torch.nn.Module], torch.nn.Module]
 
     @classmethod
     def unsupported_reason(cls, model: PreTrainedModel) -> str | None:
         if model.is_activation_checkpointing:
-            return "its attention cannot be computed a second time, as gradient checkpointing does"
+            return "its attention cannot be recomputed, as gradient checkpointing requires"
         return None
 
     def install(self, model: PreTrainedModel) -> None:
@@ -37,33 +37,34 @@ class AttentionInBlocks(Unpadding, ABC):
         self.modules: list[Any] = [type(self).attention_module(layer) for layer in stack.layer]
         for module in self.modules:
             module.unpadding = self
-            module.forward = MethodType(in_blocks, module)  # bound, so that a deep copy of the model has its own
+            # Bound to this module, so that deep copies of the model get their own.
+            module.forward = MethodType(in_blocks, module)
 
     def remove(self, model: PreTrainedModel) -> None:
         super().remove(model)
         for module in self.modules:
-            del module.forward, module.unpadding  # the instance's; the class has a forward of its own
+            del module.forward, module.unpadding  # the instance attributes; the class keeps its forward
 
     @abstractmethod
     def arguments(self, block: torch.Tensor, bucket: Bucket, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """What the stock module takes beside the hidden states [num_sequences, length, D] of this bucket."""
+        """The arguments of the stock module, besides this bucket's hidden states [num_sequences, length, D]."""
 
 
 def in_blocks(module: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
-    """The forward of an attention module while its model runs without padding: [1, T, D] -> [1, T, D]."""
+    """The attention module's forward while its model runs without padding: [1, T, D] -> [1, T, D]."""
     stock, unpadding = type(module).forward, module.unpadding
-    if unpadding.boundaries is None:  # called by hand, outside the model
+    if unpadding.boundaries is None:  # called directly, outside the model
         return stock(module, hidden_states, *args, **kwargs)
-    parts = []
+    outputs = []
     for bucket in unpadding.boundaries.buckets:
         block = bucket.pad(hidden_states[0, bucket.start : bucket.stop])
         out = stock(module, block, **unpadding.arguments(block, bucket, *args, **kwargs))[0]
-        parts.append(bucket.unpad(out))
-    return torch.cat(parts)[None], None
+        outputs.append(bucket.unpad(out))
+    return torch.cat(outputs)[None], None
 
 
 class MPNet(AttentionInBlocks):
-    """A bias by distance, computed once for all layers: for the longest sequence here instead of for all tokens."""
+    """Computes the relative position bias, which all layers share, for the longest sequence instead of all tokens."""
 
     attention_module = staticmethod(lambda layer: layer.attention.attn)
 
@@ -77,7 +78,7 @@ class MPNet(AttentionInBlocks):
         del self.stack.compute_position_bias, self.stack.unpadding
 
     def arguments(self, block: torch.Tensor, bucket: Bucket, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        _, position_bias = args  # mask and bias, by position
+        _, position_bias = args  # mask and bias
         mask = None if bucket.bias is None else bucket.bias.to(block.dtype)
         return {"attention_mask": mask, "position_bias": position_bias[:, :, : bucket.length, : bucket.length]}
 
@@ -89,7 +90,7 @@ def bias_of_the_longest(stack: Any, hidden: torch.Tensor, *args: Any, **kwargs: 
 
 
 class Deberta(AttentionInBlocks):
-    """v1, v2 and v3: what attention adds for distances is looked up by `relative_pos` [1, length, length]."""
+    """DeBERTa v1 to v3: relative position biases are looked up with `relative_pos` [1, length, length]."""
 
     attention_module = staticmethod(lambda layer: layer.attention.self)
 
@@ -97,25 +98,25 @@ class Deberta(AttentionInBlocks):
     def unsupported_reason(cls, model: PreTrainedModel) -> str | None:
         stack = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
         if getattr(stack, "conv", None) is not None:
-            return "its convolution would reach across sequences"
+            return "its convolution would mix tokens of different sequences"
         if getattr(model.base_model, "z_steps", 0) > 1:
             return "its last layer runs more than once, outside the stack"
         return super().unsupported_reason(model)
 
     def before_stack(self, stack: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        """The stack would make [T, T] masks and distances; it gets the distances of the longest sequence instead."""
+        """Pass in the distances of the longest sequence, so that the stack builds no [T, T] masks and distances."""
         args, kwargs = super().before_stack(stack, args, kwargs)
         hidden, boundaries = kwargs["hidden_states"], kwargs["attention_mask"]
         assert isinstance(boundaries, Boundaries)
-        kwargs["attention_mask"] = hidden.new_ones(1, 1, 1, 1)  # of four dimensions, so that it is left alone
+        kwargs["attention_mask"] = hidden.new_ones(1, 1, 1, 1)  # four dimensions, so that the stack leaves it unchanged
         get_rel_pos: Any = stack.get_rel_pos
         kwargs["relative_pos"] = get_rel_pos(hidden[:, : max(boundaries.lengths)])
         return args, kwargs
 
     def after_stack(self, stack: torch.nn.Module, args: tuple, output: Any) -> Any:
-        """The model takes the last of all hidden states, not `last_hidden_state`."""
+        """Restore padding in the last of all hidden states too: the model uses it, not `last_hidden_state`."""
         boundaries = self.take_boundaries()
-        if isinstance(output, tuple):  # return_dict=False: (last, all of them, ...)
+        if isinstance(output, tuple):  # return_dict=False: (last hidden state, all hidden states, ...)
             last = boundaries.scatter(output[0])
             return last, (*output[1][:-1], last), *output[2:]
         output.last_hidden_state = boundaries.scatter(output.last_hidden_state)
@@ -135,7 +136,7 @@ class Deberta(AttentionInBlocks):
 
 
 class ModernBert(Unpadding):
-    """Each layer gets boundaries for its mask, and the rotary angles of the real tokens."""
+    """Passes boundaries in place of each layer's mask, with the rotary angles of the real tokens."""
 
     def install(self, model: PreTrainedModel) -> None:
         model.set_attn_implementation(attention.NAME)
@@ -148,7 +149,7 @@ class ModernBert(Unpadding):
         ]
 
     def forget(self, base: torch.nn.Module, args: tuple) -> None:
-        """A forward that was cut short by an exception leaves its boundaries behind."""
+        """Discard what a forward pass that raised an exception left behind."""
         self.boundaries = None
         self.angles.clear()
 
@@ -160,7 +161,7 @@ class ModernBert(Unpadding):
         return (hidden,), kwargs
 
     def packed_angles(self, kwargs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines [B or 1, S, d] -> [1, T, d]; once for each kind of layer."""
+        """Gather cosines and sines: [B or 1, S, d] -> [1, T, d]. Cached, since layers of a kind share them."""
         angles, boundaries = kwargs["position_embeddings"], self.boundaries
         assert boundaries is not None
         if id(angles) not in self.angles:

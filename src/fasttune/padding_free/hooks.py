@@ -1,7 +1,7 @@
-"""The hooks that take padding out before the layers of an encoder and put it back behind them.
+"""The hooks that remove padding before the layers of an encoder and restore it after them.
 
-Most families need nothing else: their stack of layers is one module, and attention goes through transformers' attention
-interface. `exceptions` holds those that need more.
+Most families need nothing else: their layers are in a single module, and they use transformers' attention interface.
+`families` holds those that need more.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ ENCODER_STACK = {
 
 
 class Unpadding:
-    """Hooks on one model, and what they must remember between them."""
+    """The hooks on a model, and the state they share."""
 
     def __init__(self, model: PreTrainedModel):
         self.stock_attention = model.config._attn_implementation
-        self._boundaries: dict[int, Boundaries] = {}  # by thread: several may be in the model at once
+        self._boundaries: dict[int, Boundaries] = {}  # by thread: several threads may run the model at once
         self.pools_first = _pools_first(model)
         self.handles: list[Any] = []
         self.install(model)
 
     @classmethod
     def unsupported_reason(cls, model: PreTrainedModel) -> str | None:
-        """The reason why this model of the family cannot run without padding, or None."""
+        """Why this model of the family cannot run without padding, in words, or None if it can."""
         if not model._supports_attention_backend:
             return f"{type(model).__name__} does not use transformers' attention interface"
         return None
@@ -68,7 +68,7 @@ class Unpadding:
             model.set_attn_implementation(self.stock_attention)
 
     def before_stack(self, stack: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        """Families pass hidden states and mask by position or by name; leave both by name."""
+        """Replace hidden states and mask, which families pass by position or by name; pass both on by name."""
         names = ("hidden_states", "attention_mask")
         kwargs = {**kwargs, **dict(zip(names, args, strict=False))}
         boundaries = self.find_boundaries(kwargs["hidden_states"], kwargs.get("attention_mask"))
@@ -85,7 +85,7 @@ class Unpadding:
         return output
 
     def find_boundaries(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> Boundaries:
-        """Of a batch whose embeddings are `hidden` [B, S, D], kept for the layers and for `after_stack`."""
+        """Find the boundaries of a batch with embeddings `hidden` [B, S, D]; the layers and `after_stack` use them."""
         if mask is None:
             mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
         else:
@@ -95,23 +95,23 @@ class Unpadding:
                 Problem(
                     where="attention_mask",
                     found="padding on the left",
-                    expected="padding on the right: this model's head reads the first position of each row",
+                    expected="padding on the right, because this model's head reads the first position of each row",
                     hint='tokenizer.padding_side = "right"',
                     code="E411",
                 )
             )
         boundaries = Boundaries.from_mask(mask)
         if not max(boundaries.lengths):
-            raise _wrong_mask("no real token in the whole batch", "at least one")
+            raise _wrong_mask("the batch has no real tokens")
         if hidden.device.type == "cpu":
-            # oneDNN makes (4 ms) and keeps (0.4 MB) a program for every product whose number of tokens is new.
+            # oneDNN compiles and keeps a program for each new number of tokens (docs/decisions/0011).
             boundaries = boundaries.filled()
         self.boundaries = boundaries
         return boundaries
 
     @property
     def boundaries(self) -> Boundaries | None:
-        """Those of the forward pass that this thread is in."""
+        """The boundaries of this thread's current forward pass."""
         return self._boundaries.get(threading.get_ident())
 
     @boundaries.setter
@@ -123,28 +123,30 @@ class Unpadding:
 
     def take_boundaries(self) -> Boundaries:
         boundaries, self.boundaries = self.boundaries, None
-        assert boundaries is not None, "a hook before the layers ran first"
+        assert boundaries is not None, "the hook before the layers runs first"
         return boundaries
 
 
 def _real_keys(mask: torch.Tensor) -> torch.Tensor:
-    """[B, S] bool of a mask of any form that says of each row which tokens are real; others are refused.
+    """Convert a padding mask of any form to [B, S] bool; EnvironmentProblem for any other mask.
 
-    As made for attention, [B, 1, Q, S]: 0 at real keys and a large negative number elsewhere, or True at real keys.
+    Masks as built for attention are [B, 1, Q, S]: 0 at real keys and a large negative number elsewhere, or bool with
+    True at real keys.
     """
     if mask.dim() == 2:
         return mask.bool()
     is_additive = mask.is_floating_point()
     if mask.dim() != 4 or mask.shape[1] != 1 or not (is_additive or mask.dtype == torch.bool):
-        raise _wrong_mask(f"a mask of {str(mask.dtype).removeprefix('torch.')} {list(mask.shape)}", "[B, S] of 0 and 1")
+        dtype = str(mask.dtype).removeprefix("torch.")
+        raise _wrong_mask(f"a mask of shape {list(mask.shape)} and type {dtype}", "shape [B, S] with values 0 and 1")
     keys = mask == 0 if is_additive else mask
     if not bool((keys == keys[:, :, :1]).all()):
-        raise _wrong_mask("a mask in which tokens of one row see different tokens", "[B, S]: one answer for each token")
+        raise _wrong_mask("the mask lets the tokens of a row attend to different tokens")
     return keys[:, 0, 0]
 
 
-def _wrong_mask(found: str, expected: str) -> EnvironmentProblem:
-    hint = "fasttune.padding_free takes the padding out of plain batches; run this model as transformers made it"
+def _wrong_mask(found: str, expected: str = "") -> EnvironmentProblem:
+    hint = "remove_padding supports padding masks only; use this model without it"
     return EnvironmentProblem(Problem(where="attention_mask", found=found, expected=expected, hint=hint, code="E411"))
 
 

@@ -1,4 +1,4 @@
-"""A kernel is compared with torch's attention, one sequence at a time in fp32, before it is used."""
+"""Compare a kernel with torch's attention, one sequence at a time in fp32, before it is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from fasttune.padding_free.boundaries import Boundaries
 
-# As far as rounding to bf16 goes, as a share of the largest number (measured: 0.006).
+# The error of rounding to bf16, relative to the largest value, stays well below this (measured: 0.006).
 TOLERANCE = 0.02
 PROBE_LENGTHS = (1, 40, 7, 65)
 
@@ -19,9 +19,9 @@ Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Boundaries, floa
 
 
 def max_difference(kernel: Attention, device: torch.device, dtype: torch.dtype, width: int) -> float:
-    """The worst difference of outputs and gradients, as a share of the largest number of each.
+    """The maximum difference of outputs and gradients, each relative to its largest value.
 
-    It is computed as it is in training, whatever mode the caller is in.
+    Gradients are computed as in training, regardless of the caller's grad and autocast modes.
     """
     generator = torch.Generator().manual_seed(0)
     num_tokens = sum(PROBE_LENGTHS)
@@ -30,17 +30,18 @@ def max_difference(kernel: Attention, device: torch.device, dtype: torch.dtype, 
         boundaries = Boundaries.from_mask(mask.to(device))
         inputs = torch.randn(3, 1, num_tokens, 2, width, generator=generator).to(device, dtype).transpose(2, 3)
         weight = torch.randn(1, num_tokens, 2, width, generator=generator).to(device, dtype)
-        query, key, value = ours = [tensor.clone().requires_grad_() for tensor in inputs]
-        theirs = [tensor.float().requires_grad_() for tensor in inputs]
+        inputs_of_kernel = [tensor.clone().requires_grad_() for tensor in inputs]
+        inputs_in_fp32 = [tensor.float().requires_grad_() for tensor in inputs]
+        query, key, value = inputs_of_kernel
         out = kernel(query, key, value, boundaries, width**-0.5)
-        parts = [
-            F.scaled_dot_product_attention(*(tensor[:, :, first:last] for tensor in theirs))
+        sequences = [
+            F.scaled_dot_product_attention(*(tensor[:, :, first:last] for tensor in inputs_in_fp32))
             for first, last in pairwise(boundaries.starts)
         ]
-        expected = torch.cat(parts, dim=2).transpose(1, 2)
-        found = [out, *torch.autograd.grad(out, ours, weight)]
-        wanted = [expected, *torch.autograd.grad(expected, theirs, weight.float())]
+        expected = torch.cat(sequences, dim=2).transpose(1, 2)
+        outputs = [out, *torch.autograd.grad(out, inputs_of_kernel, weight)]
+        references = [expected, *torch.autograd.grad(expected, inputs_in_fp32, weight.float())]
         return max(
-            ((one.float() - other).abs().max() / other.abs().max()).item()
-            for one, other in zip(found, wanted, strict=True)
+            ((output.float() - reference).abs().max() / reference.abs().max()).item()
+            for output, reference in zip(outputs, references, strict=True)
         )

@@ -1,7 +1,7 @@
-"""A tiny batch that must come out right before a model may run without padding.
+"""A tiny batch that a model must compute correctly before it may run without padding.
 
-Packing goes wrong silently: a model that ignores boundaries still trains, on mixed-up sequences. So two things are
-proved on the very model that was loaded: nothing differs from the stock model, and no sequence moves another.
+Packing fails silently: a model that ignores the boundaries still trains, on mixed-up sequences. So the probe checks two
+things on the loaded model: its output equals the padded model's, and no sequence influences another.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-LENGTHS = (7, 12, 3)  # ragged, and the longest not first
-BEYOND_WINDOW = 5  # tokens by which the longest exceeds the window of local attention, where a model has one
-# fp32 sums in another order; a leak between sequences moves hidden states by far more than this.
+LENGTHS = (7, 12, 3)  # different lengths, the longest not first
+BEYOND_WINDOW = 5  # tokens by which the longest sequence exceeds the window of a model with local attention
+# fp32 sums in another order differ by less; a leak between sequences changes hidden states by far more.
 TOLERANCE = 1e-4
-ROUNDINGS = 8  # times the machine epsilon of the compute dtype: rounding alone stays below this
+ROUNDINGS = 8  # rounding stays below this many times the machine epsilon of the compute dtype
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
-    """How far hidden states of size 1 may be apart when they are computed in `dtype`."""
+    """The maximum difference of hidden states of size 1 that are computed in `dtype`."""
     return max(TOLERANCE, ROUNDINGS * torch.finfo(dtype).eps)
 
 
 @dataclass(frozen=True)
 class ProbeOutput:
-    """Hidden states of the real tokens of the probe, (T, D), and again after the ids of the second sequence changed.
+    """Hidden states of the probe's real tokens, (T, D): `plain`, and `changed` with other ids in the second sequence.
 
-    `dropped`: both once more in training mode, with the same dropout masks.
+    `dropped`: the same two in training mode, with equal dropout masks.
     """
 
     plain: torch.Tensor
@@ -36,24 +36,25 @@ class ProbeOutput:
     tolerance: float = TOLERANCE
 
     def compare(self, other: ProbeOutput) -> str | None:
-        """What `other` does differently, in words, or None."""
+        """How `other` differs from this output, in words, or None."""
         difference = (self.plain - other.plain).abs().max().item()
         if not difference <= self.tolerance * max(1.0, self.plain.abs().max().item()):
-            return f"the probe differs from the padded model by {difference:.1e}"
+            return f"its output on the probe differs from the padded model by {difference:.1e}"
         first = LENGTHS[0]
-        for (before, after), when in (((other.plain, other.changed), ""), (other.dropped, " under dropout")):
+        runs = (((other.plain, other.changed), ""), (other.dropped, " under dropout"))
+        for (before, after), when in runs:
             leak = (before[:first] - after[:first]).abs().max().item()
             if not leak <= self.tolerance:
-                return f"changing one sequence of the probe moved another by {leak:.1e}{when}"
+                return f"changing one sequence of the probe changed another by {leak:.1e}{when}"
         return None
 
 
 @torch.no_grad()
 def run_probe(model: PreTrainedModel) -> ProbeOutput:
-    """Run the probe in evaluation mode and in training mode; mode and torch's random state are left as they were.
+    """Run the probe in evaluation and in training mode; the model's mode and torch's random state are restored.
 
-    Some kernels take another path under dropout, so a proof without it says nothing about training. The probe computes
-    on the model's device, in the type of its weights or that of an autocast round the call.
+    Some kernels take another path under dropout, so a check in evaluation mode would not cover training. The probe runs
+    on the model's device, in the dtype of its weights or of an autocast around the call.
     """
     generator = torch.Generator().manual_seed(0)
     window = getattr(model.config, "local_attention", None) or 0
@@ -66,12 +67,12 @@ def run_probe(model: PreTrainedModel) -> ProbeOutput:
     other_ids = ids.clone()
     other_ids[1] = torch.randint(min(pad + 1, highest - 1), highest, (longest,), generator=generator)
     device = model.device.type
-    mask_given = mask.long().to(model.device)
+    device_mask = mask.long().to(model.device)
 
     def hidden(row_ids: torch.Tensor) -> torch.Tensor:
-        torch.manual_seed(0)  # of dropout
+        torch.manual_seed(0)  # for equal dropout masks
         row_ids = row_ids.masked_fill(~mask, pad).to(model.device)
-        return model.base_model(input_ids=row_ids, attention_mask=mask_given).last_hidden_state.float().cpu()[mask]
+        return model.base_model(input_ids=row_ids, attention_mask=device_mask).last_hidden_state.float().cpu()[mask]
 
     was_training = model.training
     devices = [] if device == "cpu" else [model.device]

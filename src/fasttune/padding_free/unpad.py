@@ -1,8 +1,8 @@
-"""Runs an unmodified Hugging Face encoder on real tokens only.
+"""Run an unmodified Hugging Face encoder on real tokens only.
 
-Padding is removed once, round the encoder stack: embeddings see the padded [B, S] batch, a pre-hook on the stack
-gathers the real tokens to [1, T, D] and puts their boundaries where the attention mask stood, a post-hook scatters the
-result back to [B, S, D], and the model's own head runs unchanged. Nothing of the model's code or weights is touched.
+Padding is removed once, around the encoder stack. The embeddings see the padded [B, S] batch; a pre-hook on the stack
+gathers the real tokens to [1, T, D] and passes their boundaries in place of the attention mask; a post-hook scatters
+the result back to [B, S, D]; and the model's head runs unchanged. The model's code and weights are not modified.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ def is_padding_free(model: PreTrainedModel) -> bool:
 
 
 def unsupported_reason(model: PreTrainedModel) -> str | None:
-    """The reason why this model cannot run without padding, or None."""
+    """Why this model cannot run without padding, in words, or None if it can."""
     family = model.config.model_type
     if family not in FAMILIES:
-        return f"no padding-free path for the {family} family yet"
+        return f"the {family} family is not supported yet"
     if getattr(model.config, "is_decoder", False):
-        return "the model is configured as a decoder"
+        return "it is configured as a decoder"
     return ADAPTERS.get(family, Unpadding).unsupported_reason(model)
 
 
-def padding_free(model: Model) -> Model:
+def remove_padding(model: Model) -> Model:
     """Make `model` run on real tokens only, in place, and return it.
 
     Outputs at real positions, losses and gradients equal those of the padded model; hidden states at padding are zero.
-    Works in anybody's loop: call the model with `input_ids` and `attention_mask` as usual. A small probe (the canary)
-    runs first; if changing one sequence moved another, or a result differed from the stock model's, the model is
-    left as it was and EnvironmentProblem says why, as it does for a family without a padding-free path.
+    Call the model with `input_ids` and `attention_mask` as usual, in any training loop. A small probe runs first: if a
+    result differs from the padded model's, or if changing one sequence changes another, the model is left unchanged and
+    EnvironmentProblem gives the reason. Unsupported families raise it too.
 
-    >>> model = fasttune.padding_free(AutoModelForSequenceClassification.from_pretrained(path))  # doctest: +SKIP
+    >>> model = fasttune.remove_padding(AutoModelForSequenceClassification.from_pretrained(path))  # doctest: +SKIP
     """
     if is_padding_free(model):
         return model
@@ -66,8 +66,7 @@ def padding_free(model: Model) -> Model:
         raise EnvironmentProblem(
             Problem(
                 where=f"model {model.config.name_or_path or type(model).__name__}",
-                found=reason,
-                expected=f"one of the families {', '.join(FAMILIES)}, exact without padding",
+                found=f"cannot run without padding: {reason}",
                 hint="train it padded: preprocessing.padding=longest",
                 code="E410",
             )
@@ -75,24 +74,24 @@ def padding_free(model: Model) -> Model:
     return model
 
 
-def prove(model: PreTrainedModel) -> str | None:
-    """Run the probe again as the model stands now, with and without padding; what differs, in words, or None.
+def verify_kernel(model: PreTrainedModel) -> str | None:
+    """Compare the model with and without padding again, as it is now; return the difference in words, or None.
 
-    Within an autocast and on a GPU other kernels compute than those that `padding_free` compared.
+    Under autocast and on a GPU, other kernels run than those that `remove_padding` compared.
     """
     unpadding = _UNPADDED[model]
-    found = run_probe(model)
+    output = run_probe(model)
     unpadding.remove(model)
     try:
         expected = run_probe(model)
     finally:
         unpadding.handles = []
         unpadding.install(model)
-    return expected.compare(found)
+    return expected.compare(output)
 
 
 def restore_padding(model: Model) -> Model:
-    """Undo `padding_free`, in place: the model pads and attends as transformers made it."""
+    """Undo `remove_padding` in place: the model uses transformers' attention on padded batches again."""
     unpadding = _UNPADDED.pop(model, None)
     if unpadding is not None:
         unpadding.remove(model)

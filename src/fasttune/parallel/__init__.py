@@ -1,1 +1,1 @@
-"""Several processes: how they meet, and what they tell each other."""
+"""Several processes: rendezvous, collectives, and the launcher's environment."""

@@ -1,6 +1,6 @@
-"""What all ranks do together: share a value, raise the same error, take the largest of each number.
+"""Operations of all ranks together: broadcast, raise the same error everywhere, reduce to the maximum.
 
-With one process every function here returns what it was given.
+In a single process, every function returns its input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Value = TypeVar("Value")
 
 
 def is_main() -> bool:
-    """Whether this is rank 0, which writes, prints and decides for all."""
+    """Whether this is rank 0, which writes files, prints and decides for all ranks."""
     store = current_store()
     return store.rank == 0 if store is not None else os.environ.get("RANK", "0") == "0"
 
@@ -53,8 +53,9 @@ def broadcast_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
 def raise_on_all_ranks(work: Callable[[], Value], local_rank_first: bool = False) -> Value:
     """Call `work` on every rank and return its result; if it fails on one rank, all ranks raise.
 
-    An Error of ours is raised as it is on every rank; any other exception only where it happened.
-    `local_rank_first`: local rank 0 of each machine goes first, and the others find what it fetched or computed.
+    A fasttune Error is raised on every rank; any other exception is raised on its own rank, and an EnvironmentProblem
+    on the others. `local_rank_first`: local rank 0 of each machine runs first, so the others find what it downloaded or
+    computed.
     """
     store = current_store()
     if store is None:
@@ -70,7 +71,7 @@ def raise_on_all_ranks(work: Callable[[], Value], local_rank_first: bool = False
                 error = raised
         messages = store.exchange(None if error is None else [platform.node(), _as_message(error)])
         if error is not None and not isinstance(error, Error):
-            raise error  # with its traceback, where it happened
+            raise error  # on its own rank, with its traceback
         if any(messages):
             raise _first_error(messages)
     return results[0]
@@ -79,14 +80,14 @@ def raise_on_all_ranks(work: Callable[[], Value], local_rank_first: bool = False
 def _as_message(error: Exception) -> dict[str, Any]:
     if isinstance(error, Error):
         return as_json(error)
-    found, hint = f"{type(error).__name__}: {error}", "see what it printed"
-    return as_json(EnvironmentProblem(Problem(where="a step before training", found=found, expected="none", hint=hint)))
+    found = f"failed with {type(error).__name__}: {error}"
+    return as_json(EnvironmentProblem(Problem(where="a step before training", found=found, hint="check its output")))
 
 
 def _first_error(messages: list[Any]) -> Error:
-    """The error of the lowest rank that has one; other ranks than 0 are named."""
+    """The error of the lowest rank that has one; ranks other than 0 are named."""
     rank, (host, content) = next((rank, message) for rank, message in enumerate(messages) if message is not None)
-    if rank > 0:  # rank 0 reports it, and has no such problem itself
+    if rank > 0:  # rank 0 reports the error but did not raise it
         source = f"process {rank} on {host}"
         content["problems"] = [{**problem, "where": f"{source}: {problem['where']}"} for problem in content["problems"]]
     error = from_json(content)
@@ -95,14 +96,14 @@ def _first_error(messages: list[Any]) -> Error:
 
 
 def assert_equal_on_all_ranks(facts: Mapping[str, str], hint: str) -> None:
-    """EnvironmentProblem on all ranks unless `facts` is the same on all of them."""
+    """EnvironmentProblem on all ranks unless `facts` are equal on all of them."""
     store = current_store()
     if store is not None:
         store.compare(facts, hint)
 
 
 def all_reduce_max(*values: int) -> Sequence[int]:
-    """The largest of each number over all ranks. Every rank must call it; meant for use in training."""
+    """The maximum of each number over all ranks, for use during training. Every rank must call it."""
     group = process_group()
     if group is None:
         return values

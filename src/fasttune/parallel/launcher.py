@@ -1,4 +1,4 @@
-"""accelerate, and what its launcher leaves in the environment."""
+"""Create accelerators, and handle the variables that accelerate's launcher sets."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ LAUNCHER_VARIABLES = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # vari
 def make_accelerator(device: str, precision: str) -> Accelerator:
     """An accelerator for `device` (cpu | cuda | mps) and `precision` (fp32 | bf16 | fp16).
 
-    accelerate keeps device and precision for the whole process. One Python session may train in bf16 and then predict
-    in fp32, so what an earlier call left is dropped first; only a process group, once started, stays.
+    accelerate keeps the device and precision for the whole process. A Python session may train in bf16 and then predict
+    in fp32, so the state of an earlier call is reset first. A process group, once started, stays.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import GradientAccumulationPlugin
 
     AcceleratorState._reset_state(reset_partial_state=process_group() is None)
-    # Else a launcher's gradient_accumulation_steps would divide losses that a step has divided already.
-    whole = GradientAccumulationPlugin(num_steps=1)
+    # A launcher's gradient_accumulation_steps would divide losses that `training.step` has already divided.
+    no_accumulation = GradientAccumulationPlugin(num_steps=1)
     with hide_launcher():
         return Accelerator(
-            cpu=device == "cpu", mixed_precision=MIXED_PRECISION[precision], gradient_accumulation_plugin=whole
+            cpu=device == "cpu",
+            mixed_precision=MIXED_PRECISION[precision],
+            gradient_accumulation_plugin=no_accumulation,
         )
 
 
@@ -41,10 +43,10 @@ def launcher_requests(variable: str) -> bool:
 
 @contextmanager
 def hide_launcher() -> Iterator[None]:
-    """Within this context accelerate and transformers do not see LAUNCHER_VARIABLES; other libraries do afterwards.
+    """Hide LAUNCHER_VARIABLES from accelerate and transformers within this context.
 
-    fasttune shares the model itself: accelerate would do it on some devices and not on others, and transformers would
-    give all processes but the first a model without weights.
+    fasttune shards the model itself: accelerate would do it on some devices only, and transformers would load the model
+    without weights in all processes but the first.
     """
     hidden = {variable: os.environ.pop(variable) for variable in LAUNCHER_VARIABLES if variable in os.environ}
     try:
@@ -54,7 +56,7 @@ def hide_launcher() -> Iterator[None]:
 
 
 def process_group() -> PartialState | None:
-    """The process group, where one is started."""
+    """The process group, or None if none was started."""
     from accelerate.state import PartialState
 
     return PartialState() if PartialState._shared_state and PartialState().use_distributed else None

@@ -1,6 +1,6 @@
-"""The recipe: what a run is made from. `load` reads and checks one, `dump` writes it whole.
+"""Recipes: the settings of a run. `load` reads and checks a recipe, `dump` writes it with all its defaults.
 
-Nothing here imports torch, opens data or downloads anything.
+This package does not import torch, open data or download anything.
 """
 
 from fasttune.recipe.data_schema import Columns

@@ -1,7 +1,7 @@
-"""Names and values that other tools and older releases use, and what to write here instead.
+"""Names and values of other tools, and what to write in a recipe instead.
 
-One table for names, one for values, one pattern for secrets. A name of our own in the wrong place is not here:
-`problems` finds those from the schema. This file gives advice only; nothing is translated silently.
+These tables only supply hints; nothing is translated silently. fasttune's own names in the wrong place are not listed:
+`messages` finds those from the schema.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Advice:
-    """`write` is the dotted path to use instead, or "" where the line is to be left out; `why` ends the sentence."""
+    """`write` is the dotted path to use instead, or "" if there is no equivalent; `why` is appended to the hint."""
 
     write: str
     why: str = ""
-    value: str = ""  # what to write there, where the user's own value does not fit
+    value: str = ""  # the value to write there, if the user's value does not carry over
 
 
 def _leave(why: str) -> Advice:
     return Advice("", why)
 
 
-_BUDGET = "micro-batches are cut by a token budget that is found by itself (training.tokens_per_microbatch)"
-_COMMAND = "the command says what is done: fasttune train, evaluate or predict"
-_BEST = "the best weights are always kept, by evaluation.metric_for_best_model"
-_NO_PUSH = "training uploads nothing; the finished run folder is an ordinary Hugging Face model"
-_WORKERS = "texts are tokenised once before training, so there are no loader workers"
-_SHARDING = "accelerate's configuration says how processes share the model (docs/guides/many-devices.md)"
-_PRECISION = "one setting names the precision"
+_BUDGET = "training.tokens_per_microbatch sets the size of micro-batches, automatically by default"
+_COMMAND = "choose with the command: fasttune train, evaluate or predict"
+_BEST = "the best weights by evaluation.metric_for_best_model are always kept"
+_NO_PUSH = "fasttune does not upload models; the finished run folder is a standard Hugging Face model"
+_WORKERS = "texts are tokenized once before training, so there are no data loader workers"
+_SHARDING = "configure it in accelerate (docs/guides/many-devices.md)"
+_PRECISION = "a single setting chooses the precision"
 
 NAMES: dict[str, Advice] = {
     # the model
     "model_name_or_path": Advice("model"),
     "model_name": Advice("model"),
     "base_model": Advice("model"),
-    "checkpoint": Advice("model", "a folder with a saved model works too"),
-    "tokenizer_name": _leave("the tokenizer is the model's own"),
-    "config_name": _leave("the configuration is the model's own"),
-    "num_labels": _leave("labels are counted in the data; data.label_names gives their order"),
-    "trust_remote_code": _leave("code from a model folder or the hub is never run"),
+    "checkpoint": Advice("model", "a folder with a saved model also works"),
+    "tokenizer_name": _leave("the model's tokenizer is used"),
+    "config_name": _leave("the model's configuration is used"),
+    "num_labels": _leave("labels are read from the data; data.label_names sets their names and order"),
+    "trust_remote_code": _leave("fasttune never runs code from a model folder or the hub"),
     # data
     "dataset_name": Advice("data.train"),
     "dataset": Advice("data.train"),
@@ -54,12 +54,12 @@ NAMES: dict[str, Advice] = {
     "test_file": Advice("data.test"),
     "text_column": Advice("data.columns.text"),
     "text_column_name": Advice("data.columns.text"),
-    "text_column_names": Advice("data.columns.text", "one column"),
+    "text_column_names": Advice("data.columns.text", "a single column"),
     "label_column": Advice("data.columns.label"),
     "label_column_name": Advice("data.columns.label"),
     "target_column": Advice("data.columns.label"),
     "id2label": Advice("data.label_names"),
-    "label2id": Advice("data.label_names", "from the value in the data to the name, or the names in their order"),
+    "label2id": Advice("data.label_names", "a table from the value in the data to the name, or a list of names"),
     "labels": Advice("data.label_names"),
     "test_size": Advice("data.validation_fraction"),
     "data_seed": Advice("data.seed"),
@@ -68,10 +68,10 @@ NAMES: dict[str, Advice] = {
     "max_seq_length": Advice("preprocessing.max_length"),
     "max_seq_len": Advice("preprocessing.max_length"),
     "pad_to_max_length": Advice("preprocessing.padding", "one of none, longest, max_length", "max_length"),
-    "truncation": _leave("texts longer than preprocessing.max_length are cut and counted"),
+    "truncation": _leave("texts longer than preprocessing.max_length are truncated and counted"),
     "preprocessing_num_workers": _leave(_WORKERS),
-    "group_by_length": _leave("padding is removed, so nothing is gained by grouping"),
-    "train_sampling_strategy": _leave("padding is removed, so nothing is gained by grouping"),
+    "group_by_length": _leave("padding is removed, so grouping gains nothing"),
+    "train_sampling_strategy": _leave("padding is removed, so grouping gains nothing"),
     "dataloader_num_workers": _leave(_WORKERS),
     "dataloader_pin_memory": _leave(_WORKERS),
     # training
@@ -82,23 +82,23 @@ NAMES: dict[str, Advice] = {
     "batch": Advice("training.batch_size", "examples per optimizer step over all devices"),
     "train_batch_size": Advice("training.batch_size", "examples per optimizer step over all devices"),
     "per_device_train_batch_size": Advice(
-        "training.batch_size", "examples per optimizer step: times devices, times accumulation steps"
+        "training.batch_size", "multiply it by the number of devices and accumulation steps"
     ),
     "per_gpu_train_batch_size": Advice(
-        "training.batch_size", "examples per optimizer step: times devices, times accumulation steps"
+        "training.batch_size", "multiply it by the number of devices and accumulation steps"
     ),
     "gradient_accumulation_steps": _leave(f"multiply training.batch_size by it instead; {_BUDGET}"),
     "per_device_eval_batch_size": _leave(_BUDGET),
     "per_gpu_eval_batch_size": _leave(_BUDGET),
     "eval_batch_size": _leave(_BUDGET),
     "auto_find_batch_size": _leave(_BUDGET),
-    "eval_accumulation_steps": _leave("evaluation keeps scores, not whole batches, so its memory does not grow"),
+    "eval_accumulation_steps": _leave("evaluation keeps scores, not batches, so its memory does not grow"),
     "fsdp": _leave(_SHARDING),
     "fsdp_config": _leave(_SHARDING),
     "deepspeed": _leave(_SHARDING),
     "ddp_backend": _leave(_SHARDING),
-    "warmup_ratio": Advice("training.warmup_steps", "below 1 it is a share of all steps"),
-    "warmup": Advice("training.warmup_steps", "below 1 it is a share of all steps"),
+    "warmup_ratio": Advice("training.warmup_steps", "a value below 1 is a fraction of all steps"),
+    "warmup": Advice("training.warmup_steps", "a value below 1 is a fraction of all steps"),
     "scheduler": Advice("training.lr_scheduler_type"),
     "lr_scheduler": Advice("training.lr_scheduler_type"),
     "label_smoothing": Advice("training.label_smoothing_factor"),
@@ -110,31 +110,33 @@ NAMES: dict[str, Advice] = {
     "fp16_full_eval": Advice("training.precision", "evaluation uses the same precision", "fp16"),
     "bf16_full_eval": Advice("training.precision", "evaluation uses the same precision", "bf16"),
     "mixed_precision": Advice("training.precision"),
-    "torch_dtype": Advice("training.precision", "weights are kept in fp32, the forward pass runs in it"),
-    "dtype": Advice("training.precision", "weights are kept in fp32, the forward pass runs in it"),
+    "torch_dtype": Advice("training.precision", "for the forward pass; weights stay in fp32"),
+    "dtype": Advice("training.precision", "for the forward pass; weights stay in fp32"),
     "no_cuda": Advice("training.device", "", "cpu"),
     "use_cpu": Advice("training.device", "", "cpu"),
     "use_mps_device": Advice("training.device", "", "mps"),
     "optim": _leave("the optimizer is AdamW"),
     "optimizer": _leave("the optimizer is AdamW"),
-    "torch_compile": _leave("speed comes from leaving out padding; nothing is compiled"),
-    "disable_tqdm": _leave("say it on the command line: --quiet"),
+    "torch_compile": _leave("fasttune does not compile models; its speed comes from removing padding"),
+    "disable_tqdm": _leave("use --quiet on the command line"),
     # evaluation
     "evaluation_strategy": Advice("evaluation.eval_strategy"),
     "metric": Advice("evaluation.metrics", "a list"),
     "patience": Advice("evaluation.early_stopping_patience"),
     "early_stopping": Advice("evaluation.early_stopping_patience", "a number of evaluations"),
-    "greater_is_better": _leave("every metric knows its direction: greater is better, except for loss"),
+    "greater_is_better": _leave(
+        "it follows from the metric: less is better for loss, rmse and mae, greater for the others"
+    ),
     "load_best_model_at_end": _leave(_BEST),
     "compute_metrics": Advice("evaluation.metrics", "a list of names"),
     # output and tracking
     "output_dir": Advice("output.dir"),
     "run_name": Advice("output.dir"),
-    "overwrite_output_dir": _leave("a folder that holds a run is never overwritten; choose another output.dir"),
-    "resume_from_checkpoint": _leave("say it on the command line: fasttune train ... --resume"),
-    "ignore_data_skip": _leave("resuming continues with exactly the rows that were not seen yet"),
+    "overwrite_output_dir": _leave("fasttune never overwrites a run; choose another output.dir"),
+    "resume_from_checkpoint": _leave("use --resume on the command line: fasttune train ... --resume"),
+    "ignore_data_skip": _leave("resuming continues with exactly the rows not seen yet"),
     "logging_dir": _leave("curves are written to tensorboard/ in the run folder"),
-    "logging_strategy": _leave("training.logging_steps says how often, in optimizer steps"),
+    "logging_strategy": _leave("training.logging_steps sets the interval, in optimizer steps"),
     "do_train": _leave(_COMMAND),
     "do_eval": _leave(_COMMAND),
     "do_predict": _leave(_COMMAND),

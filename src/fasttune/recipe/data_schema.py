@@ -1,4 +1,4 @@
-"""The sections of a recipe about rows: where they come from, and how they become tokens."""
+"""The recipe sections about rows: where they come from, and how they become tokens."""
 
 from __future__ import annotations
 
@@ -26,175 +26,180 @@ PATHS = "a path, a glob such as 'data/*.csv', a hub id, or a list of them"
 
 
 def column(description: str) -> Any:
-    return setting(None, description, allowed="the name of a column, or nothing (guessed)")
+    return setting(None, description, allowed="a column name, or null (detected)")
 
 
 class Columns(Section):
     text: Text | None = column(
-        "The column that holds the text. Left out: guessed from the names of the columns, and said.",
+        "The column with the text. If unset, it is detected from the column names and reported.",
     )
     text_pair: Text | None = column(
-        "The column that holds the second text of a sentence pair. Left out: guessed where `text` is left out too, and "
-        "said; otherwise there is none.",
+        "The column with the second text of a sentence pair. If unset, it is detected and reported when `text` is "
+        "unset too; otherwise rows have a single text.",
     )
     label: Text | None = column(
-        "The column that holds the label. Left out: guessed from the names of the columns, and said.",
+        "The column with the label. If unset, it is detected from the column names and reported.",
     )
     question: Text | None = column(
-        "The column that holds the question. Left out: guessed, and said.",
+        "The column with the question. If unset, it is detected and reported.",
     )
     context: Text | None = column(
-        "The column that holds the text in which the answer stands. Left out: guessed, and said.",
+        "The column with the text that contains the answer. If unset, it is detected and reported.",
     )
     answers: Text | None = column(
-        "The column that holds the right answers: texts with their first characters, as SQuAD and the hub have them, "
-        "or one plain text. Left out: guessed, and said.",
+        "The column with the correct answers: texts with their start characters in the SQuAD format, or a single plain "
+        "text. If unset, it is detected and reported.",
     )
     answer_start: Text | None = column(
-        "The column that holds the first character of a plain answer, counted from 0. Left out: guessed where "
-        "`answers` is left out too; without one an answer must stand in its context just once.",
+        "The column with the start character of a plain-text answer, counted from 0. If unset, it is detected when "
+        "`answers` is unset too. Without this column, each answer must occur exactly once in its context.",
     )
     tokens: Text | None = column(
-        "The column that holds the words of a row, as a list or a text. Left out: guessed, and said.",
+        "The column with the words of a row, as a list or as one text. If unset, it is detected and reported.",
     )
     tags: Text | None = column(
-        "The column that holds a tag for each word, as a list or with blanks between. Left out: guessed, and said.",
+        "The column with one tag per word, as a list or separated by spaces. If unset, it is detected and reported.",
     )
     group: Text | None = setting(
         None,
-        "A column whose equal values stay on one side of a held-out split, such as the user or the article that rows "
-        "are from. Left out: rows of the same text stay together.",
-        allowed="the name of a column, or nothing",
+        "Keep rows with the same value in this column, such as a user or an article, on the same side of a held-out "
+        "split. If unset, rows with the same text stay together.",
+        allowed="a column name, or null",
     )
     time: Text | None = setting(
         None,
-        "A column of dates or numbers; the latest rows are held out, as a model meets them. Left out: drawn at random.",
-        allowed="the name of a column, or nothing",
+        "A column of dates or numbers. The latest rows are held out, to measure the model on data newer than what it "
+        "was trained on. If unset, held-out rows are drawn at random.",
+        allowed="a column name, or null",
     )
 
 
 class Data(Section):
     train: Text | Texts = setting(
         ...,
-        "The rows to learn from: a path, a glob, a hub id, a list of them, or generated ones: `starter` "
-        "(reviews), `starter:pairs`, `starter:questions`. Relative paths count from the working directory, not from "
-        "the recipe's folder, so that a recipe can be shared and a shipped one used in place.",
+        "The training rows: a path, a glob, a hub id, a list of these, or generated data: `starter` (reviews), "
+        "`starter:pairs`, `starter:questions`. Relative paths are resolved from the working directory, not from the "
+        "recipe's folder, so that you can share a recipe or run a shipped one in place.",
         allowed=PATHS + ", or 'starter'",
     )
     validation: Text | Texts | None = setting(
         None,
-        "The rows that choose the best epoch and decide on early stopping. Left out: `data.validation_fraction` of the "
-        "training rows is set aside.",
+        "The rows used to choose the best epoch and for early stopping. If unset, `data.validation_fraction` of the "
+        "training rows is held out.",
         allowed=PATHS,
     )
     test: Text | Texts | None = setting(
         None,
-        "The rows that are scored once, after training, and influence nothing.",
+        "The test rows. They are scored once, after training, and influence nothing.",
         allowed=PATHS,
     )
-    columns: Columns = Field(default_factory=Columns, description="Which column holds what.")
+    columns: Columns = Field(default_factory=Columns, description="The role of each column.")
     label_names: NameList | NameTable | None = setting(
         None,
-        "The names of the labels. A list: where the data holds numbers, the name of label 0, 1, 2 ...; where it holds "
-        "names, their order. A table: from the value in the data to the name. Left out: numbers in their order, names "
-        "sorted.",
-        allowed="a list of two or more different names, or a table from the value in the data to the name "
-        "(a name that looks like a number goes in quotes)",
+        "The names of the labels. With a list and numeric labels: the names of label 0, 1, 2 and so on. With a list "
+        "and text labels: the order of the labels. A table maps each value in the data to a name. If unset, numeric "
+        "labels are ordered by value and text labels alphabetically.",
+        allowed="a list of at least two different names, or a table from the value in the data to the name "
+        "(quote a name that looks like a number)",
     )
     label_separator: Text | None = setting(
         None,
-        "What stands between the labels of one cell, where rows have several and the file holds texts (`2,25`). Left "
-        "out: a comma, semicolon or bar where every part is also the label of other rows, and said.",
-        allowed="a text such as ',' or ';', or nothing (found by itself)",
+        "Multi-label data in text files: the separator between the labels in a cell (`2,25`). If unset, a comma, "
+        "semicolon or vertical bar is detected, and reported, when every part is also the label of other rows.",
+        allowed="a text such as ',' or ';', or null (detected)",
     )
     fix_spans: Annotated[bool, Strict()] = setting(
         False,
-        "Question answering: move answers that do not stand where they are said to, if they stand at one other place "
-        "of the context; those that stand nowhere are scored with but not learned from. Both are counted and said.",
+        "Question answering: correct the position of answers that do not occur at `answer_start` but occur exactly "
+        "once elsewhere in the context. Answers that cannot be located are used for scoring but not for training. "
+        "Both are counted and reported.",
         allowed="true or false",
     )
     label_range: Annotated[list[Number], BeforeValidator(to_list), Field(min_length=2, max_length=2)] | None = setting(
         None,
-        "Regression: the least and the greatest number that a label can be; one outside is refused.",
-        allowed="two numbers, such as [0, 5], or nothing (any)",
+        "Regression: the minimum and maximum of a label. Rows with labels outside this range are refused.",
+        allowed="two numbers such as [0, 5], or null (no limits)",
     )
     encoding: Annotated[Text, AfterValidator(check_encoding)] | None = setting(
         None,
-        "How text files are encoded that are not UTF-8, such as cp1252 or gb18030. A byte order mark goes before it.",
-        allowed="the name of an encoding, such as cp1252 or gb18030, or nothing (UTF-8)",
+        "The encoding of text files that are not UTF-8, such as cp1252 or gb18030. A byte order mark takes precedence.",
+        allowed="the name of an encoding such as cp1252 or gb18030, or null (UTF-8)",
     )
     header: Header = setting(
         "auto",
-        "Whether the first row of CSV, TSV and text files names the columns; if `false` they are column1, column2 and "
-        "so on. `auto` expects a header, refuses a first row that looks like data, and reads a .txt file without "
-        "delimiters as one text a line, unless its first line is a common column name.",
+        "Whether the first row of CSV, TSV and text files holds the column names. If `false`, the columns are named "
+        "column1, column2 and so on. `auto` expects a header, refuses a first row that looks like data, and reads a "
+        ".txt file without delimiters as one text per line, unless its first line is a common column name.",
         allowed="true, false or 'auto'",
     )
     max_bytes: Count | None = setting(
         None,
-        "How much a packed file may hold. Left out: 1 GiB or 100 times its size, the larger of the two.",
-        allowed="a whole number of bytes above 0, or nothing",
+        "The maximum size of a compressed file's content. If unset, 1 GiB or 100 times the compressed size, whichever "
+        "is larger.",
+        allowed="a whole number of bytes above 0, or null",
     )
     drop_empty: Annotated[bool, Strict()] = setting(
         False,
-        "Leave out rows whose text or label is empty. They are counted and said; otherwise they are refused.",
+        "Drop rows with an empty text or label, and report how many. If false, such rows are an error.",
         allowed="true or false",
     )
     drop_duplicates: Annotated[bool, Strict()] = setting(
         False,
-        "Leave out training rows whose text stands in the validation or test rows too, word for word or nearly, and "
-        "all but the first of training rows with the same text and label. They are counted and said.",
+        "Drop training rows whose text is a duplicate or near-duplicate of a validation or test row, and all but the "
+        "first of the training rows with the same text and label. The number of dropped rows is reported.",
         allowed="true or false",
     )
     streaming: Annotated[bool, Strict()] = setting(
         False,
-        "Read the training rows while they are needed, for data that do not fit into memory: JSONL, CSV, TSV (a row a "
-        "line) and Parquet, as files, addresses or on the hub. Validation rows are given then, and an epoch is as many "
-        "steps as the sizes of the files make likely, where the files do not say how many rows they have.",
+        "Read training rows during training, for data that does not fit in memory: JSONL, CSV and TSV (one row per "
+        "line) and Parquet, from files, URLs or the hub. Requires `data.validation`. If the files do not record their "
+        "number of rows, the number of steps per epoch is estimated from their sizes.",
         allowed="true or false",
     )
     shuffle_buffer_size: Count = setting(
         10_000,
-        "How many rows of a stream are read and shuffled at once, from 16 places of the data or more where the files "
-        "allow it.",
+        "The number of streamed rows that are read and shuffled together. They come from at least 16 places in the "
+        "data if the files allow it.",
         allowed="a whole number of rows above 0",
     )
     max_bad_rows: Annotated[Whole, Field(ge=0)] = setting(
         0,
-        "How many rows of a stream that cannot be learned from are left out, each named, before the run ends. Without "
-        "streaming all rows are checked before the first step.",
+        "Streaming: the number of unusable rows to skip, each reported, before the run fails. Without streaming, all "
+        "rows are checked before the first step.",
         allowed="a whole number, 0 or above",
     )
     validation_fraction: Number = setting(
         0.1,
-        "The share of the training rows that is set aside where `data.validation` is left out: stratified by label "
-        "where rows have one, whole groups where `data.columns.group` or the task has them.",
-        allowed="a share above 0 and below 1",
+        "The fraction of the training rows held out for validation if `data.validation` is unset. The split is "
+        "stratified by label if rows have one, and keeps groups whole if `data.columns.group` is set or the task "
+        "defines groups.",
+        allowed="a fraction above 0 and below 1",
         gt=0,
         lt=1,
     )
     test_fraction: Number = setting(
         0,
-        "The share of the training rows that is set aside as test rows in the same way, where `data.test` is left out "
-        "and the data set has none of its own.",
-        allowed="a share from 0, below 1",
+        "The fraction of the training rows held out as test rows in the same way, if `data.test` is unset and the data "
+        "set has no test split.",
+        allowed="a fraction from 0 to below 1",
         ge=0,
         lt=1,
     )
     max_train_samples: Count | None = setting(
         None,
-        "Train on this many rows, drawn at random with `data.seed`. Left out: all.",
-        allowed="a whole number above 0, or nothing (all rows)",
+        "Train on a random sample of this many rows, drawn with `data.seed`. If unset, use all rows.",
+        allowed="a whole number above 0, or null (all rows)",
     )
     max_eval_samples: Count | None = setting(
         None,
-        "Evaluate on this many rows of each of validation and test, drawn at random with `data.seed`. Left out: all.",
-        allowed="a whole number above 0, or nothing (all rows)",
+        "Evaluate on a random sample of this many rows of each of the validation and test splits, drawn with "
+        "`data.seed`. If unset, use all rows.",
+        allowed="a whole number above 0, or null (all rows)",
     )
     seed: Seed = setting(
         42,
-        "Draws the validation share and the samples. Apart from `training.seed`, so that runs with several training "
-        "seeds see the same rows.",
+        "The seed for the validation split and the samples. It is separate from `training.seed`, so that runs with "
+        "different training seeds use the same rows.",
         allowed=f"a whole number from 0 to {LARGEST_SEED}",
     )
 
@@ -202,39 +207,40 @@ class Data(Section):
 class Preprocessing(Section):
     max_length: Annotated[Whole, Field(ge=3)] | None = setting(
         None,
-        "The most tokens of a text, the model's own two or more marks included; what is longer is cut at the end and "
-        "counted, or for question answering read in windows. Left out: what the model can take; 384 for questions.",
-        allowed="a whole number of tokens, 3 or more and no more than the model takes, or nothing (the model's)",
+        "The maximum number of tokens per text, including the model's special tokens. Longer texts are truncated and "
+        "counted; in question answering, longer contexts are split into windows. If unset, the model's maximum, or 384 "
+        "for question answering.",
+        allowed="a whole number of tokens from 3 up to the model's maximum, or null (the model's maximum)",
     )
     long_text: Literal["truncate", "head_tail", "windows"] = setting(
         "truncate",
-        "What becomes of a single text above `preprocessing.max_length`. `truncate`: its end is cut off. `head_tail`: "
-        "its middle is left out, a quarter of what is kept is from the beginning. `windows`: all of it is read, window "
-        "by window, and the logits are pooled, in training and prediction alike. How many rows it concerns is said.",
+        "What to do with a single text longer than `preprocessing.max_length`. `truncate` drops the end. `head_tail` "
+        "drops the middle: a quarter of the tokens kept are from the beginning. `windows` reads the whole text in "
+        "windows and pools their logits, in training and in prediction. The number of affected rows is reported.",
         allowed="'truncate', 'head_tail' or 'windows'",
     )
     window_pooling: Literal["mean", "max"] = setting(
         "mean",
-        "How the logits of the windows of one text become those of the text.",
+        "How to pool the logits of the windows of a text.",
         allowed="'mean' or 'max'",
     )
     doc_stride: Annotated[Whole, Field(ge=0)] = setting(
         128,
-        "Question answering: how many tokens of a long context neighbouring windows share.",
-        allowed="a whole number of tokens from 0, less than a window leaves for the context",
+        "Question answering: the overlap, in tokens, between neighbouring windows of a long context.",
+        allowed="a whole number of tokens from 0, smaller than the space a window leaves for the context",
     )
     word_boundaries: Literal["auto", "whitespace", "punctuation", "characters"] = setting(
         "auto",
-        "Token classification: where a text is split into words. `whitespace`: at whitespace alone. `punctuation`: "
-        "also round punctuation marks and Chinese characters. `characters`: each character is a word. `auto` splits as "
-        "the training rows are split and stores which that was, so that `predict` and `evaluate` read the same words. "
+        "Token classification: how to split a text into words. `whitespace` splits at whitespace only. `punctuation` "
+        "also splits around punctuation marks and Chinese characters. `characters` makes each character a word. `auto` "
+        "detects how the training rows are split and stores it, so that `predict` and `evaluate` split the same way. "
         "Rows that are lists of words are never split.",
         allowed="'auto', 'whitespace', 'punctuation' or 'characters'",
     )
     padding: Literal["none", "longest", "max_length"] = setting(
         "none",
-        "`none`: the layers see real tokens only, which is fastest. `longest`: pad to the longest text of a "
-        "micro-batch. `max_length`: pad to `preprocessing.max_length`, for devices that want fixed shapes. The result "
-        "is the same.",
+        "`none` computes real tokens only, which is fastest. `longest` pads to the longest text of a micro-batch. "
+        "`max_length` pads to `preprocessing.max_length`, for devices that need fixed shapes. All three give the same "
+        "result.",
         allowed="'none', 'longest' or 'max_length'",
     )

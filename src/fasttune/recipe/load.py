@@ -1,7 +1,7 @@
-"""Recipes in and out: from a file, a shipped name, a mapping or another recipe, with overrides, to a checked `Recipe`.
+"""Load a recipe from a file, a shipped name, a mapping or another recipe, apply overrides, and check it.
 
-Everything that is wrong is collected and raised once. Nothing outside the recipe is opened: data, model and devices are
-checked where they are used. Paths in a recipe stay as written and count from the working directory.
+All problems are collected and raised together. Nothing outside the recipe is opened: data, model and devices are
+checked where they are used. Paths in a recipe stay as written and are resolved from the working directory.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from fasttune.recipe.messages import (
     shown_value,
     takes_text,
 )
-from fasttune.recipe.rules import TASKS_WITH, conflicts, has
+from fasttune.recipe.rules import TASKS_WITH, Conflict, conflicts, has
 from fasttune.recipe.schema import FieldPath, Recipe
 from fasttune.security import secrets
 
 SUFFIXES = (".yaml", ".yml")
-LARGEST_FILE = 1_000_000  # bytes; a recipe has about a thousand
-STRUCTURE = ("[", "{", '"', "'", "!")  # an override that begins with one of these is YAML; any other is one plain value
+LARGEST_FILE = 1_000_000  # bytes; a recipe has about 1,000
+STRUCTURE = ("[", "{", '"', "'", "!")  # an override that begins with one of these is YAML; others are plain values
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | Recipe
 Overrides = Sequence[str] | Mapping[str, Any]
 
 
 def load(source: Source, overrides: Overrides = ()) -> Recipe:
-    """The recipe that `source` and `overrides` make, or a RecipeError that lists everything that is wrong.
+    """Load and check a recipe; raise RecipeError with all problems.
 
-    `source` is a YAML file, the name of a shipped recipe, a nested mapping or a recipe. An override is
-    `section.field=value` or a nested mapping; it replaces the field it names and the last one wins. A value that begins
-    with a bracket, a brace, a quotation mark or "!" is read as YAML, any other as one plain value: `data.train=*.csv`
-    needs no quotes.
+    `source` is a YAML file, the name of a shipped recipe, a nested mapping or a recipe. `overrides` are a list of
+    `section.field=value` or a nested mapping; they replace the fields they name, and the last one wins. A value that
+    begins with a bracket, a brace, a quotation mark or "!" is read as YAML, any other as one plain value, so
+    `data.train=*.csv` needs no quotes.
     """
     problems: list[Problem] = []
     settings: dict[FieldPath, Setting] = {}
@@ -59,12 +59,12 @@ def load(source: Source, overrides: Overrides = ()) -> Recipe:
     if isinstance(values, Mapping):
         collect(values, origin, settings, problems)
     elif values is not None:
-        expected = "sections with names and values, such as 'data:' and below it '  train: reviews.csv'"
+        expected = "sections with names and values, such as 'data:' followed by '  train: reviews.csv'"
         where = origin.text.removesuffix(": ")
         unreadable.append(Problem(code="E312", where=where, found=shown_value(values), expected=expected))
-    for override, place in _overrides(overrides, problems):
-        collect(override, place, settings, problems)
-    if unreadable:  # what stands in the rest of the file is not known, so nothing can be called missing
+    for override, override_origin in _overrides(overrides, problems):
+        collect(override, override_origin, settings, problems)
+    if unreadable:  # the rest of the file is unknown, so no field can be reported as missing
         raise RecipeError(*unreadable, *problems)
     recipe = _checked(settings, origin, problems)
     if problems:
@@ -73,38 +73,44 @@ def load(source: Source, overrides: Overrides = ()) -> Recipe:
 
 
 def _checked(settings: dict[FieldPath, Setting], origin: Origin, problems: list[Problem]) -> Recipe:
-    """Validate; where a field is wrong, go on with its default, so that the rules about others are still checked."""
-    wrong: dict[FieldPath, set[str]] = {}
+    """Validate the fields, then the rules between them. A wrong field gets its default, so that rules still run."""
+    errors: dict[FieldPath, set[str]] = {}  # the types of pydantic's errors
     try:
         recipe = Recipe.model_validate(nested({path: setting.value for path, setting in settings.items()}))
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_context=False, include_input=False):
-            wrong.setdefault(_field_of(detail["loc"]), set()).add(detail["type"])
-        good = {path: setting for path, setting in settings.items() if path not in wrong}
+            errors.setdefault(_field_of(detail["loc"]), set()).add(detail["type"])
+        good = {path: setting for path, setting in settings.items() if path not in errors}
         good.setdefault(TRAIN, Setting("starter", origin))
         recipe = Recipe.model_validate(nested({path: setting.value for path, setting in good.items()}))
     secret = {path for path, setting in settings.items() if secrets.holds_secret(setting.value)}  # already reported
-    problems += [field_problem(path, settings.get(path), origin, wrong[path]) for path in wrong if path not in secret]
+    problems += [field_problem(path, settings.get(path), origin, errors[path]) for path in errors if path not in secret]
     for conflict in conflicts(recipe):
-        if wrong.keys().isdisjoint(conflict.paths):
-            written = [(path, settings[path].origin) for path in conflict.paths if path in settings]
-            # The override is what the user has just typed.
-            path, place = next(((path, place) for path, place in written if not place.in_file), written[0])
-            hint = place.line(*conflict.fix) + (f"; or {conflict.otherwise}" if conflict.otherwise else "")
-            problem = Problem(
-                code=conflict.code,
-                where=place.where(path),
-                found=conflict.found,
-                expected=conflict.expected,
-                hint=hint,
-            )
-            problems.append(problem)
+        if errors.keys().isdisjoint(conflict.paths):
+            problems.append(_conflict_problem(conflict, settings))
     return recipe
 
 
-def _field_of(place: tuple[int | str, ...]) -> FieldPath:
-    """The field of an error, whose place goes on into lists and the members of unions."""
-    return next(path for path in FIELDS if path == place[: len(path)])
+def _conflict_problem(conflict: Conflict, settings: dict[FieldPath, Setting]) -> Problem:
+    """Name the place of an override rather than of a line in the file: it is what the user has just typed."""
+    written = [(path, settings[path].origin) for path in conflict.paths if path in settings]
+    overridden = [(path, origin) for path, origin in written if not origin.in_file]
+    path, origin = (overridden or written)[0]
+    hint = origin.line(*conflict.fix)
+    if conflict.alternative:
+        hint += f"; or {conflict.alternative}"
+    return Problem(
+        code=conflict.code,
+        where=origin.where(path),
+        found=conflict.found,
+        expected=conflict.expected,
+        hint=hint,
+    )
+
+
+def _field_of(location: tuple[int | str, ...]) -> FieldPath:
+    """The field of a pydantic error, whose location continues into lists and the members of unions."""
+    return next(path for path in FIELDS if path == location[: len(path)])
 
 
 def _values(source: Source) -> tuple[Any, Origin, list[Problem]]:
@@ -130,8 +136,8 @@ def _file_text(name: str) -> str:
     path = Path(name)
     try:
         if not path.is_dir() and path.stat().st_size > LARGEST_FILE:
-            found = f"a file of {path.stat().st_size} bytes"
-            raise RecipeError(Problem(code="E312", where=where, found=found, expected=f"at most {LARGEST_FILE} bytes"))
+            found = f"the file has {path.stat().st_size:,} bytes; a recipe may have at most {LARGEST_FILE:,}"
+            raise RecipeError(Problem(code="E312", where=where, found=found))
         return path.read_bytes().decode("utf-8-sig")
     except (OSError, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
@@ -144,11 +150,11 @@ def _file_text(name: str) -> str:
 def _no_file(name: str, where: str, error: Exception) -> Problem:
     path = Path(name)
     if isinstance(error, FileNotFoundError):
-        found = "no such file"
+        reason = "no such file"
     elif isinstance(error, (IsADirectoryError, PermissionError)) and path.is_dir():
-        found = "a folder"
+        reason = "it is a folder"
     else:
-        found = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
     names = {shipped: shipped for shipped in _shipped_names()}
     try:
         folder = path.parent
@@ -156,56 +162,57 @@ def _no_file(name: str, where: str, error: Exception) -> Problem:
     except (OSError, ValueError):
         pass
     near = nearest(path.stem, names)
-    hint = f"did you mean {_printable(names[near])}?" if near else "'fasttune recipes' lists the shipped ones"
-    expected = f"a recipe file, or one of {', '.join(_shipped_names())}"
-    return Problem(code="E311", where=where, found=found, expected=expected, hint=hint)
+    hint = f"did you mean {_printable(names[near])}?" if near else "'fasttune recipes' lists the shipped recipes"
+    found = f"{reason}; the shipped recipes are {', '.join(_shipped_names())}"
+    return Problem(code="E311", where=where, found=found, hint=hint)
 
 
 def _overrides(overrides: Overrides, problems: list[Problem]) -> list[tuple[Mapping[str, Any], Origin]]:
-    """Each override as a nested mapping of its own, with its place."""
+    """Each override as a nested mapping, with its origin."""
     if isinstance(overrides, Mapping):
         return [(overrides, Origin("override "))]
     if isinstance(overrides, str):
-        raise TypeError("overrides is a list of 'section.field=value', not one string")
-    read = []
+        raise TypeError("overrides must be a list of 'section.field=value', not a single string")
+    mappings = []
     for text in overrides:
         name, equals, written = text.partition("=")
         path = tuple(name.strip().split("."))
-        origin = Origin(f"override {_shown_override(text, path)}", whole=True)
+        origin = Origin(f"override {_shown_override(text, path)}", is_complete=True)
         if not equals or path[0].startswith("-") or not all(path):
             problems.append(_override_form(text, path, origin))
             continue
-        value, wrong = _override_value(written, path, origin)
-        problems += wrong
-        if not wrong:
-            for part in reversed(path):
-                value = {part: value}
-            read.append((value, origin))
-    return read
+        value, value_problems = _override_value(written, path, origin)
+        problems += value_problems
+        if not value_problems:
+            for key in reversed(path):
+                value = {key: value}
+            mappings.append((value, origin))
+    return mappings
 
 
 def _override_value(written: str, path: FieldPath, origin: Origin) -> tuple[Any, list[Problem]]:
-    if written.startswith(STRUCTURE) and not _is_a_name(written, path):
+    if written.startswith(STRUCTURE) and not _is_file_name(written, path):
         value, problems = yaml_text.read(written, origin.text)
         return value, [_in_override(problem, origin) for problem in problems]
     if takes_text(path) and written and (not written.strip() or written.strip() == "~"):
-        return written, []  # a blank that separates labels, the folder of the user
+        return written, []  # a space as the label separator, or ~ for the home folder
     value = yaml_text.plain_value(written.strip())
-    # A column called 2024 or a folder called true is a word; only nothing is not.
-    return (written if value is not None and takes_text(path) else value), []
+    if value is not None and takes_text(path):
+        return written, []  # a column may be called 2024, a folder true
+    return value, []
 
 
-def _is_a_name(written: str, path: FieldPath) -> bool:
-    """Whether a value that begins like YAML's lists is the name of a file, such as [a].csv."""
+def _is_file_name(written: str, path: FieldPath) -> bool:
+    """Whether a value that begins like a YAML list is a file name, such as [a].csv."""
     return path[0] == "data" and written[0] == "[" and "]" in written and not written.rstrip().endswith("]")
 
 
 def _in_override(problem: Problem, origin: Origin) -> Problem:
-    """A problem of YAML in the words of the command line, where there is one line and no file."""
+    """A YAML problem in terms of the command line, which has no file and no line numbers."""
     if problem.code != "E312":
         return replace(problem, where=origin.text)
     expected = "one value, such as 3, word, [a, b] or {a: b}"
-    hint = "close every bracket and quotation mark; the shell takes one pair of quotes away"
+    hint = "close every bracket and quotation mark; the shell removes one pair of quotes"
     return replace(problem, where=origin.text, expected=expected, hint=hint)
 
 
@@ -219,21 +226,21 @@ def _override_form(text: str, path: FieldPath, origin: Origin) -> Problem:
         hint = f"write {name}=..."
     else:
         near = nearest(name, names)
-        hint = f"did you mean {near}=...?" if near else "write for example training.learning_rate=3e-5"
-    return Problem(code="E316", where=origin.text, found="no setting", expected="section.field=value", hint=hint)
+        hint = f"did you mean {near}=...?" if near else "write, for example, training.learning_rate=3e-5"
+    return Problem(code="E316", where=origin.text, found="not of the form section.field=value", hint=hint)
 
 
 def _shown_override(text: str, path: FieldPath) -> str:
-    """The override as typed, without a secret, escaped and cut."""
+    """The override as typed, with secrets masked, escaped and shortened."""
     name, _, value = text.partition("=")
-    if any(secrets.is_secret_name(part) for part in path):
+    if any(secrets.is_secret_name(key) for key in path):
         value = "***"
     text = secrets.without_secrets(f"{name}={value}" if value else text)
     return text if text.isprintable() and len(text) <= 80 else shown(text)
 
 
 def dump(recipe: Recipe) -> str:
-    """The whole recipe as YAML, with all defaults that its task has; `load` reads the same recipe from it."""
+    """The complete recipe as YAML, with the defaults of its task's settings; `load` reads the same recipe from it."""
     content = recipe.model_dump()
     for path in TASKS_WITH:
         *sections, name = path
@@ -243,14 +250,14 @@ def dump(recipe: Recipe) -> str:
 
 
 def digest(recipe: Recipe) -> str:
-    """sha256 of `dump`: the same for recipes that say the same."""
+    """The sha256 of `dump`: equal recipes have equal digests."""
     return hashlib.sha256(dump(recipe).encode()).hexdigest()
 
 
 def is_recipe_name(source: str | os.PathLike[str]) -> bool:
-    """Whether a source that is not there was meant as a recipe: a YAML file, or almost the name of a shipped one.
+    """Whether a source that does not exist was meant as a recipe: a YAML file, or a misspelt shipped name.
 
-    `yelp_review_full` is a data set, not a slip of `yelp-full`.
+    The cutoff keeps `yelp_review_full`, a data set, apart from `yelp-full`.
     """
     is_near = bool(difflib.get_close_matches(str(source), shipped(), n=1, cutoff=0.8))
     return Path(source).suffix.lower() in SUFFIXES or (is_near and not Path(source).exists())
@@ -275,12 +282,12 @@ def _shipped_names() -> list[str]:
 
 
 def shipped() -> dict[str, str]:
-    """The recipes that come with fasttune, each with its purpose, which is its first line."""
+    """The recipes that come with fasttune, each with its purpose (the first line of the file)."""
     return {name: shipped_text(name).splitlines()[0].lstrip("# ") for name in _shipped_names()}
 
 
 def shipped_text(name: str) -> str:
-    """A shipped recipe as it is written, comments included."""
+    """The text of a shipped recipe, comments included."""
     if name not in _shipped_names():
         raise RecipeError(_no_file(name, _printable(name), FileNotFoundError()))
     return importlib.resources.files("fasttune.recipe").joinpath("shipped", f"{name}.yaml").read_text("utf-8")
@@ -288,8 +295,8 @@ def shipped_text(name: str) -> str:
 
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     """The fields in which two recipes differ: dotted path -> (old value, new value)."""
-    pairs = {path: (_get(old, path), _get(new, path)) for path in FIELDS}
-    return {dotted(path): (one, other) for path, (one, other) in pairs.items() if one != other}
+    values = {path: (_get(old, path), _get(new, path)) for path in FIELDS}
+    return {dotted(path): (before, after) for path, (before, after) in values.items() if before != after}
 
 
 def _get(recipe: Recipe, path: FieldPath) -> Any:

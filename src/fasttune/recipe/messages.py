@@ -1,7 +1,7 @@
-"""From what a user wrote to problems in plain words: unknown names, values out of range, secrets.
+"""Turn mistakes in a recipe into problems in plain words: unknown names, values out of range, secrets.
 
-`collect` spreads nested values out to one setting per field and finds the names that do not exist; `field_problem` says
-what is wrong with one value. It decides nothing about what is allowed: that is the schema's.
+`collect` flattens nested values to one setting per field and reports unknown names; `field_problem` describes one wrong
+value. What is allowed is up to the schema.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -26,8 +26,8 @@ from fasttune.security import secrets
 FIELDS: dict[FieldPath, FieldInfo] = dict(fields())
 TRAIN = ("data", "train")  # the one field that has no default
 SECTIONS = {path[:depth] for path in FIELDS for depth in range(1, len(path))}
-LONGEST_LINE = 100  # characters of a line to type; a longer one is not shown
-SURE = 0.85  # likeness from which nothing better is looked for
+LONGEST_LINE = 100  # characters of a value in a hint; longer ones are not shown
+SURE = 0.85  # from this similarity on, no better suggestion is searched for
 NO_VALUE = object()
 
 
@@ -36,14 +36,14 @@ class Origin:
     """Where a setting was written: in a file, in a Python mapping, or as an override."""
 
     text: str
-    whole: bool = False  # the text is the place; otherwise the path follows it
+    is_complete: bool = False  # whether `text` names the place; otherwise the path of the setting follows
     in_file: bool = False
 
     def where(self, path: FieldPath) -> str:
-        return self.text if self.whole else self.text + dotted(path)
+        return self.text if self.is_complete else self.text + dotted(path)
 
     def line(self, path: FieldPath, value: object = NO_VALUE) -> str:
-        """The hint that tells what to type, in the grammar of the place."""
+        """The hint with the line to write, as YAML for a file and as an override otherwise."""
         name = ".".join(path)
         text = "" if value is NO_VALUE else write_inline(value)
         if not text or len(text) > LONGEST_LINE or secrets.holds_secret(value):
@@ -62,14 +62,14 @@ class Setting:
 
 
 def dotted(path: Iterable[str]) -> str:
-    """A path as it may stand in a message: a name can hold anything, so what is not plain is escaped and cut."""
-    parts = [secrets.without_secrets(part) for part in path]
-    return ".".join(part if re.fullmatch(r"[\w*-]{1,60}", part, re.ASCII) else shown(part) for part in parts)
+    """A path for a message. Users' names can hold anything, so names that are not plain are escaped and shortened."""
+    names = [secrets.without_secrets(name) for name in path]
+    return ".".join(name if re.fullmatch(r"[\w*-]{1,60}", name, re.ASCII) else shown(name) for name in names)
 
 
 def shown_value(value: object) -> str:
     if value is None or isinstance(value, bool):
-        return {None: "nothing (null)", True: "true", False: "false"}[value]
+        return {None: "null", True: "true", False: "false"}[value]
     return shown(_without_secrets(value))
 
 
@@ -80,101 +80,109 @@ def _without_secrets(value: object) -> object:
 def collect(
     values: Mapping[Any, Any], origin: Origin, settings: dict[FieldPath, Setting], problems: list[Problem]
 ) -> None:
-    """Put every setting into `settings`, over what is there; add to `problems` the names that do not exist."""
+    """Add every setting to `settings`, replacing earlier ones, and every unknown name to `problems`."""
     _collect(values, Recipe, (), origin, settings, problems)
 
 
 def _collect(
     values: Mapping[Any, Any],
     section: type[Section],
-    above: FieldPath,
+    parents: FieldPath,
     origin: Origin,
     settings: dict[FieldPath, Setting],
     problems: list[Problem],
 ) -> None:
-    both = bool(values.get("fp16")) and bool(values.get("bf16"))
-    if both:
-        problems.append(_two_precisions(above, origin))
+    has_both = bool(values.get("fp16")) and bool(values.get("bf16"))
+    if has_both:
+        problems.append(_two_precisions(parents, origin))
     for name, value in values.items():
         key = str(name)
-        path = (*above, key)
+        path = (*parents, key)
         field = section.model_fields.get(key)
         if field is None:
-            if not (both and key in ("fp16", "bf16")):
+            if not (has_both and key in ("fp16", "bf16")):
                 problems.append(_unknown(path, value, section, origin))
             continue
-        below = subsection(field)
-        if below is None:
+        child = subsection(field)
+        if child is None:
             if secrets.holds_secret(value):
                 problems.append(_secret(path, origin))
             settings[path] = Setting(value, origin)
         elif isinstance(value, Mapping):
-            _collect(value, below, path, origin, settings, problems)
-        elif value is not None:  # a section whose lines are all commented out is empty
+            _collect(value, child, path, origin, settings, problems)
+        elif value is not None:  # None: all lines of the section are commented out
             problems.append(_not_a_section(path, value, origin))
 
 
-def _two_precisions(above: FieldPath, origin: Origin) -> Problem:
+def _two_precisions(parents: FieldPath, origin: Origin) -> Problem:
     hint = origin.line(("training", "precision"), "bf16")
-    where = origin.where((*above, "fp16"))
-    return Problem(code="E310", where=where, found="fp16 and bf16 together", expected="one precision", hint=hint)
+    where = origin.where((*parents, "fp16"))
+    return Problem(code="E310", where=where, found="fp16 and bf16 are both set", hint=hint)
 
 
 def _secret(path: FieldPath, origin: Origin) -> Problem:
-    where = origin.where(path)
-    return Problem(
-        code="E309", where=where, found="a secret", expected="no secret in a recipe", hint=secrets.SECRET_HINT
-    )
+    found = "a recipe must not contain secrets"
+    return Problem(code="E309", where=origin.where(path), found=found, hint=secrets.SECRET_HINT)
 
 
 def _not_a_section(path: FieldPath, value: object, origin: Origin) -> Problem:
-    hint = ""
-    meant = {"data": TRAIN, "evaluation": ("evaluation", "eval_strategy"), "output": ("output", "dir")}.get(path[-1])
-    if meant and _accepts(meant, value):
-        hint = origin.line(meant, value)
+    main_fields = {"data": TRAIN, "evaluation": ("evaluation", "eval_strategy"), "output": ("output", "dir")}
+    main_field = main_fields.get(path[-1])
+    hint = origin.line(main_field, value) if main_field and _accepts(main_field, value) else ""
     return Problem(
         code="E303",
         where=origin.where(path),
         found=shown_value(value),
-        expected=f"a section: names and values below '{path[-1]}:'",
+        expected=f"a section: names and values indented below '{path[-1]}:'",
         hint=hint,
     )
 
 
 def _unknown(path: FieldPath, value: object, section: type[Section], origin: Origin) -> Problem:
-    """A name that the schema does not have: a secret, a name in the wrong place, another tool's name, or a typo."""
+    """The problem of a name that the schema does not have: a secret, a misplaced or foreign name, or a typo."""
     name = path[-1]
     if secrets.is_secret_name(name) or secrets.holds_secret(name):
         return _secret(path, origin)
-    places = [known for known in (*FIELDS, *SECTIONS) if known[-1] == name or ".".join(known) == name]
+    targets = sorted(known for known in (*FIELDS, *SECTIONS) if known[-1] == name or ".".join(known) == name)
     advice = aliases.NAMES.get(name)
-    home = f"a field of {'.'.join(path[:-1])}" if path[:-1] else "a section, or one of format, task, model"
-    code, found = "E300", "an unknown name"
-    if places:
-        found, home = "a name in the wrong place", " or ".join(".".join(place) for place in sorted(places))
-        hint = _line_with(places[0], value, origin) if len(places) == 1 else f"write {home}"
+    code = "E300"
+    if targets:
+        found = f"this name belongs {_homes(targets)}"
+        if len(targets) == 1:
+            hint = _line_with(targets[0], value, origin)
+        else:
+            hint = "write " + " or ".join(".".join(target) for target in targets)
     elif advice and not advice.write:
-        found, home, hint = "a name of another tool", "no such line", f"leave it out: {advice.why}"
+        found = "fasttune has no such setting"
+        hint = f"leave it out: {advice.why}"
     elif advice:
-        found, home = "a name of another tool", advice.write
+        found = f"fasttune calls this setting {advice.write}"
         if advice.value and value in (False, "false", "False"):
-            hint = "leave it out: that is so already"
+            hint = "leave it out: the default applies"
         else:
             hint = _line_with(tuple(advice.write.split(".")), advice.value or value, origin)
             hint += f"; {advice.why}" if advice.why else ""
-        code = "E310" if advice.why == aliases.NAMES["fp16"].why else code
+        if advice.why == aliases.NAMES["fp16"].why:
+            code = "E310"
     else:
+        found = f"unknown name in section {'.'.join(path[:-1])}" if path[:-1] else "unknown section or field"
         hint = _nearest_hint(path, section)
-    return Problem(code=code, where=origin.where(path), found=found, expected=home, hint=hint)
+    return Problem(code=code, where=origin.where(path), found=found, hint=hint)
+
+
+def _homes(targets: Sequence[FieldPath]) -> str:
+    """Where settings belong: "in section data or training"; the top level is no section."""
+    sections = [".".join(target[:-1]) for target in targets]
+    return f"in section {' or '.join(sections)}" if all(sections) else "at the top level"
 
 
 def _line_with(path: FieldPath, value: object, origin: Origin) -> str:
-    """The line that holds the user's value, translated where we know how; only its name where it is not right."""
+    """The line with the user's value, translated if `aliases` knows it; only the field's name if the value is wrong."""
     if path not in FIELDS:
         return f"write {'.'.join(path)}, at the left margin of a file" if len(path) == 1 else f"write {'.'.join(path)}"
     key = (".".join(path), str(value).lower())
-    known = aliases.VALUES.get(key, value)
-    for candidate in (known, [known]):
+    translated = aliases.VALUES.get(key, value)
+    for candidate in (translated, [translated]):
         if _accepts(path, candidate):
             return origin.line(path, candidate)
     return origin.line(path)
@@ -191,49 +199,49 @@ def _accepts(path: FieldPath, value: object) -> bool:
 
 
 def nested(values: Mapping[FieldPath, object]) -> dict[str, Any]:
-    """From path -> value to the sections of a recipe."""
-    whole: dict[str, Any] = {"data": {}}  # so that what is missing is data.train, not data
+    """Turn a mapping of paths to values into the nested sections of a recipe."""
+    recipe: dict[str, Any] = {"data": {}}  # so that pydantic reports data.train as missing, not data
     for path, value in values.items():
-        section = whole
+        section = recipe
         for name in path[:-1]:
             section = section.setdefault(name, {})
         section[path[-1]] = value
-    return whole
+    return recipe
 
 
 def _nearest_hint(path: FieldPath, section: type[Section]) -> str:
-    name, above = path[-1], path[:-1]
-    here = list(section.model_fields)
-    near = nearest(name, here)
-    likeness = _likeness(name, near) if near else 0.0
-    if near and likeness > SURE:
-        return f"did you mean '{near}'?"
-    elsewhere = {known[-1]: ".".join(known) for known in FIELDS} | {name: name for name in aliases.NAMES}
-    far = nearest(name, elsewhere)
-    # A name of this section is the better guess, unless another one is clearly more alike (a right name, misspelt,
-    # in the wrong section).
-    if far and _likeness(name, far) > likeness + 0.1:
-        advice = aliases.NAMES.get(far)
+    name, parents = path[-1], path[:-1]
+    in_section = list(section.model_fields)
+    nearest_here = nearest(name, in_section)
+    similarity = _similarity(name, nearest_here) if nearest_here else 0.0
+    if nearest_here and similarity > SURE:
+        return f"did you mean '{nearest_here}'?"
+    anywhere = {known[-1]: ".".join(known) for known in FIELDS} | {alias: alias for alias in aliases.NAMES}
+    nearest_anywhere = nearest(name, anywhere)
+    # A name of this section is the better guess, unless another is clearly more similar: a correct name, misspelt and
+    # in the wrong section.
+    if nearest_anywhere and _similarity(name, nearest_anywhere) > similarity + 0.1:
+        advice = aliases.NAMES.get(nearest_anywhere)
         if advice and not advice.write:
-            return f"did you mean '{far}'? leave it out: {advice.why}"
-        return f"did you mean '{advice.write if advice else elsewhere[far]}'?"
-    if near:
-        return f"did you mean '{near}'?"
-    return f"{'.'.join(above) or 'a recipe'} has {', '.join(here)}"
+            return f"did you mean '{nearest_anywhere}'? leave it out: {advice.why}"
+        return f"did you mean '{advice.write if advice else anywhere[nearest_anywhere]}'?"
+    if nearest_here:
+        return f"did you mean '{nearest_here}'?"
+    return f"{'.'.join(parents) or 'a recipe'} has {', '.join(in_section)}"
 
 
-def _likeness(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, one.lower(), other).ratio()
+def _similarity(name: str, known: str) -> float:
+    return difflib.SequenceMatcher(None, name.lower(), known).ratio()
 
 
 def field_problem(path: FieldPath, setting: Setting | None, origin: Origin, kinds: set[str]) -> Problem:
-    """What is wrong with one value. `kinds` are the names of pydantic's errors for it; its words are not shown."""
+    """The problem of one wrong value. `kinds` are the types of pydantic's errors for it; its messages are not shown."""
     extra = FIELDS[path].json_schema_extra
-    assert isinstance(extra, dict)  # every field is made by `setting`
+    assert isinstance(extra, dict)  # every field is declared with `setting`
     code, allowed = str(extra["code"]), str(extra["allowed"])
     if setting is None:
         hint = origin.line(path, "reviews.csv")
-        return Problem(code="E315", where=origin.where(path), found="nothing", expected=allowed, hint=hint)
+        return Problem(code="E315", where=origin.where(path), found=f"required, but not set ({allowed})", hint=hint)
     if kinds == {"number_form"}:
         code = "E301"
     return Problem(
@@ -247,20 +255,20 @@ def field_problem(path: FieldPath, setting: Setting | None, origin: Origin, kind
 
 def _value_hint(path: FieldPath, setting: Setting) -> str:
     value, name = setting.value, ".".join(path)
-    known = aliases.VALUES.get((name, str(value).lower()))
+    translated = aliases.VALUES.get((name, str(value).lower()))
     choices = _choices(path)
-    if known is not None:
-        return _line_with(path, known, setting.origin)
+    if translated is not None:
+        return _line_with(path, translated, setting.origin)
     if name == "evaluation.metrics":
         return _metrics_hint(path, setting)
     if choices:
         near = nearest(str(value), choices) if not isinstance(value, (bool, list, dict)) else None
         return f"did you mean {near!r}?" if near else ""
     if isinstance(value, str) and (number := NUMBER.match(value.strip())) and number[0] and number[0] != value.strip():
-        # "10%" is a share; for everything else the number in front is what was meant, where it is allowed.
-        meant = repr(float(number[0]) / 100) if value.strip() == f"{number[0]}%" else number[0]
-        if _accepts(path, meant):
-            return setting.origin.line(path, _as_number(meant))
+        # "10%" is a fraction; otherwise suggest the leading number if the field accepts it.
+        suggestion = repr(float(number[0]) / 100) if value.strip() == f"{number[0]}%" else number[0]
+        if _accepts(path, suggestion):
+            return setting.origin.line(path, _as_number(suggestion))
     if name == "data.label_names" and isinstance(value, list):
         names = [item if isinstance(item, str) else write_inline(item) for item in value]
         if names != value and _accepts(path, names):
@@ -281,14 +289,16 @@ def _metrics_hint(path: FieldPath, setting: Setting) -> str:
     items = value if isinstance(value, list) else [value]
     wrong = [item for item in items if isinstance(item, str) and item not in METRICS]
     if "loss" in wrong:
-        return "leave 'loss' out: it is always computed"
-    near = {item: aliases.VALUES.get(("evaluation.metrics", item.lower())) or nearest(item, METRICS) for item in wrong}
-    return " ".join(f"did you mean {meant!r}?" for meant in near.values() if meant)
+        return "leave out 'loss': it is always computed"
+    suggestions = {
+        item: aliases.VALUES.get(("evaluation.metrics", item.lower())) or nearest(item, METRICS) for item in wrong
+    }
+    return " ".join(f"did you mean {suggestion!r}?" for suggestion in suggestions.values() if suggestion)
 
 
 @functools.cache
 def _choices(path: FieldPath) -> tuple[str, ...]:
-    """The words that a field takes, wherever they stand in its type."""
+    """The words that a field accepts, at any depth of its type."""
     if path == ("task",):
         return tuple(TASK_NAMES)
     return tuple(_words(FIELDS[path].annotation))
@@ -297,9 +307,9 @@ def _choices(path: FieldPath) -> tuple[str, ...]:
 def _words(kind: object) -> list[str]:
     if get_origin(kind) is Literal:
         return [word for word in get_args(kind) if isinstance(word, str)]
-    return [word for part in get_args(kind) for word in _words(part)]
+    return [word for argument in get_args(kind) for word in _words(argument)]
 
 
 def takes_text(path: FieldPath) -> bool:
-    """Whether a field holds the user's own words, so that a value that looks like a number is a word too."""
+    """Whether a field holds free text, so that a value that looks like a number stays text."""
     return path in FIELDS and not _choices(path) and _accepts(path, "a")

@@ -1,7 +1,7 @@
-"""What ties fields of a recipe together: settings that contradict each other.
+"""Rules between the fields of a recipe: settings that contradict each other.
 
-Each rule takes a recipe whose fields are right one by one and says what does not fit. Rules about the data, the model
-or the machine are not here: a recipe is checked without touching any of them.
+The rules run on a recipe whose fields are valid one by one. They do not touch the data, the model or the machine;
+what depends on those is checked elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import reduce
 from fasttune.recipe.schema import FieldPath, Recipe, fields
 
 TEXTS, QUESTIONS, WORDS = "text-classification", "question-answering", "token-classification"
-# Settings that not every task has.
+# Settings that apply to some tasks only.
 TASKS_WITH: dict[FieldPath, tuple[str, ...]] = {
     **{("data", "columns", role): (TEXTS,) for role in ("text", "text_pair", "label")},
     **{("data", "columns", role): (QUESTIONS,) for role in ("question", "context", "answers", "answer_start")},
@@ -33,8 +33,7 @@ TASKS_WITH: dict[FieldPath, tuple[str, ...]] = {
     ("evaluation", "max_answer_length"): (QUESTIONS,),
     ("evaluation", "null_score_diff_threshold"): (QUESTIONS,),
 }
-
-
+# Settings that need all training rows at once.
 NOT_STREAMED: tuple[FieldPath, ...] = (
     ("data", "columns", "group"),
     ("data", "columns", "time"),
@@ -46,14 +45,19 @@ NOT_STREAMED: tuple[FieldPath, ...] = (
 
 @dataclass(frozen=True)
 class Conflict:
-    """`paths` are the fields that contradict each other; the place that is named is the one last written of them."""
+    """Fields that contradict each other.
+
+    `paths` are the fields; an error names the place of an override among them, or else of the first that was written.
+    `fix` is a field and the value that resolves the conflict, `alternative` another line to write. `found` and
+    `expected` are those of `Problem`.
+    """
 
     code: str
     paths: tuple[FieldPath, ...]
     found: str
-    expected: str
     fix: tuple[FieldPath, object]
-    otherwise: str = ""
+    expected: str = ""
+    alternative: str = ""
 
 
 def conflicts(recipe: Recipe) -> Iterator[Conflict]:
@@ -67,7 +71,7 @@ def conflicts(recipe: Recipe) -> Iterator[Conflict]:
     yield from _best_metric(recipe)
     yield from _fractions(recipe)
     yield from _streaming(recipe)
-    yield from _of_other_tasks(recipe)
+    yield from _other_tasks(recipe)
 
 
 def _every_steps(
@@ -76,20 +80,18 @@ def _every_steps(
     strategy_path, steps_path = (section, strategy_name), (section, steps_name)
     if strategy == "steps" and steps is None:
         yield Conflict(
-            "E313",
-            (strategy_path, steps_path),
-            f"{strategy_name} 'steps' without {steps_name}",
-            "a whole number of steps above 0",
-            (steps_path, 500),
+            code="E313",
+            paths=(strategy_path, steps_path),
+            found=f"{strategy_name} 'steps' requires {steps_name}, which is not set",
+            fix=(steps_path, 500),
         )
     if strategy != "steps" and steps is not None:
         yield Conflict(
-            "E313",
-            (steps_path, strategy_path),
-            f"{steps_name} {steps} with {strategy_name} '{strategy}'",
-            f"{strategy_name} 'steps'",
-            (strategy_path, "steps"),
-            f"{section}.{steps_name}=null",
+            code="E313",
+            paths=(steps_path, strategy_path),
+            found=f"{steps_name} {steps} requires {strategy_name} 'steps', but {strategy_name} is '{strategy}'",
+            fix=(strategy_path, "steps"),
+            alternative=f"{section}.{steps_name}=null",
         )
 
 
@@ -98,25 +100,24 @@ def _early_stopping(recipe: Recipe) -> Iterator[Conflict]:
     if patience is not None and recipe.evaluation.eval_strategy == "no":
         strategy = ("evaluation", "eval_strategy")
         yield Conflict(
-            "E313",
-            (("evaluation", "early_stopping_patience"), strategy),
-            f"early_stopping_patience {patience} with eval_strategy 'no'",
-            "evaluations that can be counted",
-            (strategy, "epoch"),
-            "evaluation.early_stopping_patience=null",
+            code="E313",
+            paths=(("evaluation", "early_stopping_patience"), strategy),
+            found=f"early_stopping_patience {patience} requires evaluations, but eval_strategy is 'no'",
+            fix=(strategy, "epoch"),
+            alternative="evaluation.early_stopping_patience=null",
         )
 
 
 def _best_metric(recipe: Recipe) -> Iterator[Conflict]:
     best, metrics = recipe.evaluation.metric_for_best_model, recipe.evaluation.metrics
     if metrics is not None and best not in (None, "loss", *metrics):
-        listed = ("evaluation", "metrics")
+        metrics_path = ("evaluation", "metrics")
         yield Conflict(
-            "E304",
-            (("evaluation", "metric_for_best_model"), listed),
-            f"metric_for_best_model '{best}', which evaluation.metrics does not list",
-            "one of " + ", ".join([*metrics, "loss"]),
-            (listed, [*metrics, best]),
+            code="E304",
+            paths=(("evaluation", "metric_for_best_model"), metrics_path),
+            found=f"metric_for_best_model '{best}', which is not in evaluation.metrics",
+            expected="one of " + ", ".join([*metrics, "loss"]),
+            fix=(metrics_path, [*metrics, best]),
         )
 
 
@@ -125,46 +126,61 @@ def _fractions(recipe: Recipe) -> Iterator[Conflict]:
     if data.validation_fraction + data.test_fraction >= 1 and data.validation is None:
         validation, test = ("data", "validation_fraction"), ("data", "test_fraction")
         yield Conflict(
-            "E313",
-            (test, validation),
-            f"validation_fraction {data.validation_fraction:g} and test_fraction {data.test_fraction:g}",
-            "rows left to learn from",
-            (test, 0.1),
+            code="E313",
+            paths=(test, validation),
+            found=f"validation_fraction {data.validation_fraction:g} and test_fraction {data.test_fraction:g} leave no "
+            "rows for training",
+            fix=(test, 0.1),
         )
     if data.label_range is not None and data.label_range[0] >= data.label_range[1]:
         path = ("data", "label_range")
         low, high = data.label_range
-        yield Conflict("E313", (path,), f"{low:g} to {high:g}", "the lower number first", (path, [high, low]))
+        yield Conflict(
+            code="E313",
+            paths=(path,),
+            found=f"{low:g} to {high:g}",
+            expected="the lower number first",
+            fix=(path, [high, low]),
+        )
     if data.columns.group is not None and data.columns.time is not None:
         group, time = ("data", "columns", "group"), ("data", "columns", "time")
-        yield Conflict("E313", (time, group), "both a group and a time", "one of them to split by", (time, None))
+        yield Conflict(
+            code="E313",
+            paths=(time, group),
+            found="columns.group and columns.time are both set, but a split can use only one of them",
+            fix=(time, None),
+        )
 
 
 def _streaming(recipe: Recipe) -> Iterator[Conflict]:
-    """What needs all training rows at once."""
+    if not recipe.data.streaming:
+        return
     defaults = {path: field.default for path, field in fields()}
-    for path in NOT_STREAMED if recipe.data.streaming else ():
+    for path in NOT_STREAMED:
         value = reduce(getattr, path, recipe)
         if value != defaults[path]:
-            found = f"{path[-1]} with data.streaming, which reads rows as they come"
-            yield Conflict("E313", (path, ("data", "streaming")), found, "one of them", (path, defaults[path]))
+            yield Conflict(
+                code="E313",
+                paths=(path, ("data", "streaming")),
+                found=f"{path[-1]} needs all training rows at once, so it cannot be combined with data.streaming",
+                fix=(path, defaults[path]),
+            )
 
 
 def has(task: str, path: FieldPath) -> bool:
-    """Whether a task has this setting; a task of which nothing is said here has all."""
+    """Whether a setting applies to a task. All settings apply to tasks that are not built in."""
     tasks = TASKS_WITH.get(path)
     return tasks is None or task in tasks or task not in (TEXTS, QUESTIONS, WORDS)
 
 
-def _of_other_tasks(recipe: Recipe) -> Iterator[Conflict]:
+def _other_tasks(recipe: Recipe) -> Iterator[Conflict]:
     defaults = {path: field.default for path, field in fields()}
     for path, tasks in TASKS_WITH.items():
         value = reduce(getattr, path, recipe)
         if not has(recipe.task, path) and value != defaults[path]:
             yield Conflict(
-                "E313",
-                (path, ("task",)),
-                f"{path[-1]} with task '{recipe.task}', which has none",
-                f"it with {' or '.join(tasks)} only",
-                (path, defaults[path]),
+                code="E313",
+                paths=(path, ("task",)),
+                found=f"{path[-1]} applies to {' and '.join(tasks)} only, but the task is {recipe.task}",
+                fix=(path, defaults[path]),
             )

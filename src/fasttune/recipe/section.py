@@ -1,4 +1,4 @@
-"""What every section of a recipe is made of."""
+"""The base class of recipe sections, and the helper that declares their fields."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 def setting(default: Any, description: str, *, allowed: str, code: str = "E303", **limits: Any) -> Any:
-    """A field. `allowed` finishes the sentence "expected ..." in an error; `code` is that error's."""
+    """Declare a field. In an error for a wrong value, `allowed` follows "expected" and `code` is the error code."""
     return Field(default, description=description, json_schema_extra={"allowed": allowed, "code": code}, **limits)
 
 

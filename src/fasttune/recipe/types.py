@@ -1,7 +1,7 @@
-"""The types of values that recipes hold, and what is read as them.
+"""The types of recipe values, and the conversions to them.
 
-YAML readers disagree about `2e-5` and `no`, so numbers are also taken from text, and False as a strategy is `no`. A
-truth value is never a number, and nothing is rounded. Which field takes which type is the schema's to say.
+YAML readers disagree about `2e-5` and `no`, so numbers may be given as text, and False as a strategy means `no`. A
+boolean is never a number, and nothing is rounded.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
 NUMBER = re.compile(r"[-+]?([0-9]+(_[0-9]+)*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.?inf|\.?nan", re.IGNORECASE)
-LONGEST_NUMBER = 64  # characters; nobody means more, and Python refuses to read integers of thousands of digits
-LARGEST_SEED = 2**32 - 1  # what numpy takes
+LONGEST_NUMBER = 64  # characters; Python refuses to parse integers of thousands of digits
+LARGEST_SEED = 2**32 - 1  # the largest that numpy accepts
 
 TASK_NAMES = ["text-classification", "question-answering", "token-classification"]  # as in fasttune.tasks.TASKS
 Metric = Literal[
@@ -42,23 +42,24 @@ Header = Literal["auto"] | Annotated[bool, Strict()]
 
 
 def _to_number(value: object) -> object:
-    """Numbers as they are, and numbers that YAML 1.1 readers take for text (`2e-5`); never a truth value."""
+    """Convert numbers, and numbers that YAML 1.1 readers return as text (`2e-5`). Booleans are refused."""
     if isinstance(value, str) and len(value) <= LONGEST_NUMBER and NUMBER.fullmatch(value.strip()):
-        return float(value.strip().lstrip(".") if value.strip().lower() in (".inf", ".nan") else value)
+        text = value.strip()
+        return float(text.lstrip(".") if text.lower() in (".inf", ".nan") else text)
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError:
-            return float("inf")  # refused by the range of the field, in its words
+            return float("inf")  # out of range for the field, whose own error applies
     raise PydanticCustomError("number_form", "not a number")
 
 
 def to_whole(value: object) -> object:
-    """As `_to_number`, for counts: 1e3 is 1000, and 8.5 is refused instead of rounded."""
+    """Convert counts as `_to_number` does: 1e3 is 1000, and 8.5 is refused instead of rounded."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
     if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]{1,18}", value.strip()):
-        return int(value)  # not through a float, which would round a long one
+        return int(value)  # a float would round long numbers
     number = _to_number(value)
     if isinstance(number, float) and number.is_integer():
         return int(number)
@@ -74,21 +75,21 @@ def to_list(value: object) -> object:
 
 
 def _to_name_table(value: object) -> object:
-    """Label numbers may be the keys of a table in Python; in the data and here they are text."""
+    """Python users may write integer labels as keys; in the data and in recipes they are text."""
     if isinstance(value, dict):
         return {str(key) if type(key) is int else key: name for key, name in value.items()}
     return value
 
 
 def _to_strategy(value: object) -> object:
-    """`eval_strategy: no` is the truth value False to a YAML 1.1 reader."""
+    """A YAML 1.1 reader returns False for `eval_strategy: no`."""
     return "no" if value is False else value
 
 
 def _to_report_to(value: object) -> object:
     if value is False or value == "no":
         return "none"
-    return [value] if value == "tensorboard" else to_list(value)  # the bare name, as transformers takes it
+    return [value] if value == "tensorboard" else to_list(value)  # the bare name, as in transformers
 
 
 def _check_task(value: str) -> str:
@@ -110,7 +111,7 @@ def check_warmup(value: float) -> float:
 
 
 def check_encoding(value: str) -> str:
-    """Known to Python, and an encoding of text (rot13 and base64 are codecs, too)."""
+    """Accept encodings that Python knows and that encode text, unlike the codecs rot13 and base64."""
     try:
         "text".encode(value)
     except (LookupError, UnicodeError, ValueError):

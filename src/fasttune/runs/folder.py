@@ -1,7 +1,7 @@
-"""The names of the files in a run folder, and how they are written; no other module knows them.
+"""The layout of a run folder, and helpers that read and write its files. No other module knows the file names.
 
-The run folder is the only thing between training and everything after it. Every file is written beside its place and
-renamed, so that a reader never sees half of one.
+Training passes everything on through the run folder. Every file is written under a temporary name and renamed, so a
+reader never sees half a file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RESULT_PREFIX = {"train": "train", "validation": "eval", "test": "test"}
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside one run; at its root lies a plain Hugging Face model."""
+    """The paths inside a run. The folder itself is a standard Hugging Face model."""
 
     path: Path
 
@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def checksums(self) -> Path:
-        """Of the model's files: name -> sha256."""
+        """The sha256 of each model file, by name."""
         return self.path / "checksums.json"
 
     def results(self, prefix: str) -> Path:
@@ -86,7 +86,7 @@ class RunFolder:
         return self.path / "predictions" / f"{split}.jsonl"
 
     def predictions_as(self, prefix: str, name: str) -> Path:
-        """The same in another form that is usual for the task, such as eval_nbest_predictions.json."""
+        """The predictions in another common format of the task, such as eval_nbest_predictions.json."""
         return self.path / "predictions" / f"{prefix}_{name}.json"
 
     def hang_report(self, rank: int) -> Path:
@@ -94,12 +94,12 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """There while a process trains in the folder."""
+        """Exists while a process trains in the folder."""
         return self.path / ".lock"
 
     @property
     def is_empty(self) -> bool:
-        """Not there, or as a process left it that was killed before it wrote anything."""
+        """Whether the folder does not exist, or a process was killed before it wrote anything to it."""
         return not self.path.exists() or {path.name for path in self.path.iterdir()} <= {self.lock.name}
 
     @property
@@ -108,11 +108,11 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """The results of a run are written last."""
+        """Whether the run has its results, which are written last."""
         return self.all_results.exists()
 
     def write_results(self, results: Mapping[str, Mapping[str, Any]]) -> None:
-        """`results`: train, eval or test -> metrics. The file of all of them comes last and ends the run."""
+        """Write the metrics by prefix (train, eval, test). all_results.json comes last and marks the run as finished."""
         for prefix, metrics in results.items():
             write_json(self.results(prefix), metrics)
         write_json(self.all_results, {key: value for metrics in results.values() for key, value in metrics.items()})
@@ -120,7 +120,7 @@ class RunFolder:
 
 @contextmanager
 def staged(path: Path) -> Iterator[TextIO]:
-    """A file for UTF-8 text: when the block ends `path` holds all of it, or what it held before if that fails."""
+    """Write UTF-8 text atomically: after the block `path` holds all of it, or on failure what it held before."""
     with staged_bytes(path) as file:
         text = TextIOWrapper(file, encoding="utf-8")
         yield text
@@ -129,7 +129,7 @@ def staged(path: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def staged_bytes(path: Path) -> Iterator[BinaryIO]:
-    """As `staged`, for bytes."""
+    """Write bytes atomically, as `staged` does for text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         yield file
@@ -146,7 +146,7 @@ def sha256(path: Path) -> str:
 
 
 def plain(content: Any) -> Any:
-    """The same with null for numbers that are not finite, which JSON does not know."""
+    """Replace numbers that are not finite, which JSON does not have, by None."""
     if isinstance(content, float) and not math.isfinite(content):
         return None
     if isinstance(content, Mapping):
@@ -163,7 +163,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> int:
-    """Write rows as they come; returns how many there were."""
+    """Write one JSON row per line; return the number of rows."""
     count = 0
     with staged(path) as file:
         for row in rows:
@@ -182,15 +182,15 @@ def numbered(stem: str, parent: Path) -> Iterator[Path]:
 
 
 def choose(stem: str, output: str | Path | None, resume: bool, parent: Path = DEFAULT_PARENT) -> RunFolder:
-    """The folder of a run that is about to start or, with `resume`, to go on.
+    """The folder of a run that is about to start or, with `resume`, to continue.
 
-    Nothing is written yet, but a new folder without `output` is made, so that no other process takes the same name.
-    Without `output`: the first free name of STEM, STEM-2 ...; with `resume` the newest unfinished of them, or the
-    newest of them at all (a finished run says so when it is opened), or STEM when there is none.
+    With `output`, that folder; UsageError if it cannot be used. Without `output`, the first free name of STEM, STEM-2
+    and so on, which is created at once so that no other process takes it. With `resume`, the newest unfinished of these
+    folders, else the newest, else STEM.
     """
     if output is not None:
         folder = RunFolder(Path(output))
-        _check_writable_place(folder, resume)
+        _check_output(folder, resume)
         return folder
     existing = []
     for path in numbered(stem, parent):
@@ -203,8 +203,8 @@ def choose(stem: str, output: str | Path | None, resume: bool, parent: Path = DE
         existing.append(RunFolder(path))
     runs = [run for run in existing if run.is_run]
     unfinished = [run for run in runs if not run.is_finished]
-    killed_at_once = [run for run in existing if run.is_empty]
-    return (unfinished or runs or killed_at_once or [RunFolder(path)])[-1]
+    never_started = [run for run in existing if run.is_empty]  # killed before anything was written
+    return (unfinished or runs or never_started or [RunFolder(path)])[-1]
 
 
 def _holder(folder: RunFolder) -> str:
@@ -213,10 +213,10 @@ def _holder(folder: RunFolder) -> str:
 
 @contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Make the folder and lock it; EnvironmentProblem where another process is at work in it.
+    """Create the folder and lock it; EnvironmentProblem if another process holds the lock.
 
-    The system's own lock, which goes with its process: none is ever stale. A folder that is no run yet at the end is
-    taken away where nothing else is in it.
+    The operating system releases the lock when its process ends, so a lock is never stale. If no run was started, the
+    folder is removed again, unless it holds other files.
     """
     from filelock import FileLock, Timeout
 
@@ -228,68 +228,68 @@ def locked(folder: RunFolder) -> Iterator[None]:
         raise EnvironmentProblem(
             Problem(
                 where=f"run {folder.path}",
-                found=f"a process at work in it ({_holder(folder) or 'unknown'})",
-                expected="one process in a folder at a time",
-                hint="wait for it or end it, or start another run: --output NEW_NAME",
+                found=f"in use by {_holder(folder) or 'another process'}",
+                hint="wait until it ends, stop it, or start another run with --output NEW_NAME",
                 code="E513",
             )
         ) from None
     try:
         _tidy(folder)
-        if not ON_WINDOWS:  # which lets nobody read or write a file that is locked
+        if not ON_WINDOWS:  # Windows does not allow reading or writing a locked file
             folder.lock.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
         yield
     finally:
-        if not ON_WINDOWS:  # where the file goes with the lock
+        if not ON_WINDOWS:  # Windows deletes the file with the lock
             folder.lock.unlink(missing_ok=True)
         lock.release()
         if not folder.is_run:
             with suppress(OSError):
                 folder.path.rmdir()
-                if folder.path.parent == DEFAULT_PARENT:  # made for this run, if nothing else is in it
+                if folder.path.parent == DEFAULT_PARENT:  # rmdir leaves it if it holds other runs
                     folder.path.parent.rmdir()
 
 
 def _tidy(folder: RunFolder) -> None:
-    """Take away what a killed process has staged; EnvironmentProblem for a link, which what we write would follow."""
+    """Remove the staged files of a killed process. EnvironmentProblem for links, which writes would follow."""
     for path in folder.path.glob(f".*{STAGED}"):
-        if path.is_file():  # folders are taken away where they are made anew
+        if path.is_file():  # staged folders are removed before they are created again
             path.unlink()
     link = first_link(folder.path)
     if link is not None:
-        expected = "plain files and folders: what is written here would go where the link leads"
-        hint = "replace it by what it leads to"
-        raise EnvironmentProblem(
-            Problem(where=f"run {folder.path}", found=f"a link at {link}", expected=expected, hint=hint, code="E515")
-        )
+        found = f"{link} is a link, and fasttune does not write through links"
+        hint = "replace the link with the file or folder it points to"
+        raise EnvironmentProblem(Problem(where=f"run {folder.path}", found=found, hint=hint, code="E515"))
 
 
-def _check_writable_place(folder: RunFolder, resume: bool) -> None:
+def _check_output(folder: RunFolder, resume: bool) -> None:
     where = f"output folder {folder.path}"
     if folder.path.exists() and not folder.path.is_dir():
-        raise UsageError(Problem(where=where, found="a file", expected="a new folder", hint="--output runs/NAME"))
+        raise UsageError(Problem(where=where, found="there is a file at this path", hint="--output runs/NAME"))
     if resume or folder.is_empty:
         return
-    found = "an earlier run" if folder.is_run else "a folder with other files in it"
-    hint = "go on with it: --resume, or start a new one: --output NEW_NAME" if folder.is_run else "--output NEW_NAME"
-    raise UsageError(Problem(where=where, found=found, expected="a folder that does not exist yet", hint=hint))
+    if folder.is_run:
+        found = "it already holds a run"
+        hint = "continue that run with --resume, or start a new one with --output NEW_NAME"
+    else:
+        found = "it already holds other files"
+        hint = "--output NEW_NAME"
+    raise UsageError(Problem(where=where, found=found, hint=hint))
 
 
-def opened(path: str | Path) -> RunFolder:
-    """The run at `path`; EnvironmentProblem when there is none or it has no model yet."""
+def open_run(path: str | Path) -> RunFolder:
+    """The run at `path`; EnvironmentProblem if there is none, or if it has no model yet."""
     folder = RunFolder(Path(path))
     where = f"run {folder.path}"
     if not folder.is_run:
-        found = "a folder without recipe.yaml" if folder.path.is_dir() else "nothing at this path"
+        found = "the folder is not a run: it has no recipe.yaml" if folder.path.is_dir() else "no such folder"
         runs = sorted(str(run.parent) for run in DEFAULT_PARENT.glob("*/recipe.yaml"))
-        hint = f"the runs here: {', '.join(runs[-5:])}" if runs else "train one first: fasttune train quickstart"
-        raise EnvironmentProblem(Problem(where=where, found=found, expected="a run folder of fasttune", hint=hint))
+        hint = f"existing runs: {', '.join(runs[-5:])}" if runs else "train one first: fasttune train quickstart"
+        raise EnvironmentProblem(Problem(where=where, found=found, hint=hint))
     if not folder.weights.exists():
         raise EnvironmentProblem(
             Problem(
                 where=where,
-                found="a run that has not finished",
-                expected="a run with model.safetensors",
+                found="the run has not finished: it has no model.safetensors",
                 hint=f"finish it: fasttune train {folder.recipe} --output {folder.path} --resume",
             )
         )

@@ -1,6 +1,6 @@
-"""Where fasttune keeps what it can make again: compiled kernels and tokenised data. Deleting these loses only time.
+"""The cache folder: compiled kernels and tokenized data, which can be deleted without losing more than time.
 
-Rows that Python programs gave (`rows`) are kept here, too, for the runs that name them.
+It also holds the rows that Python programs passed in (`rows`), for the runs that refer to them.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from pathlib import Path
 
 from fasttune.security.paths import is_ours, make_private, temporary_folder
 
-MADE_HERE = "runs"  # an empty file for each run that was started on this machine, named by its id
+MADE_HERE = "runs"  # holds an empty file per run started on this machine, named by its id
 
 
 def cache_folder(kind: str) -> Path:
     """The user's cache folder for `kind` (native | tokens | rows); respects an absolute XDG_CACHE_HOME.
 
-    The folder above it is made, for this user alone. Where it is somebody else's, or there is no home, it is one of
-    this process alone instead: what others can write there would be run (kernels) or trained on (tokens).
+    Its parent folder is created, accessible to this user only. If it belongs to another user, or there is no home
+    folder, a temporary folder of this process is used instead: files that others can write could be executed (kernels)
+    or trained on (tokens).
     """
-    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        folder = (asked if asked.is_absolute() else Path.home() / ".cache") / "fasttune"
+        folder = (configured if configured.is_absolute() else Path.home() / ".cache") / "fasttune"
     except RuntimeError:  # a user without a home, as in some containers
         return temporary_folder() / kind
     if not make_private(folder) and folder.exists() and not is_ours(folder):

@@ -1,4 +1,4 @@
-"""The oldest releases of libraries with which a stranger's file can be read: before them it could run code."""
+"""The minimum versions of libraries that read untrusted files; in older ones, a file could run code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ FLOORS = {
 
 
 def version_of(package: str) -> str | None:
-    """The installed version; None where the package is not installed."""
-    from importlib.metadata import PackageNotFoundError, version  # help is instant without them
+    """The installed version, or None if the package is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # imported late, to keep --help fast
 
     try:
         return version(package)

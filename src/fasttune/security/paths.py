@@ -1,4 +1,4 @@
-"""Where strangers' names may lead: names inside a folder, files that nobody else can have put there, no links."""
+"""Safe paths: names stay inside their folder, files belong to this user, links are not followed."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def inside(folder: Path, name: str) -> Path:
-    """`folder / name`; ValueError for a name that leads, or could lead, anywhere else.
+    """`folder / name`; ValueError for a name that leads, or could lead, outside the folder.
 
-    `name` is relative, with `/` between its parts, as keys of object stores and manifests have it.
+    `name` is relative and separated by `/`, as keys of object stores and names in manifests are.
     """
-    parts = name.split("/")
-    if PurePosixPath(name).is_absolute() or any(part in ("", ".", "..") for part in parts):
+    components = name.split("/")
+    if PurePosixPath(name).is_absolute() or any(component in ("", ".", "..") for component in components):
         raise ValueError(f"the name {name!r} leads out of its folder")
     if any(character in "\\:\0" or not character.isprintable() for character in name):
-        raise ValueError(f"the name {name!r} holds characters that no file of a run has")
-    target = folder.joinpath(*parts)
+        raise ValueError(f"the name {name!r} contains characters that are not allowed")
+    target = folder.joinpath(*components)
     for parent in (target, *target.parents):
         if parent == folder:
             break
@@ -38,23 +38,23 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def first_link(folder: Path) -> Path | None:
-    """A symbolic link in the folder or its folders, or None; links are not followed."""
-    for place, folders, files in os.walk(folder):
-        found = next((path for name in (*folders, *files) if (path := Path(place, name)).is_symlink()), None)
-        if found is not None:
-            return found
+    """A symbolic link in the folder or its subfolders, or None. Links are not followed."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if path.is_symlink():
+                return path
     return None
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file beside `path`, under a name that nobody can guess, which takes its place when the block ends.
+    """Open a new file beside `path`, with a random name, and rename it to `path` when the block ends.
 
-    `path` then holds all of it, or what it held before if the block or a disk fails. A link at `path` is replaced, not
-    followed.
+    If the block or the disk fails, `path` keeps its content. A link at `path` is replaced, not followed.
     """
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    with new_path(path) as beside, os.fdopen(os.open(beside, flags, 0o666), "wb") as file:
+    with new_path(path) as staged, os.fdopen(os.open(staged, flags, 0o666), "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -62,34 +62,34 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def new_path(path: Path) -> Iterator[Path]:
-    """As `new_file`, for what wants a path to write to: where nothing is yet, beside `path`."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{STAGED}")
+    """Like `new_file`, but yield a path that does not exist yet, for libraries that need one."""
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}{STAGED}")
     try:
-        yield beside
-        beside.replace(path)
+        yield staged
+        staged.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a plain file or folder belongs to this user and nobody else may write to it; links never do."""
+    """Whether a regular file or folder belongs to this user, and no one else can write to it. False for links."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         return False
-    if not hasattr(os, "geteuid"):  # Windows: the profile's folders are the user's own
+    if not hasattr(os, "geteuid"):  # Windows: folders in the profile belong to the user
         return True
-    return found.st_uid == os.geteuid() and not found.st_mode & OTHERS_MAY_WRITE
+    return status.st_uid == os.geteuid() and not status.st_mode & OTHERS_MAY_WRITE
 
 
 def make_private(folder: Path) -> bool:
-    """Make the folder, for this user alone, or close one of our own to others; whether it is ours now."""
+    """Create the folder for this user only, or close this user's folder to others. Return whether that worked."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and hasattr(os, "geteuid") and found.st_uid == os.geteuid():
+        status = folder.lstat()
+        if stat.S_ISDIR(status.st_mode) and hasattr(os, "geteuid") and status.st_uid == os.geteuid():
             folder.chmod(0o700)
     except OSError:
         return False
@@ -98,12 +98,12 @@ def make_private(folder: Path) -> bool:
 
 @functools.cache
 def temporary_folder() -> Path:
-    """A folder of this process alone, which goes when it ends."""
+    """A temporary folder of this process, deleted when it ends."""
     folder = Path(tempfile.mkdtemp(prefix="fasttune-"))
     atexit.register(_remove, folder, os.getpid())
     return folder
 
 
 def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # not in a fork
+    if os.getpid() == owner:  # not in a forked child
         shutil.rmtree(folder, ignore_errors=True)

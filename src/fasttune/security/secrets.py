@@ -1,4 +1,4 @@
-"""Secrets stay out of everything that is saved, shown or sent: recipes, command lines, addresses."""
+"""Keep secrets out of everything that is saved, shown or sent: recipes, command lines, addresses."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from urllib.parse import urlsplit
 SECRET_NAME = re.compile(
     r"(^|[_.-])(token|passw(or)?d|pwd|secret|(api|access|auth|private)[_-]?key|credentials?)($|[_.-])", re.IGNORECASE
 )
-# Tokens by the prefixes that their makers chose, so that scanners find them: Hugging Face, GitHub, GitLab, OpenAI, AWS,
-# Slack, Google, and JSON web tokens.
+# Token prefixes of Hugging Face, GitHub, GitLab, OpenAI, AWS, Slack, Google, and JSON web tokens.
 PREFIXES = (
     r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|sk-(?:proj-|ant-)?[A-Za-z0-9]{20,}"
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|AIza[\w-]{30,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*)"
 )
-# What stands before the host of an address: `user@`, `user:password@`, and S3's keys, which may hold a slash.
+# The user part of an address: `user@`, `user:password@`, and S3 keys, which can contain a slash.
 USER = r"(?<=://)(?:[^/\s@]+(?=@)|[^/\s@]*:(?![0-9]+(?:[/?#\s]|$))[^\s@]*(?=@))"
 QUERY = (
     r"(?<=[?&#;])(?i:(?:[\w-]*[-_])?(?:auth|access)?_?-?(?:token|signature|secret|passw(?:or)?d|pwd|credentials?"
     r"|(?:api|access)_?-?key|key|sig|auth|jwt|code))=[^&#\s]+"
-    # Of parameters with other names those whose values are long and look drawn at random.
+    # Parameters with other names, if their values are long and look random.
     r"|(?<=[?&#;])[\w.-]+=(?=[\w%+/=.~-]*[0-9])(?=[\w%+/=.~-]*[A-Za-z])[\w%+/=.~-]{24,}"
 )
 SECRET_TEXT = re.compile("|".join((PREFIXES, USER, QUERY)))
-SECRET_HINT = "put the token in HF_TOKEN: export HF_TOKEN=... in the shell; the recipe is saved and shared"
+SECRET_HINT = "put the token in HF_TOKEN: export HF_TOKEN=... in the shell; recipes are saved and shared"
 OPTION = re.compile(r"--?([\w.-]+?)(=.*)?", re.DOTALL)
 
 _command: list[str] | None = None
@@ -35,7 +34,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def holds_secret(value: object) -> bool:
-    """Whether a value holds a token or an address with a password or a signature, at any depth."""
+    """Whether a value contains a token, or an address with a password or signature, at any depth."""
     if isinstance(value, str):
         return bool(SECRET_TEXT.search(value))
     if isinstance(value, dict):
@@ -48,15 +47,15 @@ def without_secrets(text: str) -> str:
 
 
 def public_address(address: str) -> str:
-    """Scheme, host, port and path of an address: no user, no query."""
+    """The scheme, host, port and path of an address, without user and query."""
     parts = urlsplit(address)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else without_secrets(address)
 
 
 def note_command(arguments: Sequence[str]) -> None:
-    """Remember the command line of fasttune that runs. A program that calls fasttune has one of its own, which may hold
-    anything and is not ours to keep.
+    """Remember the fasttune command line, without secrets. The command line of a program that imports fasttune is not
+    recorded: it may contain anything.
     """
     global _command
     words, hide = [], False

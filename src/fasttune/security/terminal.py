@@ -1,4 +1,4 @@
-"""rich's console for strangers' text: neither markup nor control characters in it act."""
+"""A rich console for untrusted text: markup and control characters in it have no effect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fasttune.security.text import printable
 
 
 class Terminal(Console):
-    """A Console of which only rich's own control codes reach the terminal."""
+    """A Console that passes only rich's own control codes to the terminal."""
 
     def __init__(self, **settings: Any):
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **settings})

@@ -1,9 +1,9 @@
-"""Run by `model_folder.tokenizer_fault` in a process of its own: tokenise a few texts within limits of time and memory.
+"""Tokenize a few texts within limits of time and memory; `model_folder.tokenizer_fault` runs this as a process.
 
     python tokenizer_probe.py < tokenizer.json
 
-Writes how many characters or tokens became of one character, at most. A tokenizer.json that the library refuses is no
-matter here: whoever loads it says so.
+Prints the maximum number of characters or tokens per input character. A tokenizer.json that the library refuses is not
+checked here: loading it reports the error.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from contextlib import suppress
 
 try:
     import resource
-except ImportError:  # Windows: the time-out of the caller is the only limit
+except ImportError:  # Windows: the caller's timeout is the only limit
     resource = None  # type: ignore[assignment]
 
 SECONDS, BYTES = 20, 4 << 30
-# Words, digits, signs; then what makes regular expressions try again and again, and what normalizers lengthen.
+# Words, digits and symbols; then texts on which regular expressions backtrack, and that normalizers lengthen.
 TEXTS = (
     "The café's 2nd menu, e.g. fish & chips (£9.50)!",
     "a" * 2_000,
@@ -31,7 +31,7 @@ TEXTS = (
 def main() -> None:
     if resource is not None:
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        with suppress(ValueError):  # a limit that is lower already
+        with suppress(ValueError):  # the limit is already lower
             resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
     from tokenizers import Tokenizer
 

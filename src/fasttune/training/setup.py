@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from fasttune.data.batching.collate import Padding
 from fasttune.data.starter.model import EMBEDDED_MODEL, EMBEDDED_MODEL_DESCRIPTION
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
-from fasttune.padding_free import cuda, padding_free, prove, restore_padding, unsupported_reason
+from fasttune.padding_free import cuda, remove_padding, restore_padding, unsupported_reason, verify_kernel
 from fasttune.padding_free.attention import MAX_COMPILED_LENGTH, compiled_for
 from fasttune.padding_free.families import OWN_ATTENTION
 from fasttune.padding_free.unpad import FAMILIES
@@ -209,7 +209,7 @@ def _verified_on_device(model: PreTrainedModel, kernel: Choice, accelerator: Acc
         return kernel
     model.to(accelerator.device)
     with accelerator.autocast():
-        reason = prove(model)
+        reason = verify_kernel(model)
     if reason is None:
         return kernel
     restore_padding(model)
@@ -238,7 +238,7 @@ def choose_kernel(recipe: Recipe, model: PreTrainedModel) -> Choice:
     reason = unsupported_reason(model)
     if reason is None:
         try:
-            padding_free(model)
+            remove_padding(model)
         except EnvironmentProblem as error:
             reason = error.problems[0].found
     if reason is not None:

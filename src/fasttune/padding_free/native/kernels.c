@@ -1,11 +1,11 @@
-/* Kernels for CPUs with AVX-512 BF16, compiled on the machine that runs them (build.py); plain C without torch's headers.
+/* Kernels for CPUs with AVX-512 BF16, compiled on the machine that runs them (build.py). Plain C, no torch headers.
  *
- * Attention over sequences laid end to end. Query, key, value are bfloat16 with `width` numbers a head side by side;
- * each pair (sequence, head) is one piece of work, in memory that stays in a core's second-level cache.
+ * Attention over concatenated sequences. Query, key and value are bfloat16, with the `width` numbers of a head
+ * contiguous. Each pair (sequence, head) is one work item, whose memory stays in a core's L2 cache.
  *   S = Q K^T * scale,  P = exp(S - lse),  O = (P * M) V               M: dropout mask, 0 or 1 / (1 - p)
  *   dP = (dO V^T) * M,  dS = P * (dP - rowsum(dO * O)) * scale,  dQ = dS K,  dK = dS^T Q,  dV = (P * M)^T dO
- * as in Dao et al. 2022 (FlashAttention), appendix B, with P kept whole because sequences are short.
- * Products are bfloat16 with sums in fp32 (vdpbf16ps, two numbers a lane); softmax is fp32.
+ * as in Dao et al. 2022 (FlashAttention), appendix B, but P is stored in full because sequences are short.
+ * Products are bfloat16 with fp32 sums (vdpbf16ps, two numbers per lane); the softmax is fp32.
  *
  * Names: n tokens of one sequence, a "pair" is two bfloat16 in one 32-bit lane.
  */
@@ -31,7 +31,7 @@ INLINE void store_bf16(bf16 *to, __m512 x) { _mm256_storeu_si256((__m256i *)to, 
 
 /* exp to about 1e-7 relative: Cephes' expf, a polynomial of degree 6 on [-ln2/2, ln2/2]. */
 INLINE __m512 exp16(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x); /* in this order a NaN stays one */
+    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x); /* this operand order propagates NaN */
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
@@ -46,7 +46,7 @@ INLINE __m512 exp16(__m512 x) {
 }
 
 /* Dropout: number `index` of a stream is kept when a hash of it (the finaliser of MurmurHash3, seeded in two places) is
- * not below the threshold p * 2^32. A mask is a function of its place, so the backward pass draws it again. */
+ * not below the threshold p * 2^32. The mask depends only on positions, so the backward pass recomputes it. */
 typedef struct { uint32_t threshold, low, high; float scale; } Dropout;
 
 INLINE Dropout make_dropout(double probability, uint64_t seed) {
@@ -71,13 +71,13 @@ INLINE Dropout of_piece(Dropout drop, uint64_t piece) {
 
 /* --- packing ------------------------------------------------------------------------------------------------------ */
 
-/* Rows side by side, zeros from n to `rows`. */
+/* Contiguous rows; zeros from row n to `rows`. */
 INLINE void copy_rows(int width, bf16 *to, const bf16 *from, int64_t stride, int64_t n, int64_t rows) {
     for (int64_t i = 0; i < n; i++) memcpy(to + i * width, from + i * stride, sizeof(bf16) * width);
     memset(to + n * width, 0, sizeof(bf16) * width * (rows - n));
 }
 
-/* For products over the width: [keys / 16][width / 2][16] pairs along the width, from rows side by side. */
+/* For products over the width: [keys / 16][width / 2][16] pairs along the width, from contiguous rows. */
 INLINE void pack_along_width(int width, int32_t *to, const bf16 *rows, int64_t keys) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i places = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(width / 2));
@@ -86,7 +86,7 @@ INLINE void pack_along_width(int width, int32_t *to, const bf16 *rows, int64_t k
             _mm512_storeu_si512(to, _mm512_i32gather_epi32(places, (const int32_t *)rows + pair, 4));
 }
 
-/* For products over the rows: [rows / 2][width] pairs of two neighbouring rows, from rows side by side. */
+/* For products over the rows: [rows / 2][width] pairs of two neighbouring rows, from contiguous rows. */
 INLINE void pack_along_rows(int width, int32_t *to, const bf16 *rows, int64_t num_rows) {
     for (int64_t row = 0; row < num_rows; row += 2, rows += 2 * width)
         for (int c = 0; c < width; c += 16, to += 16)
@@ -116,7 +116,7 @@ INLINE void times_keys(int width, float *out, const bf16 *rows, const int32_t *p
     }
 }
 
-/* sums [ROWS][width / 16] = weights times rows, rows packed along the rows; the pair of weights of row r at step s stands
+/* sums [ROWS][width / 16] = weights times rows, rows packed along the rows; the pair of weights of row r at step s is
  * at weights[r * row_stride + s * step_stride]. */
 INLINE void times_rows(int width, __m512 sums[ROWS][4], const int32_t *weights, int64_t row_stride, int64_t step_stride,
                        const int32_t *packed, int64_t steps) {
@@ -141,7 +141,7 @@ typedef struct {
     float *lse;           /* [H, T] logarithm of the sum of exp(S) */
     const int64_t *starts;
     int64_t num_sequences, heads, width;
-    int64_t window;       /* a token sees those less than so many places away */
+    int64_t window;       /* a token sees those fewer than `window` positions away */
     float scale;
     Dropout drop;
     const bf16 *grad;     /* [T, H, width] */
@@ -156,7 +156,7 @@ INLINE __mmask16 real_lanes(int64_t n, int64_t key) {
     return n - key >= 16 ? 0xFFFF : n <= key ? 0 : (__mmask16)((1u << (n - key)) - 1);
 }
 
-/* The keys from `key` on that token i sees. */
+/* The mask of the keys, from `key` on, that token i sees. */
 INLINE __mmask16 seen_lanes(int64_t n, int64_t window, int64_t i, int64_t key) {
     const int64_t first = i - window + 1 - key, end = i + window - key;
     return real_lanes(n, key) & real_lanes(end, 0) & (first <= 0 ? 0xFFFF : first >= 16 ? 0 : (__mmask16)(0xFFFFu << first));
@@ -264,7 +264,7 @@ INLINE void backward_piece(int width, const Attention *a, int64_t sequence, int6
             for (int c = 0; c < width && i + r < n; c += 16)
                 sum = _mm512_fmadd_ps(load_float(g + (i + r) * width + c), load_float(a->out + place + (i + r) * stride + c), sum);
             delta[r] = _mm512_reduce_add_ps(sum);
-            lse_of[r] = i + r < n ? lse[i + r] : INFINITY; /* rows past the end weigh nothing */
+            lse_of[r] = i + r < n ? lse[i + r] : INFINITY; /* rows past the end have no weight */
         }
         times_keys(width, scores, q + i * width, k, keys);
         times_keys(width, grads, g + i * width, v, keys);
@@ -300,7 +300,7 @@ static void forward_64(const Attention *a, int64_t s, int64_t h, char *m) { forw
 static void backward_32(const Attention *a, int64_t s, int64_t h, char *m) { backward_piece(32, a, s, h, m); }
 static void backward_64(const Attention *a, int64_t s, int64_t h, char *m) { backward_piece(64, a, s, h, m); }
 
-/* 0, or 1 when there is no memory. */
+/* Returns 0, or 1 if out of memory. */
 static int over_pieces(const Attention *a, void (*piece)(const Attention *, int64_t, int64_t, char *), size_t (*bytes)(int64_t, int64_t)) {
     int64_t longest = 0;
     int failed = 0;
@@ -331,7 +331,7 @@ int fasttune_attention_backward(const Attention *a) {
 
 Dropout fasttune_make_dropout(double probability, uint64_t seed) { return make_dropout(probability, seed); }
 
-/* --- number by number ----------------------------------------------------------------------------------------------- */
+/* --- element-wise --------------------------------------------------------------------------------------------------- */
 
 #define CHUNK 8192
 #define FOR_CHUNKS(n, i, m) \
@@ -344,7 +344,7 @@ INLINE __m512 load_some(const bf16 *x, int64_t num) {
 }
 INLINE void store_some(bf16 *to, int64_t num, __m512 x) { _mm256_mask_storeu_epi16(to, first_lanes(num), to_bf16(x)); }
 
-/* x -> x with numbers dropped, the others scaled; the same call on a gradient is the backward pass. */
+/* Dropout: x with some numbers zeroed, the others scaled. The same call on a gradient is the backward pass. */
 void fasttune_dropout_bf16(const bf16 *x, bf16 *out, int64_t n, const Dropout *drop) {
     const Dropout d = *drop;
     FOR_CHUNKS(n, i, num) store_some(out + i, num, _mm512_maskz_mul_ps(kept(d, i), load_some(x + i, num), _mm512_set1_ps(d.scale)));

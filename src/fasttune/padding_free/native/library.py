@@ -1,6 +1,6 @@
-"""The compiled kernels as functions of tensors: checks of shape and type, addresses, nothing else.
+"""Python bindings of the C kernels: they check shapes and types, and pass addresses.
 
-Letters: T real tokens, H heads, d width of one head, B sequences.
+Letters: T real tokens, H heads, d head width, B sequences.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-HEAD_WIDTHS = (32, 64)  # those the kernels are compiled for
+HEAD_WIDTHS = (32, 64)  # the widths that kernels.c is compiled for
 
 Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -31,7 +31,7 @@ class _Dropout(ctypes.Structure):
 
 
 class _Attention(ctypes.Structure):
-    """`Attention` of kernels.c, field by field."""
+    """The struct `Attention` of kernels.c."""
 
     _fields_ = (
         ("query", _Input),
@@ -55,7 +55,7 @@ class _Attention(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Settings:
-    """`window`: a token sees those less than so many places away; `seed` decides which weights `dropout` drops."""
+    """`window`: a token sees those fewer than `window` positions away. `seed` determines the dropout mask."""
 
     scale: float
     window: int
@@ -64,12 +64,12 @@ class Settings:
 
 
 def draw_seed() -> int:
-    """64 bits from torch's generator, so that whoever seeds torch decides the masks."""
+    """Draw 64 bits from torch's generator, so that torch's seed determines the masks."""
     return int(torch.empty((), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)) % 2**64
 
 
 class Library:
-    """One compiled file. Tensors are on the CPU; attention takes bfloat16."""
+    """A compiled library. Tensors must be on the CPU, and bfloat16 for attention."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -86,7 +86,7 @@ class Library:
             function.restype = None
 
     def dropout(self, tensor: torch.Tensor, probability: float, seed: int) -> torch.Tensor:
-        """`tensor` (bf16 or fp32) with numbers set to 0 and others scaled; with the same seed its own backward."""
+        """Apply dropout to `tensor` (bf16 or fp32). With the same seed, it is its own backward."""
         tensor = tensor.contiguous()
         out = torch.empty_like(tensor)
         drop = self._make_dropout(probability, seed)
@@ -101,13 +101,13 @@ class Library:
         starts: torch.Tensor,
         settings: Settings,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """query, key, value [1, H, T, d] and starts (B + 1,) int64 -> out [T, H, d], logarithms of sums [H, T] fp32."""
+        """query, key, value [1, H, T, d] and starts (B + 1,) int64 -> out [T, H, d], log-sum-exp [H, T] fp32."""
         inputs = [_rows(tensor) for tensor in (query, key, value)]
         _, heads, tokens, width = query.shape
         out = torch.empty(tokens, heads, width, dtype=query.dtype)
         lse = torch.empty(heads, tokens)
-        work = self._work(inputs, out, lse, starts, settings)
-        self._run(self._library.fasttune_attention_forward, work)
+        arguments = self._arguments(inputs, out, lse, starts, settings)
+        self._run(self._library.fasttune_attention_forward, arguments)
         return out, lse
 
     def attention_backward(
@@ -121,17 +121,17 @@ class Library:
         starts: torch.Tensor,
         settings: Settings,
     ) -> Gradients:
-        """grad [T, H, d] of `out` -> gradients [T, H, d] of query, key and value; the rest as in the forward call."""
+        """grad [T, H, d] of `out` -> gradients [T, H, d] of query, key and value; see `attention_forward`."""
         inputs = [_rows(tensor) for tensor in (query, key, value)]
         grad = grad.contiguous()
-        work = self._work(inputs, out, lse, starts, settings)
+        arguments = self._arguments(inputs, out, lse, starts, settings)
         grads = (torch.empty_like(out), torch.empty_like(out), torch.empty_like(out))
-        work.grad = grad.data_ptr()
-        work.grad_query, work.grad_key, work.grad_value = (tensor.data_ptr() for tensor in grads)
-        self._run(self._library.fasttune_attention_backward, work)
+        arguments.grad = grad.data_ptr()
+        arguments.grad_query, arguments.grad_key, arguments.grad_value = (tensor.data_ptr() for tensor in grads)
+        self._run(self._library.fasttune_attention_backward, arguments)
         return grads
 
-    def _work(
+    def _arguments(
         self,
         inputs: Sequence[torch.Tensor],
         out: torch.Tensor,
@@ -154,11 +154,11 @@ class Library:
             self._make_dropout(settings.dropout, settings.seed),
         )
 
-    def _run(self, function: ctypes._NamedFuncPointer, work: _Attention) -> None:
-        if function(ctypes.byref(work)) != 0:
-            raise MemoryError("no memory for attention")
+    def _run(self, function: ctypes._NamedFuncPointer, arguments: _Attention) -> None:
+        if function(ctypes.byref(arguments)) != 0:
+            raise MemoryError("out of memory in attention")
 
 
 def _rows(tensor: torch.Tensor) -> torch.Tensor:
-    """The kernels take any stride but that inside a head."""
+    """Make the numbers of a head contiguous; the kernels support any other stride."""
     return tensor if tensor.stride(3) == 1 else tensor.contiguous()

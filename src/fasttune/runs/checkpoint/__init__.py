@@ -1,6 +1,7 @@
-"""Checkpoints that are either whole or not there: staged, hashed, renamed; verified before anything is read.
+"""Atomic checkpoints: staged, hashed and renamed on write, verified before anything is read.
 
-This room knows tensors, numbers and files, nothing of training. No pickle: tensors are safetensors, the rest is JSON.
+This package knows tensors, numbers and files, but nothing about training. There is no pickle: tensors are safetensors,
+everything else is JSON.
 """
 
 from fasttune.runs.checkpoint.background import Saved, Writer

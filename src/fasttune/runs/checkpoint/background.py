@@ -1,4 +1,4 @@
-"""Checkpoints written beside training: it waits only while the tensors are copied."""
+"""Write checkpoints in a background thread: training waits only while the tensors are copied."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Tensors = Mapping[str, Mapping[str, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Saved:
-    """What became of a save. `seconds`: from the copy to the rename and the deletion of older ones.
+    """The outcome of a save. `seconds`: from the copy to the rename, including the deletion of older checkpoints.
 
-    `failure` in words where it could not be written; it is tried again until a newer one takes its place.
+    `failure`: why the checkpoint could not be written, in words. The write is retried until a newer one replaces it.
     """
 
     step: int
@@ -34,7 +34,7 @@ class Saved:
 
 
 class Writer:
-    """Writes one checkpoint at a time. `report` is called in the thread that writes."""
+    """Writes one checkpoint at a time. `report` is called in the writing thread."""
 
     def __init__(self, checkpoints: Path, run_id: str, keep_newest: int | None, report: Callable[[Saved], None]):
         self.checkpoints, self.run_id, self.keep_newest, self.report = checkpoints, run_id, keep_newest, report
@@ -45,16 +45,19 @@ class Writer:
         self.crash: BaseException | None = None
 
     def reserve(self, tensors: Tensors) -> None:
-        """Get the memory for copies of these while training goes on: to be given it takes longer than to fill it."""
+        """Allocate buffers for copies of these tensors while training runs: allocating takes longer than filling."""
         if self.buffers or self.thread is not None:
             return
-        like = {stem: {name: (one.shape, one.dtype) for name, one in named.items()} for stem, named in tensors.items()}
+        layouts = {
+            stem: {name: (tensor.shape, tensor.dtype) for name, tensor in named.items()}
+            for stem, named in tensors.items()
+        }
 
         def work() -> None:
-            with suppress(MemoryError, RuntimeError):  # the first save will find it out, too
+            with suppress(MemoryError, RuntimeError):  # the first save runs into the same error and handles it
                 self.buffers = {
                     stem: {name: torch.empty(shape, dtype=dtype).fill_(0) for name, (shape, dtype) in named.items()}
-                    for stem, named in like.items()
+                    for stem, named in layouts.items()
                 }
 
         thread = threading.Thread(target=work, daemon=True)
@@ -65,9 +68,9 @@ class Writer:
     def save(
         self, step: int, tensors: Tensors, state: Mapping[str, Any], about: Mapping[str, Any], keep_steps: set[int]
     ) -> float:
-        """Copy the tensors and begin to write; returns the seconds that took, an unfinished write before included.
+        """Copy the tensors and start writing; return the seconds that training waited, also for a previous write.
 
-        `state`, `about`, `keep_steps`: as `write` and `prune` have them. Where there is no memory for copies it waits.
+        `state` and `about` go to `write`, `keep_steps` to `prune`. Without memory for copies, the write blocks.
         """
         begin = time.perf_counter()
         self._finish()
@@ -82,40 +85,40 @@ class Writer:
                 target=self._work, args=(self.buffers, *job), name="checkpoint writer", daemon=True
             )
             self.thread.start()
-        except (MemoryError, RuntimeError):  # torch's own words for no memory, and the thread's: written as they lie
+        except (MemoryError, RuntimeError):  # no memory for the copies or the thread: write without copying
             self.buffers, self.thread = {}, None
             self.no_more_tries.set()
             self._work(tensors, *job)
         return time.perf_counter() - begin
 
     def close(self) -> None:
-        """Until what is being written is on the disk, or has failed once more."""
+        """Wait until the current write is on the disk or has failed a last time."""
         self._finish()
         self.buffers = {}
 
     def wait(self) -> None:
-        """Until the last checkpoint is on the disk; EnvironmentProblem when it could not be written."""
+        """Wait until the last checkpoint is on the disk; EnvironmentProblem if it could not be written."""
         self._finish()
         if self.failed is not None:
             raise EnvironmentProblem(
                 Problem(
                     where=str(path_of(self.checkpoints, self.failed.step)),
-                    found=self.failed.failure or "",
-                    expected="a place for the checkpoint",
-                    hint=f"make room or mend the disk, then go on from {self._last_good()}: the same command, --resume",
+                    found=f"the checkpoint could not be written: {self.failed.failure}",
+                    hint="free disk space or fix the disk, then rerun the same command with --resume; "
+                    f"it resumes from {self._last_good()}",
                     code="E522",
                 )
             )
 
     def _copied(self, stem: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """In memory of its own, which is used again by the next checkpoint."""
-        before = self.buffers.get(stem, {}).get(name)
-        if before is None or (before.shape, before.dtype) != (tensor.shape, tensor.dtype):
-            before = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-        return before.copy_(tensor.detach())
+        """Copy the tensor into a buffer that later checkpoints reuse."""
+        buffer = self.buffers.get(stem, {}).get(name)
+        if buffer is None or (buffer.shape, buffer.dtype) != (tensor.shape, tensor.dtype):
+            buffer = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+        return buffer.copy_(tensor.detach())
 
     def _finish(self) -> None:
-        """A write that fails gets one more try, then no other."""
+        """Wait for the current write; if it keeps failing, it gets one last try."""
         if self.thread is not None:
             self.no_more_tries.set()
             self.thread.join()
@@ -126,7 +129,7 @@ class Writer:
     def _work(self, *job: Any) -> None:
         try:
             self._write(*job)
-        except BaseException as error:  # a bug of ours: told by the thread that trains
+        except BaseException as error:  # a bug: `_finish` raises it in the training thread
             self.crash = error
 
     def _write(
@@ -158,7 +161,7 @@ class Writer:
 
     def _last_good(self) -> str:
         try:
-            found, _ = newest_good(self.checkpoints, self.run_id)
+            checkpoint, _ = newest_good(self.checkpoints, self.run_id)
         except (CheckpointError, OSError):
             return "the beginning"
-        return found.path.name if found is not None else "the beginning"
+        return checkpoint.path.name if checkpoint is not None else "the beginning"

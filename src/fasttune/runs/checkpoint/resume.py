@@ -1,6 +1,7 @@
-"""Find and read the newest checkpoint that is whole.
+"""Find and read the newest intact checkpoint.
 
-Of several processes the main one reads and verifies, and the others are sent what it found: they need not see its disk.
+In a launch of several processes, the main process reads and verifies, and sends the result to the others: they do not
+need access to its disk.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 
 from fasttune.errors import CheckpointError, Problem
 from fasttune.runs.checkpoint.verify import fault, read_manifest
-from fasttune.runs.checkpoint.write import STATE, put_back, step_of
+from fasttune.runs.checkpoint.write import STATE, restore_replaced, step_of
 
 
 @dataclass(frozen=True)
@@ -36,37 +37,35 @@ class Checkpoint:
 
 
 def all_steps(checkpoints: Path) -> list[int]:
-    """Steps of the checkpoints there, good or not, in order."""
-    found = checkpoints.iterdir() if checkpoints.is_dir() else ()
-    return sorted(step for path in found if (step := step_of(path)) is not None)
+    """The steps of all checkpoints in the folder, intact or not, in ascending order."""
+    paths = checkpoints.iterdir() if checkpoints.is_dir() else ()
+    return sorted(step for path in paths if (step := step_of(path)) is not None)
 
 
 def open_checkpoint(path: Path, run_id: str | None) -> Checkpoint:
-    """Verify and open; CheckpointError says what is wrong."""
+    """Verify and open a checkpoint; CheckpointError if it is damaged or belongs to another run."""
     problem = fault(path, run_id)
     if problem is not None:
-        raise CheckpointError(
-            Problem(where=f"checkpoint {path}", found=problem, expected="a whole checkpoint of this run", code="E520")
-        )
+        raise CheckpointError(Problem(where=f"checkpoint {path}", found=problem, code="E520"))
     manifest = read_manifest(path)
     return Checkpoint(path, manifest["step"], manifest)
 
 
 def newest_good(checkpoints: Path, run_id: str | None) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint of this run, and one line for each newer one that was passed over.
+    """The newest intact checkpoint of this run, and one line for each newer one that was skipped.
 
-    None when there is no checkpoint at all; CheckpointError when there are some and every one is damaged.
+    None if there is no checkpoint at all; CheckpointError if there are some but none is intact.
     """
-    put_back(checkpoints)
-    passed_over: list[str] = []
+    restore_replaced(checkpoints)
+    skipped: list[str] = []
     problems: list[Problem] = []
     for step in reversed(all_steps(checkpoints)):
         path = checkpoints / f"checkpoint-{step}"
         try:
-            return open_checkpoint(path, run_id), passed_over
+            return open_checkpoint(path, run_id), skipped
         except CheckpointError as error:
             problems += error.problems
-            passed_over.append(f"{path.name} is not used: {error.problems[0].found}")
+            skipped.append(f"skipping {path.name}: {error.problems[0].found}")
     if problems:
         raise CheckpointError(*problems)
     return None, []

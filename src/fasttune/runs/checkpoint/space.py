@@ -1,4 +1,4 @@
-"""Is there room on the disk for a run's checkpoints?"""
+"""Check that the disk has room for a run's checkpoints."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import nn
 
 from fasttune.errors import EnvironmentProblem, Problem
 
-BYTES = 4  # of a number in fp32
-MOMENTS = 2  # that AdamW keeps of each weight it trains
+BYTES = 4  # per fp32 number
+MOMENTS = 2  # that AdamW keeps per trained weight
 
 
 def needed_bytes(model: nn.Module, num_saves: int, keep_newest: int | None) -> int:
-    """About what a run has on the disk at most: the checkpoints kept, the best, the one being written, the final model.
+    """The maximum disk space of a run, roughly: kept checkpoints, the best, the one being written, the final model.
 
-    `num_saves`: in the whole run; one at least, which a stop leaves.
+    `num_saves` of the whole run; at least one is assumed, since a stopped run saves too.
     """
     weights = sum(parameter.numel() for parameter in model.parameters()) * BYTES
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) * BYTES
@@ -25,18 +25,18 @@ def needed_bytes(model: nn.Module, num_saves: int, keep_newest: int | None) -> i
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """EnvironmentProblem when the disk that `folder` is or will be on has less room than that."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    """EnvironmentProblem if the disk of `folder`, which need not exist yet, has less than `needed` bytes free."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
     if free < needed:
         raise EnvironmentProblem(
             Problem(
                 where=f"disk of {folder}",
                 found=f"{free / 1e9:,.2f} GB free",
-                expected=f"{needed / 1e9:,.2f} GB for checkpoints and model",
-                hint="--output on another disk, or output.save_total_limit=1",
+                expected=f"{needed / 1e9:,.2f} GB for checkpoints and the model",
+                hint="choose an --output on another disk, or set output.save_total_limit=1",
                 code="E512",
             )
         )

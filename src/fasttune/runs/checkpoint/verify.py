@@ -1,4 +1,4 @@
-"""Is a checkpoint whole, and does it belong to this run?"""
+"""Verify that a checkpoint is intact and belongs to this run."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ FOREIGN = "it belongs to another run"
 
 
 def fault(path: Path, run_id: str | None) -> str | None:
-    """What is wrong with the checkpoint at `path`, in words, or None when every byte is as it was written.
+    """What is wrong with the checkpoint at `path`, in words, or None if every byte is as it was written.
 
-    `run_id` None accepts a checkpoint of any run.
+    A `run_id` of None accepts checkpoints of any run.
     """
     try:
         manifest = read_manifest(path)
     except FileNotFoundError:
-        return "it has no manifest, so it was never finished"
+        return "it has no manifest, so its write never finished"
     except (OSError, ValueError, RecursionError) as error:
         return f"its manifest cannot be read ({error})"
     if manifest.get(SELF) != hash_of(manifest):
         return "its manifest was changed or damaged"
     if manifest.get("format") != FORMAT:
-        return f"it has format {manifest.get('format')!r}, this release reads {FORMAT}"
+        return f"it has format {manifest.get('format')!r}, but this release reads {FORMAT}"
     if run_id is not None and manifest.get("run_id") != run_id:
         return FOREIGN
     step = step_named(path.name)
     if step is not None and manifest.get("step") != step:
-        return f"its manifest is of step {manifest.get('step')}"
+        return f"its manifest belongs to step {manifest.get('step')}"
     if STATE not in manifest["files"] or not any(name.endswith(".safetensors") for name in manifest["files"]):
         return "its manifest lacks the tensors or the state"
     for name, expected in manifest["files"].items():
@@ -48,7 +48,7 @@ def fault(path: Path, run_id: str | None) -> str | None:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """ValueError when it is not a manifest."""
+    """Read the manifest of a checkpoint; ValueError if the file is not one."""
     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise ValueError("it is not a manifest")

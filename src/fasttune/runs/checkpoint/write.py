@@ -1,7 +1,7 @@
-"""Write one checkpoint so that a kill at any instant leaves it whole or invisible.
+"""Write a checkpoint so that a kill at any instant leaves it complete or invisible.
 
-Files go into a hidden folder beside the target (never into $TMPDIR: a rename must not cross file systems), each is
-flushed to the disk, the manifest with their sizes and hashes comes last, then one rename makes all of it visible.
+Files go into a hidden folder beside the target, never into $TMPDIR, since a rename must not cross file systems. Each
+file is flushed to the disk, the manifest with their sizes and hashes comes last, and one rename makes all of it visible.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ MANIFEST = "manifest.json"
 STATE = "trainer_state.json"
 PREFIX = "checkpoint-"
 STAGED = ".staged"
-REPLACED = ".replaced"  # the older one of this step, until the newer one has its place
+REPLACED = ".replaced"  # the older checkpoint of the same step, until the newer one is in place
 DELETED = ".deleted"
 SELF = "sha256"  # the manifest's own hash, inside it
 MEANINGS = {
     errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota of the disk is used up",
-    errno.EIO: "the disk reports an error",
+    errno.EDQUOT: "the disk quota is exceeded",
+    errno.EIO: "the disk reported an error",
     errno.EROFS: "the file system is read-only",
-    errno.EACCES: "no right to write there",
-    errno.EPERM: "no right to write there",
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
     errno.EXDEV: "the file system cannot rename a folder",
-    errno.EEXIST: "there is a file where a folder should be",
-    errno.ENOTDIR: "there is a file where a folder should be",
+    errno.EEXIST: "a file is in the place of a folder",
+    errno.ENOTDIR: "a file is in the place of a folder",
 }
 
 
@@ -49,27 +49,27 @@ def path_of(checkpoints: Path, step: int) -> Path:
 
 
 def step_named(name: str) -> int | None:
-    """The step in a checkpoint's name, or None when it is not one."""
+    """The step in a checkpoint's name, or None for any other name."""
     number = name.removeprefix(PREFIX)
     return int(number) if name.startswith(PREFIX) and number.isdecimal() else None
 
 
 def step_of(path: Path) -> int | None:
-    """The same of a folder that is there."""
+    """The step of an existing checkpoint folder, or None for any other path."""
     return step_named(path.name) if path.is_dir() else None
 
 
 def hash_of(manifest: Mapping[str, Any]) -> str:
-    """sha256 of a manifest without its own hash."""
+    """The sha256 of a manifest without its own hash."""
     content = {name: value for name, value in manifest.items() if name != SELF}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sync(path: Path) -> None:
-    """Flush a file or, so that names survive a power cut too, a folder to the disk."""
+    """Flush a file to the disk, or a folder, so that file names survive a power cut too."""
     if ON_WINDOWS and path.is_dir():
-        return  # Windows opens no folders; NTFS keeps a journal of names
-    descriptor = os.open(path, os.O_RDWR if ON_WINDOWS else os.O_RDONLY)  # it flushes what may be written only
+        return  # Windows cannot open folders; NTFS journals names
+    descriptor = os.open(path, os.O_RDWR if ON_WINDOWS else os.O_RDONLY)  # Windows flushes only writable descriptors
     try:
         os.fsync(descriptor)
     finally:
@@ -77,15 +77,15 @@ def sync(path: Path) -> None:
 
 
 def in_words(error: OSError) -> str:
-    """What an operating system's error means here, with its name and the file."""
+    """The meaning of an operating system's error, with its name and the file."""
     name = errno.errorcode.get(error.errno or 0, type(error).__name__)
-    place = f" at {error.filename2 or error.filename}" if error.filename else ""
-    return f"{MEANINGS.get(error.errno or 0, error.strerror or str(error))} ({name}{place})"
+    location = f" at {error.filename2 or error.filename}" if error.filename else ""
+    return f"{MEANINGS.get(error.errno or 0, error.strerror or str(error))} ({name}{location})"
 
 
 @contextmanager
 def _as_os_error(path: Path) -> Iterator[None]:
-    """safetensors has an exception of its own, which holds the number of the system's error in its text."""
+    """Turn safetensors' exception, which names the system's error number only in its text, into an OSError."""
     try:
         yield
     except SafetensorError as error:
@@ -105,16 +105,15 @@ def write(
 ) -> Path:
     """Write checkpoint-STEP and return its path.
 
-    `tensors`: file stem -> name -> tensor. `state`: kept as JSON. `about`: what the manifest says of the run (its id,
-    fingerprints, versions). An existing checkpoint of this step is replaced. OSError is the caller's to name; what was
-    there before is there still.
+    `tensors`: file stem -> name -> tensor. `state` is stored as JSON. `about` goes into the manifest (run id,
+    fingerprints, versions). An existing checkpoint of this step is replaced. An OSError leaves the previous state.
     """
     target = path_of(checkpoints, step)
     staged = checkpoints / f".{target.name}{STAGED}"
     if not checkpoints.is_dir():
         checkpoints.mkdir(parents=True)
         sync(checkpoints.parent)
-    put_back(checkpoints)
+    restore_replaced(checkpoints)
     shutil.rmtree(staged, ignore_errors=True)
     try:
         _stage(staged, step, tensors, state, about)
@@ -124,8 +123,8 @@ def write(
             target.rename(replaced)
         staged.rename(target)
     except OSError:
-        shutil.rmtree(staged, ignore_errors=True)  # it may fill the disk
-        put_back(checkpoints)
+        shutil.rmtree(staged, ignore_errors=True)  # it may have filled the disk
+        restore_replaced(checkpoints)
         raise
     sync(checkpoints)
     shutil.rmtree(replaced, ignore_errors=True)
@@ -155,10 +154,10 @@ def _stage(
     sync(staged)
 
 
-def put_back(checkpoints: Path) -> None:
-    """A write that was cut short between its two renames left the older checkpoint of the step beside its place."""
+def restore_replaced(checkpoints: Path) -> None:
+    """Restore the older checkpoint of a step after a write that was killed between its two renames."""
     for replaced in checkpoints.glob(f".{PREFIX}*{REPLACED}"):
         target = checkpoints / replaced.name[1:].removesuffix(REPLACED)
         if not target.exists():
-            with suppress(FileNotFoundError):  # another process of the run did it
+            with suppress(FileNotFoundError):  # another process of the run was faster
                 replaced.rename(target)
