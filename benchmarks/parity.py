@@ -35,7 +35,7 @@ def embedded_pair(head: str) -> Pair:
     for _ in range(2):
         torch.manual_seed(0)  # of the new head
         models.append(HEADS[head].from_pretrained(embedded_model_path(), dtype=torch.float32).eval())
-    return models[0], fasttune.remove_padding(models[1])
+    return models[0], fasttune.padding_free(models[1])
 
 
 def compared(pair: Pair, lengths: tuple[int, ...], head: str, vocabulary: int) -> Iterator[tuple[str, Differences]]:

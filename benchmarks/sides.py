@@ -59,7 +59,7 @@ class Side:
     bf16: bool = True
     group_by_length: bool = False
     attention_dropout: float | None = None
-    remove_padding: bool = False
+    padding_free: bool = False
 
 
 SIDES = {
@@ -72,8 +72,8 @@ SIDES = {
     "trainer-best-0": Side(
         "group_by_length, bf16, fused AdamW, attention dropout 0", group_by_length=True, attention_dropout=0.0
     ),
-    "trainer-default-free": Side("dynamic padding, fp32, fasttune.remove_padding", bf16=False, remove_padding=True),
-    "trainer-free": Side("dynamic padding, bf16, fused AdamW, fasttune.remove_padding", remove_padding=True),
+    "trainer-default-free": Side("dynamic padding, fp32, fasttune.padding_free", bf16=False, padding_free=True),
+    "trainer-free": Side("dynamic padding, bf16, fused AdamW, fasttune.padding_free", padding_free=True),
 }
 
 
@@ -177,8 +177,8 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
     model = getattr(transformers, splits.task.auto_class).from_pretrained(
         folder, dtype=torch.float32, **work.config, **dropout
     )
-    if side.remove_padding:
-        fasttune.remove_padding(model)
+    if side.padding_free:
+        fasttune.padding_free(model)
     steps: list[tuple[float, int]] = []  # seconds, real tokens
 
     class Collator(transformers.DataCollatorWithPadding):

@@ -57,7 +57,7 @@ class PairClassifier(nn.Module):
         encoder = transformers.AutoModel.from_pretrained(
             embedded_model_path(), dtype=torch.float32, add_pooling_layer=False, **settings
         )
-        self.encoder = fasttune.remove_padding(encoder)
+        self.encoder = fasttune.padding_free(encoder)
         self.head = BiasedLinear(encoder.config.hidden_size, num_classes)
 
     def forward(self, attention_mask: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@
 
 It trains the embedded model on generated pairs of sentences (--rows of them) and prints loss, accuracy and F1.
 
-What to look at: `fasttune.remove_padding(model)` is the one line that takes the padding out, before Accelerate wraps
+What to look at: `fasttune.padding_free(model)` is the one line that takes the padding out, before Accelerate wraps
 the model. `split_batches` makes --batch-size the size of a step over all processes, so that one process and two train
 on the same rows in each step. `drop_last` keeps the shares of the processes equal: the mean over a rank's rows,
 averaged over ranks, is the mean over the step only where all have equally many. (`fasttune.fit` needs neither: it adds
@@ -34,7 +34,7 @@ def make_model(arguments: argparse.Namespace, **settings) -> transformers.PreTra
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         embedded_model_path(), num_labels=len(LABELS), dtype=torch.float32, **settings
     )
-    return fasttune.remove_padding(model)
+    return fasttune.padding_free(model)
 
 
 def make_examples(num_rows: int) -> tuple[list[dict], list[dict], transformers.DataCollatorWithPadding]:

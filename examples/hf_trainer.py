@@ -40,7 +40,7 @@ def make_trainer(arguments: argparse.Namespace, folder: str, **model_settings) -
         embedded_model_path(), num_labels=len(LABELS), dtype=torch.float32, **model_settings
     )
     if not arguments.padded:
-        model = fasttune.remove_padding(model)  # the one line
+        model = fasttune.padding_free(model)  # the one line
     rows = generate()["train"][: arguments.rows]
     examples = [
         tokenizer(row["text"], truncation=True, max_length=512) | {"labels": LABELS.index(row["label"])} for row in rows

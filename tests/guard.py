@@ -27,8 +27,8 @@ SECONDS = 60  # a case, before it counts as one that hangs
 def main(folder: Path, results: Path, names: list[str]) -> None:
     from fasttune import api  # noqa: F401  what is imported before the hook is no alarm
     from fasttune.cli import commands as cli
-    from fasttune.padding_free.native import find
     from fasttune.security.model_folder import PROBE
+    from fasttune.unpadding.native import find
 
     find()  # asks for the compiler
     made = prepared(folder, names)

@@ -73,7 +73,7 @@ def make_pair(family: str, head: str) -> tuple[T.PreTrainedModel, T.PreTrainedMo
     torch.manual_seed(0)
     models = [HEADS[head].from_config(type(config).from_dict(config.to_dict())).eval() for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
-    return models[0], fasttune.remove_padding(models[1])
+    return models[0], fasttune.padding_free(models[1])
 
 
 def make_batch(pad: int, lengths: Sequence[int], side: str = "right", vocabulary: int = 200) -> Batch:

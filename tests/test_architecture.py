@@ -18,7 +18,7 @@ ROWS = [
     {"security"},
     {"errors"},
     {"parallel", "recipe", "runs"},
-    {"data", "padding_free"},
+    {"data", "unpadding"},
     {"tasks"},
     {"training"},
     {"evaluation"},

@@ -32,11 +32,11 @@ from fasttune.data.formats.folders import licence_of
 from fasttune.data.formats.storage import Reading
 from fasttune.data.sources import load_source
 from fasttune.errors import Problem
-from fasttune.padding_free.native import build
 from fasttune.runs.folder import RunFolder, locked, write_text
 from fasttune.runs.mirror import Mirror
 from fasttune.security import addresses, cache, model_folder, paths, secrets, text
 from fasttune.training import launch
+from fasttune.unpadding.native import build
 
 JOINED = "naïve 我 👩\u200d🔬 \u0646\u0645\u06cc\u200c\u062e\u0648"  # the emoji and the Persian word need joiners
 ESCAPE = "\x1b]0;owned\x07"

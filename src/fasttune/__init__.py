@@ -18,8 +18,8 @@ if addresses.is_offline():
 if TYPE_CHECKING:
     from fasttune.api import Predictor, Run, check, evaluate, fit, load, notebook_fit, predict
     from fasttune.errors import Error
-    from fasttune.padding_free import remove_padding
     from fasttune.recipe import Recipe
+    from fasttune.unpadding import padding_free
 
 _HOME = {
     "Error": "errors",
@@ -31,8 +31,8 @@ _HOME = {
     "fit": "api",
     "load": "api",
     "notebook_fit": "api",
+    "padding_free": "unpadding",
     "predict": "api",
-    "remove_padding": "padding_free",
 }
 
 __all__ = [
@@ -45,8 +45,8 @@ __all__ = [
     "fit",
     "load",
     "notebook_fit",
+    "padding_free",
     "predict",
-    "remove_padding",
 ]
 
 

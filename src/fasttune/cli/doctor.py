@@ -20,13 +20,13 @@ from packaging.requirements import Requirement
 from fasttune import api
 from fasttune.data.starter.model import embedded_model_path
 from fasttune.errors import Error
-from fasttune.padding_free.native import find
 from fasttune.runs.folder import DEFAULT_PARENT
 from fasttune.security.cache import cache_folder
 from fasttune.security.floors import FLOORS, is_too_old, version_of
 from fasttune.training import signals
 from fasttune.training.alerts import VARIABLE
 from fasttune.training.precision import choose_device, fast_precision
+from fasttune.unpadding.native import find
 
 OK, WARNING, FAILURE = "ok", "warning", "FAILURE"
 MIN_DISK, MIN_MEMORY = 5e9, 4e9  # bytes; a run keeps up to four checkpoints, for a BERT-base of 1.3 GB each

@@ -112,7 +112,7 @@ class RunFolder:
         return self.all_results.exists()
 
     def write_results(self, results: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write the metrics by prefix (train, eval, test). all_results.json comes last and marks the run as finished."""
+        """Write the metrics by prefix (train, eval, test). all_results.json comes last and marks the run finished."""
         for prefix, metrics in results.items():
             write_json(self.results(prefix), metrics)
         write_json(self.all_results, {key: value for metrics in results.values() for key, value in metrics.items()})

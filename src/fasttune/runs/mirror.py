@@ -107,7 +107,7 @@ class Mirror:
         except Exception as error:
             raise self._problem(
                 f"the finished run could not be copied ({in_words(error)}); it is complete in {self.folder.path}",
-                f"copy {self.folder.path} by hand, or rerun the same command with --resume once the mirror is available",
+                f"copy {self.folder.path} by hand, or rerun the command with --resume once the mirror is available",
             ) from error
 
     def fetch(self) -> str | None:
@@ -200,7 +200,9 @@ class Mirror:
         system.invalidate_cache()
         names = system.ls(remote, detail=False) if system.exists(remote) else []
         steps = sorted(step for name in names if (step := step_named(Path(name).name)) is not None)
-        return [step for step in steps if not with_manifest or system.exists(f"{self._remote_checkpoint(step)}/{MANIFEST}")]
+        return [
+            step for step in steps if not with_manifest or system.exists(f"{self._remote_checkpoint(step)}/{MANIFEST}")
+        ]
 
     def _remote_checkpoint(self, step: int) -> str:
         return self._remote_path(path_of(self.folder.checkpoints, step))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from fasttune.padding_free import native
+from fasttune.unpadding import native
 
 STEPS = 2**16  # without the compiled kernel the probability is rounded to a multiple of 1 / STEPS
 LOWEST = torch.iinfo(torch.int16).min

@@ -61,9 +61,9 @@ def describe() -> dict[str, Any]:
     import psutil
     import torch
 
-    from fasttune.padding_free.native import find
     from fasttune.training.flops import cpu_name
     from fasttune.training.precision import choose_device, fast_precision
+    from fasttune.unpadding.native import find
 
     device = choose_device("auto")
     precision = fast_precision(device.value)

@@ -16,10 +16,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from fasttune.data.batching.collate import Padding
 from fasttune.data.starter.model import EMBEDDED_MODEL, EMBEDDED_MODEL_DESCRIPTION
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
-from fasttune.padding_free import cuda, remove_padding, restore_padding, unsupported_reason, verify_kernel
-from fasttune.padding_free.attention import MAX_COMPILED_LENGTH, compiled_for
-from fasttune.padding_free.families import OWN_ATTENTION
-from fasttune.padding_free.unpad import FAMILIES
 from fasttune.parallel.launcher import make_accelerator
 from fasttune.recipe import Recipe
 from fasttune.tasks import Task
@@ -32,6 +28,10 @@ from fasttune.training.memory import (
 from fasttune.training.model import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
 from fasttune.training.precision import Choice, choose_device, choose_precision, dtype_of
 from fasttune.training.wrapping import choose_parallel
+from fasttune.unpadding import cuda, padding_free, restore_padding, unsupported_reason, verify_kernel
+from fasttune.unpadding.attention import MAX_COMPILED_LENGTH, compiled_for
+from fasttune.unpadding.families import OWN_ATTENTION
+from fasttune.unpadding.unpad import FAMILIES
 
 # Without padding only heads see the width of a micro-batch. If a head reads every token, oneDNN compiles a product for
 # each width, so widths are rounded up to few values (docs/decisions/0011).
@@ -238,7 +238,7 @@ def choose_kernel(recipe: Recipe, model: PreTrainedModel) -> Choice:
     reason = unsupported_reason(model)
     if reason is None:
         try:
-            remove_padding(model)
+            padding_free(model)
         except EnvironmentProblem as error:
             reason = error.problems[0].found
     if reason is not None:

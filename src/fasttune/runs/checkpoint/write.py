@@ -1,7 +1,7 @@
 """Write a checkpoint so that a kill at any instant leaves it complete or invisible.
 
 Files go into a hidden folder beside the target, never into $TMPDIR, since a rename must not cross file systems. Each
-file is flushed to the disk, the manifest with their sizes and hashes comes last, and one rename makes all of it visible.
+file is flushed to the disk, the manifest with sizes and hashes comes last, and one rename makes all of it visible.
 """
 
 from __future__ import annotations

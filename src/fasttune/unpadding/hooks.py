@@ -13,8 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from fasttune.errors import EnvironmentProblem, Problem
-from fasttune.padding_free import attention
-from fasttune.padding_free.boundaries import Boundaries
+from fasttune.unpadding import attention
+from fasttune.unpadding.boundaries import Boundaries
 
 # model_type of config.json -> attribute of the base model that holds the stack of layers.
 ENCODER_STACK = {
@@ -146,7 +146,7 @@ def _real_keys(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _wrong_mask(found: str, expected: str = "") -> EnvironmentProblem:
-    hint = "remove_padding supports padding masks only; use this model without it"
+    hint = "padding_free supports padding masks only; use this model without it"
     return EnvironmentProblem(Problem(where="attention_mask", found=found, expected=expected, hint=hint, code="E411"))
 
 

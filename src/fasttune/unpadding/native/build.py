@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
-from fasttune.padding_free.native.library import Library
 from fasttune.security.cache import cache_folder
 from fasttune.security.paths import is_ours, make_private, temporary_folder
+from fasttune.unpadding.native.library import Library
 
 # Not linked with -fopenmp: torch has already loaded an OpenMP runtime, and a second one would compete for the cores.
 COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-c")
@@ -68,7 +68,7 @@ def load_library(compiler: str) -> Library:
 
 def compile_kernels(compiler: str) -> Path:
     """The path of the library for this source, compiler and processor; OSError or SubprocessError if it fails."""
-    source = importlib.resources.files("fasttune.padding_free.native").joinpath("kernels.c").read_bytes()
+    source = importlib.resources.files("fasttune.unpadding.native").joinpath("kernels.c").read_bytes()
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
     capabilities = sorted(name for name, is_supported in torch.cpu.get_capabilities().items() if is_supported)
     inputs = repr((source, version, COMPILE, LINK, platform.machine(), capabilities))

@@ -14,9 +14,9 @@ import torch
 from transformers import PreTrainedModel
 
 from fasttune.errors import EnvironmentProblem, Problem
-from fasttune.padding_free.families import ADAPTERS
-from fasttune.padding_free.hooks import ENCODER_STACK, Unpadding
-from fasttune.padding_free.probe import run_probe
+from fasttune.unpadding.families import ADAPTERS
+from fasttune.unpadding.hooks import ENCODER_STACK, Unpadding
+from fasttune.unpadding.probe import run_probe
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -39,7 +39,7 @@ def unsupported_reason(model: PreTrainedModel) -> str | None:
     return ADAPTERS.get(family, Unpadding).unsupported_reason(model)
 
 
-def remove_padding(model: Model) -> Model:
+def padding_free(model: Model) -> Model:
     """Make `model` run on real tokens only, in place, and return it.
 
     Outputs at real positions, losses and gradients equal those of the padded model; hidden states at padding are zero.
@@ -47,7 +47,7 @@ def remove_padding(model: Model) -> Model:
     result differs from the padded model's, or if changing one sequence changes another, the model is left unchanged and
     EnvironmentProblem gives the reason. Unsupported families raise it too.
 
-    >>> model = fasttune.remove_padding(AutoModelForSequenceClassification.from_pretrained(path))  # doctest: +SKIP
+    >>> model = fasttune.padding_free(AutoModelForSequenceClassification.from_pretrained(path))  # doctest: +SKIP
     """
     if is_padding_free(model):
         return model
@@ -77,7 +77,7 @@ def remove_padding(model: Model) -> Model:
 def verify_kernel(model: PreTrainedModel) -> str | None:
     """Compare the model with and without padding again, as it is now; return the difference in words, or None.
 
-    Under autocast and on a GPU, other kernels run than those that `remove_padding` compared.
+    Under autocast and on a GPU, other kernels run than those that `padding_free` compared.
     """
     unpadding = _UNPADDED[model]
     output = run_probe(model)
@@ -91,7 +91,7 @@ def verify_kernel(model: PreTrainedModel) -> str | None:
 
 
 def restore_padding(model: Model) -> Model:
-    """Undo `remove_padding` in place: the model uses transformers' attention on padded batches again."""
+    """Undo `padding_free` in place: the model uses transformers' attention on padded batches again."""
     unpadding = _UNPADDED.pop(model, None)
     if unpadding is not None:
         unpadding.remove(model)

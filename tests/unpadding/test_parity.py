@@ -23,9 +23,9 @@ from parity import (
 )
 
 import fasttune
-from fasttune.padding_free import is_padding_free, restore_padding
-from fasttune.padding_free.boundaries import Boundaries
 from fasttune.training.dropout import use_cpu_dropout
+from fasttune.unpadding import is_padding_free, restore_padding
+from fasttune.unpadding.boundaries import Boundaries
 
 LENGTHS = (24, 7, 22, 1, 15)
 TOLERANCE = 1e-5
@@ -110,7 +110,7 @@ def test_undone_and_done_again(family: str) -> None:
     assert not is_padding_free(free)
     assert free.config._attn_implementation == padded.config._attn_implementation
     assert torch.equal(free(**batch).logits, padded(**batch).logits)
-    assert is_padding_free(fasttune.remove_padding(free))
+    assert is_padding_free(fasttune.padding_free(free))
 
 
 def test_a_saved_model_carries_nothing_of_it(tmp_path) -> None:
@@ -164,12 +164,12 @@ def test_gradient_checkpointing() -> None:
     other = T.AutoModelForSequenceClassification.from_config(T.DebertaV2Config(**SIZES, **DISTANCES))
     other.activation_checkpointing_enable()
     with pytest.raises(fasttune.Error, match="gradient checkpointing"):
-        fasttune.remove_padding(other)
+        fasttune.padding_free(other)
 
 
 def test_attention_dropout_is_honoured_where_it_is_set() -> None:
     config = T.BertConfig(**SIZES, attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.0)
-    free = fasttune.remove_padding(T.AutoModelForSequenceClassification.from_config(config))
+    free = fasttune.padding_free(T.AutoModelForSequenceClassification.from_config(config))
     batch = some_batch(free)
     free.train()
     assert not torch.allclose(free(**batch).logits, free(**batch).logits)
@@ -181,13 +181,13 @@ def test_a_family_without_a_path_is_refused_with_the_reason() -> None:
     config = T.RoFormerConfig(**{**SIZES, "num_hidden_layers": 1})
     model = T.AutoModelForSequenceClassification.from_config(config)
     with pytest.raises(fasttune.Error, match="the roformer family is not supported"):
-        fasttune.remove_padding(model)
+        fasttune.padding_free(model)
 
 
 def test_a_convolution_over_tokens_is_refused() -> None:
     config = T.DebertaV2Config(**SIZES, **DISTANCES, conv_kernel_size=3)
     with pytest.raises(fasttune.Error, match="convolution would mix tokens of different sequences"):
-        fasttune.remove_padding(T.AutoModelForSequenceClassification.from_config(config))
+        fasttune.padding_free(T.AutoModelForSequenceClassification.from_config(config))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -198,7 +198,7 @@ def test_boundaries_that_are_shifted_by_one_are_found_by_the_probe(
     config = FAMILIES[family]
     model = T.AutoModelForSequenceClassification.from_config(type(config).from_dict(config.to_dict()))
     with pytest.raises(fasttune.Error, match="the probe differs"):
-        fasttune.remove_padding(model)
+        fasttune.padding_free(model)
     assert not is_padding_free(model)
 
 

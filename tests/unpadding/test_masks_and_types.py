@@ -1,4 +1,4 @@
-"""`remove_padding` in other training loops: masks of other forms, half-precision weights, several threads."""
+"""`padding_free` in other training loops: masks of other forms, half-precision weights, several threads."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import transformers
 from tiny import tiny_config
 
 import fasttune
-from fasttune.padding_free import verify_kernel
-from fasttune.padding_free.hooks import Unpadding
+from fasttune.unpadding import verify_kernel
+from fasttune.unpadding.hooks import Unpadding
 
 LENGTHS = (5, 9, 1)
 
@@ -70,13 +70,13 @@ def test_a_model_in_half_precision_is_taken(dtype: torch.dtype) -> None:
     """transformers 5 loads a checkpoint in the dtype it is stored in."""
     model = make_model().to(dtype)
     expected = model(**batch()).logits
-    found = fasttune.remove_padding(model)(**batch()).logits
+    found = fasttune.padding_free(model)(**batch()).logits
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), expected.float(), atol=8 * torch.finfo(dtype).eps, rtol=0)
 
 
 def test_a_leak_is_found_in_half_precision_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fasttune.padding_free.boundaries import Boundaries
+    from fasttune.unpadding.boundaries import Boundaries
 
     real = Boundaries.from_mask.__func__
 
@@ -86,19 +86,19 @@ def test_a_leak_is_found_in_half_precision_too(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Boundaries, "from_mask", classmethod(one_for_all))
     with pytest.raises(fasttune.Error, match="E410"):
-        fasttune.remove_padding(make_model(initializer_range=0.5).to(torch.bfloat16))
+        fasttune.padding_free(make_model(initializer_range=0.5).to(torch.bfloat16))
 
 
 def test_the_probe_is_made_again_as_the_model_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = fasttune.remove_padding(make_model())
+    model = fasttune.padding_free(make_model())
     with torch.autocast("cpu", torch.bfloat16):
         assert verify_kernel(model) is None
     before = model(**batch()).logits
-    from fasttune.padding_free import attention
+    from fasttune.unpadding import attention
 
     real = attention.attention
     monkeypatch.setattr(
-        "fasttune.padding_free.attention.attention", lambda *args, **how: (real(*args, **how)[0] * 2, None)
+        "fasttune.unpadding.attention.attention", lambda *args, **how: (real(*args, **how)[0] * 2, None)
     )
     from transformers import AttentionInterface
 
@@ -111,7 +111,7 @@ def test_the_probe_is_made_again_as_the_model_trains(monkeypatch: pytest.MonkeyP
 
 
 def test_local_attention_is_probed_beyond_its_window() -> None:
-    from fasttune.padding_free.probe import run_probe
+    from fasttune.unpadding.probe import run_probe
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     config = transformers.ModernBertConfig(vocab_size=79, local_attention=8, pad_token_id=0, **sizes)
@@ -119,7 +119,7 @@ def test_local_attention_is_probed_beyond_its_window() -> None:
 
 
 def test_threads_may_share_a_model() -> None:
-    model = fasttune.remove_padding(make_model())
+    model = fasttune.padding_free(make_model())
     whole = batch()
     parts = [{name: tensor[row : row + 1, : LENGTHS[row]] for name, tensor in whole.items()} for row in range(3)] * 40
     with torch.no_grad():

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from fasttune.padding_free import attention
-from fasttune.padding_free.boundaries import Boundaries, Bucket
-from fasttune.padding_free.hooks import ENCODER_STACK, Unpadding
+from fasttune.unpadding import attention
+from fasttune.unpadding.boundaries import Boundaries, Bucket
+from fasttune.unpadding.hooks import ENCODER_STACK, Unpadding
 
 
 class AttentionInBlocks(Unpadding, ABC):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasttune.padding_free.boundaries import Boundaries
+from fasttune.unpadding.boundaries import Boundaries
 
 
 def boundaries_of(lengths: list[int]) -> Boundaries:

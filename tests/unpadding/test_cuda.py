@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fasttune.padding_free import cuda
-from fasttune.padding_free.attention import attention, per_sequence
-from fasttune.padding_free.boundaries import Boundaries
-from fasttune.padding_free.kernel_check import TOLERANCE, max_difference
+from fasttune.unpadding import cuda
+from fasttune.unpadding.attention import attention, per_sequence
+from fasttune.unpadding.boundaries import Boundaries
+from fasttune.unpadding.kernel_check import TOLERANCE, max_difference
 
 
 def test_a_kernel_that_cannot_run_is_not_chosen() -> None:

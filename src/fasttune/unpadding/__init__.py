@@ -1,10 +1,10 @@
-"""Run Hugging Face encoders on real tokens only: `remove_padding(model)` and its parts."""
+"""Run Hugging Face encoders on real tokens only: `padding_free(model)` and its parts."""
 
-from fasttune.padding_free.boundaries import Boundaries
-from fasttune.padding_free.unpad import (
+from fasttune.unpadding.boundaries import Boundaries
+from fasttune.unpadding.unpad import (
     ENCODER_STACK,
     is_padding_free,
-    remove_padding,
+    padding_free,
     restore_padding,
     unsupported_reason,
     verify_kernel,
@@ -14,7 +14,7 @@ __all__ = [
     "ENCODER_STACK",
     "Boundaries",
     "is_padding_free",
-    "remove_padding",
+    "padding_free",
     "restore_padding",
     "unsupported_reason",
     "verify_kernel",

@@ -14,8 +14,8 @@ from functools import lru_cache, partial
 
 import torch
 
-from fasttune.padding_free.boundaries import Boundaries
-from fasttune.padding_free.kernel_check import TOLERANCE, max_difference
+from fasttune.unpadding.boundaries import Boundaries
+from fasttune.unpadding.kernel_check import TOLERANCE, max_difference
 
 
 @dataclass(frozen=True)

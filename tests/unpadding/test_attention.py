@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasttune.padding_free.attention import MAX_DENSE_LENGTH, attention
-from fasttune.padding_free.boundaries import Boundaries, group_by_length
+from fasttune.unpadding.attention import MAX_DENSE_LENGTH, attention
+from fasttune.unpadding.boundaries import Boundaries, group_by_length
 
 HEADS, WIDTH = 3, 8
 lengths_lists = st.lists(st.integers(1, 40), min_size=1, max_size=8)
@@ -56,7 +56,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     tensors = [tensor.detach().double().requires_grad_() for tensor in make_tensors(12, torch.float32)]
 
     def dense(*qkv: torch.Tensor) -> torch.Tensor:
-        from fasttune.padding_free.attention import BucketedAttention
+        from fasttune.unpadding.attention import BucketedAttention
 
         return BucketedAttention.apply(*qkv, boundaries.buckets, 0.3)
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 
-from fasttune.padding_free.boundaries import Boundaries
+from fasttune.unpadding.boundaries import Boundaries
 
 # The error of rounding to bf16, relative to the largest value, stays well below this (measured: 0.006).
 TOLERANCE = 0.02

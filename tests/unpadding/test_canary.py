@@ -8,7 +8,7 @@ import transformers
 from tiny import tiny_config
 
 import fasttune
-from fasttune.padding_free import attention, is_padding_free
+from fasttune.unpadding import attention, is_padding_free
 
 
 def broken(kind: str):
@@ -37,7 +37,7 @@ def test_a_wrong_kernel_is_refused_and_undone(kind: str, reason: str, monkeypatc
     before = model(input_ids=ids).logits
     monkeypatch.setitem(transformers.AttentionInterface._global_mapping, attention.NAME, broken(kind))
     with pytest.raises(fasttune.Error, match=reason):
-        fasttune.remove_padding(model)
+        fasttune.padding_free(model)
     assert not is_padding_free(model)
     assert torch.equal(model(input_ids=ids).logits, before)
 
@@ -46,6 +46,6 @@ def test_the_probe_leaves_mode_and_random_state_alone() -> None:
     model = transformers.BertForSequenceClassification(tiny_config()).train()
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
-    fasttune.remove_padding(model)
+    fasttune.padding_free(model)
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), state)

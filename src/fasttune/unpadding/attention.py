@@ -21,9 +21,9 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
-from fasttune.padding_free import cuda, native
-from fasttune.padding_free.boundaries import Boundaries, Bucket
-from fasttune.padding_free.kernel_check import TOLERANCE, max_difference
+from fasttune.unpadding import cuda, native
+from fasttune.unpadding.boundaries import Boundaries, Bucket
+from fasttune.unpadding.kernel_check import TOLERANCE, max_difference
 
 NAME = "fasttune_padding_free"
 

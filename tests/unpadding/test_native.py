@@ -14,11 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasttune.padding_free import native
-from fasttune.padding_free.attention import MAX_COMPILED_LENGTH, attention, compiled_for
-from fasttune.padding_free.boundaries import Boundaries
-from fasttune.padding_free.native import build
 from fasttune.training.dropout import CpuDropout
+from fasttune.unpadding import native
+from fasttune.unpadding.attention import MAX_COMPILED_LENGTH, attention, compiled_for
+from fasttune.unpadding.boundaries import Boundaries
+from fasttune.unpadding.native import build
 
 FOUND = native.find()
 CAN_BE_HAD = (
@@ -245,7 +245,7 @@ def test_second_derivatives_are_refused_and_not_wrong() -> None:
 
 @needs_kernels
 def test_kernels_that_compute_something_else_are_not_used(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fasttune.padding_free.attention.TOLERANCE", 1e-6)
+    monkeypatch.setattr("fasttune.unpadding.attention.TOLERANCE", 1e-6)
     found = compiled_for("cpu", torch.bfloat16, 32)
     assert found.library is None and "differ from torch by" in found.reason
 
