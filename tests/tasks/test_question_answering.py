@@ -208,7 +208,7 @@ def test_what_cannot_be_asked(given: Any) -> None:
     ],
 )
 def test_settings_of_other_tasks_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=r"with task 'question-answering', which has none.*\n.*hint: "):
+    with pytest.raises(RecipeError, match=r"only, but the task is question-answering\n.*hint: "):
         make_recipe(**settings)
 
 

@@ -27,7 +27,8 @@ from fasttune.unpadding.kernel_check import TOLERANCE, max_difference
 
 NAME = "fasttune_padding_free"
 
-# The maximum length for the compiled kernel, whose backward keeps two [length, length] bf16 matrices per thread.
+# The maximum length for the compiled kernel, whose backward keeps two [length, length] bf16 matrices per thread
+# (docs/decisions/0010).
 MAX_COMPILED_LENGTH = 8192
 
 # The maximum lengths for which dense blocks are faster than the fused kernel (docs/decisions/0004). For bf16, longer
