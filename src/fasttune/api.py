@@ -25,7 +25,7 @@ from fasttune.parallel import collectives, rendezvous
 from fasttune.parallel.collectives import is_main
 from fasttune.recipe import Overrides, Recipe
 from fasttune.recipe import load as load_recipe
-from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, choose, locked
+from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, locked, resolve_run_folder
 from fasttune.tasks import TASKS, Prediction, Rows
 from fasttune.tasks.highlights import tokens_of
 from fasttune.tasks.preview import Preview
@@ -94,7 +94,7 @@ def fit(
                 check_launch(loaded.training.device)
             rendezvous.init_process_group(loaded.training.device)
             path = collectives.raise_on_all_ranks(
-                lambda: choose(name, output or loaded.output.dir, resume).path if is_main() else Path()
+                lambda: resolve_run_folder(name, output or loaded.output.dir, resume).path if is_main() else Path()
             )
             folder = RunFolder(Path(collectives.broadcast_object(str(path))))
             path = folder.path
@@ -137,7 +137,7 @@ def notebook_fit(
     >>> run = fasttune.notebook_fit("reviews.csv", num_processes=2)  # doctest: +SKIP
     """
     loaded, name = recipe_of(recipe, arguments.pop("overrides", ()))
-    path = choose(name, output or loaded.output.dir, resume).path
+    path = resolve_run_folder(name, output or loaded.output.dir, resume).path
     outcome = launch_from_notebook(_fit_rank, (loaded, {"output": path, "resume": resume, **arguments}), num_processes)
     return Run(**{**outcome, "folder": path})
 

@@ -14,7 +14,7 @@ from tiny import make_rows, write_csv
 
 from fasttune.data.recipe_source import stem_of
 from fasttune.errors import EnvironmentProblem, UsageError
-from fasttune.runs.folder import RunFolder, choose, locked, open_run, write_json_lines, write_text
+from fasttune.runs.folder import RunFolder, locked, open_run, resolve_run_folder, write_json_lines, write_text
 
 
 def make_run(path: Path, *, finished: bool = False, published: bool = False) -> RunFolder:
@@ -29,7 +29,7 @@ def make_run(path: Path, *, finished: bool = False, published: bool = False) -> 
 
 
 def chosen(parent: Path, resume: bool = False) -> str:
-    return choose("reviews", None, resume, parent).path.relative_to(parent).as_posix()
+    return resolve_run_folder("reviews", None, resume, parent).path.relative_to(parent).as_posix()
 
 
 def test_the_first_free_name_is_taken(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_resume_takes_what_a_killed_start_left(tmp_path: Path) -> None:
     assert chosen(tmp_path) == "reviews-2", "another process may be using it"
     make_run(tmp_path / "reviews-3")
     assert chosen(tmp_path, resume=True) == "reviews-3", "a run that got further"
-    assert choose("reviews", tmp_path / "reviews", False).path == tmp_path / "reviews"
+    assert resolve_run_folder("reviews", tmp_path / "reviews", False).path == tmp_path / "reviews"
 
 
 def test_one_process_in_a_folder_at_a_time(tmp_path: Path) -> None:
@@ -141,27 +141,27 @@ def test_an_output_is_taken_where_nothing_is_there_or_nothing_in_it(tmp_path: Pa
     (tmp_path / "empty").mkdir()
     for name in ("new", "empty"):
         for resume in (False, True):
-            assert choose("reviews", tmp_path / name, resume).path == tmp_path / name
+            assert resolve_run_folder("reviews", tmp_path / name, resume).path == tmp_path / name
 
 
 def test_an_output_with_a_run_is_refused_and_resumed(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     with pytest.raises(UsageError, match=r"it already holds a run\n  hint: continue that run with --resume"):
-        choose("reviews", tmp_path / "run", False)
-    assert choose("reviews", tmp_path / "run", True).path == tmp_path / "run"
+        resolve_run_folder("reviews", tmp_path / "run", False)
+    assert resolve_run_folder("reviews", tmp_path / "run", True).path == tmp_path / "run"
 
 
 def test_an_output_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="it already holds other files"):
-        choose("reviews", tmp_path, False)
+        resolve_run_folder("reviews", tmp_path, False)
 
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path, resume: bool) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="there is a file at this path"):
-        choose("reviews", tmp_path / "file", resume)
+        resolve_run_folder("reviews", tmp_path / "file", resume)
 
 
 def test_a_run_without_weights_says_how_to_finish_it(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fasttune.unpadding.kernel_check import TOLERANCE, max_difference
 
 
 def test_a_kernel_that_cannot_run_is_not_chosen() -> None:
-    kernel, reason = cuda.choose(torch.device("cpu"), torch.bfloat16, 32)
+    kernel, reason = cuda.choose_kernel(torch.device("cpu"), torch.bfloat16, 32)
     assert kernel is None and reason.startswith("flash: ") and "efficient: " in reason
 
 
@@ -38,7 +38,7 @@ def test_parity_on_a_gpu(dtype: torch.dtype, width: int) -> None:
     mask = torch.arange(512) < torch.tensor(lengths)[:, None]
     boundaries = Boundaries.from_mask(mask.cuda())
     tensors = [torch.randn(1, 4, sum(lengths), width, device="cuda").to(dtype).requires_grad_() for _ in range(3)]
-    assert cuda.choose(tensors[0].device, dtype, width)[0] is not None
+    assert cuda.choose_kernel(tensors[0].device, dtype, width)[0] is not None
     for window in (None, 17):
         out = attention(torch.nn.Module(), *tensors, boundaries, scaling=0.2, sliding_window=window)[0]
         copies = [tensor.detach().float().requires_grad_() for tensor in tensors]

@@ -181,7 +181,7 @@ def numbered(stem: str, parent: Path) -> Iterator[Path]:
         number += 1
 
 
-def choose(stem: str, output: str | Path | None, resume: bool, parent: Path = DEFAULT_PARENT) -> RunFolder:
+def resolve_run_folder(stem: str, output: str | Path | None, resume: bool, parent: Path = DEFAULT_PARENT) -> RunFolder:
     """The folder of a run that is about to start or, with `resume`, to continue.
 
     With `output`, that folder; UsageError if it cannot be used. Without `output`, the first free name of STEM, STEM-2

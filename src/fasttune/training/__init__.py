@@ -1,1 +1,1 @@
-"""The one training loop and what it is made of."""
+"""Training: preparing a run, the loop, checkpoints on the way, results at the end."""

@@ -113,7 +113,7 @@ def _explained(name: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelLocation:
     """Where a model is: a folder, or a repository on the hub at a revision."""
 
     path: str
@@ -128,18 +128,18 @@ SNAPSHOTS = "snapshots"  # in the hub's cache: one folder per commit
 _commits: dict[str, str] = {}  # repository -> the commit that this process read first
 
 
-def place_of(name: str) -> Place:
+def locate_model(name: str) -> ModelLocation:
     """Resolve a recipe's `model`: `embedded`, a folder, or NAME[@REVISION] on the hub.
 
     A name on the hub stays at the commit from which its config.json was first read.
     """
     if name == EMBEDDED_MODEL:
-        return Place(str(embedded_model_path()))
+        return ModelLocation(str(embedded_model_path()))
     path = str(Path(name).expanduser())
     if Path(path).exists():
-        return Place(path)
+        return ModelLocation(path)
     repository, _, revision = name.partition("@")
-    return Place(repository if revision else path, _commits.get(name) or revision or None)
+    return ModelLocation(repository if revision else path, _commits.get(name) or revision or None)
 
 
 def pinned(name: str) -> str:
@@ -149,8 +149,8 @@ def pinned(name: str) -> str:
 
 def file_of(name: str, file: str) -> str | None:
     """The path of a model's file, downloaded if necessary; None if the model has no such file."""
-    place = place_of(name)
-    return cached_file(place.path, file, revision=place.revision, _raise_exceptions_for_missing_entries=False)
+    location = locate_model(name)
+    return cached_file(location.path, file, revision=location.revision, _raise_exceptions_for_missing_entries=False)
 
 
 def load_config(name: str) -> PreTrainedConfig:
@@ -158,8 +158,8 @@ def load_config(name: str) -> PreTrainedConfig:
     require_safe("torch", "transformers", "safetensors")
     with _explained(name), quiet_transformers():
         _check_folder(name)
-        place = place_of(name)
-        config = AutoConfig.from_pretrained(place.path, revision=place.revision, trust_remote_code=False)
+        location = locate_model(name)
+        config = AutoConfig.from_pretrained(location.path, revision=location.revision, trust_remote_code=False)
     is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
     if not is_encoder or getattr(config, "is_decoder", False):
         raise EnvironmentProblem(
@@ -194,7 +194,7 @@ def _check_folder(name: str) -> None:
                 "E405",
                 "remove the setting from config.json; quantised weights cannot be fine-tuned",
             )
-    is_folder = not place_of(name).on_the_hub
+    is_folder = not locate_model(name).on_the_hub
     if is_folder or importlib.util.find_spec("peft") is not None:
         adapter = file_of(name, model_folder.ADAPTER)
         if adapter is not None:
@@ -214,8 +214,8 @@ def load_tokenizer(name: str, needs_offsets: bool = False) -> PreTrainedTokenize
         if fault is not None:
             expected = "a tokenizer that does not multiply the length of texts"
             raise EnvironmentProblem(Problem(where=f"model {name}", found=fault, expected=expected, code="E409"))
-        place = place_of(name)
-        tokenizer = AutoTokenizer.from_pretrained(place.path, revision=place.revision, trust_remote_code=False)
+        location = locate_model(name)
+        tokenizer = AutoTokenizer.from_pretrained(location.path, revision=location.revision, trust_remote_code=False)
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         # transformers returns a tokenizer with nothing but special tokens if the files are missing.
         raise EnvironmentProblem(
@@ -281,15 +281,15 @@ def load_model(
     dropouts = {field: getattr(config, field) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)}
     vars(config).pop("transformers_weights", None)  # names another file, which may be a pickle
     _check_index(name)
-    place = place_of(name)
+    location = locate_model(name)
     if attention_dropout is not None:
         for field in dropouts:
             setattr(config, field, attention_dropout)
     with _explained(name), quiet_transformers(), hide_launcher(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, info = getattr(transformers, auto_class).from_pretrained(
-            place.path,
-            revision=place.revision,
+            location.path,
+            revision=location.revision,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,

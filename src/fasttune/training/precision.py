@@ -32,14 +32,14 @@ def choose_device(asked: str) -> Choice:
 
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if asked == "auto":
-        found = next(device for device in ("cuda", "mps", "cpu") if has[device])
-        return Choice(found, "the fastest device available" if found != "cpu" else "no GPU found")
+        device = next(device for device in ("cuda", "mps", "cpu") if has[device])
+        return Choice(device, "the fastest device available" if device != "cpu" else "no GPU found")
     if not has[asked]:
         raise EnvironmentProblem(
             Problem(
                 where="training.device",
                 found=f"{asked}, which torch {torch.__version__} cannot use on this machine",
-                expected=f"one of {', '.join(name for name, there in has.items() if there)}",
+                expected=f"one of {', '.join(name for name, is_available in has.items() if is_available)}",
                 hint="training.device=auto",
                 code="E505",
             )

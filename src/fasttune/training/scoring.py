@@ -188,7 +188,7 @@ def run_split(
         try:
             with as_micro_batch_oom():
                 batch = collate(store, examples, padding).to(accelerator.device)
-                part, loss, weight = _forward(model, task, batch, store.is_labelled)
+                batch_results, loss, weight = _forward(model, task, batch, store.is_labelled)
         except MicroBatchOOM as error:
             reason = str(error)  # the exception itself keeps tensors alive
             if is_sharded(model):
@@ -197,11 +197,11 @@ def run_split(
             where: np.ndarray = examples
             if task.result_per_token:
                 where, is_real = places(store, examples, padding)
-                part = part[is_real]
+                batch_results = batch_results[is_real]
             if results is None:
                 length = store.num_tokens if task.result_per_token else len(store)
-                results = np.zeros((length, *part.shape[1:]), dtype=np.float32)
-            results[where] = part
+                results = np.zeros((length, *batch_results.shape[1:]), dtype=np.float32)
+            results[where] = batch_results
             loss_sum, weight_sum = loss_sum + loss, weight_sum + weight
             continue
         tokens = num_tokens(examples, store.lengths, padded)
@@ -218,11 +218,11 @@ def _forward(
     model: torch.nn.Module, task: Task, batch: MicroBatch, is_labelled: bool
 ) -> tuple[np.ndarray, float, float]:
     outputs = model(**batch.inputs)
-    part = task.result(outputs, batch).float().cpu().numpy()
+    results = task.result(outputs, batch).float().cpu().numpy()
     if not is_labelled:
-        return part, 0.0, 0.0
+        return results, 0.0, 0.0
     loss, weight = task.loss(outputs, batch, training=False)
-    return part, loss.item(), weight
+    return results, loss.item(), weight
 
 
 def _halved(tokens_per_microbatch: int, tokens: int, num_sequences: int, reason: str) -> int:
@@ -249,8 +249,8 @@ def _reduce(
 ) -> tuple[np.ndarray, float, float]:
     """The sums over all ranks. Each example was computed by one rank, and the others hold zeros for it."""
     shape = next(shape for shape in gather_object([None if results is None else results.shape]) if shape is not None)
-    own = torch.zeros(shape) if results is None else torch.from_numpy(results)
+    local = torch.zeros(shape) if results is None else torch.from_numpy(results)
     sums = torch.tensor([loss_sum, weight_sum], dtype=torch.float64)
-    added: torch.Tensor = accelerator.reduce(own.to(accelerator.device), "sum")
+    total: torch.Tensor = accelerator.reduce(local.to(accelerator.device), "sum")
     loss_sum, weight_sum = accelerator.reduce(sums.to(accelerator.device), "sum").tolist()
-    return added.cpu().numpy(), loss_sum, weight_sum
+    return total.cpu().numpy(), loss_sum, weight_sum

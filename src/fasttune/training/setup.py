@@ -83,25 +83,25 @@ def choose_max_length(recipe: Recipe, name: str, tokenizer: PreTrainedTokenizerB
 
 def choose_attention(recipe: Recipe, name: str, device: str, precision: str) -> tuple[Choice, Choice]:
     """The attention kernel without padding on this device, and its dropout."""
-    asked, config = recipe.training.attention_dropout, load_config(name)
-    own = own_attention_dropout(config)
+    requested, config = recipe.training.attention_dropout, load_config(name)
+    model_dropout = own_attention_dropout(config)
     kernel = Choice("torch", f"fused kernels on {device}")
-    dropout = Choice(str(own), "from the model's config.json")
+    dropout = Choice(str(model_dropout), "from the model's config.json")
     if recipe.preprocessing.padding == "none" and config.model_type in FAMILIES:
         width = config.hidden_size // config.num_attention_heads
         if config.model_type in OWN_ATTENTION:
             kernel = Choice("the model's own", "in buckets of similar length")
         elif device == "cuda":
-            chosen, reason = cuda.choose(torch.device(device), dtype_of(precision), width)
+            chosen, reason = cuda.choose_kernel(torch.device(device), dtype_of(precision), width)
             kernel = Choice("torch" if chosen is None else chosen.__name__, reason)
         elif device == "cpu":
-            found = compiled_for(device, dtype_of(precision), width)
-            limit = f"; torch above {MAX_COMPILED_LENGTH:,} tokens per sequence" if found.library else ""
-            kernel = Choice("compiled" if found.library else "torch", found.reason + limit)
-            if own > 0 and found.library is None:
-                reason = f"torch's fast attention on CPUs has no dropout; config.json keeps the model's {own}"
+            built = compiled_for(device, dtype_of(precision), width)
+            limit = f"; torch above {MAX_COMPILED_LENGTH:,} tokens per sequence" if built.library else ""
+            kernel = Choice("compiled" if built.library else "torch", built.reason + limit)
+            if model_dropout > 0 and built.library is None:
+                reason = f"torch's fast attention on CPUs has no dropout; config.json keeps the model's {model_dropout}"
                 dropout = Choice("0.0", reason)
-    return kernel, dropout if asked == "auto" else Choice(str(asked), "asked for")
+    return kernel, dropout if requested == "auto" else Choice(str(requested), "asked for")
 
 
 def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.inf) -> Setup:

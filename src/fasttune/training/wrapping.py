@@ -124,8 +124,8 @@ def whole(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     if not any(is_share(tensor) for tensor in tensors.values()):
         return {name: tensor.detach() for name, tensor in tensors.items()}
-    found = ((name, full(tensor)) for name, tensor in tensors.items())
-    return {name: tensor.cpu() for name, tensor in found if is_main()}
+    gathered = ((name, full(tensor)) for name, tensor in tensors.items())
+    return {name: tensor.cpu() for name, tensor in gathered if is_main()}
 
 
 def is_share(tensor: torch.Tensor) -> bool:

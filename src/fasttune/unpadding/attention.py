@@ -65,7 +65,7 @@ def attention(
     longest = max(attention_mask.lengths)
     window = longest if sliding_window is None else min(sliding_window, longest)
     if query.is_cuda:
-        kernel, _ = cuda.choose(query.device, query.dtype, query.shape[-1])
+        kernel, _ = cuda.choose_kernel(query.device, query.dtype, query.shape[-1])
         if kernel is not None and (window == longest or kernel is cuda.flash):
             packed = cuda.Packed(attention_mask.starts_on_device, longest, window)
             return kernel(query, key, value, packed, dropout, scale), None

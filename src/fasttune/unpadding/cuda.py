@@ -61,7 +61,7 @@ def _without_window(
 
 
 @lru_cache(maxsize=16)
-def choose(device: torch.device, dtype: torch.dtype, width: int) -> tuple[Kernel | None, str]:
+def choose_kernel(device: torch.device, dtype: torch.dtype, width: int) -> tuple[Kernel | None, str]:
     """The first kernel that matches torch's attention, with its name; or None, with the reasons."""
     reasons = []
     for kernel in (flash, efficient):
