@@ -238,7 +238,9 @@ def _tiny_model(task: Task, vocab_size: int) -> transformers.PreTrainedModel:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return getattr(transformers, task.auto_class).from_config(config).eval()
+        model: transformers.PreTrainedModel = getattr(transformers, task.auto_class).from_config(config)
+        model.eval()
+        return model
 
 
 def _texts(value: Any) -> list[str]:

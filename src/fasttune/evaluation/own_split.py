@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from fasttune.data.pipeline import Split, read_kept
+from fasttune.data.holdout import Split
+from fasttune.data.pipeline import read_kept
 from fasttune.data.reading import TEST, VALIDATION
 from fasttune.errors import Problem, UsageError
 from fasttune.evaluation.predictor import Predictor

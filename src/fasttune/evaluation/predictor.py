@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fasttune.data.pipeline import Split, encode
+from fasttune.data.holdout import Split
+from fasttune.data.pipeline import encode
 from fasttune.errors import Problem, UsageError
 from fasttune.recipe import Overrides, Recipe, differences
 from fasttune.recipe import load as load_recipe

@@ -5,7 +5,9 @@ This package does not import torch, open data or download anything.
 
 from fasttune.recipe.data_schema import Columns
 from fasttune.recipe.load import Overrides, differences, digest, dump, is_recipe, load, shipped, shipped_text
-from fasttune.recipe.schema import METRICS, Recipe, Section, fields
+from fasttune.recipe.schema import Recipe, fields
+from fasttune.recipe.section import Section
+from fasttune.recipe.types import METRICS
 
 __all__ = [
     "Columns",

@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 
 from fasttune.errors import Problem, nearest, shown
 from fasttune.recipe import aliases
-from fasttune.recipe.schema import FieldPath, Recipe, Section, fields, subsection
+from fasttune.recipe.schema import FieldPath, Recipe, fields, subsection
+from fasttune.recipe.section import Section
 from fasttune.recipe.types import METRICS, NUMBER, TASK_NAMES
 from fasttune.recipe.yaml_text import write_inline
 from fasttune.security import secrets

@@ -22,7 +22,7 @@ from fasttune.recipe import Recipe
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
-    from transformers.utils import ModelOutput
+    from transformers.utils.generic import ModelOutput
 
     from fasttune.data.batching.collate import MicroBatch
 

@@ -1,8 +1,8 @@
 """Run Hugging Face encoders on real tokens only: `padding_free(model)` and its parts."""
 
 from fasttune.unpadding.boundaries import Boundaries
+from fasttune.unpadding.hooks import ENCODER_STACK
 from fasttune.unpadding.unpad import (
-    ENCODER_STACK,
     is_padding_free,
     padding_free,
     restore_padding,
