@@ -42,8 +42,8 @@ class MicroBatch:
     models that have them, `token_type_ids`; `targets`: tensors whose first axis is B, those of tokens [B, S];
     `features`: what the task's result needs, first axis B; `examples` their positions in the store; `num_tokens` T.
     Where examples hold several sequences, `targets` have one entry an example, and the feature `example_of` (B,) says
-    to which of `examples` a sequence belongs. `counts` False: a rank without a share computes it, since the others wait
-    for its gradients, and nothing is learned from it.
+    to which of `examples` a sequence belongs. `contributes` False: a rank without a share computes it, since the others
+    wait for its gradients, and nothing is learned from it.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -51,7 +51,7 @@ class MicroBatch:
     features: dict[str, torch.Tensor]
     examples: np.ndarray
     num_tokens: int
-    counts: bool = True
+    contributes: bool = True
 
     def cost(self, padded: bool) -> int:
         """What it takes of its budget: its real tokens, or with `padded` all of its places."""
@@ -78,7 +78,7 @@ class MicroBatch:
         )
 
 
-def places(store: TokenStore, examples: np.ndarray, padding: Padding) -> tuple[np.ndarray, np.ndarray]:
+def token_positions(store: TokenStore, examples: np.ndarray, padding: Padding) -> tuple[np.ndarray, np.ndarray]:
     """(T,) places of the examples' tokens in the store, and [B, S] bool, their places in the padded micro-batch."""
     bounds, chosen = store.starts, examples
     if store.sequences is not None:
@@ -102,7 +102,7 @@ def sequences_of(store: TokenStore, examples: np.ndarray) -> tuple[np.ndarray, n
 
 
 def collate(store: TokenStore, examples: np.ndarray, padding: Padding = NO_MORE_THAN_NEEDED) -> MicroBatch:
-    positions, is_real = places(store, examples, padding)
+    positions, is_real = token_positions(store, examples, padding)
 
     def padded(values: np.ndarray, filler: int) -> torch.Tensor:
         filled = np.full(is_real.shape, filler, dtype=np.int64)

@@ -34,7 +34,7 @@ def num_tokens(indices: Indices, lengths: np.ndarray, padded: bool) -> int:
     return int(chosen.max() * len(chosen) if padded else chosen.sum())
 
 
-def cut(indices: Indices, lengths: np.ndarray, tokens_per_microbatch: int, padded: bool) -> list[Indices]:
+def split_by_budget(indices: Indices, lengths: np.ndarray, tokens_per_microbatch: int, padded: bool) -> list[Indices]:
     """Cut examples, longest first, into micro-batches within the budget; one that exceeds it alone stands alone."""
     microbatches = []
     first = 0
@@ -52,7 +52,7 @@ def cut(indices: Indices, lengths: np.ndarray, tokens_per_microbatch: int, padde
     return microbatches
 
 
-def deal(indices: Indices, lengths: np.ndarray, num_ranks: int) -> list[Indices]:
+def shard_by_tokens(indices: Indices, lengths: np.ndarray, num_ranks: int) -> list[Indices]:
     """Share examples, longest first, so that ranks get nearly equal numbers of tokens: each goes where fewest are."""
     if num_ranks == 1:
         return [indices]
@@ -103,13 +103,13 @@ class Plan(Steps):
 
     def microbatches(self, step: int, rank: int = 0) -> list[Indices]:
         """What one rank computes in one step, in order."""
-        share = deal(self.examples(step), self.lengths, self.num_ranks)[rank]
-        return cut(share, self.lengths, self.tokens_per_microbatch, self.padded)
+        share = shard_by_tokens(self.examples(step), self.lengths, self.num_ranks)[rank]
+        return split_by_budget(share, self.lengths, self.tokens_per_microbatch, self.padded)
 
 
 def evaluation_microbatches(lengths: np.ndarray, tokens_per_microbatch: int, padded: bool) -> list[Indices]:
     """All examples once, longest first, so that the peak of memory comes at the start and padding is least."""
-    return cut(longest_first(np.arange(len(lengths)), lengths), lengths, tokens_per_microbatch, padded)
+    return split_by_budget(longest_first(np.arange(len(lengths)), lengths), lengths, tokens_per_microbatch, padded)
 
 
 def microbatch_seed(parts: Sequence[int]) -> int:

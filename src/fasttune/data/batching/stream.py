@@ -16,8 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
-from fasttune.data.batching.feed import Feed
-from fasttune.data.batching.plan import Indices, Steps, cut, deal, longest_first
+from fasttune.data.batching.plan import Indices, Steps, longest_first, shard_by_tokens, split_by_budget
+from fasttune.data.batching.prefetch import Prefetcher
 from fasttune.data.tokens.store import TokenStore
 
 BEGINNING = (0, 0, 0)  # epoch, window of it, row of that in shuffled order
@@ -72,7 +72,7 @@ class StreamStep:
 
 
 @dataclass(frozen=True)
-class Walk:
+class StreamSampler:
     """Steps in order, from any place of a stream; the next window is read while this one is used."""
 
     windows: Windows
@@ -115,11 +115,11 @@ class Walk:
         ]
 
     def _share(self, rows: Indices, sizes: np.ndarray) -> Indices:
-        return deal(longest_first(rows, sizes), sizes, self.num_ranks)[self.rank]
+        return shard_by_tokens(longest_first(rows, sizes), sizes, self.num_ranks)[self.rank]
 
 
 @dataclass
-class StreamFeed(Feed[Steps]):
+class StreamPrefetcher(Prefetcher[Steps]):
     """`begin`: where the step `first_step` begins."""
 
     windows: Windows = field(kw_only=True)
@@ -129,16 +129,19 @@ class StreamFeed(Feed[Steps]):
     _following: int = field(default=0, repr=False)  # the step that comes next out of these
     _known: dict[int, StreamStep] = field(default_factory=dict, repr=False)
 
-    def cuts(self, plan: Steps, step: int) -> list[tuple[TokenStore, Indices]]:
+    def microbatch_examples(self, plan: Steps, step: int) -> list[tuple[TokenStore, Indices]]:
         found = []
         for part in self._step(plan, step).parts:
             if part.store is not None:
                 lengths = part.store.lengths
                 order = longest_first(part.examples, lengths)
-                found += [(part.store, one) for one in cut(order, lengths, plan.tokens_per_microbatch, plan.padded)]
+                found += [
+                    (part.store, one)
+                    for one in split_by_budget(order, lengths, plan.tokens_per_microbatch, plan.padded)
+                ]
         return found
 
-    def spare(self, plan: Steps, step: int) -> tuple[TokenStore, Indices]:
+    def filler(self, plan: Steps, step: int) -> tuple[TokenStore, Indices]:
         part = self._step(plan, step).parts[0]
         return part.window.encode(np.array([part.first])), np.array([0])
 
@@ -150,8 +153,8 @@ class StreamFeed(Feed[Steps]):
 
     def _step(self, plan: Steps, step: int) -> StreamStep:
         if self._steps is None:
-            walk = Walk(self.windows, plan.batch_size, self.rank, plan.num_ranks)
-            self._steps, self._following = walk.steps(self.begin), self.first_step
+            sampler = StreamSampler(self.windows, plan.batch_size, self.rank, plan.num_ranks)
+            self._steps, self._following = sampler.steps(self.begin), self.first_step
         while self._following <= step:
             self._known[self._following] = next(self._steps)
             self._following += 1

@@ -19,13 +19,13 @@ AnyPlan = TypeVar("AnyPlan", bound=Steps)
 
 
 @dataclass
-class Feed(ABC, Generic[AnyPlan]):
+class Prefetcher(ABC, Generic[AnyPlan]):
     """`pinned`: in memory that a CUDA device copies from by itself while it computes."""
 
     padding: Padding
     rank: int = 0
     pinned: bool = False
-    _executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "feed"), repr=False)
+    _executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "prefetch"), repr=False)
     _next: tuple[AnyPlan, int, Future[list[MicroBatch]]] | None = field(default=None, repr=False)
 
     def microbatches(self, plan: AnyPlan, step: int) -> list[MicroBatch]:
@@ -41,7 +41,7 @@ class Feed(ABC, Generic[AnyPlan]):
         self._executor.shutdown(cancel_futures=True)
 
     @abstractmethod
-    def cuts(self, plan: AnyPlan, step: int) -> list[tuple[TokenStore, Indices]]:
+    def microbatch_examples(self, plan: AnyPlan, step: int) -> list[tuple[TokenStore, Indices]]:
         """The examples of each micro-batch, and the store they are in."""
 
     @abstractmethod
@@ -49,7 +49,7 @@ class Feed(ABC, Generic[AnyPlan]):
         """What the rows of a step, which was asked for last, are called."""
 
     @abstractmethod
-    def spare(self, plan: AnyPlan, step: int) -> tuple[TokenStore, Indices]:
+    def filler(self, plan: AnyPlan, step: int) -> tuple[TokenStore, Indices]:
         """Any example, for a rank that has none in this step."""
 
     def position(self, step: int) -> Position | None:
@@ -57,23 +57,23 @@ class Feed(ABC, Generic[AnyPlan]):
         return None
 
     def _collate(self, plan: AnyPlan, step: int) -> list[MicroBatch]:
-        cuts = self.cuts(plan, step)
+        cuts = self.microbatch_examples(plan, step)
         found = [collate(store, examples, self.padding) for store, examples in cuts]
         if not found:
-            found = [replace(collate(*self.spare(plan, step), self.padding), counts=False)]
+            found = [replace(collate(*self.filler(plan, step), self.padding), contributes=False)]
         return [batch.pinned() for batch in found] if self.pinned else found
 
 
 @dataclass
-class StoreFeed(Feed[Plan]):
+class StorePrefetcher(Prefetcher[Plan]):
     """The examples of one store."""
 
     store: TokenStore = field(kw_only=True)
 
-    def cuts(self, plan: Plan, step: int) -> list[tuple[TokenStore, Indices]]:
+    def microbatch_examples(self, plan: Plan, step: int) -> list[tuple[TokenStore, Indices]]:
         return [(self.store, cut) for cut in plan.microbatches(step, self.rank)]
 
-    def spare(self, plan: Plan, step: int) -> tuple[TokenStore, Indices]:
+    def filler(self, plan: Plan, step: int) -> tuple[TokenStore, Indices]:
         return self.store, np.array([0])
 
     def rows(self, plan: Plan, step: int) -> list[str]:
