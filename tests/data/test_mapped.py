@@ -41,7 +41,7 @@ def test_a_mapped_table_has_the_same_rows(source: Source) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="asks the kernel of Linux")  # noqa: PTH110
-def test_its_pages_can_be_let_go(source: Source) -> None:
+def test_its_pages_can_be_released(source: Source) -> None:
     texts = text_values(source.dataset, "text", "rows.csv")
     assert sum(map(len, texts)) == sum(len(row["text"]) for row in ROWS)
     assert pages_of_files() > 3e6

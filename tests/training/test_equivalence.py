@@ -10,8 +10,8 @@ import torch
 
 from fasttune import recipe as recipes
 from fasttune.data.batching.collate import NO_MORE_THAN_NEEDED
-from fasttune.data.batching.feed import StoreFeed
 from fasttune.data.batching.plan import Plan
+from fasttune.data.batching.prefetch import StorePrefetcher
 from fasttune.data.tokens.store import TokenStore
 from fasttune.tasks import Rows, TextClassification
 from fasttune.training.events import StepDone
@@ -54,7 +54,7 @@ def train(model: Path, store: TokenStore, tokens_per_microbatch: int, **training
         task=task,
         model=setup.model,
         optimizer=optimizer,
-        feed=StoreFeed(NO_MORE_THAN_NEEDED, store=store),
+        prefetcher=StorePrefetcher(NO_MORE_THAN_NEEDED, store=store),
         plan=Plan(
             lengths=store.lengths,
             batch_size=16,

@@ -12,8 +12,8 @@ import torch
 from accelerate import Accelerator
 
 from fasttune.data.batching.collate import MicroBatch
-from fasttune.data.batching.feed import Feed, Position
 from fasttune.data.batching.plan import Steps
+from fasttune.data.batching.prefetch import Position, Prefetcher
 from fasttune.errors import DivergedError, EnvironmentProblem, Problem
 from fasttune.parallel.collectives import all_reduce_max
 from fasttune.recipe import Recipe
@@ -118,7 +118,7 @@ class Loop:
     task: Task
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
-    feed: Feed[Any]
+    prefetcher: Prefetcher[Any]
     plan: Steps
     accelerator: Accelerator
     metric: str
@@ -178,13 +178,13 @@ class Loop:
         """One optimizer step; if memory runs out, it is repeated in smaller micro-batches."""
         state = self.state
         if state.step + 1 in state.skipped:
-            self.feed.microbatches(self.plan, state.step)  # a stream must be read past them
+            self.prefetcher.microbatches(self.plan, state.step)  # a stream must be read past them
             self._advance()
             yield Skipped(**self._now())
             return
         set_learning_rate(self.optimizer, learning_rate)
         while True:
-            microbatches = self.feed.microbatches(self.plan, state.step)
+            microbatches = self.prefetcher.microbatches(self.plan, state.step)
             try:
                 result = run_step(
                     model=self.model,
@@ -217,7 +217,7 @@ class Loop:
 
     def _advance(self) -> None:
         self.state.step += 1
-        self.state.position = self.feed.position(self.state.step)
+        self.state.position = self.prefetcher.position(self.state.step)
 
     def _halve(self, microbatches: list[MicroBatch], reason: str, is_here: bool) -> OutOfMemory:
         """Halve the budget on all ranks, because this rank (`is_here`) or another one ran out of memory."""
@@ -243,7 +243,7 @@ class Loop:
         self.overflows = 0 if result.is_finite else self.overflows + 1
         if result.is_finite or (has_scaler and math.isfinite(result.loss) and self.overflows < MAX_OVERFLOWS):
             return
-        rows = self.feed.rows(self.plan, self.state.step)
+        rows = self.prefetcher.rows(self.plan, self.state.step)
         yield Diverged(**self._now(), loss=result.loss, grad_norm=result.grad_norm, rows=rows)
         training = self.recipe.training
         where = f"step {self.state.step + 1}, training rows {', '.join(rows[:16])}"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fasttune.data.batching.collate import collate
-from fasttune.data.batching.plan import Indices, cut, longest_first, num_tokens
+from fasttune.data.batching.plan import Indices, longest_first, num_tokens, split_by_budget
 from fasttune.data.tokens.store import TokenStore
 from fasttune.tasks import Task
 from fasttune.training.memory import MicroBatchOOM, as_micro_batch_oom
@@ -26,7 +26,7 @@ def probe(setup: Setup, task: Task, store: TokenStore) -> Choice | None:
     order = longest_first(np.arange(len(store)), store.lengths)
     points = []
     for tokens in TRIED:
-        examples = cut(order, store.lengths, tokens, setup.padded)[0]
+        examples = split_by_budget(order, store.lengths, tokens, setup.padded)[0]
         try:
             with as_micro_batch_oom():
                 points.append((num_tokens(examples, store.lengths, setup.padded), _peak(setup, task, store, examples)))

@@ -14,8 +14,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from fasttune.data.batching.collate import MicroBatch, Padding, collate, places
-from fasttune.data.batching.plan import cut, evaluation_microbatches, num_tokens
+from fasttune.data.batching.collate import MicroBatch, Padding, collate, token_positions
+from fasttune.data.batching.plan import evaluation_microbatches, num_tokens, split_by_budget
 from fasttune.data.pipeline import Split
 from fasttune.data.reading import VALIDATION
 from fasttune.data.tokens.store import TokenStore
@@ -196,7 +196,7 @@ def run_split(
         else:
             where: np.ndarray = examples
             if task.result_per_token:
-                where, is_real = places(store, examples, padding)
+                where, is_real = token_positions(store, examples, padding)
                 batch_results = batch_results[is_real]
             if results is None:
                 length = store.num_tokens if task.result_per_token else len(store)
@@ -207,7 +207,7 @@ def run_split(
         tokens = num_tokens(examples, store.lengths, padded)
         tokens_per_microbatch = _halved(tokens_per_microbatch, tokens, len(examples), reason)
         left = np.concatenate([examples, *pending])
-        pending = deque(cut(left, store.lengths, tokens_per_microbatch, padded))
+        pending = deque(split_by_budget(left, store.lengths, tokens_per_microbatch, padded))
     if num_ranks > 1:
         results, loss_sum, weight_sum = _reduce(accelerator, results, loss_sum, weight_sum)
     assert results is not None, "an empty split was refused when it was read"

@@ -57,8 +57,8 @@ def run_step(
     begin = time.perf_counter()
     counts = torch.tensor(
         [
-            sum(task.weight(batch.targets) for batch in microbatches if batch.counts),
-            sum(batch.num_tokens for batch in microbatches if batch.counts),
+            sum(task.weight(batch.targets) for batch in microbatches if batch.contributes),
+            sum(batch.num_tokens for batch in microbatches if batch.contributes),
         ],
         dtype=torch.float64,
     )
@@ -93,7 +93,7 @@ def _accumulate(
         torch.manual_seed(microbatch_seed([*seed, index]))
         batch = batch.to(accelerator.device)
         loss, _ = task.loss(model(**batch.inputs), batch, training=True)
-        return loss if batch.counts else loss * 0.0
+        return loss if batch.contributes else loss * 0.0
 
     def backward(loss: torch.Tensor) -> None:
         loss_sum.add_(loss.detach())
@@ -101,7 +101,7 @@ def _accumulate(
 
     if is_sharded(model):  # every rank needs the same number of forward passes
         missing = all_reduce_max(len(microbatches))[0] - len(microbatches)
-        microbatches = [*microbatches, *[replace(microbatches[-1], counts=False)] * missing]
+        microbatches = [*microbatches, *[replace(microbatches[-1], contributes=False)] * missing]
     exact = torch.float32 if accelerator.device.type == "mps" else torch.float64  # MPS has no float64
     loss_sum = torch.zeros((), device=accelerator.device, dtype=exact)
     failure: MicroBatchOOM | None = None

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fasttune.data.batching.feed import Feed, StoreFeed
 from fasttune.data.batching.plan import Plan, Steps
-from fasttune.data.batching.stream import BEGINNING, StreamFeed
+from fasttune.data.batching.prefetch import Prefetcher, StorePrefetcher
+from fasttune.data.batching.stream import BEGINNING, StreamPrefetcher
 from fasttune.data.reading import TRAIN, VALIDATION
 from fasttune.data.streaming import windows_of
 from fasttune.errors import DivergedError
@@ -90,21 +90,21 @@ class Trainer:
 
     def _run_loop(self, model: nn.Module, optimizer: torch.optim.Optimizer, checkpoints: CheckpointManager) -> Finished:
         run = self.run
-        feed, plan = self._batches()
+        prefetcher, plan = self._batches()
         loop = Loop(
             recipe=run.recipe,
             task=self.evaluator.task,
             model=model,
             optimizer=optimizer,
-            feed=feed,
+            prefetcher=prefetcher,
             plan=plan,
             accelerator=run.setup.accelerator,
             metric=run.metric,
             state=run.state,
             evaluate=lambda: self.evaluator.score(VALIDATION, run.state.step).metrics,
         )
-        self.next_rows = lambda: feed.rows(plan, run.state.step)
-        with closing(feed):
+        self.next_rows = lambda: prefetcher.rows(plan, run.state.step)
+        with closing(prefetcher):
             for event in loop:
                 self.watchdog.expect(PATIENCE)
                 if isinstance(event, StepDone):
@@ -122,7 +122,7 @@ class Trainer:
         barrier()
         return event
 
-    def _batches(self) -> tuple[Feed[Any], Steps]:
+    def _batches(self) -> tuple[Prefetcher[Any], Steps]:
         """The source of micro-batches, and the plan that divides each step into them."""
         run, setup, state = self.run, self.run.setup, self.run.state
         plan: dict[str, Any] = {
@@ -135,10 +135,12 @@ class Trainer:
         device = (setup.padding, setup.accelerator.process_index, setup.accelerator.device.type == "cuda")
         if run.splits.stream is None:
             store = run.stores[TRAIN]
-            return StoreFeed(*device, store=store), Plan(lengths=store.lengths, seed=run.recipe.training.seed, **plan)
+            return StorePrefetcher(*device, store=store), Plan(
+                lengths=store.lengths, seed=run.recipe.training.seed, **plan
+            )
         windows = windows_of(run.splits.stream, run.splits.task, setup.tokenizer, setup.max_length)
         epoch, number, row = state.position or BEGINNING
-        stream = StreamFeed(*device, windows=windows, first_step=state.step, begin=(epoch, number, row))
+        stream = StreamPrefetcher(*device, windows=windows, first_step=state.step, begin=(epoch, number, row))
         return stream, Steps(num_examples=run.num_examples, **plan)
 
     def _agreed_reason(self, reason: str | None) -> str | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fasttune.data.batching.collate import NO_MORE_THAN_NEEDED
 from fasttune.data.batching.plan import Indices, Steps
-from fasttune.data.batching.stream import BEGINNING, StreamFeed, StreamStep, Walk
+from fasttune.data.batching.stream import BEGINNING, StreamPrefetcher, StreamSampler, StreamStep
 from fasttune.data.tokens.store import TokenStore
 
 
@@ -83,7 +83,7 @@ def test_every_row_once_an_epoch_over_all_ranks(sizes: list[int], batch_size: in
     seen: Counter[str] = Counter()
     trained: Counter[int] = Counter()
     for rank in range(ranks):
-        for step in islice(Walk(windows, batch_size, rank, ranks).steps(), num_steps):
+        for step in islice(StreamSampler(windows, batch_size, rank, ranks).steps(), num_steps):
             trained.update(names_of(step))
             seen.update(step.rows())
             assert len(step.rows()) == batch_size
@@ -96,9 +96,15 @@ def test_every_row_once_an_epoch_over_all_ranks(sizes: list[int], batch_size: in
 def test_a_stream_goes_on_where_it_stopped_on_other_ranks_too(
     sizes: list[int], batch_size: int, stop: int, before: int, after: int
 ) -> None:
-    whole = list(islice(Walk(Epochs(sizes), batch_size).steps(), stop + 5))
-    begin = BEGINNING if stop == 0 else list(islice(Walk(Epochs(sizes), batch_size, 0, before).steps(), stop))[-1].after
-    shares = [list(islice(Walk(Epochs(sizes), batch_size, rank, after).steps(begin), 5)) for rank in range(after)]
+    whole = list(islice(StreamSampler(Epochs(sizes), batch_size).steps(), stop + 5))
+    begin = (
+        BEGINNING
+        if stop == 0
+        else list(islice(StreamSampler(Epochs(sizes), batch_size, 0, before).steps(), stop))[-1].after
+    )
+    shares = [
+        list(islice(StreamSampler(Epochs(sizes), batch_size, rank, after).steps(begin), 5)) for rank in range(after)
+    ]
     for place, expected in enumerate(whole[stop:]):
         found = [name for share in shares for name in names_of(share[place])]
         assert sorted(found) == sorted(names_of(expected))
@@ -107,56 +113,56 @@ def test_a_stream_goes_on_where_it_stopped_on_other_ranks_too(
 
 def test_going_on_reads_the_window_it_stopped_in_and_none_before() -> None:
     sizes = [10, 10, 10]
-    begin = list(islice(Walk(Epochs(sizes), 4).steps(), 4))[-1].after
+    begin = list(islice(StreamSampler(Epochs(sizes), 4).steps(), 4))[-1].after
     windows = Epochs(sizes)
-    next(Walk(windows, 4).steps(begin))
+    next(StreamSampler(windows, 4).steps(begin))
     assert begin == (0, 1, 6) and windows.read_[0] == (0, 1)
     # At the very end of a window nothing of it is read again.
-    assert list(islice(Walk(Epochs(sizes), 5).steps(), 4))[-1].after == (0, 2, 0)
+    assert list(islice(StreamSampler(Epochs(sizes), 5).steps(), 4))[-1].after == (0, 2, 0)
 
 
 def test_ranks_get_nearly_equal_sizes() -> None:
     windows = Epochs([500, 500])
-    for step in zip(*(islice(Walk(windows, 100, rank, 4).steps(), 10) for rank in range(4)), strict=True):
+    for step in zip(*(islice(StreamSampler(windows, 100, rank, 4).steps(), 10) for rank in range(4)), strict=True):
         loads = [sum(1 + name % 13 for name in set(names_of(share))) for share in step]
         assert max(loads) < 1.2 * min(loads)
 
 
-def feed_of(windows: Epochs, **where: object) -> StreamFeed:
-    return StreamFeed(NO_MORE_THAN_NEEDED, windows=windows, **where)  # type: ignore[arg-type]
+def prefetcher_of(windows: Epochs, **where: object) -> StreamPrefetcher:
+    return StreamPrefetcher(NO_MORE_THAN_NEEDED, windows=windows, **where)  # type: ignore[arg-type]
 
 
 PLAN = Steps(num_examples=60, batch_size=8, tokens_per_microbatch=20)
 
 
-def tokens_of(feed: StreamFeed, plan: Steps, step: int) -> list[list[int]]:
-    return [batch.inputs["input_ids"].flatten().tolist() for batch in feed.microbatches(plan, step)]
+def tokens_of(prefetcher: StreamPrefetcher, plan: Steps, step: int) -> list[list[int]]:
+    return [batch.inputs["input_ids"].flatten().tolist() for batch in prefetcher.microbatches(plan, step)]
 
 
 @pytest.fixture
-def feed() -> Iterator[StreamFeed]:
-    one = feed_of(Epochs([25, 3, 32]))
+def prefetcher() -> Iterator[StreamPrefetcher]:
+    one = prefetcher_of(Epochs([25, 3, 32]))
     yield one
     one.close()
 
 
-def test_a_step_done_again_in_smaller_parts_has_the_same_rows(feed: StreamFeed) -> None:
+def test_a_step_done_again_in_smaller_parts_has_the_same_rows(prefetcher: StreamPrefetcher) -> None:
     smaller = replace(PLAN, tokens_per_microbatch=5)
     for step in range(20):
-        once, again = feed.microbatches(PLAN, step), feed.microbatches(smaller, step)
+        once, again = prefetcher.microbatches(PLAN, step), prefetcher.microbatches(smaller, step)
         assert len(again) > len(once)
         assert sum(batch.num_tokens for batch in again) == sum(batch.num_tokens for batch in once)
-        assert feed.rows(PLAN, step) == feed.rows(smaller, step) and len(feed.rows(PLAN, step)) == 8
+        assert prefetcher.rows(PLAN, step) == prefetcher.rows(smaller, step) and len(prefetcher.rows(PLAN, step)) == 8
 
 
-def test_a_feed_goes_on_from_its_position(feed: StreamFeed) -> None:
-    expected = [tokens_of(feed, PLAN, step) for step in range(12)]
+def test_a_prefetcher_resumes_from_its_position(prefetcher: StreamPrefetcher) -> None:
+    expected = [tokens_of(prefetcher, PLAN, step) for step in range(12)]
     for step in range(12):
-        other = feed_of(Epochs([25, 3, 32]))
+        other = prefetcher_of(Epochs([25, 3, 32]))
         for done in range(step):
             other.microbatches(PLAN, done)
         begin = other.position(step) if step else BEGINNING
-        resumed = feed_of(Epochs([25, 3, 32]), first_step=step, begin=begin)
+        resumed = prefetcher_of(Epochs([25, 3, 32]), first_step=step, begin=begin)
         assert tokens_of(resumed, PLAN, step) == expected[step]
         other.close()
         resumed.close()
@@ -169,14 +175,14 @@ def test_a_fault_of_a_row_is_raised_where_its_window_is_needed() -> None:
                 raise ValueError("row 26")
             return super().read(epoch, number)
 
-    feed = feed_of(Broken([24, 8]))
+    prefetcher = prefetcher_of(Broken([24, 8]))
     for step in range(3):
-        feed.microbatches(PLAN, step)
+        prefetcher.microbatches(PLAN, step)
     with pytest.raises(ValueError, match="row 26"):
-        feed.microbatches(PLAN, 3)
-    feed.close()
+        prefetcher.microbatches(PLAN, 3)
+    prefetcher.close()
 
 
-def test_a_step_that_is_still_being_read_has_no_rows_yet(feed: StreamFeed) -> None:
+def test_a_step_that_is_still_being_read_has_no_rows_yet(prefetcher: StreamPrefetcher) -> None:
     """The watchdog asks for them in the very case that a window does not come."""
-    assert feed.rows(Steps(num_examples=30, batch_size=4, tokens_per_microbatch=100), 7) == []
+    assert prefetcher.rows(Steps(num_examples=30, batch_size=4, tokens_per_microbatch=100), 7) == []

@@ -1,1 +1,1 @@
-"""What is computed when (`plan`), and as which tensors (`collate`)."""
+"""Which examples each step computes (`plan`), and their tensors (`collate`, `prefetch`, `stream`)."""

@@ -1,4 +1,4 @@
-"""Examples of a token store -> the tensors of one micro-batch, by index arithmetic.
+"""Build the tensors of a micro-batch from a token store, by index arithmetic.
 
 Letters: B sequences, S padded length, T real tokens.
 """
@@ -16,10 +16,10 @@ from fasttune.data.tokens.store import IGNORED, TokenStore
 
 @dataclass(frozen=True)
 class Padding:
-    """What stands on the right of sequences that are shorter than their micro-batch is wide.
+    """How sequences are padded on the right to the width of their micro-batch.
 
-    `length`: the width of all; None: that of the longest sequence, up to the next `multiple`, but no more than `most`
-    unless the sequence is longer.
+    `length`: the width of every micro-batch. None: the length of the longest sequence, rounded up to `multiple` but
+    not beyond `most`, unless the sequence itself is longer.
     """
 
     token_id: int = 0
@@ -36,14 +36,18 @@ NO_MORE_THAN_NEEDED = Padding()
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One forward on one rank.
+    """The input of one forward pass on one rank.
 
-    `inputs`: keyword arguments of the model's forward, [B, S] int64: `input_ids`, `attention_mask` and, for pairs of
-    models that have them, `token_type_ids`; `targets`: tensors whose first axis is B, those of tokens [B, S];
-    `features`: what the task's result needs, first axis B; `examples` their positions in the store; `num_tokens` T.
-    Where examples hold several sequences, `targets` have one entry an example, and the feature `example_of` (B,) says
-    to which of `examples` a sequence belongs. `counts` False: a rank without a share computes it, since the others wait
-    for its gradients, and nothing is learned from it.
+    - `inputs`: keyword arguments of the model's forward, [B, S] int64: `input_ids`, `attention_mask` and, for pairs of
+      texts in models that use them, `token_type_ids`.
+    - `targets`: tensors whose first axis is B; token targets are [B, S].
+    - `features`: extra tensors that the task needs to compute its result, first axis B.
+    - `examples`: positions of the examples in the store. `num_tokens`: T.
+    - `contributes`: False for a filler. A rank without examples still runs a forward and backward pass, because the
+      other ranks wait for its gradients; its loss is multiplied by 0.
+
+    If examples hold several sequences, `targets` have one entry per example, and the feature `example_of` (B,) maps
+    each sequence to its example.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -51,17 +55,17 @@ class MicroBatch:
     features: dict[str, torch.Tensor]
     examples: np.ndarray
     num_tokens: int
-    counts: bool = True
+    contributes: bool = True
 
     def cost(self, padded: bool) -> int:
-        """What it takes of its budget: its real tokens, or with `padded` all of its places."""
+        """Return the tokens it uses of its budget: real tokens only or, if `padded`, padding included."""
         return self.inputs["input_ids"].numel() if padded else self.num_tokens
 
     def to(self, device: torch.device) -> MicroBatch:
         def moved(tensor: torch.Tensor) -> torch.Tensor:
-            if device.type == "mps" and tensor.dtype == torch.float64:  # which Apple's GPUs do not have
+            if device.type == "mps" and tensor.dtype == torch.float64:  # Apple's GPUs have no float64
                 tensor = tensor.float()
-            # From memory that is not pinned MPS may read after it was given to others (pytorch#139550).
+            # If the memory is not pinned, MPS may read it after it has been freed and reused (pytorch#139550).
             return tensor.to(device, non_blocking=tensor.is_pinned())
 
         return self._with(moved)
@@ -78,8 +82,8 @@ class MicroBatch:
         )
 
 
-def places(store: TokenStore, examples: np.ndarray, padding: Padding) -> tuple[np.ndarray, np.ndarray]:
-    """(T,) places of the examples' tokens in the store, and [B, S] bool, their places in the padded micro-batch."""
+def token_positions(store: TokenStore, examples: np.ndarray, padding: Padding) -> tuple[np.ndarray, np.ndarray]:
+    """Return (T,) positions of the examples' tokens in the store, and [B, S] bool, true where the batch has a token."""
     bounds, chosen = store.starts, examples
     if store.sequences is not None:
         bounds, chosen = store.sequences, sequences_of(store, examples)[0]
@@ -91,7 +95,7 @@ def places(store: TokenStore, examples: np.ndarray, padding: Padding) -> tuple[n
 
 
 def sequences_of(store: TokenStore, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(B,) the sequences of these examples, longest first, and of each the place of its example among `examples`."""
+    """Return (B,) the sequences of these examples, longest first, and (B,) the index of each one's example."""
     assert store.sequences is not None
     first, last = (np.searchsorted(store.sequences, store.starts[examples + step]) for step in (0, 1))
     example_of = np.repeat(np.arange(len(examples)), last - first)
@@ -102,7 +106,8 @@ def sequences_of(store: TokenStore, examples: np.ndarray) -> tuple[np.ndarray, n
 
 
 def collate(store: TokenStore, examples: np.ndarray, padding: Padding = NO_MORE_THAN_NEEDED) -> MicroBatch:
-    positions, is_real = places(store, examples, padding)
+    """Gather the tokens, targets and features of `examples` into padded tensors."""
+    positions, is_real = token_positions(store, examples, padding)
 
     def padded(values: np.ndarray, filler: int) -> torch.Tensor:
         filled = np.full(is_real.shape, filler, dtype=np.int64)

@@ -1,8 +1,9 @@
-"""Which examples are computed when: a pure function of lengths, seed and epoch.
+"""Which examples each step computes: a pure function of lengths, seed and epoch.
 
-A step draws `batch_size` examples as ordinary shuffled training does (that is statistics), deals them to the ranks, and
-cuts each rank's share into micro-batches by a token budget (that is memory). Step N of epoch E is computed without the
-steps before it, so resume needs no random state, and nothing depends on how many processes read the data.
+A step draws `batch_size` examples, as ordinary shuffled training does, shards them across the ranks by tokens, and
+splits each rank's share into micro-batches that fit a token budget. The batch size decides what is learned; the budget
+only decides how much memory it takes. Any step can be computed without the steps before it, so resuming needs no saved
+random state.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ Indices = np.ndarray  # (number of examples,) int64 positions in a token store
 
 @lru_cache(maxsize=2)
 def epoch_order(num_examples: int, seed: int, epoch: int) -> Indices:
-    """(num_examples,) the shuffled order of one epoch."""
+    """Return (num_examples,) the shuffled order of one epoch."""
     return np.random.default_rng([seed, epoch]).permutation(num_examples)
 
 
 def longest_first(indices: Indices, lengths: np.ndarray) -> Indices:
-    """Neighbours get nearly equal lengths; ties keep their order, so the result does not depend on the sort."""
+    """Sort examples by length; ties keep their order, so the result does not depend on the sort algorithm."""
     return indices[np.argsort(-lengths[indices], kind="stable")]
 
 
 def num_tokens(indices: Indices, lengths: np.ndarray, padded: bool) -> int:
-    """What a micro-batch costs of its budget: its real tokens, or with `padded` its sequences times the longest."""
+    """Return a micro-batch's cost: its real tokens or, if `padded`, its number of sequences times the longest one."""
     chosen = lengths[indices]
     return int(chosen.max() * len(chosen) if padded else chosen.sum())
 
 
-def cut(indices: Indices, lengths: np.ndarray, tokens_per_microbatch: int, padded: bool) -> list[Indices]:
-    """Cut examples, longest first, into micro-batches within the budget; one that exceeds it alone stands alone."""
+def split_by_budget(indices: Indices, lengths: np.ndarray, tokens_per_microbatch: int, padded: bool) -> list[Indices]:
+    """Split examples, longest first, into micro-batches within the budget; an example above it gets its own."""
     microbatches = []
     first = 0
     real = 0
@@ -52,8 +53,8 @@ def cut(indices: Indices, lengths: np.ndarray, tokens_per_microbatch: int, padde
     return microbatches
 
 
-def deal(indices: Indices, lengths: np.ndarray, num_ranks: int) -> list[Indices]:
-    """Share examples, longest first, so that ranks get nearly equal numbers of tokens: each goes where fewest are."""
+def shard_by_tokens(indices: Indices, lengths: np.ndarray, num_ranks: int) -> list[Indices]:
+    """Give each example, longest first, to the rank with the fewest tokens so far, to balance the ranks."""
     if num_ranks == 1:
         return [indices]
     shares: list[list[int]] = [[] for _ in range(num_ranks)]
@@ -69,7 +70,7 @@ def deal(indices: Indices, lengths: np.ndarray, num_ranks: int) -> list[Indices]
 class Steps:
     """The steps of a training run over `num_examples`.
 
-    `padded`: count padding in the budget (the model does not run padding-free).
+    `padded`: padding counts towards the token budget, because the model does not run padding-free.
     """
 
     num_examples: int
@@ -80,13 +81,13 @@ class Steps:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last step of an epoch may hold fewer than `batch_size` examples; none is dropped."""
+        """The last step of an epoch may have fewer than `batch_size` examples; no example is dropped."""
         return math.ceil(self.num_examples / self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Steps):
-    """Steps over examples of these `lengths` (N,), in an order drawn from `seed`."""
+    """Steps over examples with these `lengths` (N,), shuffled with `seed`."""
 
     lengths: np.ndarray
     seed: int
@@ -96,22 +97,22 @@ class Plan(Steps):
         object.__setattr__(self, "num_examples", len(self.lengths))
 
     def examples(self, step: int) -> Indices:
-        """Examples of one step, counted from 0 over the whole run, longest first."""
+        """Return the examples of a step, longest first. Steps are numbered from 0 over the whole run."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = epoch_order(len(self.lengths), self.seed, epoch)
         return longest_first(order[position * self.batch_size : (position + 1) * self.batch_size], self.lengths)
 
     def microbatches(self, step: int, rank: int = 0) -> list[Indices]:
-        """What one rank computes in one step, in order."""
-        share = deal(self.examples(step), self.lengths, self.num_ranks)[rank]
-        return cut(share, self.lengths, self.tokens_per_microbatch, self.padded)
+        """Return the micro-batches that `rank` computes in a step, in order."""
+        share = shard_by_tokens(self.examples(step), self.lengths, self.num_ranks)[rank]
+        return split_by_budget(share, self.lengths, self.tokens_per_microbatch, self.padded)
 
 
 def evaluation_microbatches(lengths: np.ndarray, tokens_per_microbatch: int, padded: bool) -> list[Indices]:
-    """All examples once, longest first, so that the peak of memory comes at the start and padding is least."""
-    return cut(longest_first(np.arange(len(lengths)), lengths), lengths, tokens_per_microbatch, padded)
+    """Return every example once, longest first, so that memory peaks at the start and there is little padding."""
+    return split_by_budget(longest_first(np.arange(len(lengths)), lengths), lengths, tokens_per_microbatch, padded)
 
 
 def microbatch_seed(parts: Sequence[int]) -> int:
-    """A 63-bit seed from (run seed, step, micro-batch index): dropout masks need no saved random state."""
+    """Return a 63-bit seed for (run seed, step, rank, micro-batch index); dropout needs no saved random state."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

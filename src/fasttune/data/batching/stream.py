@@ -1,9 +1,9 @@
-"""Steps over rows that are read window by window, for data that do not fit into memory.
+"""Steps over rows that are read window by window, for data that do not fit in memory.
 
-Rows come in one endless order, epoch after epoch, which is that of the windows and shuffled within each. A step takes
-the next `batch_size` of them, wherever windows and epochs end, and shares them over the ranks by their sizes, so that
-its rows are the same on any number of ranks; each rank tokenises its own. Where a step begins is three numbers: resume
-reads the window it begins in, and nothing before.
+Windows follow each other endlessly, epoch after epoch; rows are shuffled within a window. A step takes the next
+`batch_size` rows, across the ends of windows and epochs, so its rows are the same on any number of ranks. Ranks share
+them by size, and each rank tokenises its own. Three numbers say where a step begins: to resume, only the window that
+holds this position is read, and none before it.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from typing import Protocol
 
 import numpy as np
 
-from fasttune.data.batching.feed import Feed
-from fasttune.data.batching.plan import Indices, Steps, cut, deal, longest_first
+from fasttune.data.batching.plan import Indices, Steps, longest_first, shard_by_tokens, split_by_budget
+from fasttune.data.batching.prefetch import Prefetcher
 from fasttune.data.tokens.store import TokenStore
 
-BEGINNING = (0, 0, 0)  # epoch, window of it, row of that in shuffled order
+BEGINNING = (0, 0, 0)  # epoch, window within the epoch, row within the shuffled window
 
 
 class Window(Protocol):
-    """Rows in the order in which they are used."""
+    """Rows in the order in which steps use them."""
 
     @property
     def sizes(self) -> np.ndarray:
-        """(N,) about how long each row is, in any unit: ranks get rows of nearly equal sums."""
+        """(N,) the approximate length of each row in any unit, to balance the ranks."""
         ...
 
     def encode(self, rows: Indices) -> TokenStore:
-        """The examples of these rows; in its `rows` the first of them is 0, and they ascend."""
+        """Tokenise these rows. The store's `rows` are ascending indices into `rows`."""
         ...
 
     def place(self, row: int) -> str:
-        """Where a row stands in the data, in words."""
+        """Return where a row is in the data, for messages."""
         ...
 
 
 class Windows(Protocol):
-    """All windows of a stream; `num_windows` make an epoch, each row in one of them."""
+    """The windows of a stream: `num_windows` make an epoch, and each row is in exactly one of them."""
 
     @property
     def num_windows(self) -> int: ...
@@ -51,10 +51,10 @@ class Windows(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """What a step takes from one window: rows `first` to `last`, and this rank's examples of them."""
+    """The part of a step that lies in one window: rows `first` to `last`, and this rank's examples from them."""
 
     window: Window
-    store: TokenStore | None  # None where no row is this rank's
+    store: TokenStore | None  # None if this rank has no row of the window
     examples: Indices
     first: int
     last: int
@@ -62,7 +62,7 @@ class Part:
 
 @dataclass(frozen=True)
 class StreamStep:
-    """`after`: where the next step begins."""
+    """The parts of a step; the next step begins at `after`."""
 
     parts: list[Part]
     after: tuple[int, int, int]
@@ -72,8 +72,8 @@ class StreamStep:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """Steps in order, from any place of a stream; the next window is read while this one is used."""
+class StreamSampler:
+    """Yields the steps of a stream in order, from any position; reads the next window while this one is in use."""
 
     windows: Windows
     batch_size: int
@@ -101,62 +101,67 @@ class Walk:
                 epoch, number = following
 
     def _parts(self, epoch: int, number: int, first: int, needed: int) -> list[Part]:
-        """A window cut into what steps take of it; `needed` rows, at first, for a step that may have begun before."""
+        """Divide a window into steps; the first takes `needed` rows, as it may have begun in the window before."""
         window = self.windows.read(epoch, number)
         num_rows = len(window.sizes)
         bounds = sorted({first, *range(first + needed, num_rows, self.batch_size), num_rows})
         shares = [self._share(np.arange(*bound), window.sizes) for bound in pairwise(bounds)]
-        mine = np.concatenate([np.zeros(0, dtype=np.int64), *shares])
-        store = window.encode(mine) if len(mine) else None
-        places = np.searchsorted(store.rows, np.cumsum([0, *map(len, shares)])) if store else np.zeros(len(bounds), int)
-        examples = [np.arange(*bound) for bound in pairwise(places)]
-        return [
-            Part(window, store, own, start, end) for own, (start, end) in zip(examples, pairwise(bounds), strict=True)
-        ]
+        rank_rows = np.concatenate([np.zeros(0, dtype=np.int64), *shares])
+        store = window.encode(rank_rows) if len(rank_rows) else None
+        if store is None:
+            example_bounds = np.zeros(len(bounds), dtype=int)
+        else:  # a row may have several examples, or none
+            example_bounds = np.searchsorted(store.rows, np.cumsum([0, *map(len, shares)]))
+        parts = []
+        for (start, end), example_bound in zip(pairwise(bounds), pairwise(example_bounds), strict=True):
+            parts.append(Part(window, store, np.arange(*example_bound), start, end))
+        return parts
 
     def _share(self, rows: Indices, sizes: np.ndarray) -> Indices:
-        return deal(longest_first(rows, sizes), sizes, self.num_ranks)[self.rank]
+        return shard_by_tokens(longest_first(rows, sizes), sizes, self.num_ranks)[self.rank]
 
 
 @dataclass
-class StreamFeed(Feed[Steps]):
-    """`begin`: where the step `first_step` begins."""
+class StreamPrefetcher(Prefetcher[Steps]):
+    """Prefetches from a stream. `begin`: where the step `first_step` begins."""
 
     windows: Windows = field(kw_only=True)
     first_step: int = field(default=0, kw_only=True)
     begin: tuple[int, int, int] = field(default=BEGINNING, kw_only=True)
     _steps: Iterator[StreamStep] | None = field(default=None, repr=False)
-    _following: int = field(default=0, repr=False)  # the step that comes next out of these
+    _following: int = field(default=0, repr=False)  # the step that `_steps` yields next
     _known: dict[int, StreamStep] = field(default_factory=dict, repr=False)
 
-    def cuts(self, plan: Steps, step: int) -> list[tuple[TokenStore, Indices]]:
-        found = []
+    def microbatch_examples(self, plan: Steps, step: int) -> list[tuple[TokenStore, Indices]]:
+        chosen = []
         for part in self._step(plan, step).parts:
-            if part.store is not None:
-                lengths = part.store.lengths
-                order = longest_first(part.examples, lengths)
-                found += [(part.store, one) for one in cut(order, lengths, plan.tokens_per_microbatch, plan.padded)]
-        return found
+            if part.store is None:
+                continue
+            lengths = part.store.lengths
+            order = longest_first(part.examples, lengths)
+            for examples in split_by_budget(order, lengths, plan.tokens_per_microbatch, plan.padded):
+                chosen.append((part.store, examples))
+        return chosen
 
-    def spare(self, plan: Steps, step: int) -> tuple[TokenStore, Indices]:
+    def filler(self, plan: Steps, step: int) -> tuple[TokenStore, Indices]:
         part = self._step(plan, step).parts[0]
         return part.window.encode(np.array([part.first])), np.array([0])
 
     def rows(self, plan: Steps, step: int) -> list[str]:
-        return self._known[step].rows() if step in self._known else []  # it is still being read
+        return self._known[step].rows() if step in self._known else []  # none while the step is still being read
 
     def position(self, step: int) -> tuple[int, int, int]:
         return self._known[step - 1].after
 
     def _step(self, plan: Steps, step: int) -> StreamStep:
         if self._steps is None:
-            walk = Walk(self.windows, plan.batch_size, self.rank, plan.num_ranks)
-            self._steps, self._following = walk.steps(self.begin), self.first_step
+            sampler = StreamSampler(self.windows, plan.batch_size, self.rank, plan.num_ranks)
+            self._steps, self._following = sampler.steps(self.begin), self.first_step
         while self._following <= step:
             self._known[self._following] = next(self._steps)
             self._following += 1
-        # The step before may be done again, while the one after it is here already.
-        self._known = {number: one for number, one in self._known.items() if number >= step - 1}
+        # The step before may be repeated in smaller micro-batches although this one has already been prefetched.
+        self._known = {number: known for number, known in self._known.items() if number >= step - 1}
         return self._known[step]
 
     def close(self) -> None:
