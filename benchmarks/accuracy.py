@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py --data FOLDER [--seeds 1 2 3 4 5] [--rows N] [--shared]
 
-FOLDER: one of DATA_SETS in sides.py, with the published files. A run that was stopped goes on: what stands in the day's
-file of results is not repeated. With --shared other work may go on meanwhile: scores count, times are left out.
+FOLDER: one of DATA_SETS in sides.py, with the published files. A stopped benchmark continues: entries in the day's
+results file are not repeated. With --shared other work may run meanwhile: scores count, times are left out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--sides", nargs="+", default=DEFAULT_SIDES, choices=(*OWN_SIDES, *SIDES))
     parser.add_argument("--rows", type=int, help="training rows, drawn with data.seed; default: all")
-    parser.add_argument("--shared", action="store_true", help="other work goes on: scores count, times do not")
+    parser.add_argument("--shared", action="store_true", help="other work runs meanwhile: scores count, times do not")
     arguments = parser.parse_args()
     facts = machine()
     data = arguments.data

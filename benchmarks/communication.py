@@ -5,7 +5,7 @@ docs/scaling.md.
 
 A step of `batch_size` examples is shared by N devices. Each computes 1/N of it. DDP adds the gradients up in a ring:
 every device sends and receives 2 (N - 1) / N times 4 bytes for each trained weight. Buckets of 25 MB are sent while the
-backward pass, two thirds of the time of a step, goes on; the last bucket cannot be hidden. Each of the 2 (N - 1)
+backward pass, two thirds of the time of a step, runs; the last bucket cannot be hidden. Each of the 2 (N - 1)
 rounds of a bucket takes a latency. FSDP2 sends half as much again: weights for forward and backward, gradients once.
 """
 

@@ -4,7 +4,7 @@
 
 Good files are changed at random (bytes, lines and tokens that matter to a format; parts of other files), then read. An
 error of fasttune is right; any other exception, a read of more than 10 seconds or one beyond the bound of memory is a
-finding, whose input is kept beside the state. A campaign goes on at the number where the state says it stopped.
+finding, whose input is kept beside the state. A campaign continues at the number in the state file.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Runs that are killed at random instants and at every change of a file, and go on: what is lost, what is broken?
+"""Kills runs at random instants and at every change of a file, and resumes them: what is lost, what is broken?
 
     python benchmarks/kills.py [--random 500] [--core 0] [--stop-after 3000]
 
 Each trial starts `fasttune train ... --resume`, kills it, looks at the folder, and gives the same command again until
 it ends: the weights must then be those of a run that was never killed, to the byte. The random instants are uniform
-over the time of such a run. Each trial's result is kept; a campaign that was cut short goes on where it stopped.
+over the time of such a run. Each trial's result is kept; an interrupted campaign continues where it stopped.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def summary(trials: list[dict[str, Any]], facts: dict[str, Any], calls: list[str
     lines = ["# Kills", "", heading(facts), ""]
     lines += [
         "| kind | trials | killed before the end | visible, but corrupt | acknowledged, but lost "
-        "| went on by the same command | the same bytes at the end | leftovers |",
+        "| resumed with the same command | the same bytes at the end | leftovers |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for kind in dict.fromkeys(trial["kind"] for trial in trials):
@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--random", type=int, default=500)
     parser.add_argument("--core", type=int)
-    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="this of so many parts, each with a core")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="which part of how many, each with its own core")
     parser.add_argument("--stop-after", type=float, default=float("inf"), help="seconds")
     arguments = parser.parse_args()
     number, of = arguments.part

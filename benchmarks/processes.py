@@ -4,7 +4,7 @@
 
 Tiny models without dropout in fp32, several micro-batches a step, six steps with evaluations. Compared with a run of
 one process: the worst difference of a step's loss, of a weight at the end, and whether tokens, metrics and predictions
-are the same. The last rows go on with other numbers of processes. Weights whose true gradient is 0 are left out
+are the same. The last rows resume with other numbers of processes. Weights whose true gradient is 0 are left out
 (attention's key biases, the bias of answers' ends): Adam makes whole steps of the rounding of theirs.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/resumes.py
 
-Stops: a run of six steps with dropout is stopped after each of its steps and goes on; weights, moments, logs and
+Stops: a run of six steps with dropout is stopped after each of its steps and resumed; weights, moments, logs and
 predictions are compared with those of a run that was not stopped, bit for bit: every task, fp32 and bf16, steps of
 1, 2 and 4 micro-batches, one process and two, of which one is told to stop. Damage: every file of the newest of two
 checkpoints is taken away, emptied, cut, changed in one bit at 20 places, or swapped with that of the older one.
@@ -90,7 +90,7 @@ def damages(newest: Path, older: Path) -> Iterator[tuple[str, str, Callable[[], 
 
 
 def all_damages(folder: Path) -> tuple[list[dict[str, Any]], float]:
-    """With the checkpoints of a real run; also the most seconds that finding the older one took."""
+    """With the checkpoints of a real run; also the maximum seconds to find the older one."""
     import fasttune
 
     recipe = make_recipes(folder)["text-classification"]

@@ -2,7 +2,7 @@
 
     python benchmarks/saves.py [--minutes 20]
 
-The run is on Yelp rows with the embedded model, over so many epochs as take the minutes. Training
+The run is on Yelp rows with the embedded model, for as many epochs as fill the minutes. Training
 stands still for the seconds that each save blocks; while one is written the steps beside it are slower, which is
 measured, too: the seconds a token of steps that overlap a write against those of all others. The model of BERT-base's
 size has random weights and moments; its saves are timed alone.

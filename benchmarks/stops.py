@@ -1,4 +1,4 @@
-"""Signals at random instants: does a run stop soon, with the right exit code, and go on to the same end?
+"""Signals at random instants: does a run stop soon, with the right exit code, and resume to the same end?
 
     python benchmarks/stops.py [--trials 100] [--with-two 20]
 

@@ -3,7 +3,7 @@
     python benchmarks/streaming.py [--gigabytes 5] [--steps 200] [--folder FOLDER]
 
 Rows are the generated reviews with a number each. `rows`: an epoch at the reader, without a model, in one process and
-in two ranks; every process is killed on the way and goes on from where it last wrote down its position and counts.
+in two ranks; every process is killed on the way and resumes from the position and counts that it last wrote.
 `training`: the embedded model, undisturbed and once killed; the weights must be the same to the byte.
 """
 
@@ -81,7 +81,7 @@ class Numbered:
 
 
 def read_epoch(path: Path, num_rows: int, rank: int, num_ranks: int, saved: Path) -> None:
-    """Count the rows of an epoch, one rank's share; goes on from `saved`, and writes there now and then."""
+    """Count the rows of an epoch, one rank's share; resumes from `saved`, and writes there now and then."""
     from itertools import islice
 
     from fasttune.data.batching.stream import BEGINNING, StreamSampler

@@ -1,7 +1,7 @@
 """Your own PyTorch loop on real tokens only, and the same loop on any number of devices with Accelerate.
 
     python examples/custom_loop.py                                  plain PyTorch, one device
-    accelerate launch examples/custom_loop.py --accelerate          every device that `accelerate config` was told of
+    accelerate launch examples/custom_loop.py --accelerate          every device in the configuration of `accelerate config`
     torchrun --nproc-per-node 2 examples/custom_loop.py --accelerate      two processes, also on a CPU
 
 It trains the embedded model on generated pairs of sentences (--rows of them) and prints loss, accuracy and F1.
@@ -99,7 +99,7 @@ def train_with_torch(arguments: argparse.Namespace, **settings) -> tuple[list[fl
 def train_with_accelerate(arguments: argparse.Namespace, **settings) -> tuple[list[float], dict[str, float]]:
     """The same on any number of processes: `accelerator` places, wraps, shares out and gathers."""
     accelerator = Accelerator(
-        # Said on a CPU: otherwise Accelerate 1.15 lets every process train alone there, and says nothing.
+        # Without this, Accelerate 1.15 silently lets every process train alone on a CPU.
         cpu=not torch.cuda.is_available(),
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )

@@ -4,7 +4,7 @@
 
 The loop of custom_loop.py, with what Accelerate does for one written out: a process group, a sampler that gives each
 rank its share, the model wrapped so that gradients are averaged, sums of counts for the scores. Gradients are averaged
-over ranks, so the shares have to be equal: `drop_last` here, where Accelerate would repeat rows.
+over ranks, so the shares must be equal: `drop_last` here, where Accelerate would repeat rows.
 """
 
 from __future__ import annotations
