@@ -1,7 +1,7 @@
 """Your own PyTorch loop on real tokens only, and the same loop on any number of devices with Accelerate.
 
     python examples/custom_loop.py                                  plain PyTorch, one device
-    accelerate launch examples/custom_loop.py --accelerate          every device in the configuration of `accelerate config`
+    accelerate launch examples/custom_loop.py --accelerate    every device in the configuration of `accelerate config`
     torchrun --nproc-per-node 2 examples/custom_loop.py --accelerate      two processes, also on a CPU
 
 It trains the embedded model on generated pairs of sentences (--rows of them) and prints loss, accuracy and F1.

@@ -1,4 +1,4 @@
-"""Runs that are stopped at a step and go on, beside one that was not: what differs? Every task, precision and cut."""
+"""Compares runs that were stopped and resumed with an uninterrupted one, for every task, precision and batch split."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def learned(run: Path) -> list[dict[str, Any]]:
 def try_all_stops(
     recipe: dict[str, Any], folder: Path, precision: str, num_microbatches: int, steps: range, here: bool = True
 ) -> dict[int, list[str]]:
-    """Step of the stop -> what was not as in the undisturbed run. `here`: whether this process is told to stop."""
+    """Step of the stop -> what differs from the uninterrupted run. `here`: whether this process gets the signal."""
     how = {"precision": precision, "tokens_per_microbatch": BUDGETS[num_microbatches]}
     recipe = {**recipe, "training": {**recipe["training"], **how}}
     undisturbed = folder / "undisturbed"

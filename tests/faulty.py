@@ -1,7 +1,7 @@
 """A harness for faults: runs of the command line that are killed, signalled, or whose disk fails at a chosen call.
 
     run_cli(["train", ...], Fault(folder, at=17))      killed before the 17th change of a file there
-    run_cli(["train", ...], Fault(folder, at=17, error=-SIGTERM))      sent that signal there, and it goes on
+    run_cli(["train", ...], Fault(folder, at=17, error=-SIGTERM))      sends that signal there and continues
     run_cli(["train", ...], Fault(folder, at=1, error=errno.ENOSPC, times=30))
     run_cli(["train", ...], signal=SIGTERM, after=0.8)      seconds after its handlers are there
 
@@ -39,12 +39,12 @@ class Fault:
 
     folder: str
     at: int = 0  # the number of the call, from 1
-    error: int = 0  # an errno; 0: killed; -N: signal N is sent, and the call goes on
-    times: int = 1  # so many calls fail; 0: all from there
-    bytes: int = -1  # so many can be written before the disk is full
+    error: int = 0  # an errno; 0: killed; -N: signal N is sent, and the call continues
+    times: int = 1  # how many calls fail; 0: all from there
+    bytes: int = -1  # that can be written before the disk is full
     calls: str = ""  # only these, blanks between
     until: str = ""  # once this file is there, nothing fails
-    log: str = ""  # where each call is told
+    log: str = ""  # the file in which each call is logged
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def stop_at(step: int, here: bool = True) -> Callable[[Event], None]:
 
 
 def trouble(run: Path) -> list[str]:
-    """Checkpoints that are visible and not whole, and those that were said to be saved and have no successor."""
+    """Checkpoints that are visible and not whole, and those that were reported as saved and have no successor."""
     folder = RunFolder(run)
     if not folder.is_run:
         return []

@@ -388,7 +388,7 @@ def test_labels_and_numbers_from_file_to_prediction(problem: str, tiny_model: Pa
     run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
     assert yaml.safe_load((run.folder / "recipe.yaml").read_text())["problem"] == problem
     notes = json.loads((run.folder / "data_report.json").read_text())["notes"]
-    assert any(problem in note for note in notes), "what was inferred is said"
+    assert any(problem in note for note in notes), "the inferred problem is reported"
     deciding = {"multi-label": "eval_f1_micro", "regression": "eval_pearson"}[problem]
     assert run.metrics[deciding] > 0.9
     again = fasttune.evaluate(run.folder)

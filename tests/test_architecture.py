@@ -85,7 +85,7 @@ def test_no_pickle_and_no_remote_code() -> None:
 
 
 def test_nothing_prints_but_the_gate_of_text() -> None:
-    """Else a title, a colour or a hidden character of somebody's data reaches the terminal."""
+    """Else a title, a colour or a hidden character of the data reaches the terminal."""
     for path in MODULES:
         if room_of(path) == "security":
             continue

@@ -1,4 +1,4 @@
-"""`fasttune check`: what is said before training, and that nothing is left behind; `train` says the same."""
+"""`fasttune check`: its errors, warnings and forecast, and that it leaves nothing behind; `train` warns alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fasttune.training import preflight
 
 
 @pytest.fixture
-def doubtful(recipe: dict, tmp_path: Path) -> dict:
+def recipe_with_problems(recipe: dict, tmp_path: Path) -> dict:
     """A recipe whose test file holds a training row, and a training text with two labels."""
     rows = make_rows(80)
     write_csv(tmp_path / "reviews.csv", [*rows, {**rows[5], "label": "positive"}, {**rows[5], "label": "negative"}])
@@ -25,12 +25,12 @@ def doubtful(recipe: dict, tmp_path: Path) -> dict:
 
 
 def test_a_run_is_foretold_and_nothing_is_kept(
-    doubtful: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recipe_with_problems: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    checked = fasttune.check(doubtful, training={"num_train_epochs": 2}, progress=False)
+    checked = fasttune.check(recipe_with_problems, training={"num_train_epochs": 2}, progress=False)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert capsys.readouterr() == ("", "")
     forecast = checked.forecast
@@ -50,11 +50,11 @@ def test_the_model_of_the_caller_is_not_trained_by_a_check(recipe: dict, tiny_mo
 
 
 def test_training_says_and_stores_the_same_warnings(
-    doubtful: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe_with_problems: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checked = fasttune.check(doubtful, progress=False)
+    checked = fasttune.check(recipe_with_problems, progress=False)
     capsys.readouterr()
-    run = fasttune.fit(doubtful, output=tmp_path / "run", training={"max_steps": 1})
+    run = fasttune.fit(recipe_with_problems, output=tmp_path / "run", training={"max_steps": 1})
     said = capsys.readouterr().err
     for warning in checked.warnings:
         assert f"warning: {warning.code} {warning.where}" in said

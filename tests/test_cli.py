@@ -434,7 +434,7 @@ def test_a_mistake_is_told_in_these_words(
     before = contents(here / "run")
     assert cli.run(arguments) == code
     out, err = capsys.readouterr()
-    wanted = "train: "  # what is said of good data before a later check fails is no part of the error
+    wanted = "train: "  # the log of good data before a later check fails is not part of the error
     error = err[err.index("error: ") :] if err.startswith(wanted) else err
     assert (out, error) == ("", f"error: {text}\n")
     assert contents(here / "run") == before, "byte for byte"

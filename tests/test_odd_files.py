@@ -143,7 +143,7 @@ FILES = [
     ),
     Odd("no header", table("", TEXTS, labels(*TWO)), code="E114", hint="data.header=false"),
     Odd(
-        "no header, and said",
+        "no header, and reported",
         table("", labels(*TWO), TEXTS),
         ("column2", "column1"),
         TWO,
@@ -151,7 +151,7 @@ FILES = [
     ),
     Odd("cp1252", table("text,label", TEXTS, labels(*TWO)).encode("cp1252"), code="E121", hint="data.encoding=cp1252"),
     Odd(
-        "cp1252, and said",
+        "cp1252, and reported",
         table("text,label", TEXTS, labels(*TWO)).encode("cp1252"),
         ("text", "label"),
         TWO,
@@ -217,5 +217,5 @@ def test_the_task_is_told_by_the_columns_also_of_large_files(tmp_path: Path) -> 
     path.write_bytes(("question,context,answers\n" + '"é\n",b,c\n' * 300_000).encode("cp1252"))
     assert recipe_of(path, ["data.encoding=cp1252"])[0].task == "question-answering"
     assert recipe_of(path, {"data": {"encoding": "cp1252"}})[0].task == "question-answering"
-    assert recipe_of(path)[0].task == "text-classification", "it cannot be read, which is said later"
+    assert recipe_of(path)[0].task == "text-classification", "it cannot be read, which is reported later"
     assert recipe_of(tmp_path / "nothing.csv")[0].task == "text-classification"

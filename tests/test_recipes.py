@@ -150,7 +150,7 @@ HUB: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {  # features and split
 
 
 def row_of(name: str, number: int, split: str) -> dict[str, Any]:
-    """A row as the data set has it; the label of row `number` can be told from its number."""
+    """A row as the data set has it; the label of row `number` follows from its number."""
     text = f"{TEXTS[number % len(TEXTS)]} w{number % 60}"
     if name == "imdb":
         return {"text": text, "label": -1 if split == "unsupervised" else number % 2}

@@ -1,4 +1,4 @@
-"""A run that was cut short and goes on ends as one that was not: byte for byte, whatever cut it."""
+"""A run that was interrupted and resumed ends like an uninterrupted one, byte for byte."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ def test_patience_is_counted_across_a_resume(recipe: dict, tmp_path: Path) -> No
     expected = fasttune.fit(recipe, output=tmp_path / "undisturbed", progress=False)
     evaluations = [event["step"] for event in lines(expected.folder) if event["event"] == "evaluation"]
     assert expected.reason == "eval_accuracy has not improved for 2 evaluations" and len(evaluations) > 2
-    # Stopped when one of the two evaluations is already waited for: who forgets it, goes on for one epoch more.
+    # Stopped when one of the two evaluations is already waited for: a run that forgets it trains one epoch more.
     observer = interrupt_at(evaluations[-2], Evaluated)
     stopped = fasttune.fit(recipe, output=tmp_path / "run", progress=False, observers=[observer])
     assert stopped.reason == "stopped by SIGINT"

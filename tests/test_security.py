@@ -207,7 +207,7 @@ def test_addresses_of_a_run_from_elsewhere_are_not_opened_unasked(
     (foreign / "recipe.yaml").write_text(recipe.replace(train, "http://169.254.169.254/latest.csv"))
     environment = json.loads((foreign / "environment.json").read_text())
     monkeypatch.setattr(fsspec.core, "url_to_fs", lambda *given, **how: pytest.fail("opened"))
-    for run_id in ("somebody-elses", ".", "..", "/", "../tokens"):
+    for run_id in ("another-run", ".", "..", "/", "../tokens"):
         (foreign / "environment.json").write_text(json.dumps({**environment, "run_id": run_id}))
         with pytest.raises(fasttune.Error, match=r"its recipe comes from another machine and reads http"):
             fasttune.evaluate(foreign)
@@ -558,7 +558,7 @@ def test_tables_hold_no_more_than_they_may(tmp_path: Path) -> None:
 
 
 def test_readers_take_time_in_proportion(tmp_path: Path) -> None:
-    """Each of these once took minutes; here they only have to be refused."""
+    """Each of these once took minutes; here they only need to be refused."""
     keys = ", ".join(f'"k{number}": 1' for number in range(50_000))
     (tmp_path / "twice.jsonl").write_text("{" + keys + ', "k49999": 2}\n')
     (tmp_path / "own.jsonl").write_text("".join(f'{{"k{number}": 1}}\n' for number in range(20_000)))

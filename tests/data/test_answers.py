@@ -1,4 +1,4 @@
-"""Answers in all their forms, and what is said of those that are not where they should be."""
+"""Answers in every format, and the errors for answers whose offsets do not match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets of one's own: what a definition makes, what its folder loads as, and what is refused."""
+"""Building data sets: what a definition produces, how its folder loads, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV and TSV: every cell as it stands, delimiters and quoting decided from the data and said."""
+"""CSV and TSV: cells stay unchanged; delimiters and quoting are detected and reported."""
 
 import csv
 import io
@@ -204,7 +204,7 @@ def tables(draw):
 @settings(max_examples=200)
 @given(
     rows=tables(),
-    # Not "\n" with QUOTE_MINIMAL: older Pythons leave a CR unquoted there, which nobody can tell from a line end.
+    # Not "\n" with QUOTE_MINIMAL: older Pythons leave a CR unquoted there, which cannot be told from a line end.
     how=st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\r\n", csv.QUOTE_ALL), ("\n", csv.QUOTE_ALL)]),
     part=st.sampled_from([2, delimited.RECORDS_PER_CHUNK]),
 )

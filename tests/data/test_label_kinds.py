@@ -38,7 +38,7 @@ def test_what_labels_are(cells: list, settings: dict, expected: tuple) -> None:
     found = kind_of(cells, asked["problem"], asked["separator"], asked["has_names"], "rows")
     assert (found.problem, found.separator) == expected
     inferred = asked["problem"] == "auto" and expected[0] != "single-label"
-    assert bool(found.note) == inferred, "what was inferred is said"
+    assert bool(found.note) == inferred, "the inferred kind is reported"
 
 
 @pytest.mark.parametrize("problem", ["single-label", "regression"])

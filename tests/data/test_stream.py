@@ -137,9 +137,9 @@ def test_the_files_of_a_repository_on_the_hub(tmp_path: Path, monkeypatch: pytes
         datasets, "load_dataset_builder", lambda name, config, revision: real(str(tmp_path / name.split("/")[1]))
     )
     monkeypatch.setattr(hub, "is_of", lambda file, repository: file.startswith(str(folder)))
-    stream = opened("somebody/repository")
+    stream = opened("owner/repository")
     assert by_id(epoch_of(stream)) == ROWS[:300] and stream.split_names == ("test",)
-    assert by_id(epoch_of(opened("somebody/repository:test"))) == ROWS[300:310]
+    assert by_id(epoch_of(opened("owner/repository:test"))) == ROWS[300:310]
 
 
 @pytest.mark.parametrize(

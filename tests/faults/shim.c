@@ -20,8 +20,8 @@ static int error, log_fd = -1;
 static volatile long count;
 
 /* under: the folder. only: names of calls, blanks between, or empty for all. at: the number of the call, from 1; 0: none.
-   error: an errno; 0 to be killed; -N to be sent signal N, once, and go on. times: how many calls fail, 0 for all from there. bytes: how many may be written
-   before the disk is full, -1 for any number. until: once this file is there nothing fails. log: where calls are told. */
+   error: an errno; 0 to be killed; -N to be sent signal N, once, and continue. times: how many calls fail, 0 for all from there. bytes: how many may be written
+   before the disk is full, -1 for any number. until: once this file is there nothing fails. log: the file for a record of calls. */
 void fault_arm(const char *folder, const char *calls, long first, int number, long how_many, long bytes,
                const char *switch_off, const char *log) {
     snprintf(under, sizeof under, "%s", folder);
@@ -46,7 +46,7 @@ static void path_of(int fd, const char *name, char *path) {
     if (name) { size_t n = strlen(path); snprintf(path + n, 4096 - n, "/%s", name); }
 }
 
-/* 0: go on; otherwise the errno to fail with. */
+/* 0: continue; otherwise the errno to fail with. */
 static int fails(const char *call, int fd, const char *name) {
     char path[4096];
     if (!under[0] || (only[0] && !strstr(only, call))) return 0;

@@ -81,7 +81,7 @@ def before(calls: list[str]) -> int:
 def test_a_disk_that_fills_up_in_the_middle_of_a_file(
     place: Path, recipe: Path, undisturbed: Path, expected: str, share: float
 ) -> None:
-    """From there on nothing can be written: the last good checkpoint stays, and is named; with room the run goes on."""
+    """From there on nothing can be written: the error names the last good checkpoint, and with room the run resumes."""
     run = place / "full"
     shutil.rmtree(run, ignore_errors=True)
     whole = sum(path.stat().st_size for path in (undisturbed / "checkpoints" / "checkpoint-12").iterdir())

@@ -129,7 +129,7 @@ def test_a_loss_scaler_that_only_overflows_ends_the_run(tmp_path: Path, monkeypa
 
 
 def test_a_step_that_diverges_moves_no_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real step: the run goes on from the weights before it as if nothing had been."""
+    """With the real step: the run continues from the weights before it."""
     recipe = make_recipe(tmp_path)
     is_broken = False
     real = TextClassification.loss
@@ -152,7 +152,7 @@ def test_a_step_that_diverges_moves_no_weight(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_rollback_with_a_loss_scaler_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step whose loss is no number leaves no gradients behind that the scaler has unscaled and nobody used."""
+    """A step whose loss is no number leaves no unscaled and unused gradients in the scaler."""
     recipe = make_recipe(tmp_path, divergence_policy="rollback")
     real_step, real_loss = loop.run_step, TextClassification.loss
     scaler, is_broken = GradScaler("cpu", init_scale=2.0), False

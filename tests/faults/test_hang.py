@@ -1,4 +1,4 @@
-"""A run that makes no progress ends with a report; a person is told."""
+"""A run that makes no progress ends with a report and an alert."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_limit_follows_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """A service on this machine that takes alerts, and what it was told."""
+    """A local service that receives alerts, and the alerts it received."""
     messages: list[dict[str, Any]] = []
 
     class Service(BaseHTTPRequestHandler):

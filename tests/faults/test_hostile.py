@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 
 GUARD = Path(__file__).parents[1] / "guard.py"
 ACTS = "\x1b\x07\x08\x9b\u202e\u2066\u200b\ufeff\u2028\U000e0065"
-# What is harmless because it is not looked at, or means nothing: the run goes on as if it were not there.
+# Harmless because it is not read or has no meaning: the run behaves as if it were absent.
 IGNORED = {
     "model: pickles beside",
     "model: auto_map",

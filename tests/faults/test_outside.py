@@ -1,4 +1,4 @@
-"""What happens around a run while it goes on: files that change, clocks that jump, secrets that lie about."""
+"""The surroundings of a run: files that change, clocks that jump, secrets in the environment."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_changes_are_applied_and_said_or_refused(
         assert len(rates) == (14 if "max_steps" in change else 12)
         assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["training"][name[9:]] == float(value)
     else:
-        assert f"E530 resume of {tmp_path / 'run'}: {name}: found" in said and "--allow-changes goes on" not in said
+        assert f"E530 resume of {tmp_path / 'run'}: {name}: found" in said and "--allow-changes resumes" not in said
 
 
 def test_other_versions_are_said(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""`--restarts`: a run that is killed from outside goes on by itself; nothing else is tried again."""
+"""`--restarts`: a run that is killed from outside resumes automatically; other failures end it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_killed_run_goes_on_by_itself(long_recipe: Path, tmp_path: Path) -> No
         child_of(process, run, KILL_AT).kill()
         _, said = process.communicate(timeout=120)
     assert process.returncode == 0
-    assert "ended from outside (exit code -9): restart 1 of 2" in said and "going on from" in said
+    assert "the run was killed (exit code -9): restart 1 of 2" in said and "resuming from" in said
     steps = [event["step"] for event in events(run) if event["event"] == "step"]
     assert steps == list(range(1, NUM_STEPS + 1))
 

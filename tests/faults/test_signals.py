@@ -1,4 +1,4 @@
-"""Signals in every phase of a run: it stops soon, says how to go on, and goes on to the same bytes."""
+"""Signals in every phase of a run: it stops soon, prints how to resume, and resumes to the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes: what befalls one of them ends both, soon, and the same command goes on."""
+"""Two processes: a failure of one ends both soon, and the same command resumes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The files for clusters in examples/cluster, run as they stand on two machines that are this one.
 
 Both were tried by hand, too: the first with Slurm 22.05 and two nodes on one machine (it saved at the signal, queued
-itself again and went on), the second was read by SkyPilot 0.14.
+itself again and resumed), the second was read by SkyPilot 0.14.
 """
 
 from __future__ import annotations

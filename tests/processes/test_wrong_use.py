@@ -69,10 +69,10 @@ def test_a_process_that_never_comes(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:
-    with socket.socket() as somebody:
-        somebody.bind(("127.0.0.1", 0))
-        somebody.listen()
-        port = somebody.getsockname()[1]
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
         (code, text), (other, _) = by_hand(tmp_path, {}, {}, port=port)
     assert (code, other) == (5, 5) and "E540" in text and f"127.0.0.1:{port}" in text
 

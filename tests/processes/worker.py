@@ -2,7 +2,7 @@
 
     python worker.py RECIPES RUNS [--only NAME] [--stop-at STEP]
 
-Runs that are there go on.
+Existing runs are resumed.
 """
 
 from __future__ import annotations

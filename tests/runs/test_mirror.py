@@ -173,7 +173,7 @@ def test_a_fetch_that_was_cut_begins_again(recipe: Path, run: Path, store: Any) 
 
 
 def test_what_is_not_a_run_is_left_alone(recipe: Path, tmp_path: Path, store: Any) -> None:
-    store.pipe_file(f"{ROOT}checkpoints/checkpoint-5/model.bin", b"somebody else's")
+    store.pipe_file(f"{ROOT}checkpoints/checkpoint-5/model.bin", b"another run's")
     with pytest.raises(fasttune.Error, match=r"E514 .*other files"):
         fit(recipe, tmp_path / "run")
     assert stored(store) == {"checkpoints/checkpoint-5/model.bin"}

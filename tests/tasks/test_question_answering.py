@@ -1,4 +1,4 @@
-"""Question answering by itself: the loss, answers over windows, no answer, and what is written."""
+"""The question answering task alone: the loss, answers over windows, no answer, and its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text classification by itself: sums that add up, rows in order, labels that travel."""
+"""The text classification task alone: sums that add up, rows in order, labels that are saved."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_nothing_of_the_machine_is_in_the_card(tmp_path: Path, tiny_model: Path)
     front, card, _ = fit(tmp_path, tiny_model, make_rows(60))
     assert str(tmp_path) not in card and str(tiny_model.parent) not in card
     assert front["model-index"][0]["results"][0]["dataset"]["name"] == "rows.jsonl"
-    assert "base_model" not in front, "a folder that nobody else can look up"
+    assert "base_model" not in front, "a local folder, which others cannot look up"
     assert "fine-tuned from `model` with fasttune" in card
 
 

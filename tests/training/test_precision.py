@@ -1,4 +1,4 @@
-"""Which arithmetic, on which device, and what is said of it."""
+"""The choice of device and precision, with its reason."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def some_batch(model: T.PreTrainedModel, side: str = "right") -> Batch:
 def check_same(padded: T.PreTrainedModel, free: T.PreTrainedModel, batch: Batch, head: str) -> None:
     found = differences(padded, free, batch, head)
     assert max(found.logits, found.loss, found.gradients) <= TOLERANCE, found
-    assert found.gradients <= 1e-4 * found.largest, "gradients so small that the line above says nothing"
+    assert found.gradients <= 1e-4 * found.largest, "gradients too small for the line above to mean anything"
     assert not found.one_sided
 
 

@@ -1,4 +1,4 @@
-"""Rows of a stream reach the steps exactly once an epoch, whatever ends a run and on however many ranks it goes on."""
+"""Each row of a stream reaches a step exactly once per epoch, also across kills and on other numbers of ranks."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from fasttune.tasks.metrics.entities import are_entities, entities_of, score
         ("B-PER", [(0, 1, "PER")]),
         ("B-PER I-PER O B-LOC", [(0, 2, "PER"), (3, 4, "LOC")]),
         ("B-PER B-PER", [(0, 1, "PER"), (1, 2, "PER")]),
-        ("B-PER I-LOC", [(0, 1, "PER"), (1, 2, "LOC")]),  # another type goes on with nothing
+        ("B-PER I-LOC", [(0, 1, "PER"), (1, 2, "LOC")]),  # another type continues nothing
         ("I-PER I-PER O", [(0, 2, "PER")]),  # IOB1, and what a model may say
         ("O I-PER B-PER", [(1, 2, "PER"), (2, 3, "PER")]),
         ("B-PER I-PER E-PER S-LOC", [(0, 3, "PER"), (3, 4, "LOC")]),  # BIOES

@@ -1,4 +1,4 @@
-"""What a person reads while a run goes on."""
+"""The progress that a run prints."""
 
 from __future__ import annotations
 
