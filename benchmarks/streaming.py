@@ -124,7 +124,7 @@ def rows_lines(path: Path, num_rows: int, folder: Path, num_ranks: int) -> dict[
         for line in process.stdout:
             if int(line) > KILL_AT * num_rows / BATCH_SIZE:
                 break
-        time.sleep(0.7)  # to kill it in the middle of a step
+        time.sleep(0.7)  # so that the kill interrupts a read
         process.send_signal(signal.SIGKILL)
         process.communicate()
     for process in [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]:
