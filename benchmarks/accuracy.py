@@ -1,9 +1,10 @@
-"""Scores beside transformers' Trainer over several seeds: same rows, model, hyperparameters and machine.
+"""Compare scores with transformers' Trainer over several seeds: same rows, model, hyperparameters and machine.
 
     python benchmarks/accuracy.py --data FOLDER [--seeds 1 2 3 4 5] [--rows N] [--shared]
 
-FOLDER: one of DATA_SETS in sides.py, with the published files. A stopped benchmark continues: entries in the day's
-results file are not repeated. With --shared other work may run meanwhile: scores count, times are left out.
+FOLDER is one of DATA_SETS in sides.py and holds the published files. An interrupted campaign resumes: runs that the
+day's result file already contains are not repeated. With --shared, other work may run on the machine; scores count,
+times are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def spread(values: list[float]) -> str:
 
 
 def summary(title: str, runs: list[dict[str, Any]], facts: dict[str, Any]) -> str:
-    """A markdown page: mean, deviation and values by seed, after the last epoch and of the best one."""
+    """A Markdown page: mean, deviation and values by seed, after the last epoch and at the best one."""
     names = list(runs[0]["scores"])
     head = ["side", "", *(f"{name} after the last epoch (by seed)" for name in names)]
     head += [f"best {names[0]} of all epochs", "seconds of training, median"]
@@ -49,7 +50,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--sides", nargs="+", default=DEFAULT_SIDES, choices=(*OWN_SIDES, *SIDES))
     parser.add_argument("--rows", type=int, help="training rows, drawn with data.seed; default: all")
-    parser.add_argument("--shared", action="store_true", help="other work runs meanwhile: scores count, times do not")
+    parser.add_argument(
+        "--shared", action="store_true", help="other work runs on the machine: scores count, times do not"
+    )
     arguments = parser.parse_args()
     facts = machine()
     data = arguments.data
@@ -59,7 +62,7 @@ def main() -> None:
     runs = json.loads(known.read_text())["runs"] if known.exists() else []
     own = DATA_SETS[data.name]
     how = f"{own.epochs} epochs, batch {own.batch_size}, learning rate {own.learning_rate:g}"
-    title = f"{stem}, the embedded model, {how}: fasttune beside the Trainer"
+    title = f"{stem}, the embedded model, {how}: fasttune and the Trainer"
     for seed in arguments.seeds:
         for side in arguments.sides:
             if any((run["side"], run["seed"]) == (side, seed) for run in runs):

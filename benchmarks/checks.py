@@ -1,11 +1,11 @@
-"""What `fasttune check` takes for many rows, what it finds of planted repetitions, and how near its forecasts come.
+"""Measure `fasttune check`: its cost on many rows, which planted duplicates it finds, and how good its forecasts are.
 
     python benchmarks/checks.py rows [--rows 1000000]
     python benchmarks/checks.py forecast [--recipes quickstart pairs-starter squad-starter] [--steps N]
 
-`rows`: generated sentences of about 20 words, distributed as in texts (few words are frequent, most are rare), with a
-thousandth of them repeated word for word and another with one or two words changed. `forecast`: the check and the run
-of each recipe, one after the other, in processes of their own. Nothing else may run meanwhile.
+`rows`: generated sentences of about 20 words with a natural distribution (few words are frequent, most are rare). One
+in a thousand is repeated word for word, another one in a thousand with one or two words changed. `forecast`: check and
+run each recipe, one after the other, in separate processes. Nothing else may run at the same time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LETTERS = "etaoinshrdlu"
 
 
 def vocabulary(number: int) -> list[str]:
-    """Words of letters only, all different."""
+    """Distinct words of letters only."""
     words = []
     for index in range(number):
         word, rest = "", index + len(LETTERS)
@@ -41,7 +41,7 @@ def vocabulary(number: int) -> list[str]:
 
 
 def write_rows(path: Path, number: int) -> list[tuple[int, int, bool]]:
-    """A CSV file of `number` rows; returns (original, repetition, whether word for word)."""
+    """Write a CSV file of `number` rows; return (original, copy, whether it is exact) for each planted duplicate."""
     generator, numbers = random.Random(0), np.random.default_rng(0)
     words = vocabulary(200_000)
     planted: list[tuple[int, int, bool]] = []
@@ -65,7 +65,7 @@ def write_rows(path: Path, number: int) -> list[tuple[int, int, bool]]:
 
 
 def found_in(path: Path, planted: list[tuple[int, int, bool]]) -> dict[str, Any]:
-    """Recall of the planted repetitions, precision of all that was put together, and the time it took."""
+    """Recall of the planted duplicates, precision of all reported ones, and the time it took."""
     from fasttune.data.duplicates import SIMILAR, find
 
     texts = [line.rpartition(",")[0] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
@@ -92,7 +92,7 @@ def found_in(path: Path, planted: list[tuple[int, int, bool]]) -> dict[str, Any]
 
 
 def similarity(one: str, other: str) -> float:
-    """As the module defines it, in plain Python."""
+    """The similarity that fasttune.data.duplicates defines, in plain Python."""
     sets = []
     for text in (one, other):
         words = ["<", *text.split(), ">"]
@@ -101,7 +101,7 @@ def similarity(one: str, other: str) -> float:
 
 
 def timed(*arguments: str) -> tuple[dict[str, Any], float, int]:
-    """A command of fasttune with --json in a process of its own: what it printed, seconds, bytes at the peak."""
+    """Run a fasttune command with --json in a separate process: its output, seconds, peak memory in bytes."""
     begin = time.perf_counter()
     command = [sys.executable, "-m", "fasttune", *arguments, "--json", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -118,21 +118,21 @@ def rows_page(number: int) -> tuple[str, dict[str, Any]]:
     result = {"num_rows": number, "seconds": seconds, "peak_bytes": peak, "duplicates": duplicates}
     result["warnings"] = [{key: entry[key] for key in ("code", "found")} for entry in checked["warnings"]]
     lines = [
-        f"# The check of {number:,} rows",
+        f"# Checking {number:,} rows",
         "",
         "| | |",
         "|---|---|",
         f"| the whole check, forecast included | {seconds:.1f} s, {peak / 1e9:.2f} GB |",
-        f"| of which repetitions | {duplicates['seconds']:.1f} s |",
-        f"| planted word for word, found | {duplicates['recall_exact']:.4f} |",
-        f"| planted with one or two words changed, found | {duplicates['recall_near']:.4f} |",
-        f"| of {duplicates['num_reported']:,} rows reported, right | {duplicates['precision']:.4f} |",
+        f"| of which the search for duplicates | {duplicates['seconds']:.1f} s |",
+        f"| exact duplicates planted, found | {duplicates['recall_exact']:.4f} |",
+        f"| near-duplicates planted (one or two words changed), found | {duplicates['recall_near']:.4f} |",
+        f"| of {duplicates['num_reported']:,} reported rows, correct | {duplicates['precision']:.4f} |",
     ]
     return "\n".join(lines), result
 
 
 def forecast_page(recipes: list[str], steps: int | None) -> tuple[str, dict[str, Any]]:
-    lines = ["# Forecast and measurement", "", "| recipe | seconds, foretold | measured | ratio | memory, foretold |"]
+    lines = ["# Forecast and measurement", "", "| recipe | seconds, forecast | measured | ratio | memory, forecast |"]
     lines[-1] += " measured | ratio |"
     lines.append("|---" * 7 + "|")
     results: dict[str, Any] = {}

@@ -1,12 +1,12 @@
-"""What many devices cost each other: a model, not a measurement; every number in it is an assumption, told in
-docs/scaling.md.
+"""Estimate what devices lose to communication. This is a model, not a measurement: every number is an assumption,
+listed in docs/scaling.md.
 
     python benchmarks/communication.py
 
-A step of `batch_size` examples is shared by N devices. Each computes 1/N of it. DDP adds the gradients up in a ring:
-every device sends and receives 2 (N - 1) / N times 4 bytes for each trained weight. Buckets of 25 MB are sent while the
-backward pass, two thirds of the time of a step, runs; the last bucket cannot be hidden. Each of the 2 (N - 1)
-rounds of a bucket takes a latency. FSDP2 sends half as much again: weights for forward and backward, gradients once.
+A step of `batch_size` examples is divided among N devices; each computes 1/N of it. DDP sums the gradients in a ring:
+every device sends and receives 2 (N - 1) / N times 4 bytes per trained weight. Buckets of 25 MB are sent during the
+backward pass, two thirds of the time of a step; the last bucket cannot be hidden. Each of the 2 (N - 1) rounds of a
+bucket adds a latency. FSDP2 sends half as much again: weights for forward and backward, gradients once.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 BUCKET = 25e6  # bytes; torch's default
-BYTES = 4  # of a gradient in fp32
-BACKWARD = 2 / 3  # of the time of a step
-OTHER = 3e-4  # seconds a step: sums of counts and losses, the agreement on memory and stops
+BYTES = 4  # per gradient, in fp32
+BACKWARD = 2 / 3  # share of the time of a step
+OTHER = 3e-4  # seconds per step: sums of counts and losses, agreement on memory and stops
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ JOBS = (
     Job("BERT-base, 512 examples of 180 tokens", 110e6, 6 * 86e6, 512 * 180),
     Job("BERT-large, 512 examples of 180 tokens", 335e6, 6 * 303e6, 512 * 180),
 )
-DEVICE_FLOPS, MFU = 989e12, 0.40  # bf16 of an H100 or H200 without sparsity; the share is what we aim at
+DEVICE_FLOPS, MFU = 989e12, 0.40  # bf16 on an H100 or H200 without sparsity; the share is our target
 NUMBERS = (2, 8, 16, 64)
 
 
 def seconds(job: Job, links: Links, num_devices: int, factor: float = 1.0) -> float:
-    """Of one step; `factor`: of what is sent, to DDP."""
+    """Seconds of one step; `factor` is the amount sent, relative to DDP."""
     computing = job.tokens_per_step * job.flops_per_token / (DEVICE_FLOPS * MFU) / num_devices
     sent = factor * 2 * (num_devices - 1) / num_devices * BYTES * job.num_weights
     num_buckets = max(BYTES * job.num_weights / BUCKET, 1)
@@ -59,13 +59,13 @@ def seconds(job: Job, links: Links, num_devices: int, factor: float = 1.0) -> fl
 
 
 def share(job: Job, links: Links, num_devices: int, factor: float = 1.0) -> float:
-    """Of N times the speed of one device."""
+    """The share of N times the speed of one device."""
     alone = job.tokens_per_step * job.flops_per_token / (DEVICE_FLOPS * MFU)
     return alone / num_devices / seconds(job, links, num_devices, factor)
 
 
 def table(title: str, jobs: tuple[Job, ...], is_for_each: bool) -> list[str]:
-    """`is_for_each`: a job is what one device does in a step, so that steps grow with the devices."""
+    """A table of all links and jobs; with `is_for_each` a job is one device's work in a step, so steps grow with N."""
     lines = [f"| {title} | links | {' | '.join(f'{number} devices' for number in NUMBERS)} |"]
     lines.append("|---|---" + "|---" * len(NUMBERS) + "|")
     for job in jobs:

@@ -1,9 +1,9 @@
-"""Loss curves of runs that accuracy.py kept: fasttune beside the Trainer, over seeds.
+"""Draw the loss curves of runs that accuracy.py kept: fasttune and the Trainer, over seeds.
 
     python benchmarks/curves.py benchmarks/results/2026-11-21-accuracy-mrpc.json
 
-Writes FILE-curves.md (the mean loss of each tenth of training, by side, with its deviation over seeds) and draws
-FILE-curves.svg. Takes matplotlib.
+Writes FILE-curves.md (mean loss of each tenth of training by side, with its deviation over seeds) and FILE-curves.svg.
+Needs matplotlib.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def by_side(runs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 def page(name: str, sides: dict[str, np.ndarray]) -> str:
     head = ["tenth of the steps", *(f"{side}, {len(curves)} seeds" for side, curves in sides.items())]
-    lines = [f"# Loss curves: {name}", "", "The mean loss of each tenth of training, ± its deviation over seeds.", ""]
+    lines = [f"# Loss curves: {name}", "", "Mean loss of each tenth of training, ± its deviation over seeds.", ""]
     lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for part in range(PARTS):
         cells = [f"{curves[:, part].mean():.4f} ± {statistics.stdev(curves[:, part]):.4f}" for curves in sides.values()]
         lines.append(f"| {part + 1} | {' | '.join(cells)} |")
     for first, other in itertools.combinations(sides, 2):
         gap = sides[first].mean(0) - sides[other].mean(0)
-        # Of the difference of two means over seeds.
+        # The standard error of the difference of two means over seeds.
         noise = np.sqrt(sum(sides[side].var(0, ddof=1) / len(sides[side]) for side in (first, other)))
         worst = int(np.abs(gap / noise).argmax())
         lines += [
             "",
-            f"{first} and {other} differ by {gap.mean():+.4f} on average; most, measured in standard errors, in tenth "
+            f"{first} and {other} differ by {gap.mean():+.4f} on average; largest in standard errors: tenth "
             f"{worst + 1}: {gap[worst]:+.4f}, {abs(gap[worst] / noise[worst]):.1f} of them.",
         ]
     return "\n".join(lines) + "\n"

@@ -1,10 +1,10 @@
-"""Data on its way to the model: collation, the second run of a recipe, and the memory of evaluation.
+"""Measure how data reach the model: collation, the second run of a recipe, and the memory of evaluation.
 
-    python benchmarks/feeding.py            about twenty minutes on two cores; nothing else may run meanwhile
+    python benchmarks/feeding.py            about twenty minutes on two cores; nothing else may run at the same time
 
-1. Real tokens a second that one process collates from a mapped token store (generated reviews, batch 16).
+1. Real tokens per second that one process collates from a mapped token store (generated reviews, batch 16).
 2. Seconds from the loaded model to the end of the first step, in the first run of a recipe and in the second.
-3. Peak memory of `fasttune evaluate` and `predict` on files of 1,000 and 50,000 reviews, each in a process of its own.
+3. Peak memory of `fasttune evaluate` and `predict` on files of 1,000 and 50,000 reviews, each in a separate process.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def collation() -> float:
     recipe = recipes.load("quickstart")
     splits = read_splits(recipe, TASKS)
     tokenizer = load_tokenizer(recipe.model)
-    for _ in range(2):  # the second time it is mapped
+    for _ in range(2):  # the second time the store is mapped
         store = encode(splits.train, splits.task, tokenizer, 512)
     plan = Plan(lengths=store.lengths, batch_size=16, tokens_per_microbatch=4096, seed=1)
     speeds = []
@@ -128,15 +128,15 @@ def main() -> None:
             for what in ("evaluation", "prediction"):
                 memory[what, num_rows] = in_process(what, run, data, cache=cache)
     lines = [
-        "# Data on its way to the model",
+        "# Feeding the model",
         "",
         heading(facts),
         "",
         "| what | measured |",
         "|---|---|",
         f"| collation in one process | {tokens / 1e6:.1f} million real tokens/s |",
-        f"| from the loaded model to the end of the first step, first run | {first:.2f} s |",
-        f"| the same, second run of the recipe | {second:.2f} s |",
+        f"| from the loaded model to the end of the first step, first run of the recipe | {first:.2f} s |",
+        f"| the same, second run | {second:.2f} s |",
     ]
     for what in ("evaluation", "prediction"):
         few, many = memory[what, 1_000], memory[what, 50_000]

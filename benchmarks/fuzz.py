@@ -1,10 +1,11 @@
-"""Damaged and hostile files for each reader: is anything but a clear error raised, and in time?
+"""Feed damaged and hostile files to each reader: does anything but a clear error come out, and in time?
 
     python benchmarks/fuzz.py [--seconds 180] [--target csv ...] [--state fuzz.json]
 
-Good files are changed at random (bytes, lines and tokens that matter to a format; parts of other files), then read. An
-error of fasttune is right; any other exception, a read of more than 10 seconds or one beyond the bound of memory is a
-finding, whose input is kept beside the state. A campaign continues at the number in the state file.
+Good files are changed at random (bytes, lines, tokens that matter to a format, parts of other files) and then read. An
+error of fasttune's is correct. Any other exception, a read of more than 10 seconds, or one that exceeds the memory
+limit is a finding, and its input is kept beside the state file. A campaign resumes at the number where the state file
+stopped.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from fasttune.runs.checkpoint.verify import fault
 from fasttune.tasks import TASKS
 from fasttune.training.model import load_config
 
-LIMIT = 10  # seconds a file
+LIMIT = 10  # seconds per file
 MEMORY = 6 << 30
 TOKENS = (
     *(b'"', b"'", b",", b"\t", b"\n", b"\r", b"\r\n", b"\0", b"\\", b"{", b"}", b"[", b"]", b":", b"- ", b"&a ", b"*a"),
@@ -156,7 +157,7 @@ def too_long(*_: object) -> None:
 
 
 def campaign(name: str, seconds: float, state: dict[str, int], kept: Path) -> int:
-    """How many inputs were read; what went wrong is printed, and its input kept."""
+    """Run one campaign and return how many inputs were read; print findings and keep their inputs."""
     target, good = TARGETS[name]
     others = [content for _, content in TARGETS.values()]
     end, begun, findings = time.monotonic() + seconds, state.get(name, 0), 0

@@ -1,12 +1,12 @@
-"""What grows with what: time and memory against rows, lengths and processes.
+"""Measure how time and memory grow with rows, lengths and processes.
 
     python benchmarks/growth.py [--parts rows stream lengths processes]
 
-Rows: 1,000 to 1,000,000 generated reviews by the embedded model; reading, checking and tokenising them, the same with
-the tokens found in the cache, the first step and the later ones; the same rows as a stream. Lengths: 32 to 8,192 tokens
-in steps of 16,384 tokens, by a random BERT of 4 layers of 256. Processes: 1, 2 and 4 with one thread each, whole copies
-(DDP) and shares (FSDP2). Every measurement is a process of its own. Nothing else may run meanwhile. Draws growth.svg
-beside the results where matplotlib is installed.
+Rows: 1,000 to 1,000,000 generated reviews with the embedded model; reading, checking and tokenising them, the same with
+cached tokens, the first step and the later ones; the same rows as a stream. Lengths: 32 to 8,192 tokens, in steps of
+16,384 tokens, with a random BERT of 4 layers of 256. Processes: 1, 2 and 4 with one thread each, full copies (DDP) and
+shards (FSDP2). Every measurement runs in a separate process. Nothing else may run at the same time. Draws growth.svg
+beside the results if matplotlib is installed.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def save_long_model(folder: Path) -> str:
 
 
 def recipe_of_length(folder: Path, length: int) -> dict[str, Any]:
-    """All rows of one length; 'good' or 'bad' begins them."""
+    """Write rows of one length that begin with 'good' or 'bad', and their recipe."""
     size = TOKENS_PER_STEP // length
     rows = folder / f"length-{length}.jsonl"
     with rows.open("w") as file:
@@ -93,7 +93,7 @@ def recipe_of_length(folder: Path, length: int) -> dict[str, Any]:
 
 
 def train(recipe: str) -> dict[str, float]:
-    """One run: seconds until the first step is done and of the later ones, memory at the peak and before training."""
+    """One run: seconds until the first step is done and of later steps, memory at the peak and before training."""
     import fasttune
     from fasttune.training.events import Started, StepDone
 
@@ -122,7 +122,7 @@ def train(recipe: str) -> dict[str, float]:
 
 @contextmanager
 def own_memory() -> Iterator[list[int]]:
-    """Bytes in memory that are no pages of files, every 20 ms: the kernel takes those of files back at will."""
+    """Bytes in memory except for pages of files, every 20 ms: the kernel can reclaim pages of files at any time."""
     found, is_over = [status("RssAnon")], threading.Event()
 
     def look() -> None:
@@ -139,7 +139,7 @@ def own_memory() -> Iterator[list[int]]:
 
 
 def in_process(recipe: dict[str, Any], num_processes: int = 1, **environment: str) -> dict[str, Any]:
-    """`train` in one process or several; the main one's figures."""
+    """Run `train` in one process or several; the figures are rank 0's."""
     words = [__file__, "--train", json.dumps(recipe)]
     if num_processes > 1:
         words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes), *words]
@@ -199,11 +199,11 @@ def measure_processes(folder: Path) -> list[dict[str, Any]]:
 
 
 def page(results: dict[str, list[dict[str, Any]]]) -> str:
-    lines = ["# What grows with what", ""]
+    lines = ["# Growth of time and memory", ""]
     if "rows" in results:
         lines += [
             "| rows | until the first step begins | again, tokens in the cache | a step "
-            "| peak memory | without pages of files |",
+            "| peak memory | without file pages |",
             "|---|---|---|---|---|---|",
         ]
         lines += [
@@ -214,7 +214,7 @@ def page(results: dict[str, list[dict[str, Any]]]) -> str:
     if "stream" in results:
         lines += [
             "",
-            "| rows, data.streaming | until the first step begins | a step | peak memory | without pages of files |",
+            "| rows, data.streaming | until the first step begins | a step | peak memory | without file pages |",
             "|---|---|---|---|---|",
         ]
         lines += [

@@ -1,10 +1,10 @@
-"""Kills runs at random instants and at every change of a file, and resumes them: what is lost, what is broken?
+"""Kill runs at random instants and at every file change, then resume them: is anything lost or broken?
 
     python benchmarks/kills.py [--random 500] [--core 0] [--stop-after 3000]
 
-Each trial starts `fasttune train ... --resume`, kills it, looks at the folder, and gives the same command again until
-it ends: the weights must then be those of a run that was never killed, to the byte. The random instants are uniform
-over the time of such a run. Each trial's result is kept; an interrupted campaign continues where it stopped.
+Each trial starts `fasttune train ... --resume`, kills it, inspects the folder, and repeats the command until it ends.
+The weights must then be byte-identical to those of a run that was never killed. The random instants are uniform over
+the duration of a run. Each trial's result is kept, so an interrupted campaign resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Campaign:
         ended = run_cli(train(self.recipe, folder / "undisturbed"), Fault(str(folder / "undisturbed"), log=str(calls)))
         assert ended.code == 0, ended.output
         self.expected = sha256(folder / "undisturbed")
-        # Of a second run: the first fork waits for the server to load its libraries.
+        # Time a second run, because the first fork waits for the server to load its libraries.
         self.seconds = run_cli(train(self.recipe, folder / "undisturbed-2")).seconds
         self.calls = [line.split()[1] for line in calls.read_text().splitlines()]
 
@@ -66,7 +66,7 @@ def summary(trials: list[dict[str, Any]], facts: dict[str, Any], calls: list[str
     lines = ["# Kills", "", heading(facts), ""]
     lines += [
         "| kind | trials | killed before the end | visible, but corrupt | acknowledged, but lost "
-        "| resumed with the same command | the same bytes at the end | leftovers |",
+        "| resumed by the same command | byte-identical result | leftovers |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for kind in dict.fromkeys(trial["kind"] for trial in trials):
@@ -81,7 +81,7 @@ def summary(trials: list[dict[str, Any]], facts: dict[str, Any], calls: list[str
         )
     counts = {name: calls.count(name) for name in dict.fromkeys(calls)}
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    lines += ["", f"Changes of files in an undisturbed run (12 steps, 6 checkpoints): {len(calls)}: {said}."]
+    lines += ["", f"File changes in an uninterrupted run (12 steps, 6 checkpoints): {len(calls)}: {said}."]
     return "\n".join(lines) + "\n"
 
 
@@ -89,9 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--random", type=int, default=500)
     parser.add_argument("--core", type=int)
-    parser.add_argument(
-        "--part", type=int, nargs=2, default=(0, 1), help="which part of how many, each with its own core"
-    )
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="this of so many parts, each with a core")
     parser.add_argument("--stop-after", type=float, default=float("inf"), help="seconds")
     arguments = parser.parse_args()
     number, of = arguments.part
@@ -100,13 +98,13 @@ def main() -> None:
     own = path.with_suffix(f".{number}.json") if of > 1 else path
     begin = time.monotonic()
     if arguments.core is not None:
-        os.sched_setaffinity(0, {arguments.core})  # of all its children, too
+        os.sched_setaffinity(0, {arguments.core})  # inherited by all child processes
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(own, Path(folder))
         run = str(Path(folder) / "run")
         places = random.Random(0)
         trials = [("random instant", round(places.uniform(0, campaign.seconds), 4)) for _ in range(arguments.random)]
-        trials += [("before each change of a file", at) for at in range(1, len(campaign.calls) + 1)]
+        trials += [("before each file change", at) for at in range(1, len(campaign.calls) + 1)]
         for kind, place in trials[number::of]:
             if time.monotonic() - begin > arguments.stop_after:
                 break

@@ -1,10 +1,10 @@
-"""What evaluation holds in memory, against the number of rows.
+"""Measure the memory of an evaluation against the number of rows.
 
     python benchmarks/memory.py [--texts 1000 10000 50000] [--questions 500 1500 5000] [--rounds 3]
 
-Generated sentences with a class each, and generated questions about generated contexts, by models that were trained for
-a few steps. Each size in a process of its own, several rounds: the peak of resident memory while the split is run, rows
-and tokens included, and how much of it had been there before. Nothing else may run meanwhile.
+Generated sentences with a class each, and generated questions about generated contexts, with models trained for a few
+steps. Each size runs in a separate process, over several rounds. Reported: the peak of resident memory while the split
+is scored, including rows and tokens, and how much of it was used before. Nothing else may run at the same time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STEPS = 5
 
 
 def write_rows(path: Path, kind: str, number: int) -> None:
-    """Rows of the starters with a number each, so that none is like another."""
+    """Write rows of the starter data, numbered so that all differ."""
     from fasttune.data.starter import questions, reviews
 
     made = itertools.cycle((questions if kind == "questions" else reviews).generate()["train"])
@@ -32,14 +32,14 @@ def write_rows(path: Path, kind: str, number: int) -> None:
         for index, row in enumerate(itertools.islice(made, number)):
             if kind == "questions":
                 row = {**row, "id": str(index), "context": f"{row['context']} This was note {index}."}
-            else:  # one to three sentences, to see many rows in little time
+            else:  # one to three sentences, to score many rows in little time
                 sentences = row["text"].split(". ")[: 1 + index % 3]
                 row = {"text": f"{'. '.join(sentences)}, in room {index}.", "label": row["label"]}
             file.write(json.dumps(row) + "\n")
 
 
 def status(name: str) -> int:
-    """Bytes of this process, as the kernel has them."""
+    """Bytes of this process as the kernel reports them."""
     text = Path("/proc/self/status").read_text()
     return int(text.split(f"{name}:")[1].split()[0]) * 1024
 
@@ -54,7 +54,7 @@ def evaluate(run: str, rows: str) -> dict[str, int]:
     split = read_labelled(predictor.recipe, TASKS, rows, "test")
     store = encode(split, predictor.task, predictor.setup.tokenizer, predictor.setup.max_length)
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here (proc(5))
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak (proc(5))
     score_split(predictor.setup, predictor.task, split, store)
     return {"before": before, "peak": status("VmHWM"), "rows": len(split.rows), "tokens": store.num_tokens}
 

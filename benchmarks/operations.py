@@ -1,9 +1,9 @@
-"""Where the time of a training step goes, by operation, beside what the arithmetic alone would take.
+"""Break the time of a training step down by operation, and compare it with the arithmetic alone.
 
-    python benchmarks/operations.py [--data FOLDER]        about a minute on two cores; nothing else may run meanwhile
+    python benchmarks/operations.py [--data FOLDER]        about a minute on two cores; nothing else may run
 
-Self time of each operation of torch on the CPU, over some steps of the embedded model on the rows of speed.py. The
-profiler itself slows small operations a little.
+Self time of each torch operation on the CPU, over some steps of the embedded model on the rows of speed.py. The
+profiler slows small operations down a little.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sides import ROOT, YELP, heading, machine, recipe_of
 
 WARM_UP, STEPS = 3, 9
 SHOWN = 16
-GROUPS = {  # the beginning of an operation's name -> what it does
+GROUPS = {  # prefix of an operation's name -> group
     "CompiledBackward": "attention, backward (C)",
     "NativeAttention": "attention, forward (C)",
     "CpuDropout": "dropout (C)",
@@ -46,7 +46,7 @@ def group_of(name: str) -> str:
 
 
 def profiled(data: Path) -> tuple[dict[str, float], float, float]:
-    """Seconds a step by group, of the whole step, and FLOPs a step."""
+    """Seconds per step by group, seconds of the whole step, and FLOPs per step."""
     from torch.profiler import ProfilerActivity, profile
 
     import fasttune
@@ -92,10 +92,10 @@ def summary(seconds: dict[str, float], whole: float, flops: float, facts: dict[s
         "",
         heading(facts),
         "",
-        f"{STEPS} steps of 16 Yelp rows, the embedded model: {whole * 1e3:.0f} ms a step; at the peak of the machine "
+        f"{STEPS} steps of 16 Yelp rows, the embedded model: {whole * 1e3:.0f} ms per step; at the machine's peak "
         f"the arithmetic of its real tokens takes {bound * 1e3:.0f} ms ({bound / whole:.0%}).",
         "",
-        "| operation | ms a step | share |",
+        "| operation | ms per step | share |",
         "|---|---|---|",
     ]
     ordered = sorted(seconds.items(), key=lambda item: -item[1])

@@ -1,11 +1,11 @@
-"""Is a model without padding the model with it? Every family and head: logits, loss and gradients of both in fp32.
+"""Compare every family and head without padding and with it: logits, loss and gradients, in fp32.
 
     python benchmarks/parity.py
 
-Random models of two or three layers with weights as wide as trained ones, one batch that holds a row of each length
-from 1 token to the longest (80); padding on the right, padding on the left for heads that read every position, and two
-texts in each row where the family knows token types. The last rows are the embedded model, of lengths from 1 to 512.
-Losses are of real positions alone on both sides. The worst differences, absolute, and the largest gradient.
+Random models of two or three layers with weights as large as trained ones, on one batch with a row of each length from
+1 token to the longest (80): padded on the right, padded on the left for heads that read every position, and with two
+texts per row if the family has token types. The last rows are the embedded model, with lengths from 1 to 512. Losses
+count real positions only, on both sides. Reported: the largest absolute differences, and the largest gradient.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Pair = tuple[transformers.PreTrainedModel, transformers.PreTrainedModel]
 def embedded_pair(head: str) -> Pair:
     models = []
     for _ in range(2):
-        torch.manual_seed(0)  # of the new head
+        torch.manual_seed(0)  # for the new head
         models.append(HEADS[head].from_pretrained(embedded_model_path(), dtype=torch.float32).eval())
     return models[0], fasttune.padding_free(models[1])
 
@@ -60,7 +60,7 @@ def rows() -> Iterator[tuple[str, str, str, Differences]]:
 
 
 def page(found: list[tuple[str, str, str, Differences]], facts: dict[str, Any]) -> str:
-    lines = ["# Without padding beside with it", "", heading(facts), ""]
+    lines = ["# Models without padding compared with padded ones", "", heading(facts), ""]
     lines += ["| family | head | padding | logits | loss | gradients | largest gradient | on one side only |"]
     lines += ["|---" * 8 + "|"]
     for family, head, padding, one in found:

@@ -1,11 +1,11 @@
-"""Is the same recipe the same training on any number of processes? Every task, on 1, 2 and 4, by DDP, FSDP2 and ZeRO.
+"""Compare training on 1, 2 and 4 processes, with DDP and FSDP2, for every task: are the results the same?
 
     python benchmarks/processes.py
 
-Tiny models without dropout in fp32, several micro-batches a step, six steps with evaluations. Compared with a run of
-one process: the worst difference of a step's loss, of a weight at the end, and whether tokens, metrics and predictions
-are the same. The last rows resume with other numbers of processes. Weights whose true gradient is 0 are left out
-(attention's key biases, the bias of answers' ends): Adam makes whole steps of the rounding of theirs.
+Tiny models without dropout in fp32, several micro-batches per step, six steps with evaluations. Compared with a run of
+one process: the largest difference of a step's loss and of a final weight, and whether tokens, metrics and predictions
+are equal. The last rows resume with other numbers of processes. Weights whose true gradient is 0 are left out
+(attention's key biases, the bias of answers' ends), because Adam turns their rounding errors into full steps.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from launched import (
     WITHOUT_DROPOUT,
     WITHOUT_GRADIENT,
     WORKER,
-    ZERO_1,
-    ZERO_2,
     is_clock,
     launch,
     predicted,
@@ -39,11 +37,11 @@ from safetensors.torch import load_file
 
 from fasttune.runs.folder import RunFolder, read_json
 
-WAYS = {"DDP": {}, "FSDP2": SHARDED, "ZeRO-1": ZERO_1, "ZeRO-2": ZERO_2}
-# (number of processes, step to stop at, how)
+WAYS = {"DDP": {}, "FSDP2": SHARDED}
+# (number of processes, step to stop at, variables of the launcher)
 RESUMES = {
     "2 DDP, 1, 2 FSDP2, 1": [(2, 2, {}), (1, 3, {}), (2, 5, SHARDED), (1, None, {})],
-    "1, 2 ZeRO-2, 4 ZeRO-2, 1": [(1, 2, {}), (2, 3, ZERO_2), (4, 5, ZERO_2), (1, None, {})],
+    "1, 2 FSDP2, 4 FSDP2, 1": [(1, 2, {}), (2, 3, SHARDED), (4, 5, SHARDED), (1, None, {})],
 }
 
 
@@ -93,7 +91,10 @@ def measured(folder: Path) -> list[dict[str, Any]]:
 
 
 def page(found: list[dict[str, Any]]) -> str:
-    lines = ["| processes | task | worst loss | worst weight | tokens, metrics, predictions |", "|---|---|---|---|---|"]
+    lines = [
+        "| processes | task | largest difference of a loss | of a weight | tokens, metrics, predictions |",
+        "|---|---|---|---|---|",
+    ]
     for one in found:
         same = "the same" if one["same"] else "DIFFERENT"
         lines.append(f"| {one['processes']} | {one['task']} | {one['loss']:.1e} | {one['weight']:.1e} | {same} |")

@@ -1,11 +1,11 @@
-"""Exact resume and damaged checkpoints, all cases of both.
+"""Test exact resume and damaged checkpoints exhaustively.
 
     python benchmarks/resumes.py
 
-Stops: a run of six steps with dropout is stopped after each of its steps and resumed; weights, moments, logs and
-predictions are compared with those of a run that was not stopped, bit for bit: every task, fp32 and bf16, steps of
-1, 2 and 4 micro-batches, one process and two, of which one is told to stop. Damage: every file of the newest of two
-checkpoints is taken away, emptied, cut, changed in one bit at 20 places, or swapped with that of the older one.
+Stops: a run of six steps with dropout is stopped after each step and resumed. Weights, moments, logs and predictions
+are compared bit for bit with those of an uninterrupted run: every task, fp32 and bf16, steps of 1, 2 and 4
+micro-batches, one process and two, one of which is asked to stop. Damage: every file of the newer of two checkpoints is
+deleted, emptied, truncated, changed in one bit at 20 places, or swapped with that of the older one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PLACES_OF_BITS = 20
 
 
 def all_stops(folder: Path) -> list[dict[str, Any]]:
-    """In this process, or in each of several."""
+    """Stop at every step and resume, in this process or in each of several."""
     found = []
     recipes = make_recipes(folder)
     for task, precision, parts in itertools.product(TASKS, ("fp32", "bf16"), BUDGETS):
@@ -72,7 +72,7 @@ def worker(folder: Path) -> None:
 
 
 def damages(newest: Path, older: Path) -> Iterator[tuple[str, str, Callable[[], object]]]:
-    """File, kind of damage, and what does it."""
+    """(file, kind of damage, function that does it) of every case."""
     places = random.Random(0)
     for path in sorted(newest.iterdir()):
         content = path.read_bytes()
@@ -90,7 +90,7 @@ def damages(newest: Path, older: Path) -> Iterator[tuple[str, str, Callable[[], 
 
 
 def all_damages(folder: Path) -> tuple[list[dict[str, Any]], float]:
-    """With the checkpoints of a real run; also the maximum seconds to find the older one."""
+    """Damage the checkpoints of a real run; also the longest time it took to find the older one."""
     import fasttune
 
     recipe = make_recipes(folder)["text-classification"]
@@ -115,9 +115,9 @@ def all_damages(folder: Path) -> tuple[list[dict[str, Any]], float]:
 
 
 def summary(stops: list[dict[str, Any]], damaged: list[dict[str, Any]], longest: float, facts: dict[str, Any]) -> str:
-    lines = ["# Exact resume, damaged checkpoints", "", heading(facts), ""]
+    lines = ["# Exact resume and damaged checkpoints", "", heading(facts), ""]
     lines += [
-        "| processes | task | precision | micro-batches a step | stops | identical |",
+        "| processes | task | precision | micro-batches per step | stops | identical |",
         "|---|---|---|---|---|---|",
     ]
     for cell in stops:
@@ -126,7 +126,7 @@ def summary(stops: list[dict[str, Any]], damaged: list[dict[str, Any]], longest:
             f"| {cell['processes']} | {cell['task']} | {cell['precision']} | {cell['microbatches']} "
             f"| {len(cell['found'])} | {same} |"
         )
-    lines += ["", "| file | damages | noticed, the older checkpoint used |", "|---|---|---|"]
+    lines += ["", "| file | cases of damage | detected, older checkpoint used |", "|---|---|---|"]
     for name in dict.fromkeys(one["file"] for one in damaged):
         own = [one for one in damaged if one["file"] == name]
         lines.append(f"| {name} | {len(own)} | {sum(one['noticed'] for one in own)} |")

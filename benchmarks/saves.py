@@ -1,11 +1,11 @@
-"""What checkpoints cost: a run of twenty minutes at default settings, and one save of a model of BERT-base's size.
+"""Measure the cost of checkpoints: a run of twenty minutes at default settings, and a save of a BERT-base-sized model.
 
     python benchmarks/saves.py [--minutes 20]
 
-The run is on Yelp rows with the embedded model, for as many epochs as fill the minutes. Training
-stands still for the seconds that each save blocks; while one is written the steps beside it are slower, which is
-measured, too: the seconds a token of steps that overlap a write against those of all others. The model of BERT-base's
-size has random weights and moments; its saves are timed alone.
+The run trains the embedded model on Yelp rows for as many epochs as fit into the minutes. Training stands still while a
+save blocks, and steps are slower while a checkpoint is being written. The latter is measured by the seconds per token
+of steps that overlap a write, compared with all other steps. The BERT-base-sized model has random weights and moments;
+its saves are timed alone.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from sides import ROOT, YELP, heading, machine, recipe_of
 from fasttune.runs.checkpoint import Saved, Writer, newest_good
 from fasttune.training.events import Event, SaveDone, SaveDue, StepDone
 
-TOKENS_PER_SECOND = 3_600  # about, of the embedded model on two cores: for the number of epochs
+TOKENS_PER_SECOND = 3_600  # roughly, for the embedded model on two cores, to choose the number of epochs
 NUM_ROWS, TOKENS_PER_ROW = 4_000, 170
 WARM_UP = 10  # steps
 
 
 class Watch:
-    """An observer that notes steps and saves with the time of day that their events came."""
+    """An observer that records steps and saves with the time of their events."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, float, int]] = []  # end, seconds, tokens
@@ -56,7 +56,7 @@ def a_long_run(folder: Path, minutes: float) -> dict[str, Any]:
     recipe = recipe_of(YELP, 1, NUM_ROWS, 200, epochs)
     run = fasttune.fit(recipe, output=folder / "run", progress=False, observers=[watch])
     steps = watch.steps[WARM_UP:]
-    # What the event tells of lies between the copy and the last file.
+    # The write that the event reports lies between the copy and the last file.
     spans = [(save["begin"], save["begin"] + save["seconds"]) for save in watch.saves]
 
     def speed(of: list[tuple[float, float, int]]) -> float:
@@ -79,7 +79,7 @@ def a_long_run(folder: Path, minutes: float) -> dict[str, Any]:
 
 
 def a_large_model(folder: Path, saves: int = 5) -> list[dict[str, float]]:
-    """Blocking seconds and those in all, of each save."""
+    """Blocking and total seconds of each save."""
     model = transformers.BertModel(transformers.BertConfig())
     weights = model.state_dict()
     moments = {f"{key}.{name}": torch.randn_like(value) for name, value in weights.items() for key in ("a", "b")}
@@ -95,7 +95,7 @@ def a_large_model(folder: Path, saves: int = 5) -> list[dict[str, float]]:
 
 
 def fall_back(folder: Path) -> float:
-    """Seconds to find the newest of two checkpoints damaged in its last bytes, and the older one whole."""
+    """Seconds to find that the newer of two checkpoints is damaged in its last bytes, and verify the older one."""
     file = sorted(folder.glob("checkpoint-*/optimizer.safetensors"))[-1]
     with file.open("r+b") as opened:
         place = opened.seek(-1, 2)
@@ -113,7 +113,7 @@ def summary(run: dict[str, Any], large: list[dict[str, float]], fall_back: float
     seconds = [save["seconds"] for save in run["saves"]]
     later = [save["blocking_seconds"] for save in large[1:]]
     lines = [
-        "# What checkpoints cost",
+        "# The cost of checkpoints",
         "",
         heading(facts),
         "",
@@ -122,20 +122,20 @@ def summary(run: dict[str, Any], large: list[dict[str, float]], fall_back: float
         "",
         "| | seconds |",
         "|---|---|",
-        f"| one save, training stands still | {statistics.median(blocking):.2f} ({max(blocking):.2f} at most) |",
-        f"| one save, in all | {statistics.median(seconds):.2f} ({max(seconds):.2f} at most) |",
-        f"| all saves, training stands still | {run['blocking_seconds']:.2f} |",
-        f"| {run['steps_beside']} steps beside a write, longer than others by | {run['slowed_seconds']:.2f} |",
+        f"| one save, training blocked | {statistics.median(blocking):.2f} ({max(blocking):.2f} at most) |",
+        f"| one save, total | {statistics.median(seconds):.2f} ({max(seconds):.2f} at most) |",
+        f"| all saves, training blocked | {run['blocking_seconds']:.2f} |",
+        f"| {run['steps_beside']} steps during a write, slower than the others by | {run['slowed_seconds']:.2f} |",
         f"| share of training | {run['share']:.2%} |",
         "",
         "A model of BERT-base's size with its moments (1.3 GB):",
         "",
         "| | seconds |",
         "|---|---|",
-        f"| first save, training stands still | {large[0]['blocking_seconds']:.2f} |",
-        f"| later saves, training stands still | {statistics.median(later):.2f} ({max(later):.2f} at most) |",
-        f"| in all | {statistics.median(save['seconds'] for save in large):.2f} |",
-        f"| the newest found damaged in its last byte, the older one verified | {fall_back:.2f} |",
+        f"| first save, training blocked | {large[0]['blocking_seconds']:.2f} |",
+        f"| later saves, training blocked | {statistics.median(later):.2f} ({max(later):.2f} at most) |",
+        f"| total | {statistics.median(save['seconds'] for save in large):.2f} |",
+        f"| newer checkpoint found damaged in its last byte, older one verified | {fall_back:.2f} |",
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,7 @@
 """The sides of a comparison: fasttune, and transformers' Trainer in the ways people run it, on the same rows and model.
 
-Rows, labels and tokens are those that fasttune reads, so that all sides train on the same. Run as a program this file
-is one side in a process of its own, so that no side profits from what another left behind.
+All sides train on the rows, labels and tokens that fasttune reads. Run as a program, this file is one side in a
+separate process, so that no side benefits from what another left behind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ YELP = REAL_DATA / "yelp_review_full"
 
 @dataclass(frozen=True)
 class DataSet:
-    """Files of a folder that bears its name, and how it is trained on."""
+    """The files of a folder of the same name, and how to train on them."""
 
     train: str
     validation: str
@@ -52,7 +52,7 @@ SKIPPED_STEPS = 2  # the first steps compile and allocate, on every side
 
 @dataclass(frozen=True)
 class Side:
-    """One way to run the Trainer; `None` for attention dropout keeps the model's own."""
+    """One way to run the Trainer; attention dropout `None` keeps the model's value."""
 
     what: str
     padding: str = "longest"  # longest | max_length
@@ -77,14 +77,14 @@ SIDES = {
 }
 
 
-# fasttune as shipped, and with the attention dropout of the Trainer's best setting; what each changes in `training`.
+# fasttune as shipped, and with the attention dropout of the Trainer's best setting: overrides of `training`.
 OWN_SIDES: dict[str, dict[str, Any]] = {"fasttune": {}, "fasttune-0": {"attention_dropout": 0}}
 
 
 def recipe_of(
     data: Path, seed: int, num_rows: int | None = None, num_eval_rows: int | None = None, epochs: int | None = None
 ) -> dict[str, Any]:
-    """`data`: a folder of DATA_SETS, with its published files; no number of rows: all of them."""
+    """The recipe for a folder of DATA_SETS with its published files; without a number of rows, all of them."""
     own = DATA_SETS[data.name]
     return {
         "task": own.task,
@@ -182,7 +182,7 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
     steps: list[tuple[float, int]] = []  # seconds, real tokens
 
     class Collator(transformers.DataCollatorWithPadding):
-        """Counts the real tokens of each training batch, in the order in which they are trained."""
+        """Count the real tokens of each training batch, in training order."""
 
         def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
             batch = super().__call__(features)
@@ -190,7 +190,7 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
             return batch
 
     class InOrder(transformers.Trainer):
-        """Where training groups by length, evaluation would too, and windows would lose their questions."""
+        """Evaluate in order: group_by_length would also reorder evaluation windows, which then lose their questions."""
 
         def _get_eval_sampler(self, eval_dataset: Any) -> Any:
             return torch.utils.data.SequentialSampler(eval_dataset)
@@ -251,7 +251,7 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_process(side: str, recipe: dict[str, Any]) -> dict[str, Any]:
-    """Run one side in a new process, and say what it measured."""
+    """Run one side in a new process and return its measurements."""
     command = [sys.executable, __file__, side, json.dumps(recipe)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
@@ -261,7 +261,7 @@ def in_process(side: str, recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Date, machine and versions, and what the machine can do at best."""
+    """Date, machine, versions, and the peak of the machine's matrix products."""
     import torch
 
     from fasttune.training.environment import describe

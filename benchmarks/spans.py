@@ -1,9 +1,9 @@
-"""The search for the best answer spans: windows a second on this machine, and whether brute force finds the same.
+"""Measure the search for the best answer spans: windows per second, and whether brute force finds the same.
 
     python benchmarks/spans.py
 
-Random logits of windows of 384 tokens, 20 best spans of at most 30 tokens each; median of five rounds. Brute force goes
-over all pairs of start and end with numpy. Nothing else may run meanwhile.
+Random logits for windows of 384 tokens, the 20 best spans of at most 30 tokens each; median of five rounds. Brute force
+tries all pairs of start and end with numpy. Nothing else may run at the same time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sides import ROOT, heading, machine
 from fasttune.tasks.spans import best_spans
 
 LENGTH, LONGEST, N_BEST = 384, 30, 20
-BATCHES = (5, 16, 64)  # 5 is what an evaluation on a CPU computes at once
+BATCHES = (5, 16, 64)  # an evaluation on a CPU computes 5 at once
 SECONDS, ROUNDS, COMPARED = 2.0, 5, 2000
 
 
@@ -40,7 +40,7 @@ def rate(number: int) -> float:
 
 
 def agrees(number: int) -> bool:
-    """Whether the spans are those of all pairs, in order."""
+    """Whether the spans equal those found over all pairs, in order."""
     start, end, allowed = made(number)
     found = best_spans(start, end, allowed, LONGEST, N_BEST)
     places = np.arange(LENGTH)
@@ -67,7 +67,7 @@ def main() -> None:
         "",
         f"Windows of {LENGTH} tokens, {N_BEST} spans of at most {LONGEST} tokens, {torch.get_num_threads()} threads.",
         "",
-        "| windows at once | windows a second, median |",
+        "| windows at once | windows per second, median |",
         "|---|---|",
         *(f"| {number} | {value:,.0f} |" for number, value in rates.items()),
         "",

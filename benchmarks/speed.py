@@ -1,12 +1,13 @@
-"""Speed of training and evaluation beside transformers' Trainer: same rows, model and machine, in turn.
+"""Compare the speed of training and evaluation with transformers' Trainer: same rows, model and machine, alternating.
 
     python benchmarks/speed.py --data FOLDER [--rounds 3] [--model distilbert-sized] [--sides ...]
 
-FOLDER: yelp_review_full (about forty minutes on two cores) or mrpc, with the published files (see sides.py). Every side
-trains one epoch of the same rows and evaluates others; a round runs all sides one after the other, each in a process of
-its own; medians over the rounds. Nothing else may run meanwhile. Real tokens a second leave padding out, and
-evaluations, start-up and each run's first two steps too. The share of the peak is that of the fastest matrix product
-measured here, for the forward and backward of the layers alone (fasttune.training.flops).
+FOLDER is yelp_review_full (about forty minutes on two cores), mrpc or squad_v1, with the published files (see
+sides.py). Every side trains one epoch of the same rows and evaluates others. A round runs all sides one after the
+other, each in a separate process; results are medians over the rounds. Nothing else may run at the same time. Real
+tokens per second leave out padding, evaluations, start-up and the first two steps of each run. The share of the peak
+compares the forward and backward passes of the layers alone (fasttune.training.flops) with the fastest matrix product
+measured on the machine.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def flops_per_token(recipe: dict[str, Any]) -> float:
 
 
 def summary(title: str, runs: list[dict[str, Any]], facts: dict[str, Any], flops: float) -> str:
-    """A markdown page of medians and ratios to fasttune."""
+    """A Markdown page of medians and ratios to fasttune."""
 
     def median(side: str, key: str) -> float:
         return statistics.median(run[key] for run in runs if run["side"] == side)
@@ -59,7 +60,7 @@ def summary(title: str, runs: list[dict[str, Any]], facts: dict[str, Any], flops
         "",
         heading(facts),
         "",
-        "| side | | real tokens/s, median (least to most) | fasttune / side | share of the peak | evaluation, rows/s "
+        "| side | | real tokens/s, median (range) | fasttune / side | share of the peak | evaluation, rows/s "
         "| fasttune / side | peak memory, GB |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -91,7 +92,7 @@ def main() -> None:
 
 
 def run_all(arguments: argparse.Namespace, facts: dict[str, Any], folder: Path) -> None:
-    """Runs that a file of this day holds already are not repeated."""
+    """Run all sides, except runs that the day's result file already contains."""
     data, model = arguments.data, arguments.model
     path = ROOT / "benchmarks" / "results" / f"{facts['date']}-speed-{data.name}-{model}"
     known = path.with_suffix(".json")

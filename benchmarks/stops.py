@@ -1,4 +1,4 @@
-"""Signals at random instants: does a run stop soon, with the right exit code, and resume to the same end?
+"""Send signals at random instants: does a run stop soon, with the right exit code, and resume to the same end?
 
     python benchmarks/stops.py [--trials 100] [--with-two 20]
 
@@ -36,7 +36,7 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 def one_process(folder: Path, trials: int) -> list[dict[str, Any]]:
     recipe, places, found = make_recipe(folder), random.Random(1), []
     run_cli(train(recipe, folder / "undisturbed"))
-    # Of a second run: the first fork waits for the server to load its libraries.
+    # Time a second run, because the first fork waits for the server to load its libraries.
     seconds = run_cli(train(recipe, folder / "again")).seconds
     expected = sha256(folder / "undisturbed")
     for _ in range(trials):
@@ -100,7 +100,7 @@ def two_processes(folder: Path, trials: int) -> list[dict[str, Any]]:
                 "signal": number.name,
                 "after": f"{moment - begin:.1f} s, {after}",
                 "code": code,
-                # torchrun's own exit code is 1 where a worker's is not 0; the workers' stand in its report.
+                # torchrun's own exit code is 1 if a worker's is not 0; its report has the workers' codes.
                 "right": code is not None and (code == 0 or f"exitcode  : {CODES[number]}" in text or "SIG" in text),
                 "seconds_to_stop": round(stopped, 3),
                 "trouble": problems,
@@ -119,7 +119,7 @@ def workers_of(launcher: subprocess.Popen) -> list[psutil.Process]:
 
 
 def wait_until_some_phase(run: Path, places: random.Random) -> str:
-    """Import, reading, training or what comes after it."""
+    """Wait until import, reading, training or finalizing."""
     phase = places.choice(["import", "reading", "training", "training", "training", "end"])
     if phase == "import":
         time.sleep(places.uniform(0.5, 3.0))
@@ -135,8 +135,8 @@ def wait_until_some_phase(run: Path, places: random.Random) -> str:
 def summary(trials: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     lines = ["# Signals", "", heading(facts), ""]
     lines += [
-        "| processes | signal | trials | hung | right exit code | over before it came "
-        "| seconds to stop, median and most | broken or lost checkpoints | same end by the same command |",
+        "| processes | signal | trials | hung | right exit code | finished before the signal "
+        "| seconds to stop, median and maximum | broken or lost checkpoints | same result after resuming |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for key in sorted({(trial["processes"], trial["signal"]) for trial in trials}):

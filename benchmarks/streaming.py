@@ -1,10 +1,10 @@
-"""What a stream that does not fit into memory takes: rows counted, memory, time to the first step, resume after a kill.
+"""Stream data that do not fit into memory: rows counted, memory, time to the first step, resume after a kill.
 
     python benchmarks/streaming.py [--gigabytes 5] [--steps 200] [--folder FOLDER]
 
-Rows are the generated reviews with a number each. `rows`: an epoch at the reader, without a model, in one process and
-in two ranks; every process is killed on the way and resumes from the position and counts that it last wrote.
-`training`: the embedded model, undisturbed and once killed; the weights must be the same to the byte.
+The data are the generated reviews, numbered. `rows`: an epoch of the reader without a model, in one process and in two
+ranks; every process is killed on the way and resumes from the last position and counts that it saved. `training`: the
+embedded model, uninterrupted and killed once; the weights must be byte-identical.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from sides import ROOT, heading, machine
 
 BATCH_SIZE = 64
 STEPS_A_SAVE = 500
-LATER = -1  # in place of the numbers of rows of the second epoch, which the last step of the first may hold
-KILL_AT = 0.5  # of the epoch at the reader
-KILL_AT_STEP = 120  # of the training, which saves every 50
+LATER = -1  # replaces row numbers of the second epoch, which the last step of the first may contain
+KILL_AT = 0.5  # share of the reader's epoch
+KILL_AT_STEP = 120  # of the training, which saves every 50 steps
 
 
 def write_rows(path: Path, num_bytes: int) -> int:
@@ -47,7 +47,7 @@ def write_rows(path: Path, num_bytes: int) -> int:
 
 @dataclass
 class Numbers:
-    """Windows whose examples are one token each: the number of the row."""
+    """Windows with one-token examples: the number of the row."""
 
     stream: Any
     num_read: int = 0
@@ -81,10 +81,10 @@ class Numbered:
 
 
 def read_epoch(path: Path, num_rows: int, rank: int, num_ranks: int, saved: Path) -> None:
-    """Count the rows of an epoch, one rank's share; resumes from `saved`, and writes there now and then."""
+    """Count the rows of one rank's share of an epoch; resume from `saved`, and save there now and then."""
     from itertools import islice
 
-    from fasttune.data.batching.stream import BEGINNING, StreamSampler
+    from fasttune.data.batching.stream import BEGINNING, Walk
     from fasttune.data.formats.storage import Reading
     from fasttune.data.stream import open_stream
 
@@ -94,7 +94,7 @@ def read_epoch(path: Path, num_rows: int, rank: int, num_ranks: int, saved: Path
         with np.load(saved) as found:
             counts, begin, first = found["counts"], tuple(found["begin"].tolist()), int(found["step"])
     memory = []
-    steps = StreamSampler(windows, BATCH_SIZE, rank, num_ranks).steps(begin)
+    steps = Walk(windows, BATCH_SIZE, rank, num_ranks).steps(begin)
     for number, step in enumerate(islice(steps, -(-num_rows // BATCH_SIZE) - first), first + 1):
         for part in step.parts:
             if part.store is not None:
@@ -111,7 +111,7 @@ def read_epoch(path: Path, num_rows: int, rank: int, num_ranks: int, saved: Path
 
 
 def rows_lines(path: Path, num_rows: int, folder: Path, num_ranks: int) -> dict[str, Any]:
-    """Every rank is killed past KILL_AT, and starts again."""
+    """Kill every rank past KILL_AT and start it again."""
     begin = time.perf_counter()
     saved = [folder / f"{num_ranks}-{rank}.npz" for rank in range(num_ranks)]
     commands = [
@@ -124,7 +124,7 @@ def rows_lines(path: Path, num_rows: int, folder: Path, num_ranks: int) -> dict[
         for line in process.stdout:
             if int(line) > KILL_AT * num_rows / BATCH_SIZE:
                 break
-        time.sleep(0.7)  # in the middle of something
+        time.sleep(0.7)  # so that the kill interrupts a read
         process.send_signal(signal.SIGKILL)
         process.communicate()
     for process in [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]:
@@ -145,7 +145,7 @@ def rows_lines(path: Path, num_rows: int, folder: Path, num_ranks: int) -> dict[
 
 
 def train(recipe: Path, folder: Path, kill_at: int | None = None) -> dict[str, Any]:
-    """A run in a process of its own: seconds to its first step, memory at steps, killed at one of them or not."""
+    """One run in a separate process, optionally killed at a step: seconds to the first step, memory at steps."""
     command = [sys.executable, "-m", "fasttune", "train", str(recipe), "--output", str(folder), "--resume", "--quiet"]
     events = folder / "events.jsonl"
     before = events.read_text().count('"event": "step"') if events.exists() else 0
@@ -217,7 +217,7 @@ def page(results: dict[str, Any], steps: int) -> str:
         f"| memory at steps {', '.join(map(str, at))} | {', '.join(f'{memory[step] / 1e6:,.0f} MB' for step in at)} |",
         f"| killed at step {KILL_AT_STEP}: from the command to the first step again "
         f"| {trained['seconds_to_first_step_of_resume']:.1f} s |",
-        f"| weights at the end, killed against undisturbed | {equal} |",
+        f"| weights at the end, killed compared with uninterrupted | {equal} |",
     ]
     return "\n".join(lines)
 

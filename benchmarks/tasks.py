@@ -1,10 +1,11 @@
-"""What each task reaches on published data with the embedded model: one line a measure, scores only.
+"""Score each task on published data with the embedded model: one line per measurement, scores only.
 
     python benchmarks/tasks.py [--only squad_v2 weibo_ner ...]
 
-Data are found as in sides.py. For Chinese a model is made here, because no Chinese weights come with the project: the
-embedded encoder with a vocabulary of the characters of the training texts, whose embeddings are drawn at random. That
-shows that the path works, not what a Chinese model reaches. What stands in the day's file of results is not repeated.
+Data are located as in sides.py. The project includes no Chinese weights, so for Chinese a model is made here: the
+embedded encoder with a vocabulary of the characters of the training texts, whose embeddings are drawn at random. It
+shows that the code path works, not what a Chinese model reaches. Measurements in the day's result file are not
+repeated.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def save_chinese_model(folder: Path, texts: Iterable[str]) -> str:
 
 
 def squad_v2(folder: Path) -> dict[str, float]:
-    """Twelve articles to train, four to evaluate; and what a threshold of 1000 more changes in the saved model."""
+    """Train on twelve articles, evaluate on four; then raise the saved model's threshold by 1000."""
     import fasttune
 
     document = json.loads((REAL_DATA / "squad_v2" / "sixteen_articles.json").read_text())
@@ -95,7 +96,7 @@ def weibo_ner(folder: Path) -> dict[str, float]:
 
 
 def chnsenticorp(folder: Path) -> dict[str, float]:
-    """3,000 of the 9,600 training rows; the published files have no header."""
+    """Use 3,000 of the 9,600 training rows; the published files have no header."""
     data = {}
     for name, file in (("train", "train.tsv"), ("validation", "dev.tsv")):
         lines = (REAL_DATA / "chnsenticorp" / file).read_text(encoding="utf-8-sig").splitlines()
@@ -127,7 +128,7 @@ def stsb(folder: Path) -> dict[str, float]:
 
 def long_texts(how: str) -> Callable[[Path], dict[str, float]]:
     def run(folder: Path) -> dict[str, float]:
-        """At most 128 tokens a sequence; evaluated on the longest tenth of all reviews, trained on 1,000 others."""
+        """At most 128 tokens per sequence; train on 1,000 reviews, evaluate on the longest tenth of all reviews."""
         paths = [YELP / "train.jsonl", YELP / "validation.jsonl"]
         rows = sorted((line for path in paths for line in path.read_text().splitlines()), key=len)
         cut = len(rows) - int(len(rows) * LONG_SHARE)
@@ -179,7 +180,7 @@ def main() -> None:
             "",
             heading(facts),
             "",
-            "| measure | best epoch, validation rows |",
+            "| measurement | best epoch, validation rows |",
             "|---|---|",
         ]
         path.with_suffix(".md").write_text("\n".join([*head, *lines]) + "\n")

@@ -27,7 +27,7 @@ class Work:
         return squad.score(self._answers(*result.predictions), right)
 
     def _answers(self, start_logits: np.ndarray, end_logits: np.ndarray) -> list[str]:
-        """The course's loop: the 20 best starts with the 20 best ends, where that is a span of the context."""
+        """The course's loop: the 20 best starts with the 20 best ends, if they form a span of the context."""
         windows_of = defaultdict(list)
         for window, (row, _) in enumerate(self.about):
             windows_of[row].append(window)
@@ -49,7 +49,7 @@ class Work:
 
 
 def windows(rows: Any, tokenizer: Any, padding: Any) -> tuple[list[dict[str, Any]], list[tuple[int, list[Any]]]]:
-    """Examples for the model, and of each its row and the characters of its tokens (None outside the context)."""
+    """Examples for the model, each with its row and the characters of its tokens (None outside the context)."""
     encoded = tokenizer(
         [question.lstrip() for question in rows.values["question"]],
         list(rows.values["context"]),
@@ -73,7 +73,7 @@ def windows(rows: Any, tokenizer: Any, padding: Any) -> tuple[list[dict[str, Any
 
 
 def positions(offsets: list[tuple[int, int]], parts: list[int | None], start: int, end: int) -> tuple[int, int]:
-    """The course's search for the answer's tokens; (0, 0) where the window does not hold it."""
+    """The course's search for the answer's tokens; (0, 0) if the window does not contain it."""
     first = parts.index(1)
     last = len(parts) - 1 - parts[::-1].index(1)
     if offsets[first][0] > start or offsets[last][1] < end:

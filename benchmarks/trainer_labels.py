@@ -1,4 +1,4 @@
-"""Classification for transformers' Trainer: examples as the tutorials make them, from the rows that fasttune reads."""
+"""Classification for transformers' Trainer: examples made as in the tutorials, from the rows that fasttune reads."""
 
 from __future__ import annotations
 
