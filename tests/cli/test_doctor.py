@@ -26,11 +26,11 @@ def test_a_sound_machine(capsys: pytest.CaptureFixture, tmp_path: Path, monkeypa
     assert cli.run(["doctor", "--json"]) == 0
     found = [Finding(**json.loads(line)) for line in capsys.readouterr().out.splitlines()]
     assert {finding.name for finding in found} >= {
-        "python", "packages", "runs", "cache of fasttune", "cache of the hub", "temporary files", "memory", "device",
-        "shared memory", "kernels in C", "self-test",
+        "python", "packages", "runs", "fasttune cache", "hub cache", "temporary files", "memory", "device",
+        "shared memory", "compiled kernels", "self-test",
     }  # fmt: skip
     assert not [finding for finding in found if finding.state == FAILURE]
-    assert "4 steps, a checkpoint, scores and 1 prediction in" in named(found, "self-test").found
+    assert "4 steps, a checkpoint, an evaluation and 1 prediction in" in named(found, "self-test").found
     assert list(tmp_path.iterdir()) == []
 
 
