@@ -91,7 +91,8 @@ def _of_stream(problem: Problem) -> Problem:
     """Explain an unknown label: the sample may have missed it, so the row need not be wrong."""
     if problem.code != "E214":
         return problem
-    found = problem.found.replace("never in the training data", "not in the sample at the start")
+    label_and_rows = problem.found.rpartition(", ")[0] or problem.found  # without "never in the training data"
+    found = f"{label_and_rows}, not in the sample at the start"
     return replace(problem, found=found, hint="name all labels in data.label_names, and start a new run")
 
 

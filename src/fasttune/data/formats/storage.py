@@ -213,7 +213,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     ]
     if len(files) != 1:
         listed = ", ".join(shown(member.filename) for member in files[:5])
-        found = f"an archive with {len(files):,} files" + (f": {listed}" if files else "")
+        found = f"an archive with {len(files):,} files: {listed}" if files else "an archive without files"
         hint = "unpack it and pass the file or folder"
         raise DataError(Problem(code="E102", where=name, found=found, expected="exactly one data file", hint=hint))
     return files[0]
