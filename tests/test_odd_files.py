@@ -169,7 +169,12 @@ FILES = [
         code="E201",
         hint="data.columns.label=mood",
     ),
-    Odd("an unquoted comma", table("text,label", TEXTS, labels(*TWO)) + "well, well,good\n", code="E110", hint="write"),
+    Odd(
+        "an unquoted comma",
+        table("text,label", TEXTS, labels(*TWO)) + "well, well,good\n",
+        code="E110",
+        hint="double quotes",
+    ),
     Odd(
         "look-alike labels",
         table("text,label", TEXTS, labels("pos", "Pos ", "neg")),

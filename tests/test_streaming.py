@@ -75,7 +75,7 @@ def test_a_stream_is_learned_and_its_run_says_what_it_saw(place: Path, tiny_mode
     changes = ["training.max_steps=150", "training.batch_size=32", "training.learning_rate=3e-3"]
     with redirect_stderr(said), redirect_stdout(io.StringIO()):
         assert cli.run(["train", str(recipe), "--output", str(place / "run"), *changes]) == 0
-    assert "rows, read as they are needed" in said.getvalue() and "a sample of" in said.getvalue()
+    assert "rows, streamed" in said.getvalue() and "a sample of" in said.getvalue()
     results = json.loads((place / "run" / "all_results.json").read_text())
     assert results["eval_accuracy"] > 0.9
     assert results["train_samples"] == pytest.approx(6000, rel=0.1)
@@ -187,7 +187,7 @@ def test_a_stream_is_looked_at_and_checked_by_a_sample(place: Path, tiny_model: 
     assert "a sample of about" in seen.description and len(seen.rows) > 0
     checked = fasttune.check(recipe_of(place, tiny_model))
     assert checked.forecast.num_steps == NUM_STEPS
-    assert any("read as they are needed" in note for note in checked.report["notes"])
+    assert any("streamed; labels" in note for note in checked.report["notes"])
 
 
 def bad_rows(event_lines: list[dict]) -> list[str]:
@@ -226,7 +226,7 @@ def test_bad_rows_are_left_out_up_to_a_number(
     lines = [json.loads(line) for line in (exact.folder / "events.jsonl").read_text().splitlines()]
     tokens.append(sum(line["num_tokens"] for line in lines if line["event"] == "step"))
     assert tokens[0] == pytest.approx(tokens[1], rel=0.1), "all others are learned from"
-    with pytest.raises(DataError, match=r"data.max_bad_rows=4, where more than these 2 may be left out"):
+    with pytest.raises(DataError, match=r"data.max_bad_rows=4 to skip more than 2 bad rows"):
         fasttune.fit(recipe, output=tmp_path / "strict", progress=False, data={"max_bad_rows": 2})
 
 

@@ -78,9 +78,9 @@ def test_changes_are_made_in_order_and_told_in_the_card() -> None:
         text for number, (text, stars) in enumerate(ROWS) if stars != 3 and 9 < number < 90
     ]
     card = Path("out/README.md").read_text()
-    for line in ("from base 1.0.0", "1 is now bad, 2 is now bad", "19 rows of 3: left out", "label 'odd'"):
+    for line in ("from base 1.0.0", "1 to bad, 2 to bad", "removed 19 rows labelled 3", "added label 'odd'"):
         assert line in card
-    assert "No licence was named" in card
+    assert "No licence is specified" in card
 
 
 @pytest.mark.parametrize("how", [{}, {"group": "user"}, {"time": "day"}])
@@ -162,24 +162,30 @@ FILES = {"files": {"train": "raw/a.csv"}}
         ({}, "neither files nor from"),
         ({**FILES, "from": "x.yaml"}, "both files and from"),
         ({"files": {"tran": "raw/a.csv"}}, "found 'tran', expected one of train, validation, test"),
-        ({"files": {"test": "raw/a.csv"}}, "no train"),
+        ({"files": {"test": "raw/a.csv"}}, "the split train is required"),
         ({"files": {"train": "raw/z.csv"}}, "E101"),
         ({**FILES, "colums": {}}, "did you mean columns?"),
         ({**FILES, "columns": {"text": "Revew"}}, "did you mean Review?"),
-        ({**FILES, "label": "Stars", "drop_labels": [9]}, "label '9', which no row has"),
+        ({**FILES, "label": "Stars", "drop_labels": [9]}, "label '9', which occurs in no row"),
         ({**FILES, "label": "Stras", "drop_labels": [1]}, "did you mean Stars?"),
-        ({**FILES, "label": "Stars", "map_labels": {"x": "y"}}, "label 'x', which no row has"),
-        ({**FILES, "filters": [{"column": "Review", "matches": "("}]}, "a regular expression"),
+        ({**FILES, "label": "Stars", "map_labels": {"x": "y"}}, "label 'x', which occurs in no row"),
+        ({**FILES, "filters": [{"column": "Review", "matches": "("}]}, "a valid regular expression"),
         ({**FILES, "filters": [{"column": "Review", "min_chars": 3}]}, "mean min_characters?"),
-        ({**FILES, "filters": [{"column": "Review", "min_characters": 999}]}, "no rows left"),
+        ({**FILES, "filters": [{"column": "Review", "min_characters": 999}]}, "no rows are left in train"),
         ({**FILES, "resplit": {"group": "Usr"}}, "did you mean User?"),
         ({**FILES, "version": 1.0}, 'hint: version: "1.0"'),
         ({**FILES, "encoding": "nosuch"}, "wrong.yaml: encoding"),
-        ({**FILES, "filters": [{"column": "Review"}]}, "a column and nothing to fit"),
-        ({**FILES, "resplit": {"group": "User", "time": "Day"}}, "found group and time"),
-        ({"from": "base.yaml", "encoding": "utf-16"}, "encoding or header with from"),
+        (
+            {**FILES, "filters": [{"column": "Review"}]},
+            "the filter needs min_characters, max_characters, matches or one_of",
+        ),
+        ({**FILES, "resplit": {"group": "User", "time": "Day"}}, "group and time cannot be combined"),
+        (
+            {"from": "base.yaml", "encoding": "utf-16"},
+            "encoding and header belong in the definition that names the files",
+        ),
         ({"files": {"train": "raw/a.csv", "test": "other.jsonl"}, "resplit": {}}, "E128"),
-        ({"from": "wrong.yaml"}, "expected an end: files"),
+        ({"from": "wrong.yaml"}, "definitions form a cycle: wrong.yaml from wrong.yaml"),
         ({"from": "nowhere.yaml"}, "no such file"),
     ],
 )
@@ -194,7 +200,7 @@ def test_what_cannot_be_built(content: dict, words: str, capsys: pytest.CaptureF
 
 def test_other_files_are_no_definitions_and_full_folders_stay() -> None:
     Path("recipe.yaml").write_text("task: text-classification\n")
-    with pytest.raises(Error, match=r"E317 recipe.yaml: found no entry 'dataset'"):
+    with pytest.raises(Error, match=r"E317 recipe.yaml: a dataset definition needs the entry 'dataset'"):
         build("recipe.yaml", "out")
     with pytest.raises(Error, match="a folder that is not empty"):
         build(base(), "raw")
@@ -203,7 +209,7 @@ def test_other_files_are_no_definitions_and_full_folders_stay() -> None:
 def test_the_command_tells_what_was_done_and_what_is_next(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["build", str(base()), "--output", "out"]) == 0
     said = capsys.readouterr().out
-    assert "train: 100 rows of raw/*.csv" in said and "fasttune train out" in said
+    assert "train: 100 rows from raw/*.csv" in said and "fasttune train out" in said
 
 
 @pytest.fixture
@@ -265,7 +271,7 @@ def test_a_folder_is_pushed_to_the_hub(hub: dict[str, Any]) -> None:
 
 def test_a_hub_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(Error, match="E511 data set ann/places of the hub"):
+    with pytest.raises(Error, match="E511 hub dataset ann/places"):
         build(base(), "out", "ann/places")
     with pytest.raises(Error, match="E511"):
         build(base(), "other", "no name at all")

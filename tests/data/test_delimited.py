@@ -54,7 +54,7 @@ def test_characters_that_only_look_like_line_ends_do_not_end_a_row(tmp_path):
 def test_empty_lines_between_rows_are_said(tmp_path):
     source = read(tmp_path, "text,label\na,1\n\n\nb,2\n\n\n")
     assert source.dataset.num_rows == 2
-    assert [note.split(": ")[1] for note in source.notes] == ["2 empty lines between rows are not read as rows"]
+    assert [note.split(": ")[1] for note in source.notes] == ["ignored 2 empty lines between rows"]
     assert source.place(1) == "row 5"
 
 

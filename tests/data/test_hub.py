@@ -138,7 +138,7 @@ def test_a_data_set_that_is_a_script_has_a_copy_in_files(monkeypatch, tmp_path):
     error = RuntimeError("Dataset scripts are no longer supported, but found conll2003.py")
     monkeypatch.setattr(datasets, "load_dataset_builder", raising(error))
     problem = refused("eriktks/conll2003:test")
-    assert problem.hint.startswith("eriktks/conll2003@refs/convert/parquet:test, where the hub has made a copy")
+    assert problem.hint.startswith("eriktks/conll2003@refs/convert/parquet:test, if the hub has a Parquet copy")
 
 
 def test_a_file_name_with_a_wrong_ending_is_not_only_looked_up_on_the_hub(monkeypatch, tmp_path):
@@ -160,9 +160,8 @@ def test_an_unknown_id_without_network_is_a_data_error(tmp_path):
         [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout == (
-        "E132 someone/no-such-data: found no such file here, no such dataset in the cache, and HF_HUB_OFFLINE is set, "
-        "expected a file, a folder or the id of a dataset on the hub\n"
-        "  hint: for a file give its path; for the hub unset HF_HUB_OFFLINE once, the cache keeps the dataset\n"
+        "E132 someone/no-such-data: no such local file and no such dataset in the cache, and HF_HUB_OFFLINE is set\n"
+        "  hint: for a file, give its path; for a hub dataset, unset HF_HUB_OFFLINE once to download it to the cache\n"
     )
     assert "Traceback" not in done.stderr
 

@@ -79,7 +79,7 @@ def test_what_is_no_rows(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [pd.Series(["a"]), datasets.Dataset.from_dict(COLUMNS).to_iterable_dataset()])
 def test_objects_that_are_no_table(value: Any) -> None:
-    with pytest.raises(DataError, match=r"E125 rows: found a .*, expected a frame, a table"):
+    with pytest.raises(DataError, match=r"E125 rows: found a .*, expected a pandas or polars frame"):
         show(value)
 
 

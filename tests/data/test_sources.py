@@ -206,7 +206,7 @@ def test_a_file_that_may_not_be_read(in_tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.open", denied)
     (problem,) = refused("data.csv")
-    assert (problem.code, problem.found) == ("E101", "Permission denied")
+    assert (problem.code, problem.found) == ("E101", "cannot be read: Permission denied")
 
 
 def test_data_given_in_python():

@@ -59,7 +59,11 @@ def test_articles_alone_and_files_of_questions_only(tmp_path: Path) -> None:
         (document(question(1, answers="Ann")), "article 1, paragraph 1, question 1", "answers: 'Ann'"),
         (document(question(1, answers=[{"text": "Ann"}])), "article 1, paragraph 1, question 1", "no answer_start"),
         (document(question(1), qas={}), "article 1, paragraph 1", "qas: {}"),
-        (document(question(1), question(2, answers=...)), "", "question q2 without answers"),
+        (
+            document(question(1), question(2, answers=...)),
+            "",
+            "question q2 has neither answers nor is_impossible, but other questions do",
+        ),
     ],
 )
 def test_what_is_missing_is_said_with_its_place(tmp_path: Path, content: Any, where: str, found: str) -> None:
@@ -74,7 +78,7 @@ def test_what_is_missing_is_said_with_its_place(tmp_path: Path, content: Any, wh
 
 
 def test_a_file_without_questions(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="0 questions"):
+    with pytest.raises(DataError, match="the file has no questions"):
         rows_of(tmp_path, document())
 
 

@@ -77,7 +77,7 @@ def test_a_zip_of_one_data_file_is_read() -> None:
     zip_of(("a.csv", PLAIN), ("b.csv", PLAIN))
     assert refused("data.zip").code == "E102"
     zip_of()
-    assert refused("data.zip").found == "an archive of 0 files"
+    assert refused("data.zip").found == "an archive without files"
     zip_of(("data.pkl", PLAIN))
     assert refused("data.zip").code == "E109"
     zip_of(("data.png", PLAIN))
@@ -87,7 +87,7 @@ def test_a_zip_of_one_data_file_is_read() -> None:
 
 
 @pytest.mark.parametrize("name", ["../data.csv", "/data.csv", "a/../../data.csv", "..\\data.csv"])
-def test_a_zip_that_names_places_outside_itself_is_refused(name: str) -> None:
+def test_a_zip_with_a_path_outside_itself_is_refused(name: str) -> None:
     zip_of((name, PLAIN))
     assert refused("data.zip").code == "E108"
 
@@ -152,7 +152,7 @@ def test_a_folder_of_splits_by_their_names() -> None:
     source = load_source("data")
     assert rows_of(source) == ROWS
     assert set(source.split_names) == {"validation", "test"}
-    assert "told by the names; not read: labels.txt" in source.notes[0]
+    assert "train, by file name: reviews-train.csv; ignored: labels.txt" in source.notes[0]
     assert rows_of(load_source("data", "validation")) == [{"text": "a", "label": "1"}]
     assert rows_of(load_source("data:test")) == ROWS
     assert refused("data:tset").hint == "data:test"
@@ -179,7 +179,7 @@ def test_names_of_splits_are_found_wherever_they_stand() -> None:
         assert load_source("data").split_names == ("test",)
     folder_of(reviews__csv=PLAIN, test__csv=PLAIN)
     problem = refused("data")
-    assert (problem.code, problem.found) == ("E102", "a folder with files of test, and none of train")
+    assert (problem.code, problem.found) == ("E102", "a folder with files for test but none for train")
 
 
 def test_an_encoding_that_cannot_say_where_it_fails() -> None:

@@ -107,10 +107,10 @@ def test_all_texts_of_a_file_are_split_alike() -> None:
 @pytest.mark.parametrize(
     ("cell", "tags", "code", "found"),
     [
-        (["Ann", "came"], ("O",), "E261", "2 words and 1 tags"),
+        (["Ann", "came"], ("O",), "E261", "2 words and 1 tag"),
         ("Ann came", ("O", "O", "O"), "E261", "2 words and 3 tags"),
-        ([], ("O",), "E260", "no words"),
-        (" ", (), "E260", "no words"),
+        ([], ("O",), "E260", "the row has no words"),
+        (" ", (), "E260", "the row has no words"),
         (7, (), "E260", "7"),
         (["Ann", 7], (), "E260", "['Ann', 7]"),
         (None, (), "E260", "None"),

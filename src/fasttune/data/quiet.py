@@ -1,4 +1,4 @@
-"""transformers without its loading bars and advice: what matters of them, fasttune says itself, once."""
+"""Silence transformers' progress bars and advice; fasttune reports what matters itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Within it transformers logs errors only and shows no progress bars; afterwards its settings are as before."""
+    """Make transformers log only errors and show no progress bars; restore its settings afterwards."""
     from transformers.utils import logging as log
 
     verbosity, had_bars = log.get_verbosity(), log.is_progress_bar_enabled()

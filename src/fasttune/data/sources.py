@@ -1,8 +1,7 @@
-"""What the user names as data -> a `Source`: a datasets.Dataset whose cells stay as they stand in the file.
+"""Load what the user names as data into a `Source`: a datasets.Dataset that keeps cells as the file has them.
 
-Cells of CSV and TSV files are strings, always; JSON, Parquet and hub data keep their own types. A name that does not
-exist, a file of another kind and a fault inside a file are a `DataError` that says which file, which row and what to
-do.
+Cells of CSV and TSV files are always strings; JSON, Parquet and hub data keep their types. A missing file, an
+unsupported format or a fault in a file raises a `DataError` that names the file and the row and says what to do.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ COLUMNS_SHOWN = 8
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Data as it was named and as it was read.
+    """The rows of a data source, and where they come from.
 
-    `notes` are things that the user should be told, such as a delimiter that was detected.
-    `fingerprint` is the sha256 of the file (of the files' sha256 where there are several), or the hub's own.
-    `split_names` are the other splits that a folder or hub id offers.
-    `parts` tells which rows come from which file: (index of the first row, file, line of the file for each row).
-    With `pieces` the parts are pieces of files, whose names tell where they begin.
-    `kept`: the rows as they were read that are still there; None: all.
-    `licence`: what a card says; empty where it says nothing, None where there is no card.
+    - `notes`: what to report to the user, such as a detected delimiter.
+    - `fingerprint`: the sha256 of the file (for several files, of their sha256), or the hub's fingerprint.
+    - `split_names`: the other splits of the folder or hub dataset.
+    - `parts`: which rows come from which file: (index of the first row, file, line in the file of each row).
+    - `pieces`: whether the parts are pieces of files, whose names say where they begin.
+    - `kept`: indices of the rows that `take` has kept; None means all.
+    - `licence`: from the dataset card; empty if the card names none, None if there is no card.
     """
 
     dataset: datasets.Dataset
@@ -59,12 +58,12 @@ class Source:
     licence: str | None = None
 
     def take(self, rows: Sequence[int]) -> Source:
-        """These rows only."""
+        """Return a source with only these rows."""
         kept = rows if self.kept is None else [self.kept[row] for row in rows]
         return replace(self, dataset=self.dataset.select(rows), kept=kept)
 
     def place(self, index: int) -> str:
-        """Where row `index` stands, for a message: `row 17`, or `b.csv row 17` where there are several files."""
+        """Return where row `index` is, for messages: `row 17`, or `b.csv row 17` if there are several files."""
         index = index if self.kept is None else self.kept[index]
         if not self.parts:
             return row_name(index)
@@ -75,7 +74,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Files:
-    """Files that are read as one table; `note`, `split_names` and `licence` as a Source has them."""
+    """Files to read as one table; `note`, `split_names` and `licence` become those of the Source."""
 
     names: list[str]
     described_as: str
@@ -85,9 +84,9 @@ class Files:
 
 
 def load_source(spec: str | list[str], split: str = "train", reading: Reading | None = None) -> Source:
-    """Reads a file, glob, list of files, folder, address, or a hub id (`NAME`, `NAME:SPLIT`, `NAME:CONFIG:SPLIT`).
+    """Load a file, glob, list of files, folder, address, or hub id (`NAME`, `NAME:SPLIT`, `NAME:CONFIG:SPLIT`).
 
-    `split` is what is taken from a folder or hub id that has several and where the spec itself names none.
+    `split` is used if a folder or hub dataset has splits and the spec names none.
     """
     files = files_of(spec, split)
     if files is not None:
@@ -100,11 +99,11 @@ def load_source(spec: str | list[str], split: str = "train", reading: Reading | 
 
 
 def files_of(spec: str | list[str], split: str) -> Files | None:
-    """The data files that a spec names; None for a folder that save_to_disk wrote and for a hub id."""
+    """Return the data files that a spec names; None for a folder written by save_to_disk or a hub id."""
     if isinstance(spec, list):
         if not spec:
-            raise DataError(Problem(code="E101", where="data", found="an empty list of files", expected="files"))
-        # A file that two patterns match is read once.
+            raise DataError(Problem(code="E101", where="data", found="the list of files is empty"))
+        # A file that matches two patterns is read only once.
         names = list(dict.fromkeys(path for item in spec for path in _expand(item, several=True)))
         return Files(names, ", ".join(spec))
     if is_address(spec):
@@ -118,26 +117,24 @@ def files_of(spec: str | list[str], split: str) -> Files | None:
 
 
 def check_has_splits(spec: str | list[str], split: str) -> None:
-    """DataError for plain files: no part of them is called by any name."""
+    """Raise DataError for plain files, which have no splits."""
     files = files_of(spec, split)
     if files is not None and not files.note:
-        found, expected = f"files without splits, of which {shown(split)} is wanted", "a folder or data set of splits"
-        raise DataError(
-            Problem(code="E131", where=files.described_as, found=found, expected=expected, hint="leave the split out")
-        )
+        found = f"the data has no splits, so {shown(split)} cannot be selected"
+        raise DataError(Problem(code="E131", where=files.described_as, found=found, hint="leave the split out"))
 
 
 def streamed_files(spec: str | list[str], split: str) -> Files:
-    """The files that a spec names, those of a repository on the hub included, to be read piece by piece."""
+    """Return the files to stream for a spec, which may also be a hub dataset."""
     files = files_of(spec, split)
     if files is not None:
         return files
     assert isinstance(spec, str), "a list names files"
     folder, _ = _folder_of(spec)
     if folder is not None:
-        found, hint = "a folder that save_to_disk wrote", "data.streaming=false, or write it as Parquet"
-        expected = "files that can be read piece by piece"
-        raise DataError(Problem(code="E138", where=spec, found=found, expected=expected, hint=hint))
+        found = "a folder written by save_to_disk cannot be streamed"
+        hint = "data.streaming=false, or write it as Parquet"
+        raise DataError(Problem(code="E138", where=spec, found=found, hint=hint))
     name, config, named = hub.parse(spec)
     splits = hub.files(name, config, spec)
     wanted = named or split
@@ -148,7 +145,7 @@ def streamed_files(spec: str | list[str], split: str) -> Files:
 
 
 def _folder_of(spec: str) -> tuple[Path | None, str]:
-    """The folder that a spec names, and the split behind it (`FOLDER:SPLIT`), if any."""
+    """Return the folder that a spec names, or None, and the split after it (`FOLDER:SPLIT`), if any."""
     path = Path(spec).expanduser()
     if path.is_dir():
         return path, ""
@@ -159,9 +156,9 @@ def _folder_of(spec: str) -> tuple[Path | None, str]:
 
 
 def with_split(spec: str | list[str], split: str) -> str | list[str]:
-    """The same folder or data set, asked for another of its splits: `NAME:CONFIG:train` -> `NAME:CONFIG:test`.
+    """Replace the split in a spec: `NAME:CONFIG:train` -> `NAME:CONFIG:test`.
 
-    What names no split stays as it is.
+    A spec without a split is returned unchanged.
     """
     if not isinstance(spec, str) or is_address(spec):
         return spec
@@ -172,11 +169,11 @@ def with_split(spec: str | list[str], split: str) -> str | list[str]:
 
 
 def from_rows(rows: list[dict[str, Any]], where: str = "rows") -> Source:
-    """Rows that a Python program or an interactive user gives."""
+    """Return a source of rows from a Python program or an interactive user."""
     import datasets
 
     if not rows:
-        raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
+        raise DataError(Problem(code="E104", where=where, found="there are no rows"))
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or not all(isinstance(key, str) for key in row):
             expected = "a dict with column names as keys"
@@ -188,22 +185,22 @@ def from_rows(rows: list[dict[str, Any]], where: str = "rows") -> Source:
 
 def from_dataset(dataset: datasets.Dataset, where: str = "a datasets.Dataset") -> Source:
     if not dataset.num_rows:
-        raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
+        raise DataError(Problem(code="E104", where=where, found="there are no rows"))
     return Source(dataset, _describe(where, dataset), fingerprint=dataset._fingerprint)
 
 
 def from_frame(frame: pd.DataFrame, where: str = "a DataFrame") -> Source:
-    """The columns of a pandas DataFrame; its index is left out."""
+    """Return a source of a pandas DataFrame's columns, without its index."""
     import datasets
     import pyarrow as pa
 
     try:
         dataset = datasets.Dataset.from_pandas(frame, preserve_index=False)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        found = str(error).split("\n")[0]
-        raise DataError(
-            Problem(code="E125", where=where, found=found, expected="values of one kind a column")
-        ) from None
+        message = str(error).split("\n")[0]
+        found = f"the columns cannot be stored: {message}"
+        hint = "give all values of a column the same type"
+        raise DataError(Problem(code="E125", where=where, found=found, hint=hint)) from None
     return from_dataset(dataset, where)
 
 
@@ -219,7 +216,7 @@ def _looks_like_file(spec: str) -> bool:
 
 
 def _expand(spec: str, *, several: bool) -> list[str]:
-    """A path, glob or address -> the names of existing files, in a fixed order."""
+    """Expand a path, glob or address to the names of existing files, in a fixed order."""
     if is_address(spec):
         return expand_address(spec)
     path = Path(spec).expanduser()
@@ -229,29 +226,27 @@ def _expand(spec: str, *, several: bool) -> list[str]:
         return [spec]
     if any(character in spec for character in GLOB_CHARACTERS):
         # Path.glob refuses absolute patterns
-        found = sorted(name for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
-        if found:
-            return found
-        raise DataError(
-            Problem(code="E101", where=spec, found="no file of this pattern", expected="at least one data file")
-        )
+        names = sorted(name for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
+        if names:
+            return names
+        raise DataError(Problem(code="E101", where=spec, found="no file matches this pattern"))
     raise DataError(_missing_problem(path, spec, several=several))
 
 
 def _missing_problem(path: Path, spec: str, *, several: bool) -> Problem:
     if not path.parent.is_dir():
-        found, hint = f"no folder {path.parent}", ""
+        found, hint = f"the folder {path.parent} does not exist", ""
     else:
-        # The name is written as the user wrote the path, so that the hint can be copied.
+        # The hint writes the path as the user did, so that it can be copied.
         near = nearest(path.name, (other.name for other in path.parent.iterdir()))
         written = spec[: len(spec) - len(path.name)] + near if near else ""
-        found, hint = "no such file", f"did you mean {written}?" if near else ""
-    expected = "files, globs" if several else "a file, a folder or the id of a dataset on the hub"
-    return Problem(code="E101", where=spec, found=found, expected=expected, hint=hint)
+        found = "no such file" if several else "no such file or folder"
+        hint = f"did you mean {written}?" if near else ""
+    return Problem(code="E101", where=spec, found=found, hint=hint)
 
 
 def _is_saved(folder: Path) -> bool:
-    """Whether save_to_disk wrote it."""
+    """Return whether save_to_disk wrote this folder."""
     is_dict = (folder / "dataset_dict.json").is_file()
     return is_dict or ((folder / "state.json").is_file() and (folder / "dataset_info.json").is_file())
 
@@ -261,16 +256,15 @@ def _load_saved(folder: Path, spec: str, split: str, named: str) -> Source:
 
     try:
         loaded = datasets.load_from_disk(str(folder))
-    except Exception as error:  # whatever a damaged folder makes the library raise
+    except Exception as error:  # a damaged folder makes the library raise many types
         message = str(error).split("\n")[0]
-        raise DataError(
-            Problem(code="E127", where=spec, found=message, expected="a folder that save_to_disk wrote in full")
-        ) from None
+        found = f"the folder written by save_to_disk is incomplete or damaged: {message}"
+        raise DataError(Problem(code="E127", where=spec, found=found)) from None
     return _pick_split(loaded, spec.removesuffix(f":{named}") if named else spec, split, named)
 
 
 def _files_of_folder(folder: Path, spec: str, split: str, named: str) -> Files:
-    """All data files of a folder or, where their names tell splits, those of one."""
+    """Return all data files of a folder or, if their names show splits, those of the wanted split."""
     files = data_files(folder)
     splits, licence = splits_of(files), licence_of(folder)
     name = spec.removesuffix(f":{named}") if named else spec
@@ -281,10 +275,10 @@ def _files_of_folder(folder: Path, spec: str, split: str, named: str) -> Files:
     wanted = named or split
     if wanted not in splits:
         raise DataError(_no_split(name, wanted, list(splits)))
-    others = [file for file in files if not any(file in own for own in splits.values())]
-    note = f"{name}: {wanted} is {', '.join(Path(file).name for file in splits[wanted])}, told by the names"
+    others = [file for file in files if not any(file in split_files for split_files in splits.values())]
+    note = f"{name}: {wanted}, by file name: {', '.join(Path(file).name for file in splits[wanted])}"
     if others:
-        note += f"; not read: {', '.join(Path(file).name for file in others)}"
+        note += f"; ignored: {', '.join(Path(file).name for file in others)}"
     names = tuple(other for other in splits if other != wanted)
     return Files(splits[wanted], f"{name}:{wanted}", note, names, licence)
 
@@ -296,7 +290,7 @@ def _load_hub(spec: str, split: str) -> Source:
     except DataError as error:
         if error.problems[0].code not in ("E130", "E132"):
             raise
-        # A hub id and a file name with a typo look the same.
+        # A hub id looks like a misspelt file name.
         path = Path(name)
         local = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         near = nearest(path.name, filter(is_data_file, local))
@@ -308,7 +302,7 @@ def _load_hub(spec: str, split: str) -> Source:
 
 
 def _pick_split(loaded: Any, spec: str, split: str, named: str) -> Source:
-    """One dataset of what a folder or the hub gave: the split that the spec names, or `split` where it names none."""
+    """Return the split that the spec names or, if it names none, `split`."""
     splits = dict(loaded) if isinstance(loaded, dict) else {}
     if not splits and named in ("", str(loaded.split)):
         return from_dataset(loaded, spec)
@@ -321,14 +315,12 @@ def _pick_split(loaded: Any, spec: str, split: str, named: str) -> Source:
 
 
 def _no_split(spec: str, wanted: str, splits: list[str]) -> Problem:
-    near = nearest(wanted, splits) or next(iter(splits), "")
-    return Problem(
-        code="E131",
-        where=spec,
-        found=f"no split {shown(wanted)}",
-        expected=f"one of {', '.join(splits)}" if splits else "one dataset without splits, named without one",
-        hint=f"{spec}:{near}" if near else spec,
-    )
+    if not splits:
+        found = f"the dataset has no splits, so {shown(wanted)} cannot be selected"
+        return Problem(code="E131", where=spec, found=found, hint=spec)
+    near = nearest(wanted, splits) or splits[0]
+    expected = f"one of {', '.join(splits)}"
+    return Problem(code="E131", where=spec, found=f"no split {shown(wanted)}", expected=expected, hint=f"{spec}:{near}")
 
 
 def _load_files(files: Files, reading: Reading) -> Source:
@@ -346,23 +338,25 @@ def _load_files(files: Files, reading: Reading) -> Source:
     title = names[0] if len(names) == 1 else f"{files.described_as} ({len(names)} files)"
     source = joined(read, title, files.described_as)
     del read
-    pa.default_memory_pool().release_unused()  # what reading took: 0.4 kB for each row of a sentence
+    pa.default_memory_pool().release_unused()  # the memory that reading needed
     return source
 
 
 def several_kinds(where: str, names: list[str]) -> Problem:
-    return Problem(code="E129", where=where, found=f"files of several kinds ({', '.join(names)})", expected="one kind")
+    return Problem(
+        code="E129", where=where, found=f"files of several kinds ({', '.join(names)})", expected="files of one kind"
+    )
 
 
 def joined(read: list[tuple[str, FileRows]], title: str, where: str) -> Source:
-    """What several files hold, or several parts of them, as one; DataError where their columns differ."""
+    """Join several files, or pieces of files, into one source; DataError if their columns differ."""
     import datasets
     import pyarrow as pa
 
     problems = Problems(where)
     problems.add(*disagreements(read))
     problems.raise_if_any()
-    # By name: the order of the columns may differ, and a column takes the type that holds the values of all files.
+    # Columns are joined by name, in any order; a column gets the type that can hold the values of all files.
     tables = [rows.table for _, rows in read]
     table = mapped(tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive"))
     digests = [rows.sha256 for _, rows in read]

@@ -1,9 +1,9 @@
-"""Rows of files that do not fit into memory, read piece by piece in a shuffled order.
+"""Read files that do not fit in memory piece by piece, in shuffled order.
 
-Files are seen as blocks: runs of whole lines of a JSONL, CSV or TSV file, row groups of a Parquet file. An epoch takes
-the blocks in an order drawn from seed and epoch; so many neighbours in that order as make `rows_at_once` rows are a
-window, which is read at once. What a window holds is a pure function of files, seed, epoch and its number: nothing
-before it has to be read again, and every row is in one window of an epoch.
+Files are divided into blocks: runs of whole lines of a JSONL, CSV or TSV file, or row groups of a Parquet file. Each
+epoch shuffles the blocks, and consecutive blocks with about `rows_at_once` rows form a window, which is read into
+memory together. A window's rows are a pure function of files, seed, epoch and window number, so nothing before it has
+to be read again to resume. Every row is in exactly one window of an epoch.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from fasttune.data.formats.text_file import BYTE_ORDER_MARKS, WRITE_AGAIN, FileR
 from fasttune.data.sources import Source, joined, several_kinds, streamed_files
 from fasttune.errors import DataError, Problem
 
-LONGEST_LINE = 1 << 24  # bytes, of the first line behind LEAST_BLOCK; a file without line feeds has none
-BLOCKS_A_WINDOW = 16  # so many places of the files are mixed
-# Below, a block takes longer to ask for than to read where files lie elsewhere; above, a window is a few places only.
+LONGEST_LINE = 1 << 24  # bytes to search for the end of a line after LEAST_BLOCK; there may be no line feed at all
+BLOCKS_A_WINDOW = 16  # from different places of the files, so that a window mixes them
+# Smaller blocks take longer to request than to read from remote files; larger ones leave a window few places to mix.
 LEAST_BLOCK, LARGEST_BLOCK = 1 << 16, 1 << 22
-MANY_ROWS = 4  # times those of a window in one block: worth saying
+MANY_ROWS = 4  # a block with this many times the rows of a window is reported
 NOT_OF_A_ROW = ("E100", "E101", "E102", "E103", "E136", "E138")
 STREAMED = ("JSONL", "CSV", "TSV", "Parquet")
 
 
 @dataclass(frozen=True)
 class Block:
-    """`first` to `last`: bytes of a text file where lines begin; a Parquet file's row group has its number as `first`.
+    """A block of a file: the lines of a text file that begin in bytes [first, last), or the Parquet row group `first`.
 
-    `size` in bytes, as stored.
+    `size` is its stored size in bytes.
     """
 
     file: StreamedFile
@@ -51,7 +51,7 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class StreamedFile(ABC):
-    """`digest` of size, beginning and end; `num_rows` where it is known; `notes` as a Source has them."""
+    """A file to stream. `digest`: of its size, beginning and end; `num_rows`: None if unknown; `notes` as in Source."""
 
     name: str
     digest: str
@@ -61,16 +61,16 @@ class StreamedFile(ABC):
 
     @abstractmethod
     def blocks(self, num_bytes: int) -> Iterator[Block]:
-        """All of it, in blocks of about so many bytes where its kind leaves that open."""
+        """Yield the blocks of the file, of about `num_bytes` if the format does not fix their size."""
 
     @abstractmethod
     def read(self, first: int, last: int) -> tuple[str, FileRows]:
-        """The rows of a block, and what it is called."""
+        """Return the name of a block, and its rows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lines(StreamedFile):
-    """A text file; `begin`: where its rows begin, below the header; `parse`: whole lines and their name -> rows."""
+    """A text file. `begin`: the byte after the header; `parse`: turns whole lines and their name into rows."""
 
     begin: int = 0
     size: int = 0
@@ -91,11 +91,11 @@ class Lines(StreamedFile):
 
 
 def lines_between(file: Any, first: int, last: int, begin: int = 0) -> bytes:
-    """The lines that begin at these bytes, whole; one begins at `begin` and after each line break."""
+    """Return the whole lines that begin in bytes [first, last). A line begins at `begin` and after each line break."""
     start = max(first - 1, begin)
     file.seek(start)
     data = file.read(last - start)
-    if first > begin:  # the line that lies across `first` belongs to the block before
+    if first > begin:  # a line across `first` belongs to the block before
         data = data[data.find(b"\n") + 1 :] if b"\n" in data else b""
     while data and not data.endswith(b"\n") and (more := file.readline()):
         data += more
@@ -104,6 +104,8 @@ def lines_between(file: Any, first: int, last: int, begin: int = 0) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class RowGroups(StreamedFile):
+    """A Parquet file."""
+
     metadata: Any = None  # pyarrow.parquet.FileMetaData
 
     def blocks(self, num_bytes: int) -> Iterator[Block]:
@@ -123,7 +125,7 @@ class RowGroups(StreamedFile):
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """`num_rows`: of all files; counted where the files say it, else estimated from those of the first window."""
+    """Files read in windows. `num_rows` is exact if the files store it, else estimated from the first window."""
 
     described_as: str
     blocks: tuple[Block, ...]
@@ -138,25 +140,25 @@ class Stream:
 
     @property
     def num_windows(self) -> int:
-        """Of an epoch."""
+        """Windows per epoch."""
         return -(-len(self.blocks) // self.blocks_per_window)
 
     def window(self, epoch: int, number: int) -> Source:
-        """Its rows, which may be none."""
+        """Read a window; it may have no rows."""
         chosen = self._chosen(epoch, number)
         read = [piece for block in chosen for piece in self._read(block.file, block.first, block.last)]
-        # A block without the beginning of a line knows no columns.
+        # A block in which no line begins has no columns.
         read = [(name, rows) for name, rows in read if rows.table.num_rows] or read[:1]
         if self.bad.most:
-            read = self._fitting(read)
+            read = self._with_same_columns(read)
         return replace(joined(read, self.described_as, self.described_as), pieces=True)
 
     def _read(self, file: StreamedFile, first: int, last: int) -> list[tuple[str, FileRows]]:
-        """A block, or the parts of it that can be read; what is left of a line that cannot is one byte."""
+        """Read a block, or what is readable of it: halve it until a bad line remains, which is one byte wide."""
         try:
             return [file.read(first, last)]
         except DataError as error:
-            # Only a line can be left out: a row group is many rows, and a file that is not there is all of them.
+            # Only a line can be skipped: a row group has many rows, and a missing file loses all of them.
             if not self.bad.most or not isinstance(file, Lines) or error.problems[0].code in NOT_OF_A_ROW:
                 raise
             if last - first == 1:
@@ -165,13 +167,13 @@ class Stream:
         middle = (first + last) // 2
         return self._read(file, first, middle) + self._read(file, middle, last)
 
-    def _fitting(self, read: list[tuple[str, FileRows]]) -> list[tuple[str, FileRows]]:
-        """Those with the columns of most rows: a line that was cut out for its missing key is whole by itself."""
-        most = max(read, key=lambda piece: piece[1].table.num_rows, default=None)
+    def _with_same_columns(self, read: list[tuple[str, FileRows]]) -> list[tuple[str, FileRows]]:
+        """Keep the pieces with the most common columns: a line that lacks a key is valid when it is read alone."""
+        largest = max(read, key=lambda piece: piece[1].table.num_rows, default=None)
         kept = []
         for name, rows in read:
             try:
-                joined([most or (name, rows), (name, rows)], self.described_as, self.described_as)
+                joined([largest or (name, rows), (name, rows)], self.described_as, self.described_as)
             except DataError as error:
                 for row in range(rows.table.num_rows):
                     self.bad.note(DataError(replace(error.problems[0], where=f"{name} row {row + 1}")))
@@ -181,10 +183,10 @@ class Stream:
 
     @cached_property
     def sample(self) -> Source:
-        """The first window, to look at."""
+        """The first window, as a sample of the data."""
         source = self.window(0, 0)
         if not source.dataset.num_rows:
-            raise DataError(Problem(code="E104", where=self.described_as, found="0 rows", expected="rows of data"))
+            raise DataError(Problem(code="E104", where=self.described_as, found="there are no rows"))
         return source
 
     @cached_property
@@ -196,18 +198,19 @@ class Stream:
 
     @property
     def size(self) -> str:
-        """How many rows, in words."""
+        """The number of rows, in words."""
         return f"{'about ' if self.num_rows_known is None else ''}{self.num_rows:,} rows"
 
     def _chosen(self, epoch: int, number: int) -> list[Block]:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.blocks))
-        return [self.blocks[place] for place in order[number * self.blocks_per_window :][: self.blocks_per_window]]
+        first = number * self.blocks_per_window
+        return [self.blocks[index] for index in order[first : first + self.blocks_per_window]]
 
 
 def open_stream(
     spec: str | list[str], split: str, reading: Reading, rows_at_once: int, seed: int, max_bad_rows: int = 0
 ) -> Stream:
-    """`spec` and `split` as `load_source` has them. Only the beginning of each file, or its footer, is read here."""
+    """Open a stream; `spec` and `split` as in `load_source`. Reads only the beginning of each file, or its footer."""
     named = streamed_files(spec, split)
     where = named.described_as
     kinds = {_kind(name): name for name in named.names}
@@ -220,12 +223,15 @@ def open_stream(
     block_bytes = int(np.clip(rows_at_once * bytes_per_row / BLOCKS_A_WINDOW, LEAST_BLOCK, LARGEST_BLOCK))
     blocks = tuple(block for file in files for block in file.blocks(block_bytes))
     if not blocks or known == [0] * len(files):
-        raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
+        raise DataError(Problem(code="E104", where=where, found="there are no rows"))
     rows_per_block = sum(block.size for block in blocks) / len(blocks) / bytes_per_row
     notes = [named.note] if named.note else []
     notes += [note for file in files for note in file.notes]
     if rows_per_block > MANY_ROWS * rows_at_once:
-        notes.append(f"{where}: about {rows_per_block:,.0f} rows a block, which are read at once")
+        notes.append(
+            f"{where}: blocks have about {rows_per_block:,.0f} rows each and are read into memory whole, although "
+            f"data.shuffle_buffer_size is {rows_at_once:,}"
+        )
     return Stream(
         where,
         blocks,
@@ -241,7 +247,7 @@ def open_stream(
 
 
 def _kind(name: str) -> str:
-    """The kind of a file that can be streamed; DataError for others."""
+    """Return the kind of a file; DataError if it cannot be streamed."""
     suffix = suffix_of(name)
     if inner_name(name) == name:
         if suffix in (".jsonl", ".ndjson"):
@@ -250,12 +256,11 @@ def _kind(name: str) -> str:
             return ".csv"
         if suffix == ".parquet":
             return suffix
-    what = f"a {suffix} file" if suffix else "a file without an ending"
-    raise DataError(_not_streamed(name, f"{what}, which cannot be read piece by piece"))
+    raise DataError(_not_streamed(name, f"a {suffix} file" if suffix else "a file without an extension"))
 
 
 def _not_streamed(where: str, found: str) -> Problem:
-    expected = f"{', '.join(STREAMED[:-1])} or {STREAMED[-1]}, unpacked, text in UTF-8 or as data.encoding says"
+    expected = f"uncompressed {', '.join(STREAMED[:-1])} or {STREAMED[-1]} to stream, in UTF-8 or data.encoding"
     hint = "data.streaming=false, or write it as JSONL or Parquet"
     return Problem(code="E138", where=where, found=found, expected=expected, hint=hint)
 
@@ -264,21 +269,23 @@ def _lines(name: str, reading: Reading) -> Lines:
     head = _head(name)
     digest, size = _digest_and_size(name)
     text = text_of(head, name, reading.encoding)
-    suffix, notes, begin, parse = suffix_of(name), text.notes, 0, read_json_lines
+    suffix, notes = suffix_of(name), text.notes
+    begin, parse = 0, read_json_lines
     if suffix in DELIMITED_SUFFIXES:
-        layout, said = layout_of(text.text, name, suffix, reading.header, reading.columns)
-        if layout.delimiter == "\t":  # of which the beginning does not tell whether quotes are quoting
+        layout, layout_notes = layout_of(text.text, name, suffix, reading.header, reading.columns)
+        if layout.delimiter == "\t":  # the beginning does not show whether double quotes enclose fields
             layout = replace(layout, quoted=_has_only_whole_quotes(name, reading.encoding))
-        notes, parse = (*notes, *said), partial(read_lines, layout=layout)
+        notes = (*notes, *layout_notes)
+        parse = partial(read_lines, layout=layout)
         begin = head.find(b"\n") + 1 if layout.header else 0
     bytes_per_row = len(head) / (head.rstrip().count(b"\n") + 1)
     return Lines(name, digest, bytes_per_row, None, notes, begin, size, reading.encoding, parse)
 
 
 def _has_only_whole_quotes(name: str, encoding: str | None) -> bool:
-    """Whether every field of a file with tabs that holds a double quote is enclosed in them, as writers that quote do.
+    """Return whether every field of a tab-separated file that contains a double quote is quoted.
 
-    One pass over the file: with a quote inside a field somewhere, all of them are text, as for a file read at once.
+    Reads the file once: a single quote inside a field makes all of them plain text, as in `delimited`.
     """
     with opened(name) as file:
         for line in file:
@@ -291,12 +298,11 @@ def _has_only_whole_quotes(name: str, encoding: str | None) -> bool:
 
 
 def _head(name: str) -> bytes:
-    """Whole lines of its beginning."""
+    """Return the whole lines at the beginning of a file."""
     with opened(name) as file:
         head = file.read(LEAST_BLOCK)
         if not head:
-            found, hint = "a file of 0 bytes", WRITE_AGAIN
-            raise DataError(Problem(code="E103", where=name, found=found, expected="rows of data", hint=hint))
+            raise DataError(Problem(code="E103", where=name, found="the file is empty (0 bytes)", hint=WRITE_AGAIN))
         for mark, encoding in BYTE_ORDER_MARKS:
             if head.startswith(mark):
                 raise DataError(_not_streamed(name, f"a file in {encoding.upper()}"))
@@ -310,8 +316,8 @@ def _digest_and_size(name: str) -> tuple[str, int]:
     with opened(name) as file:
         size = file.seek(0, 2)
         digest = hashlib.sha256(str(size).encode())
-        for place in (0, max(size - LEAST_BLOCK, 0)):
-            file.seek(place)
+        for position in (0, max(size - LEAST_BLOCK, 0)):
+            file.seek(position)
             digest.update(file.read(LEAST_BLOCK))
     return digest.hexdigest(), size
 

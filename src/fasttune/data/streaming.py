@@ -1,4 +1,4 @@
-"""Training rows that are read while they are needed: `data.streaming`."""
+"""Read training rows while the model trains: `data.streaming`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowStream:
-    """`columns`: role -> the name of its column, as the sample showed them."""
+    """A stream of files and how its rows are read. `columns`: role -> column name, as found in the sample."""
 
     files: Stream
     reader: Reader
@@ -38,23 +38,24 @@ class RowStream:
         return name_of(self.reader.recipe.data.train)
 
     def rows(self, source: Source) -> Rows:
-        """Checked; what was changed or left out is not said again, as it was of the sample."""
+        """Check the rows of a window and return them. Notes are dropped; those on the sample were reported already."""
         return good_rows(replace(self.reader, notes=[]), source, self.columns, self.where, self.files.bad)
 
 
 def good_rows(reader: Reader, source: Source, columns: dict[str, str], where: str, bad: BadRows) -> Rows:
-    """The rows of a source without those that are bad, where some may be left out."""
-    everything = range(len(source.dataset))
-    kept = (
-        bad.good(everything, lambda rows: reader.rows_of(source.take(rows), columns, where)) if bad.most else everything
-    )
-    return reader.rows_of(source if len(kept) == len(everything) else source.take(kept), columns, where)
+    """Return the rows of a source, without the bad ones if some may be skipped."""
+    if bad.most:
+        num_rows = len(source.dataset)
+        kept = bad.good(range(num_rows), lambda rows: reader.rows_of(source.take(rows), columns, where))
+        if len(kept) < num_rows:
+            source = source.take(kept)
+    return reader.rows_of(source, columns, where)
 
 
 def rows_to_see(spec: str | list[str], split: str | None, recipe: Recipe, head: int | None = None) -> Source:
-    """All rows that a spec names; of a stream a sample, and with `head` of a file those of so many first bytes.
+    """Return the rows of a spec to look at: a sample if data is streamed, otherwise all of them.
 
-    DataError where a `split` is asked for of files that have none.
+    `head` limits plain files to their first bytes. DataError if `split` is given for files that have no splits.
     """
     reading, data = replace(reading_of(recipe), head=head), recipe.data
     if split is not None and not is_starter(spec):
@@ -68,12 +69,11 @@ def rows_to_see(spec: str | list[str], split: str | None, recipe: Recipe, head: 
 
 
 def open_row_stream(reader: Reader) -> tuple[RowStream, Split]:
-    """The stream, and a sample of its rows: what the task learns of the data, it learns of them."""
+    """Open the stream; return it with a sample, from which the task learns the labels and lengths of the data."""
     data = reader.recipe.data
     if is_starter(data.train):
-        found, expected = "generated rows", "files; these few fit into memory"
-        hint = "data.streaming=false"
-        raise UsageError(Problem(where="data.streaming", found=found, expected=expected, hint=hint, code="E138"))
+        found = "the generated starter data cannot be streamed; it fits in memory"
+        raise UsageError(Problem(where="data.streaming", found=found, hint="data.streaming=false", code="E138"))
     seed = reader.recipe.training.seed
     reading = reading_of(reader.recipe)
     files = open_stream(data.train, TRAIN, reading, data.shuffle_buffer_size, seed, data.max_bad_rows)
@@ -82,23 +82,23 @@ def open_row_stream(reader: Reader) -> tuple[RowStream, Split]:
     names = reader.names_in(files.sample, where, TRAIN, need_labels=True)
     rows = good_rows(reader, files.sample, names, where, files.bad)
     reader.notes.append(
-        f"{where}: {files.size}, read as they are needed; labels, lengths and what is doubtful are "
-        f"told by a sample of {len(rows):,}"
+        f"{where}: {files.size}, streamed; labels, lengths and data problems come from a sample of {len(rows):,}"
     )
     return RowStream(files, reader, names), Split(TRAIN, where, rows, files.fingerprint, files.licence, is_sample=True)
 
 
 def _of_stream(problem: Problem) -> Problem:
-    """A label that the sample did not have is no fault of its row."""
+    """Explain an unknown label: the sample may have missed it, so the row need not be wrong."""
     if problem.code != "E214":
         return problem
-    found = problem.found.replace("never in the training data", "which the sample at the start did not have")
+    label_and_rows = problem.found.rpartition(", ")[0] or problem.found  # without "never in the training data"
+    found = f"{label_and_rows}, not in the sample at the start"
     return replace(problem, found=found, hint="name all labels in data.label_names, and start a new run")
 
 
 @dataclass(frozen=True)
 class TaskWindow:
-    """Rows of one window in shuffled order; a `batching.stream.Window`."""
+    """The shuffled rows of a window; implements `batching.stream.Window`."""
 
     rows: Rows
     sizes: np.ndarray = field(repr=False)  # characters
@@ -113,7 +113,7 @@ class TaskWindow:
 
 @dataclass(frozen=True)
 class TaskWindows:
-    """A stream as a model's tokenizer reads it; `batching.stream.Windows`."""
+    """A stream that is tokenised for a model; implements `batching.stream.Windows`."""
 
     stream: RowStream
     task: Task
@@ -135,14 +135,14 @@ class TaskWindows:
         if not source.dataset.num_rows:
             return TaskWindow(Rows([], {}), np.zeros(0, np.int64), self)
         rows, bad = self.stream.rows(source), self.stream.files.bad
-        if bad.most:  # found by every process alike, though each then encodes its own share alone
-            everything = rows
-            rows = rows.take(bad.good(range(len(rows)), lambda places: self.encode(everything.take(places))))
+        if bad.most:  # every rank encodes all rows, so that all ranks skip the same ones
+            all_rows = rows
+            rows = rows.take(bad.good(range(len(rows)), lambda chosen: self.encode(all_rows.take(chosen))))
         rows = rows.take(np.random.default_rng([self.stream.files.seed, epoch, 1 + number]).permutation(len(rows)))
         sizes = np.fromiter(map(len, self.task.input_texts(rows)), np.int64, len(rows))
         return TaskWindow(rows, sizes, self)
 
 
 def windows_of(stream: RowStream, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TaskWindows:
-    """With a tokenizer of its own: one cannot be used by two threads at once."""
+    """Wrap a stream with a copy of the tokenizer, because two threads cannot share one."""
     return TaskWindows(stream, task, copy.deepcopy(tokenizer), max_length)

@@ -1,4 +1,4 @@
-"""Data sets of one's own: defined in a file, made of files or of another definition, written as Parquet with a card."""
+"""Build a dataset from a definition file, and write it as Parquet with a dataset card."""
 
 from fasttune.data.builder.making import Built, build
 

@@ -1,4 +1,4 @@
-"""A data set that was built -> a folder of Parquet files with a card, and the hub."""
+"""Write a built dataset as Parquet files with a dataset card, and upload it to the hub."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from fasttune.data.builder.making import Built
 from fasttune.security.text import markdown
 
-MOST_LABELS = 50  # that the card counts
+MOST_LABELS = 50  # the card has no table of more labels than this
 
 
 def write(built: Built, folder: Path) -> None:
-    """data/SPLIT-00000-of-00001.parquet and README.md; UsageError where the folder holds anything."""
+    """Write data/SPLIT-00000-of-00001.parquet and README.md; UsageError if the folder is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         found = "a folder that is not empty" if folder.is_dir() else "a file"
-        raise UsageError(Problem(where=str(folder), found=found, expected="a new folder", hint="--output OTHER"))
+        raise UsageError(
+            Problem(where=str(folder), found=found, expected="a new or empty folder", hint="--output OTHER")
+        )
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for name, rows in built.splits.items():
         write_parquet(rows, folder / "data" / f"{name}-00000-of-00001.parquet")
@@ -32,7 +34,7 @@ def write(built: Built, folder: Path) -> None:
 
 
 def card(built: Built) -> str:
-    """What people and the hub read: metadata, description, where the rows are from, what was done, counts."""
+    """Return the dataset card: metadata for the hub, description, counts, how it was built, sources."""
     definition = built.definition
     facts = {
         "license": definition.licence,
@@ -49,15 +51,15 @@ def card(built: Built) -> str:
     if definition.description:
         lines += [definition.description, ""]
     if definition.licence is None:
-        lines += ["No licence was named: ask its author before you use or pass it on.", ""]
+        lines += ["No licence is specified: ask the author before you use or share this dataset.", ""]
     lines += [
         "| split | rows |",
         "|---|---|",
         *(f"| {name} | {rows.num_rows:,} |" for name, rows in built.splits.items()),
     ]
-    lines += ["", *_labels(built), "## How it was made", "", *(f"- {markdown(step)}" for step in built.steps), ""]
+    lines += ["", *_labels(built), "## How it was built", "", *(f"- {markdown(step)}" for step in built.steps), ""]
     lines += [
-        "| read from | sha256 |",
+        "| source | sha256 |",
         "|---|---|",
         *(f"| {markdown(name)} | `{digest}` |" for name, digest in built.sources.items()),
     ]
@@ -69,15 +71,18 @@ def _labels(built: Built) -> list[str]:
     if any(label not in rows.column_names for rows in built.splits.values()):
         return []
     counts = {name: Counter(str(value) for value in rows[label]) for name, rows in built.splits.items()}
-    names = sorted({name for own in counts.values() for name in own})
+    names = sorted({name for split_counts in counts.values() for name in split_counts})
     if len(names) > MOST_LABELS:
         return []
-    rows = [f"| {markdown(name)} | {' | '.join(f'{own[name]:,}' for own in counts.values())} |" for name in names]
+    rows = []
+    for name in names:
+        numbers = [f"{split_counts[name]:,}" for split_counts in counts.values()]
+        rows.append(f"| {markdown(name)} | {' | '.join(numbers)} |")
     return [f"| label | {' | '.join(counts)} |", "|---" * (len(counts) + 1) + "|", *rows, ""]
 
 
 def push(folder: Path, repository: str) -> str:
-    """Upload a written folder as the data set `repository` of the hub; returns its address. The token is HF_TOKEN's."""
+    """Upload a written folder to the hub with the token in HF_TOKEN, and return the address of the dataset."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars
 
@@ -86,14 +91,14 @@ def push(folder: Path, repository: str) -> str:
     try:
         api.create_repo(repository, repo_type="dataset", exist_ok=True)
         api.upload_folder(repo_id=repository, repo_type="dataset", folder_path=str(folder))
-    except Exception as error:  # the library's own, those of its HTTP client, and of the disk
+    except Exception as error:  # of the library, its HTTP client or the disk
         message = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EnvironmentProblem(
             Problem(
                 code="E511",
-                where=f"data set {repository} of the hub",
-                found=message,
-                expected="a name such as user/reviews, a network, and a token in HF_TOKEN that may write",
+                where=f"hub dataset {repository}",
+                found=f"cannot upload: {message}",
+                hint="check the name (such as user/reviews), the network, and that the token in HF_TOKEN can write",
             )
         ) from None
     return f"{api.endpoint}/datasets/{repository}"

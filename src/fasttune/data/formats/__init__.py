@@ -1,1 +1,1 @@
-"""Files as they come, each format read by its own rules, into rows."""
+"""Readers: each turns files of one format into rows."""

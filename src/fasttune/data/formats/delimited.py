@@ -1,8 +1,8 @@
-"""CSV and TSV files -> Arrow tables of strings, every cell as it stands in the file.
+"""Read CSV and TSV files into Arrow tables of strings that keep every cell exactly as the file has it.
 
-Parsed by the standard library's csv module in strict mode: faults are errors, never repaired. Nothing is read as
-missing, as a number or as a date. A row number in a message is the line of the file where the record begins, so the
-header, where there is one, is row 1.
+The standard library's csv module parses them in strict mode: faults are reported, never repaired. No cell is converted
+to a number, a date or a missing value. A row number in a message is the line of the file where the record begins, so a
+header is row 1.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 RECORDS_FOR_DETECTION = 50
-ENOUGH_AGREE = 0.9  # of these records have as many fields as the header, or the delimiter is not believed
-MAX_FIELD_CHARACTERS = 2**31 - 1  # csv's own limit of 131,072 characters would refuse long documents
+ENOUGH_AGREE = 0.9  # the share of these records that must have as many fields as the header to accept a delimiter
+MAX_FIELD_CHARACTERS = 2**31 - 1  # csv's default limit of 131,072 characters would refuse long documents
 RECORDS_PER_CHUNK = 20_000
 LONE_CARRIAGE_RETURN = re.compile(r"\r(?!\n)")
-RECORDS_LOOKED_AT = 1_000  # to tell a header from data
+RECORDS_LOOKED_AT = 1_000  # to distinguish a header from data
 
-# A first row with one of these names is a header, whatever else speaks against it.
+# A first row that contains any of these names is always taken for a header.
 USUAL_NAMES = frozenset(
     re.findall(
         r"\w+",
@@ -46,9 +46,10 @@ USUAL_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Layout:
-    """What holds for all rows of a file.
+    """How all rows of a file are written.
 
-    `quoted`: whether double quotes are quoting; otherwise they are text. `header`: whether the first row is one.
+    `quoted`: whether double quotes enclose fields; otherwise they are plain text. `header`: whether the first row is
+    the header.
     """
 
     delimiter: str
@@ -58,73 +59,74 @@ class Layout:
 
 
 class Records:
-    """Records of as many cells each, kept as Arrow does: lists of Python's strings are several times as large."""
+    """Records with the same number of cells, as Arrow arrays, which are several times smaller than Python lists."""
 
     def __init__(self) -> None:
-        self._parts: list[list[pa.Array]] = []
-        self._open: list[list[str]] = []
+        self._chunks: list[list[pa.Array]] = []  # each with one array per column
+        self._open: list[list[str]] = []  # the records since the last chunk
 
     def __len__(self) -> int:
-        return sum(len(part[0]) for part in self._parts) + len(self._open)
+        return sum(len(chunk[0]) for chunk in self._chunks) + len(self._open)
 
     def __iter__(self) -> Iterator[Sequence[str]]:
-        for part in self._parts:
-            for first in range(0, len(part[0]), RECORDS_LOOKED_AT):
-                yield from zip(*(column.slice(first, RECORDS_LOOKED_AT).to_pylist() for column in part), strict=True)
+        for chunk in self._chunks:
+            for first in range(0, len(chunk[0]), RECORDS_LOOKED_AT):
+                columns = [column.slice(first, RECORDS_LOOKED_AT).to_pylist() for column in chunk]
+                yield from zip(*columns, strict=True)
         yield from self._open
 
     def append(self, record: list[str]) -> None:
         self._open.append(record)
         if len(self._open) == RECORDS_PER_CHUNK:
-            self._close()
+            self._close_chunk()
 
-    def _close(self) -> None:
+    def _close_chunk(self) -> None:
         import pyarrow as pa
 
-        self._parts.append([pa.array(column, pa.string()) for column in zip(*self._open, strict=True)])
+        self._chunks.append([pa.array(column, pa.string()) for column in zip(*self._open, strict=True)])
         self._open = []
 
     def table(self, names: Sequence[str]) -> pa.Table:
         import pyarrow as pa
 
         if self._open:
-            self._close()
-        columns = zip(*self._parts, strict=True) if self._parts else [()] * len(names)
-        return pa.table([pa.chunked_array(list(parts), pa.string()) for parts in columns], names)
+            self._close_chunk()
+        columns = zip(*self._chunks, strict=True) if self._chunks else [()] * len(names)
+        return pa.table([pa.chunked_array(list(chunks), pa.string()) for chunks in columns], names)
 
 
 @dataclass
 class Scan:
-    """One reading of a file with one delimiter and one rule of quoting."""
+    """The result of parsing a file with one delimiter and one quoting rule."""
 
     names: list[str] = field(default_factory=list)
     records: Records = field(default_factory=Records)
     row_numbers: array[int] = field(default_factory=lambda: array("q"))
     problems: Problems = field(default_factory=lambda: Problems(""))
-    broken: bool = False  # quoting went wrong, what follows was not read
+    broken: bool = False  # a quoting error stopped the parser; the rest was not read
     quoted: bool = True
     num_blank: int = 0  # empty lines between rows
 
 
 def read_delimited(where: str, suffix: str, reading: Reading) -> FileRows:
-    """`where` is the path or address of the file, `suffix` its ending without packing."""
+    """Read a file. `where` is its path or address, `suffix` its extension without that of a compression."""
     file = read_text(where, reading)
     scan, _, notes = _parsed(file.text, where, suffix, reading.header, named=reading.columns)
     if scan.num_blank:
-        notes.append(f"{where}: {scan.num_blank:,} empty lines between rows are not read as rows")
+        notes.append(f"{where}: ignored {scan.num_blank:,} empty lines between rows")
     return FileRows(scan.records.table(scan.names), scan.row_numbers, file.sha256, (*file.notes, *notes))
 
 
 def layout_of(
     text: str, where: str, suffix: str, header: Header, named: Sequence[str] = ()
 ) -> tuple[Layout, tuple[str, ...]]:
-    """How a file is laid out, told by whole lines of its beginning; and what is to be said of it."""
+    """Detect the layout of a file from the whole lines at its beginning; return it with notes for the user."""
     _, layout, notes = _parsed(text, where, suffix, header, in_lines=True, named=named)
     return layout, tuple(notes)
 
 
 def read_lines(file: TextFile, where: str, layout: Layout) -> FileRows:
-    """Some whole lines from anywhere in a file below its header; every line is a row, a blank one is none."""
+    """Read whole lines from anywhere below the header of a file. Every line is a row; blank lines are skipped."""
     with _long_fields():
         scan = _scan(file.text, layout.delimiter, where, header=False, quoted=layout.quoted, names=layout.names)
     _check_lines(scan, where)
@@ -133,16 +135,22 @@ def read_lines(file: TextFile, where: str, layout: Layout) -> FileRows:
 
 
 def _check_lines(scan: Scan, where: str) -> None:
-    """A field that goes over several lines cannot be told from others by who begins to read in its middle."""
-    over = [row for row, record in zip(scan.row_numbers, scan.records, strict=True) if _has_line_break(record)]
-    if not scan.broken and not over and not _has_line_break(scan.names):
+    """Raise DataError if a field spans several lines: a reader that starts in the middle of it could not know."""
+    multiline = [row for row, record in zip(scan.row_numbers, scan.records, strict=True) if _has_line_break(record)]
+    if not scan.broken and not multiline and not _has_line_break(scan.names):
         return
-    found = f"a field that goes over several lines (row {over[0] if over else 1})"
+    found = f"a field spans several lines (row {multiline[0] if multiline else 1})"
     if scan.broken:
-        found = f"{scan.problems.kept[-1].where.removeprefix(where).strip()}: {scan.problems.kept[-1].found}"
-    expected = "one line a row in a file that is streamed"
-    hint = "write it as JSONL or Parquet, or data.streaming=false"
-    raise DataError(Problem(code="E137", where=where, found=found, expected=expected, hint=hint))
+        problem = scan.problems.kept[-1]
+        found = f"{problem.where.removeprefix(where).strip()}: {problem.found}"
+    raise DataError(
+        Problem(
+            code="E137",
+            where=where,
+            found=f"{found}; a streamed file must have one row per line",
+            hint="write it as JSONL or Parquet, or set data.streaming=false",
+        )
+    )
 
 
 def _has_line_break(record: Sequence[str]) -> bool:
@@ -150,11 +158,11 @@ def _has_line_break(record: Sequence[str]) -> bool:
 
 
 def _parsed(
-    text: str, where: str, suffix: str, asked: Header, in_lines: bool = False, named: Sequence[str] = ()
+    text: str, where: str, suffix: str, setting: Header, in_lines: bool = False, named: Sequence[str] = ()
 ) -> tuple[Scan, Layout, list[str]]:
-    """All records below the header, with `in_lines` one a line; DataError tells everything that is wrong with them.
+    """Parse all records below the header; DataError lists everything that is wrong with them.
 
-    `asked`: the setting `data.header`.
+    `setting` is `data.header`. With `in_lines` each record must be a single line.
     """
     notes = []
     with _long_fields():
@@ -162,12 +170,13 @@ def _parsed(
         delimiter = detect_delimiter(text, preferred=usual)
         if delimiter != usual:
             notes.append(f"{where}: fields are separated by a {DELIMITER_NAMES[delimiter]}")
-        header = has_header(text, suffix, delimiter, named) if asked == "auto" else asked
-        if asked == "auto" and not header:
-            notes.append(f"{where}: one text a line, without a header (if there is one: data.header=true)")
-        scan, note = (
-            _scan_tabs(text, where, header) if delimiter == "\t" else (_scan(text, delimiter, where, header), "")
-        )
+        header = has_header(text, suffix, delimiter, named) if setting == "auto" else setting
+        if setting == "auto" and not header:
+            notes.append(f"{where}: read as one text per line, without a header (if there is one: data.header=true)")
+        if delimiter == "\t":
+            scan, note = _scan_tabs(text, where, header)
+        else:
+            scan, note = _scan(text, delimiter, where, header), ""
     if note:
         notes.append(f"{where}: {note}")
     if in_lines:
@@ -176,13 +185,12 @@ def _parsed(
         _check_names(scan, where)
     if len(scan.names) == 1:
         _check_line_ends(text, scan, where)
-    if asked == "auto" and header:
+    if setting == "auto" and header:
         _check_not_data(scan, where, named)
     scan.problems.raise_if_any()
     if not scan.records:
-        hint = f"{WRITE_AGAIN}; without a header: data.header=false" if header else WRITE_AGAIN
-        found = "0 rows below the header"
-        raise DataError(Problem(code="E104", where=where, found=found, expected="rows of data", hint=hint))
+        hint = f"{WRITE_AGAIN}; if the file has no header: data.header=false" if header else WRITE_AGAIN
+        raise DataError(Problem(code="E104", where=where, found="there are no rows below the header", hint=hint))
     return scan, Layout(delimiter, scan.quoted, header, tuple(scan.names)), notes
 
 
@@ -203,12 +211,12 @@ def _reader(text: str, delimiter: str, *, quoted: bool = True, strict: bool = Tr
 
 
 def detect_delimiter(text: str, preferred: str) -> str:
-    """The delimiter that splits the first records into as many fields as the header, `preferred` where several do."""
+    """Return the delimiter that splits the first records into as many fields as the header; `preferred` wins a tie."""
     candidates = [preferred, *(delimiter for delimiter in DELIMITER_NAMES if delimiter != preferred)]
     best, best_share = preferred, 0.0
     for delimiter in candidates:
         share = _share_like_header(text, delimiter)
-        if delimiter == "\t":  # which often comes without quoting
+        if delimiter == "\t":  # tab-separated files often have no quoting
             share = max(share, _share_like_header(text, delimiter, quoted=False))
         enough = delimiter == preferred or share >= ENOUGH_AGREE
         if enough and share > best_share:
@@ -217,8 +225,8 @@ def detect_delimiter(text: str, preferred: str) -> str:
 
 
 def _share_like_header(text: str, delimiter: str, *, quoted: bool = True) -> float:
-    """The share of the first records with as many fields as the header; 0 where that is only one."""
-    # Without strict mode, because here a fault of quoting is no news: the real reading reports it.
+    """Return the share of the first records with as many fields as the header; 0 if the header has only one field."""
+    # Not strict: quoting errors do not matter yet, `_scan` reports them.
     reader = _reader(text, delimiter, quoted=quoted, strict=False)
     records = [record for record in islice(reader, RECORDS_FOR_DETECTION) if record]
     if not records or len(records[0]) < 2:
@@ -229,9 +237,10 @@ def _share_like_header(text: str, delimiter: str, *, quoted: bool = True) -> flo
 def _scan(
     text: str, delimiter: str, where: str, header: bool, *, quoted: bool = True, names: Sequence[str] = ()
 ) -> Scan:
-    """`header`: whether the first record holds the names of the columns.
+    """Parse `text` and collect its records and problems.
 
-    They are `names` otherwise, or where these are not known `numbered_columns`.
+    `header`: whether the first record has the column names. Otherwise they are `names` or, if there are none,
+    `numbered_columns`.
     """
     scan = Scan(names=list(names), problems=Problems(where), quoted=quoted)
     reader = _reader(text, delimiter, quoted=quoted)
@@ -257,29 +266,29 @@ def _scan(
         scan.problems.add(_broken_quote(str(error), start, reader.line_num, where))
     if not scan.names and not scan.broken:
         scan.problems.add(
-            Problem(code="E103", where=where, found="nothing but empty lines", expected="a header and rows of data")
+            Problem(code="E103", where=where, found="only empty lines", expected="a header and rows of data")
         )
     return scan
 
 
 def numbered_columns(number: int) -> list[str]:
-    """The names of columns that have none."""
+    """Return names for unnamed columns: column1, column2, ..."""
     return [f"column{position}" for position in range(1, number + 1)]
 
 
 def _ragged(record: list[str], names: list[str], delimiter: str, where: str) -> Problem:
-    called = DELIMITER_NAMES[delimiter]
+    delimiter_name = DELIMITER_NAMES[delimiter]
     expected = f"{len(names)} as in the header"
     num_fields = f"{len(record)} field{'s' if len(record) > 1 else ''}"
     if len(record) > len(names):
         extra = shown(record[len(names)])
-        remedy = f'write "..." round a field that holds a {called}'
+        remedy = f"put double quotes around a field that contains a {delimiter_name}"
         return Problem(
             code="E110",
             where=where,
-            found=f"{num_fields} (the first too many is {extra})",
+            found=f"{num_fields} (first extra: {extra})",
             expected=expected,
-            hint=remedy if delimiter != "\t" else "take the tabs out of the text",
+            hint=remedy if delimiter != "\t" else "remove the tabs from the text",
         )
     missing = ", ".join(repr(name) for name in names[len(record) :])
     return Problem(
@@ -287,7 +296,7 @@ def _ragged(record: list[str], names: list[str], delimiter: str, where: str) -> 
         where=where,
         found=f"{num_fields} ({missing} missing)",
         expected=expected,
-        hint=f"an empty value still needs its {called}",
+        hint=f"an empty value still needs its {delimiter_name}",
     )
 
 
@@ -296,24 +305,23 @@ def _broken_quote(message: str, start: int, line: int, where: str) -> Problem:
         return Problem(
             code="E112",
             where=f"{where} row {start}",
-            found='a quote (") that is opened in this row and never closed',
-            expected="a closing quote",
-            hint='inside a quoted field a quote is written twice: "a 15"" screen"',
+            found='a quote (") is opened in this row and never closed',
+            hint='inside a quoted field, write a quote twice: "a 15"" screen"',
         )
     if "expected after" in message:
-        opened = f" of a field that is opened in row {start}" if line != start else ""
+        opened = f" of a field opened in row {start}" if line != start else ""
         return Problem(
             code="E112",
             where=f"{where} row {line}",
             found=f"text right after the closing quote{opened}",
             expected="a delimiter or the end of the line",
-            hint='inside a quoted field a quote is written twice: "a 15"" screen"',
+            hint='inside a quoted field, write a quote twice: "a 15"" screen"',
         )
-    return Problem(code="E112", where=f"{where} row {line}", found=message, expected="a record")
+    return Problem(code="E112", where=f"{where} row {line}", found=f"the row cannot be parsed: {message}")
 
 
 def _scan_tabs(text: str, where: str, header: bool) -> tuple[Scan, str]:
-    """Tab-separated files come with quoting (spreadsheets, pandas) and without (research data): the data decides."""
+    """Parse a tab-separated file, with quoting (spreadsheets, pandas) or without (research data): the data decides."""
     if '"' not in text:
         return _scan(text, "\t", where, header), ""
     literal = _scan(text, "\t", where, header, quoted=False)
@@ -321,28 +329,28 @@ def _scan_tabs(text: str, where: str, header: bool) -> tuple[Scan, str]:
     if literal.problems and not quoted.broken and len(quoted.problems) <= len(literal.problems):
         return quoted, "double quotes are read as quoting"
     if literal.problems or quoted.problems or not _may_be_quoted(literal):
-        return literal, "double quotes are read as text, not as quoting: they do not fit quoting everywhere"
-    return quoted, "double quotes are read as quoting: every field that holds one is enclosed in them"
+        return literal, "double quotes are read as text, because they do not enclose fields consistently"
+    return quoted, "double quotes are read as quoting, because every field that contains one is quoted"
 
 
 def _may_be_quoted(literal: Scan) -> bool:
-    """True where each field with a quote is enclosed in quotes and doubles those inside, as writers that quote do.
+    """Return whether each field with a quote is enclosed in quotes and doubles those inside, as quoting writers do.
 
-    False also where reading with quoting would join lines that split well on their own.
+    Also false if quoting would join lines that parse well separately.
     """
     return all(all(map(is_whole_quote, record)) for record in (literal.names, *literal.records))
 
 
 def is_whole_quote(cell: str) -> bool:
-    """Whether quotes, if there are any, enclose the cell, those inside doubled."""
+    """Return whether the cell has no quotes, or is enclosed in quotes with those inside doubled."""
     is_enclosed = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
     return is_enclosed or '"' not in cell
 
 
 def has_header(text: str, suffix: str, delimiter: str, named: Sequence[str]) -> bool:
-    """Whether the first record names the columns: always, but for the .txt files that hold one text a line.
+    """Return whether the first record is a header: always, except in .txt files with one text per line.
 
-    These have no delimiter, and their first line is neither a common column name nor one that the recipe names.
+    Such files have no delimiter, and their first line is neither a common column name nor one from the recipe.
     """
     if suffix != ".txt":
         return True
@@ -362,8 +370,7 @@ def _check_names(scan: Scan, where: str) -> None:
                 Problem(
                     code="E113",
                     where=f"{where} row 1",
-                    found=f"two columns named {shown(name)}",
-                    expected="a different name for each column",
+                    found=f"two columns are named {shown(name)}",
                     hint="rename one of them in the first line of the file",
                 )
             )
@@ -371,8 +378,10 @@ def _check_names(scan: Scan, where: str) -> None:
 
 
 def _check_line_ends(text: str, scan: Scan, where: str) -> None:
-    """In a file of several columns a line end inside a cell makes a row too short; in one of a single column it makes
-    two rows."""
+    """Report a lone carriage return in a file with a single column, where it would silently split a row in two.
+
+    With several columns it makes a row too short, which is reported anyway.
+    """
     alone = LONE_CARRIAGE_RETURN.search(text)
     if alone and "\n" in text and text.count('"', 0, alone.start()) % 2 == 0:  # not within quotes
         row = sum(1 for _ in LINE_END.finditer(text, 0, alone.start()))
@@ -380,38 +389,40 @@ def _check_line_ends(text: str, scan: Scan, where: str) -> None:
             Problem(
                 code="E139",
                 where=f"{where} row {row + 1}",
-                found="a carriage return within a line that ends with a line feed",
-                expected="one kind of line end",
-                hint='write "..." round a cell that holds a line break',
+                found="a carriage return inside a line that ends with a line feed",
+                expected="one kind of line ending",
+                hint="put double quotes around a cell that contains a line break",
             )
         )
 
 
 def _check_not_data(scan: Scan, where: str, named: Sequence[str]) -> None:
-    """`named`: the columns that the recipe names."""
+    """Report a header that looks like data. `named`: the columns that the recipe names."""
     evidence = _looks_like_data(scan)
-    if evidence and not set(named) & set(scan.names):  # who names a column by it knows that it is the header
+    if evidence and not set(named) & set(
+        scan.names
+    ):  # a recipe that names a column like this knows that it is the header
         scan.problems.add(
             Problem(
                 code="E114",
                 where=f"{where} row 1",
                 found=f"a row of data ({evidence})",
-                expected="the names of the columns",
-                hint="data.header=false calls the columns column1, column2 and so on; data.header=true if this is the "
+                expected="column names",
+                hint="data.header=false names the columns column1, column2 and so on; data.header=true if this is the "
                 "header",
             )
         )
 
 
 def _looks_like_data(scan: Scan) -> str:
-    """What in the first row no header would hold, or nothing."""
+    """Return what a header would not contain but the first row does, or an empty string."""
     if any(map(_is_usual, scan.names)):
         return ""
     first = list(islice(scan.records, RECORDS_LOOKED_AT))
     for position, name in enumerate(scan.names):
         values = [record[position] for record in first]
         if name.strip() and values.count(name) >= 2:
-            return f"{shown(name)} is also a value further down"
+            return f"{shown(name)} occurs again further down"
         if values and is_number(name) and all(map(is_number, values)):
-            return f"{shown(name)} is a number like those below it"
+            return f"{shown(name)} is a number, like the values below it"
     return ""

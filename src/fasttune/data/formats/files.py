@@ -1,4 +1,4 @@
-"""One data file -> Arrow table, by the ending of its name; and what files of one source must have in common."""
+"""Read a data file into an Arrow table, by its extension; check that the files of one source agree."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ ALL_SUFFIXES = (*DATA_SUFFIXES, *PACKED_SUFFIXES, *EXCEL_SUFFIXES, *PICKLE_SUFFI
 
 
 def is_data_file(name: str) -> bool:
-    """Whether the ending is that of data, packed or not."""
+    """Return whether the extension is that of a data file, compressed or not."""
     suffix = suffix_of(name)
     return suffix in DATA_SUFFIXES or suffix == ZIP or (suffix in COMPRESSED and is_data_file(name[: -len(suffix)]))
 
 
 def kind_of_file(name: str) -> str:
-    """Files of one kind can be read as one table."""
+    """Return the kind of a file; only files of one kind can be read as one table."""
     suffix = suffix_of(inner_name(name))
     for suffixes in (DELIMITED_SUFFIXES, JSON_SUFFIXES, ARROW_SUFFIXES):
         if suffix in suffixes:
@@ -66,12 +66,10 @@ def read_file(name: str, reading: Reading) -> FileRows:
         if suffix in (".parquet", *ARROW_SUFFIXES) and inner == name:
             return _read_table(name, suffix, reading.max_bytes)
     except OSError as error:
-        problem = Problem(
-            code="E101", where=name, found=error.strerror or str(error), expected="a file that can be read"
-        )
-        raise DataError(problem) from None
+        found = f"cannot be read: {error.strerror or error}"
+        raise DataError(Problem(code="E101", where=name, found=found)) from None
     refuse_foreign(inner, where=name)
-    found = f"a {suffix} file" if suffix else "a file without an ending"
+    found = f"a {suffix} file" if suffix else "a file without an extension"
     hint = "unpack it first" if inner != name or suffix in (".tar", ".tgz", ".7z", ".rar") else ""
     raise DataError(
         Problem(code="E100", where=name, found=found, expected=f"one of {', '.join(DATA_SUFFIXES)}", hint=hint)
@@ -79,7 +77,7 @@ def read_file(name: str, reading: Reading) -> FileRows:
 
 
 def refuse_foreign(name: str, where: str = "") -> None:
-    """DataError for files that are known and not read, by their names: pickle and spreadsheets."""
+    """Raise DataError for pickle files and spreadsheets, by their extensions."""
     where = where or name
     suffix = suffix_of(name)
     if suffix in PICKLE_SUFFIXES:
@@ -89,7 +87,7 @@ def refuse_foreign(name: str, where: str = "") -> None:
                 where=where,
                 found=f"a {suffix} file",
                 expected=f"one of {', '.join(DATA_SUFFIXES)}",
-                hint="pickle is never read: it can run any code; write the data as .parquet or .csv where it was made",
+                hint="fasttune never reads pickle, which can run any code: save the data as .parquet or .csv instead",
             )
         )
     if suffix in EXCEL_SUFFIXES:
@@ -97,15 +95,13 @@ def refuse_foreign(name: str, where: str = "") -> None:
 
 
 def _read_table(where: str, suffix: str, max_bytes: int | None) -> FileRows:
-    """A Parquet or Arrow file."""
+    """Read a Parquet or Arrow file."""
     import pyarrow.parquet as pq
 
     with opened(where) as file:
         magic = file.read(8)
         if not magic:
-            raise DataError(
-                Problem(code="E103", where=where, found="a file of 0 bytes", expected="rows of data", hint=WRITE_AGAIN)
-            )
+            raise DataError(Problem(code="E103", where=where, found="the file is empty (0 bytes)", hint=WRITE_AGAIN))
         if magic.startswith(EXCEL_MAGIC):
             raise DataError(excel_problem(where))
         size = file.seek(0, 2)
@@ -113,7 +109,7 @@ def _read_table(where: str, suffix: str, max_bytes: int | None) -> FileRows:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         with reading_tables(where, suffix):
-            # ParquetFile reads this one file: read_table would add a column for each `name=value` folder in the path.
+            # ParquetFile reads just this file; read_table would add a column for each `name=value` folder in its path.
             if suffix == ".parquet":
                 stored = pq.ParquetFile(file)
                 table = bounded(stored.iter_batches(), stored.schema_arrow, where, limit_of(size, max_bytes))
@@ -122,48 +118,45 @@ def _read_table(where: str, suffix: str, max_bytes: int | None) -> FileRows:
                 table = bounded(_batches(batches), batches.schema, where, limit_of(size, max_bytes))
             table = plain_table(table, where)
     if not table.num_rows:
-        raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
+        raise DataError(Problem(code="E104", where=where, found="the file has no rows"))
     return FileRows(table, None, sha256)
 
 
 @contextmanager
 def reading_tables(where: str, suffix: str) -> Iterator[None]:
-    """What Arrow says of a damaged file, as a DataError; of a damaged length, that there is no memory for it."""
+    """Turn Arrow's errors for a damaged file into a DataError; a damaged length shows as a MemoryError."""
     import pyarrow as pa
 
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
-        message = str(error).split("\n")[0][:200]
-        expected = f"a whole {'Parquet' if suffix == '.parquet' else 'Arrow'} file"
-        raise DataError(Problem(code="E127", where=where, found=message, expected=expected)) from None
+        message = str(error).split("\n")[0][:200] or type(error).__name__
+        found = f"the {'Parquet' if suffix == '.parquet' else 'Arrow'} file is damaged: {message}"
+        raise DataError(Problem(code="E127", where=where, found=found)) from None
 
 
 def plain_table(table: pa.Table, where: str) -> pa.Table:
-    """Without dictionaries; DataError where two columns have one name."""
+    """Return the table with plain columns; DataError if two columns have the same name or a name has a NUL."""
     names = table.column_names
-    if any("\0" in name for field in table.schema for name in _names_in(field)):  # Arrow reads some of them to the NUL
-        found, expected = "a column name with a NUL character", "names of text"
-        raise DataError(Problem(code="E127", where=where, found=found, expected=expected))
-    twice = [name for name, number in Counter(names).items() if number > 1]
-    if twice:
-        found = f"two columns named {shown(twice[0])}"
-        raise DataError(Problem(code="E113", where=where, found=found, expected="a different name for each column"))
+    if any("\0" in name for field in table.schema for name in _names_in(field)):  # Arrow stops reading some at the NUL
+        raise DataError(Problem(code="E127", where=where, found="a column name contains a NUL character"))
+    repeated = [name for name, number in Counter(names).items() if number > 1]
+    if repeated:
+        raise DataError(Problem(code="E113", where=where, found=f"two columns are named {shown(repeated[0])}"))
     return without_dictionaries(table if _is_understood(table) else table.replace_schema_metadata(None))
 
 
 def _names_in(field: pa.Field) -> Iterator[str]:
-    """Of a column and all that is nested in it; UnicodeDecodeError for one that is no text."""
+    """Yield the names of a field and of all nested ones; UnicodeDecodeError if one is not UTF-8."""
     yield field.name
     for position in range(field.type.num_fields):
         yield from _names_in(field.type.field(position))
 
 
 def _is_understood(table: pa.Table) -> bool:
-    """Whether what a program noted about the columns, such as label names, is what `datasets` would write.
+    """Return whether the schema's metadata, such as label names, is what `datasets` would write.
 
-    Notes that make a column pictures or sounds are not heeded: to show one, `datasets` would open whatever path or
-    address stands in the cell.
+    Metadata that declares images or audio is ignored: to decode a cell, `datasets` would open any path or address in.
     """
     import datasets
     import pyarrow as pa
@@ -178,7 +171,7 @@ def _is_understood(table: pa.Table) -> bool:
 
 
 def _is_plain(feature: Any) -> bool:
-    """Whether values are texts, numbers, classes, or lists and records of these; told by names, as in data.columns."""
+    """Return whether values are text, numbers, classes, or lists and records of these, judged by type name."""
     if isinstance(feature, dict):
         return all(map(_is_plain, feature.values()))
     if isinstance(feature, list):
@@ -189,15 +182,15 @@ def _is_plain(feature: Any) -> bool:
 
 
 def bounded(batches: Iterable[pa.RecordBatch], schema: pa.Schema, where: str, limit: int) -> pa.Table:
-    """The table of all batches; DataError as soon as they hold more than `limit` bytes.
+    """Return all batches as a table; DataError as soon as they exceed `limit` bytes.
 
-    What a file says of its own size may be wrong: a page of one value stands for any number of rows.
+    The file's own size tells little, because a page with a single value can stand for any number of rows.
     """
     import pyarrow as pa
 
     kept, total = [], 0
     for batch in batches:
-        batch.validate(full=True)  # Arrow takes places and texts of a file as they come, and follows them out of memory
+        batch.validate(full=True)  # unchecked, Arrow follows wrong offsets in a file out of bounds
         total += batch.nbytes
         if total > limit:
             raise DataError(unpacked_too_much(where, limit))
@@ -206,26 +199,26 @@ def bounded(batches: Iterable[pa.RecordBatch], schema: pa.Schema, where: str, li
 
 
 def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
-    """Of a file or a stream of Arrow."""
+    """Yield the batches of an Arrow file or stream."""
     if hasattr(reader, "num_record_batches"):
         return (reader.get_batch(number) for number in range(reader.num_record_batches))
     return iter(reader)
 
 
 def _arrow_reader(file: Any, magic: bytes) -> Any:
-    """Arrow's own files, and streams as `datasets` writes them."""
+    """Open an Arrow file, or a stream as `datasets` writes it."""
     import pyarrow as pa
 
     return pa.ipc.open_file(file) if magic.startswith(b"ARROW1") else pa.ipc.open_stream(file)
 
 
 def without_dictionaries(table: pa.Table) -> pa.Table:
-    """Columns that pandas and polars made of categories become plain columns of their values."""
+    """Convert dictionary columns, which pandas and polars write for categories, to plain columns."""
     import pyarrow as pa
 
     for position, column in enumerate(table.schema):
         if pa.types.is_dictionary(column.type):
-            # Arrow cannot take values out of polars' string views; as strings it can.
+            # Arrow cannot decode dictionaries of polars' string views, only of strings.
             kind = pa.string() if column.type.value_type == pa.string_view() else column.type.value_type
             parts = [
                 pa.DictionaryArray.from_arrays(part.indices, part.dictionary.cast(kind)).dictionary_decode()
@@ -236,7 +229,7 @@ def without_dictionaries(table: pa.Table) -> pa.Table:
 
 
 def write_parquet(dataset: datasets.Dataset, path: Path) -> None:
-    """With class names, and without the library's progress bar."""
+    """Write a dataset, class names included, without the library's progress bar."""
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     was_disabled = are_progress_bars_disabled()
@@ -249,12 +242,12 @@ def write_parquet(dataset: datasets.Dataset, path: Path) -> None:
 
 
 def disagreements(read: list[tuple[str, FileRows]]) -> Iterator[Problem]:
-    """Files of one source need the same columns of the same types."""
+    """Yield a problem for each file whose columns or types differ from those of the files before it."""
     import pyarrow as pa
 
     first_name, first = read[0]
     expected = first.table.column_names
-    types: dict[str, tuple[Any, str]] = {}  # column -> type, and the first file that shows it
+    types: dict[str, tuple[Any, str]] = {}  # column -> type, and the first file that has it
     for name, rows in read:
         columns = rows.table.column_names
         if set(columns) != set(expected):
@@ -271,7 +264,7 @@ def disagreements(read: list[tuple[str, FileRows]]) -> Iterator[Problem]:
             known, shown_by = types.setdefault(column.name, (column.type, name))
             if column.type == known:
                 continue
-            try:  # whole numbers beside others, lists that are all empty beside lists of texts, objects of other keys
+            try:  # unifies integers with floats, empty lists with other lists, and objects with different keys
                 fields = [pa.schema([pa.field("one", kind)]) for kind in (known, column.type)]
                 types[column.name] = (pa.unify_schemas(fields, promote_options="permissive").field(0).type, shown_by)
             except pa.ArrowException:

@@ -1,4 +1,4 @@
-"""A folder of data files: which of them belong to which split, told by their names."""
+"""Find the data files in a folder, and their splits by file name."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from fasttune.data.formats.storage import inner_name, suffix_of
 from fasttune.errors import Problem
 from fasttune.recipe import yaml_text
 
-# As people and `datasets` name their files: train.csv, reviews-train.jsonl, dev_2.tsv, test-00000-of-00002.parquet.
+# File names that people and `datasets` use: train.csv, reviews-train.jsonl, dev_2.tsv, test-00000-of-00002.parquet.
 SPLIT_WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval"),
 }
-WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of names such as dev-00000-of-2.csv, TestData.csv
+WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # in names such as dev-00000-of-2.csv, TestData.csv
 CARD = "README.md"
 HEAD_OF_CARD = re.compile(r"---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
 LONGEST_CARD = 1 << 16  # characters
-DATA_FOLDER = "data"  # where repositories of the hub keep their files
+DATA_FOLDER = "data"  # where hub repositories keep their files
 
 
 def data_files(path: Path) -> list[str]:
-    """The data files in a folder or, where it has none, in its folder `data`; hidden ones are left out."""
+    """Return the data files in a folder or, if it has none, in its `data` folder; hidden files are ignored."""
     for folder in (path, path / DATA_FOLDER):
         if folder.is_dir():
-            found = sorted(str(child) for child in folder.iterdir() if child.is_file() and _is_wanted(child.name))
-            if found:
-                return found
+            files = sorted(str(child) for child in folder.iterdir() if child.is_file() and _is_wanted(child.name))
+            if files:
+                return files
     return []
 
 
@@ -38,12 +38,12 @@ def _is_wanted(name: str) -> bool:
 
 
 def splits_of(files: list[str]) -> dict[str, list[str]]:
-    """Split -> its files, told by the words of their names; files whose names tell none, or two, are left out.
+    """Map each split to its files by the words in their names; files that name no split, or two, are left out.
 
-    Beside a `train.csv` a `train_noisy.csv` is left out, too: it is another set.
+    `train_noisy.csv` beside `train.csv` is left out too, because it is a different set.
     """
     splits: dict[str, list[str]] = {}
-    exact: dict[str, list[str]] = {}  # the name is the split alone, or with a part number
+    exact: dict[str, list[str]] = {}  # files named after the split alone, or with a part number
     for name in files:
         file = Path(inner_name(name)).name
         words = {word.lower() for word in WORDS.findall(file.removesuffix(suffix_of(file)))}
@@ -61,26 +61,30 @@ def folder_problem(files: list[str], spec: str) -> Problem:
     found = "a folder without data files"
     splits = splits_of(files)
     if splits and "train" not in splits:
-        found, pattern = f"a folder with files of {' and '.join(splits)}, and none of train", ""
+        found, pattern = f"a folder with files for {' and '.join(splits)} but none for train", ""
+    elif len(kinds) > 1:
+        found = f"a folder with data files of several kinds ({', '.join(kinds)})"
     elif files:
-        found = f"a folder of data files of several kinds ({', '.join(kinds)})" if len(kinds) > 1 else "a folder"
+        found = "a folder"
     return Problem(
         code="E102",
         where=spec,
         found=found,
-        expected="a file, a glob, a folder of files of one kind or of splits, or one written by save_to_disk",
+        expected="a file, a glob, a folder with files of one kind or of splits, or a folder written by save_to_disk",
         hint=f"pass the files: '{pattern}'" if pattern else "",
     )
 
 
 def licence_of(path: Path) -> str | None:
-    """What the card of a folder says, in the form of the hub; empty where it names none, None without such a card."""
+    """Return the licence in a folder's dataset card; empty if the card names none, None if there is no card."""
     try:
         with (path / CARD).open(encoding="utf-8") as file:
             head = HEAD_OF_CARD.match(file.read(LONGEST_CARD))
     except (OSError, UnicodeDecodeError):
         return None
-    facts = yaml_text.read(head.group(1), CARD)[0] if head else None  # which knows no aliases that grow
+    facts = (
+        yaml_text.read(head.group(1), CARD)[0] if head else None
+    )  # it refuses aliases, which could expand without limit
     if not isinstance(facts, dict):
         return None
     named = facts.get("license") or []

@@ -1,7 +1,7 @@
 """Datasets of the Hugging Face hub: `NAME`, `NAME:SPLIT` or `NAME:CONFIG:SPLIT`, each with `NAME@REVISION`.
 
-Read through datasets.load_dataset, which runs no code of the dataset, keeps to HF_HUB_OFFLINE and uses its cache. What
-goes wrong there (no network, no such dataset, no access, no such config) becomes one problem with the remedy.
+Reads through datasets.load_dataset, which runs no code of the dataset, respects HF_HUB_OFFLINE and uses its own cache.
+Its errors (no network, no such dataset, no access, no such config) become a single problem with a remedy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fasttune.errors import DataError, Problem, nearest, require_safe, shown
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?(:[^:/\s]+){0,2}", re.ASCII)
 MESSAGE_CHARACTERS = 200
-PLAIN_KINDS = ("parquet", "csv", "json", "arrow", "text", "cache")  # of builders; others decode pictures or pickles
+PLAIN_KINDS = ("parquet", "csv", "json", "arrow", "text", "cache")  # of builders; others decode images or pickles
 CONFIGS = re.compile(r"(?:Available|available configs): (\[[^\]]*\])")
 
 _commits: dict[str, str] = {}  # NAME or NAME@REVISION -> the commit at which this process reads it
@@ -26,7 +26,7 @@ def is_hub_id(spec: str) -> bool:
 
 
 def parse(spec: str) -> tuple[str, str | None, str]:
-    """`spec` -> name, config, split."""
+    """Split a spec into name, config and split."""
     name, *rest = spec.split(":")
     if len(rest) == 2:
         return name, rest[0], rest[1]
@@ -34,11 +34,11 @@ def parse(spec: str) -> tuple[str, str | None, str]:
 
 
 def load(name: str, config: str | None, spec: str) -> Any:
-    """All splits of a dataset, as a DatasetDict."""
+    """Load all splits of a dataset, as a DatasetDict."""
     import datasets
 
-    _builder(name, config, spec)  # the files that were looked at are the ones that are read
-    return _asked(datasets.load_dataset, _at_commit(name), config, spec)
+    _builder(name, config, spec)  # checks the files and pins the commit, so that the same files are read
+    return _call(datasets.load_dataset, _at_commit(name), config, spec)
 
 
 def _at_commit(name: str) -> str:
@@ -46,21 +46,21 @@ def _at_commit(name: str) -> str:
 
 
 def pinned(spec: str) -> str:
-    """The same place with the commit that was read, NAME@SHA:CONFIG:SPLIT; files, folders and addresses as they are."""
+    """Add the commit that was read, NAME@SHA:CONFIG:SPLIT; other specs are returned unchanged."""
     name, colon, rest = spec.partition(":")
     return _at_commit(name) + colon + rest
 
 
 def files(name: str, config: str | None, spec: str) -> dict[str, list[str]]:
-    """Split -> the addresses of its files, nothing of them read."""
-    found = _builder(name, config, spec).config.data_files or {}
-    return {str(split): [str(file) for file in names] for split, names in found.items()}
+    """Map each split to the addresses of its files, without reading them."""
+    data_files = _builder(name, config, spec).config.data_files or {}
+    return {str(split): [str(file) for file in names] for split, names in data_files.items()}
 
 
 def _builder(name: str, config: str | None, spec: str) -> Any:
-    """What would read a dataset of the hub; DataError where that is not plain files of its own repository.
+    """Return the builder of a hub dataset; DataError unless it reads plain files from the dataset's own repository.
 
-    The card of a repository may name any address or path of this machine as its data, and `datasets` would open them.
+    A dataset card can name any address or local path as its data, and `datasets` would open it.
     """
     require_safe("fsspec")
     import datasets
@@ -69,23 +69,23 @@ def _builder(name: str, config: str | None, spec: str) -> Any:
     repository = name.partition("@")[0]
     expected = "the id of a dataset on the hub"
     if repository in _PACKAGED_DATASETS_MODULES:
-        found = f"{repository!r}, which `datasets` takes for a kind of files, not for a dataset"
-        raise DataError(Problem(code="E141", where=spec, found=found, expected=expected, hint="the path of the files"))
+        found = f"{repository!r}, which `datasets` treats as a file format"
+        raise DataError(Problem(code="E141", where=spec, found=found, expected=expected, hint="pass the files"))
     if Path(repository).exists():
-        found, hint = f"a folder of this machine named {repository!r}", f"{repository}:SPLIT for its own files"
+        found, hint = f"a local folder named {repository!r}", f"{repository}:SPLIT for the local files"
         raise DataError(Problem(code="E141", where=spec, found=found, expected=expected, hint=hint))
-    builder = _asked(datasets.load_dataset_builder, _at_commit(name), config, spec)
+    builder = _call(datasets.load_dataset_builder, _at_commit(name), config, spec)
     kind = type(builder).__module__.rpartition("datasets.packaged_modules.")[2].partition(".")[0]
     if kind not in PLAIN_KINDS:
-        found = f"a data set that `datasets` reads as {kind}"
-        expected = f"files of one of the kinds {', '.join(PLAIN_KINDS[:-1])}"
+        found = f"a dataset that `datasets` reads as {kind}"
+        expected = f"{', '.join(PLAIN_KINDS[:-2])} or {PLAIN_KINDS[-2]} files"
         raise DataError(Problem(code="E141", where=spec, found=found, expected=expected))
     for file in _files_of(builder):
         if not is_of(file, repository):
-            expected = f"files of the repository {repository} alone"
+            expected = f"only files from the repository {repository}"
             raise DataError(Problem(code="E141", where=spec, found=f"data at {shown(file)}", expected=expected))
     commits = (file.partition("@")[2].partition("/")[0] for file in _files_of(builder))
-    if commit := next(commits, None):  # none: the files are in the cache already
+    if commit := next(commits, None):  # None if the files are already in the cache
         _commits[name] = commit
     return builder
 
@@ -95,15 +95,15 @@ def _files_of(builder: Any) -> list[str]:
 
 
 def is_of(file: str, repository: str) -> bool:
-    """Whether the address is that of a file which the hub keeps in this repository."""
+    """Return whether the address is that of a file in this hub repository."""
     return file.startswith(f"hf://datasets/{repository}@") and ".." not in file.split("/") and "::" not in file
 
 
-def _asked(function: Callable[..., Any], name: str, config: str | None, spec: str) -> Any:
+def _call(function: Callable[..., Any], name: str, config: str | None, spec: str) -> Any:
     repository, _, revision = name.partition("@")
     try:
         return function(repository, config, revision=revision or None)
-    except Exception as error:  # the library raises many types here, few of them its own
+    except Exception as error:  # the library raises many types here
         raise DataError(_problem(error, name, spec)) from None
 
 
@@ -118,51 +118,46 @@ def _problem(error: Exception, name: str, spec: str) -> Problem:
         return Problem(
             code="E132",
             where=spec,
-            found="no such file here, no such dataset in the cache, and HF_HUB_OFFLINE is set",
-            expected="a file, a folder or the id of a dataset on the hub",
-            hint="for a file give its path; for the hub unset HF_HUB_OFFLINE once, the cache keeps the dataset",
+            found="no such local file and no such dataset in the cache, and HF_HUB_OFFLINE is set",
+            hint="for a file, give its path; for a hub dataset, unset HF_HUB_OFFLINE once to download it to the cache",
         )
     if "gated" in message.lower() or "GatedRepoError" in kinds:
         return Problem(
             code="E133",
             where=spec,
-            found="a gated dataset, without access to it",
-            expected="a dataset that may be read",
-            hint=f"ask for access at https://huggingface.co/datasets/{name}, and put your token into HF_TOKEN",
+            found="the dataset is gated, and you have no access to it",
+            hint=f"request access at https://huggingface.co/datasets/{name}, and set HF_TOKEN to your token",
         )
     if "LocalEntryNotFoundError" in kinds or any(isinstance(cause, (ConnectionError, TimeoutError)) for cause in chain):
         return Problem(
             code="E132",
             where=spec,
-            found=f"no such file here, and the hub cannot be reached ({message})",
-            expected="a file, a folder or the id of a dataset on the hub",
-            hint="for a file give its path; for the hub check the network and HF_ENDPOINT",
+            found=f"no such local file, and the hub cannot be reached ({message})",
+            hint="for a file, give its path; for a hub dataset, check the network and HF_ENDPOINT",
         )
     if isinstance(error, FileNotFoundError):
         return Problem(
             code="E130",
             where=spec,
-            found="no such file here, and no such dataset on the hub (or a private one)",
-            expected="a file, a folder or the id of a dataset on the hub",
-            hint="look the id up at https://huggingface.co/datasets; a private one needs your token in HF_TOKEN",
+            found="no such local file, and no such dataset on the hub (unless it is private)",
+            hint="look up the id at https://huggingface.co/datasets; for a private dataset, set HF_TOKEN to your token",
         )
     if "scripts are no longer supported" in message or "loading script" in message:
-        own = parse(spec)
-        copy = ":".join(filter(None, (f"{own[0].partition('@')[0]}@refs/convert/parquet", own[1], own[2])))
+        repository, config, split = parse(spec)
+        copy = ":".join(filter(None, (f"{repository.partition('@')[0]}@refs/convert/parquet", config, split)))
         return Problem(
             code="E135",
             where=spec,
-            found="a data set that is a script",
-            expected="data in files; code of a data set is never run",
-            hint=f"{copy}, where the hub has made a copy in Parquet, or a copy by somebody else",
+            found="the dataset is defined by a script, and fasttune never runs a dataset's code",
+            hint=f"{copy}, if the hub has a Parquet copy, or a copy that another user published as files",
         )
     if "onfig" in message:
         return _config_problem(str(error), name, spec)
-    return Problem(code="E135", where=spec, found=message, expected="a dataset that load_dataset can read")
+    return Problem(code="E135", where=spec, found=f"load_dataset cannot read it: {message}")
 
 
 def _config_problem(message: str, name: str, spec: str) -> Problem:
-    """The library lists the configs in its message, which is the only place they are said."""
+    """Suggest a config from the library's message, which is the only place that lists them."""
     listed = CONFIGS.search(message)
     configs = re.findall(r"'([^']*)'", listed.group(1)) if listed else []
     wanted = parse(spec)[1]
@@ -170,7 +165,7 @@ def _config_problem(message: str, name: str, spec: str) -> Problem:
     return Problem(
         code="E134",
         where=spec,
-        found=f"no config {wanted!r}" if wanted else "no config named, where the dataset has several",
+        found=f"no config {wanted!r}" if wanted else "no config, although the dataset has several",
         expected=f"one of {', '.join(configs)}" if configs else "a config of the dataset",
         hint=f"{name}:{best}:{parse(spec)[2] or 'train'}",
     )

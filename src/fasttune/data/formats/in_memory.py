@@ -1,7 +1,7 @@
-"""Rows that a Python program holds -> Parquet files in the cache, named by their content.
+"""Store rows from a Python program as Parquet files in the cache, named by their content.
 
-A recipe names files, never Python objects: so that a run can be repeated, evaluated and explained by its folder alone,
-rows that come from memory are put where the recipe can name them.
+A recipe names files, never Python objects, so that a run can be repeated, evaluated and explained from its folder
+alone. Rows from memory are therefore written where the recipe can name them.
 """
 
 from __future__ import annotations
@@ -22,19 +22,22 @@ KIND = "rows"
 
 
 def is_rows(value: Any) -> bool:
-    """A frame of pandas or polars, an Arrow table, a dataset, several of them by split, or a list of dicts."""
+    """Return whether `value` is a pandas or polars frame, an Arrow table, a Dataset(Dict) or a list of dicts."""
     if isinstance(value, list):
         return bool(value) and isinstance(value[0], dict)
     return hasattr(value, "__arrow_c_stream__") or type(value).__module__.partition(".")[0] in ("pandas", "datasets")
 
 
 def stored(value: Any) -> str:
-    """The path of the file, or of the folder of splits, that now holds these rows; DataError for what makes no rows."""
+    """Store rows and return the path of their file, or of a folder with one per split; DataError for other values."""
     if isinstance(value, dict):  # a DatasetDict
-        # A folder tells splits by words in the names of files; `train_noisy` or `validation_matched` are none of ours.
+        # Other splits, such as `train_noisy` or `validation_matched`, are not used.
         written = {split: Path(stored(rows)) for split, rows in value.items() if split in SPLIT_WORDS}
         if "train" not in written:
-            found, expected = f"the splits {', '.join(value)}", f"train, and perhaps {', '.join(list(SPLIT_WORDS)[1:])}"
+            found, expected = (
+                f"the splits {', '.join(value)}",
+                f"train and optionally {', '.join(list(SPLIT_WORDS)[1:])}",
+            )
             raise DataError(Problem(code="E131", where="a DatasetDict", found=found, expected=expected))
         digest = hashlib.sha256(repr(sorted((split, path.name) for split, path in written.items())).encode())
         folder = cache_folder(KIND) / digest.hexdigest()[:32]
@@ -48,9 +51,9 @@ def stored(value: Any) -> str:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        found, expected = error.strerror or str(error), "a place for the rows, so that the recipe can name them"
-        hint = "set XDG_CACHE_HOME to a folder that can be written"
-        problem = Problem(code="E510", where=str(folder), found=found, expected=expected, hint=hint)
+        found = f"cannot create this folder, which stores rows for the recipe: {error.strerror or error}"
+        hint = "set XDG_CACHE_HOME to a writable folder"
+        problem = Problem(code="E510", where=str(folder), found=found, hint=hint)
         raise EnvironmentProblem(problem) from None
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
         temporary = Path(file.name)
@@ -79,5 +82,5 @@ def _dataset(value: Any) -> Any:
     try:
         return from_dataset(datasets.Dataset(without_dictionaries(pa.table(value))), kind).dataset
     except (TypeError, ValueError, pa.ArrowException):
-        expected = "a frame, a table, a dataset or a list of dicts: columns with names"
+        expected = "a pandas or polars frame, an Arrow table, a dataset or a list of dicts"
         raise DataError(Problem(code="E125", where="rows", found=kind, expected=expected)) from None

@@ -1,8 +1,7 @@
-"""JSON lines and JSON lists of objects -> Arrow tables; values keep their JSON types.
+"""Read JSON lines and JSON lists of objects into Arrow tables; values keep their JSON types.
 
-Strict where the standard library is lenient: NaN and Infinity, a key written twice and a half of a surrogate pair are
-errors, and every row has the same keys with values of one kind, because Arrow would turn what is missing into nulls
-without a word.
+Stricter than the standard library: NaN and Infinity, duplicate keys and unpaired surrogates are errors. Every row needs
+the same keys with values of one type, because Arrow would silently turn missing values into nulls.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from fasttune.errors import DataError, Problem, shown
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NumberedRow = tuple[int, dict[str, Any]]  # the number of its line or, in a document, its own among all rows
+NumberedRow = tuple[int, dict[str, Any]]  # the number of its line or, in a .json document, of the row
 ROWS_AT_ONCE = 20_000
 MAX_COLUMNS = 1_000
 SNIPPET_CHARACTERS = 20
@@ -41,7 +40,7 @@ EXPECTED_BY_MESSAGE = {
 
 
 class _Refused(ValueError):
-    """Valid for the parser, but not for us."""
+    """Valid for the parser but not accepted here."""
 
     def __init__(self, code: str, found: str, expected: str, hint: str):
         self.code, self.found, self.expected, self.hint = code, found, expected, hint
@@ -49,20 +48,21 @@ class _Refused(ValueError):
 
 
 def read_json(where: str, suffix: str, reading: Reading) -> FileRows:
-    """`where` is the path or address of the file, `suffix` its ending without packing."""
+    """Read a file. `where` is its path or address, `suffix` its extension without that of a compression."""
     read = _table_of(read_text(where, reading), where, _document if suffix == ".json" else _lines)
     if not read.table.num_rows:
-        raise DataError(Problem(code="E104", where=where, found="0 rows", expected="rows of data"))
+        raise DataError(Problem(code="E104", where=where, found="the file has no rows"))
     return read
 
 
 def read_json_lines(file: TextFile, where: str) -> FileRows:
-    """Some whole lines from anywhere in a file; a blank one is no row."""
+    """Read whole lines from anywhere in a file; blank lines are skipped."""
     return _table_of(file, where, _lines)
 
 
 def _table_of(file: TextFile, where: str, read: Callable[[str, str, Problems], Iterator[NumberedRow]]) -> FileRows:
-    problems, row_numbers = Problems(where), array("q")  # objects would lie between the rows, and outlive them
+    problems = Problems(where)
+    row_numbers = array("q")  # a list's objects would outlive the rows and fragment memory
     table = GrowingTable(where, lambda index: f"row {row_numbers[index]}")
     rows = read(file.text, where, problems)
     while part := list(islice(rows, ROWS_AT_ONCE)):
@@ -74,33 +74,35 @@ def _table_of(file: TextFile, where: str, read: Callable[[str, str, Problems], I
 
 def _parse(text: str) -> Any:
     value = DECODER.decode(text)
-    # Only an escape can make half of a pair; searching for it first keeps the usual case fast.
+    # Only an escape can write an unpaired surrogate; searching for one first keeps the common case fast.
     if "\\ud" in text or "\\uD" in text:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             found = "half of a surrogate pair (\\uD800 to \\uDFFF)"
-            raise _Refused("E121", found, "whole characters", "take the character out: text was cut in it") from None
+            raise _Refused(
+                "E121", found, "whole characters", "remove it: the text was cut inside a character"
+            ) from None
     return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
-        raise _Refused("E113", f"the key {shown(twice)} twice in one object", "each key once", "rename one of them")
+        repeated = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        raise _Refused("E113", f"the key {shown(repeated)} occurs twice in one object", "", "rename one of them")
     return value
 
 
 def _constant(name: str) -> Any:
-    raise _Refused("E118", name, "a number or null: JSON knows no other", "leave the row out, or write its number")
+    raise _Refused("E118", name, "a finite number or null", "remove the row, or write the number")
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def _problem(error: Exception, where: str, text: str, first_line: int) -> Problem:
-    """`where` is the file, `first_line` the line of the file where `text` begins; 0 where `text` is the whole file."""
+    """Describe a parse error. `first_line` is the line of the file where `text` begins; 0 if it is the whole file."""
     place = f"{where} line {first_line}" if first_line else where
     if isinstance(error, json.JSONDecodeError):
         line = max(first_line, 1) + error.lineno - 1
@@ -108,27 +110,27 @@ def _problem(error: Exception, where: str, text: str, first_line: int) -> Proble
         if expected is None:
             expected = error.msg.replace("Expecting value", "a value").replace("Expecting ", "")
         rest = text[error.pos :].split("\n")[0]
-        cut = rest[:SNIPPET_CHARACTERS]
+        snippet = rest[:SNIPPET_CHARACTERS]
         return Problem(
             code="E115",
             where=f"{where} line {line} column {error.colno}",
-            found=f"{cut!r}" if cut else "the end of the line",
+            found=f"{snippet!r}" if snippet else "the end of the line",
             expected=expected,
-            hint="write the file with a JSON library, one object a line",
+            hint="write the file with a JSON library, one object per line",
         )
     if isinstance(error, RecursionError):
         hint = '{"text": "...", "label": "..."}'
-        return Problem(code="E119", where=place, found="values nested too deep", expected="flat rows", hint=hint)
+        return Problem(code="E119", where=place, found="values nested too deeply", expected="flat rows", hint=hint)
     if isinstance(error, _Refused):
         return Problem(code=error.code, where=place, found=error.found, expected=error.expected, hint=error.hint)
     # int() refuses numbers of thousands of digits
-    return Problem(code="E115", where=place, found=str(error), expected="a JSON value")
+    return Problem(code="E115", where=place, found=f"a value cannot be read: {error}")
 
 
 def _lines(text: str, where: str, problems: Problems) -> Iterator[NumberedRow]:
-    """Rows and the lines they stand in."""
-    for number, ended in enumerate(lines_of(text), 1):
-        line = ended.rstrip("\r\n")
+    """Yield the rows with their line numbers."""
+    for number, line_with_end in enumerate(lines_of(text), 1):
+        line = line_with_end.rstrip("\r\n")
         if not line.strip():
             continue
         try:
@@ -145,7 +147,7 @@ def _lines(text: str, where: str, problems: Problems) -> Iterator[NumberedRow]:
 
 
 def _document(text: str, where: str, problems: Problems) -> Iterator[NumberedRow]:
-    """A .json file: a list of objects, or JSON lines under the wrong name, which are common."""
+    """Yield the rows of a .json file: a list of objects or, as is common, JSON lines under the wrong name."""
     begin = len(text) - len(text.lstrip())
     if text[begin : begin + 1] == "{":
         try:
@@ -171,7 +173,7 @@ def _document(text: str, where: str, problems: Problems) -> Iterator[NumberedRow
                 code="E126",
                 where=where,
                 found=f"one object with the keys {keys}",
-                expected="a list of objects, or one object a line",
+                expected="a list of objects, or one object per line",
                 hint='[{"text": "...", "label": "..."}, ...]',
             )
         )
@@ -190,7 +192,7 @@ def _not_an_object(value: Any, where: str) -> Problem:
 
 
 def rows_to_table(rows: list[dict[str, Any]], where: str) -> pa.Table:
-    """Rows as dicts -> an Arrow table, after checking that they have the same keys with values of one kind."""
+    """Convert dicts to an Arrow table after checking that all have the same keys with values of one type."""
     table = GrowingTable(where, row_name)
     table.add(rows)
     return table.whole()
@@ -198,20 +200,20 @@ def rows_to_table(rows: list[dict[str, Any]], where: str) -> pa.Table:
 
 @dataclass
 class _Column:
-    """What is known of the rows so far. `kinds`: what values there are, and the first row of each."""
+    """A column of the rows so far. `kinds`: each kind of value, and the first row that has it."""
 
-    first_lacking: int | None = None
+    first_missing: int | None = None
     num_present: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     parts: list[pa.Array] = field(default_factory=list)
-    refusals: list[Problem] = field(default_factory=list)  # by Arrow, of which some have a better reason above
+    refusals: list[Problem] = field(default_factory=list)  # of Arrow; `problems` may explain some of them better
 
 
 class GrowingTable:
-    """An Arrow table of rows that come part by part as dicts: of millions Python's objects are several times as large.
+    """An Arrow table built from dicts in parts, because Python objects are several times larger than Arrow's arrays.
 
-    `place` names a row, by its index, in a message.
+    `place` returns the name of a row, given its index, for messages.
     """
 
     def __init__(self, where: str, place: Callable[[int], str]):
@@ -223,11 +225,11 @@ class GrowingTable:
         for name in dict.fromkeys(key for row in rows for key in row):
             if name not in self.columns:
                 if len(self.columns) == MAX_COLUMNS:
-                    found, expected = f"more than {MAX_COLUMNS:,} different keys", "the same few keys in every row"
+                    found, expected = f"more than {MAX_COLUMNS:,} different keys", "the same keys in every row"
                     raise DataError(Problem(code="E117", where=self.where, found=found, expected=expected))
-                self.columns[name] = _Column(first_lacking=0 if self.num_rows else None)
+                self.columns[name] = _Column(first_missing=0 if self.num_rows else None)
         for name, column in self.columns.items():
-            self._look(column, name, rows)
+            self._inspect(column, name, rows)
         if not self._problems():
             for name, column in self.columns.items():
                 values = [row[name] for row in rows]
@@ -235,7 +237,7 @@ class GrowingTable:
         self.num_rows += len(rows)
 
     def whole(self) -> pa.Table:
-        """DataError tells everything that is wrong with the rows."""
+        """Return the table; DataError lists everything that is wrong with the rows."""
         import pyarrow as pa
 
         problems = Problems(self.where)
@@ -246,10 +248,11 @@ class GrowingTable:
         problems.raise_if_any()
         return pa.table(arrays)
 
-    def _look(self, column: _Column, name: str, rows: list[dict[str, Any]]) -> None:
+    def _inspect(self, column: _Column, name: str, rows: list[dict[str, Any]]) -> None:
         for index, row in enumerate(rows, self.num_rows):
             if name not in row:
-                column.first_lacking = index if column.first_lacking is None else column.first_lacking
+                if column.first_missing is None:
+                    column.first_missing = index
                 continue
             column.num_present += 1
             value = row[name]
@@ -257,57 +260,59 @@ class GrowingTable:
                 continue
             kind = _kind(value)
             column.kinds.setdefault(kind, index)
-            # 1e999 overflows to infinity; and a DataFrame or dict given in Python may hold NaN
+            # 1e999 overflows to infinity, and rows from Python can contain NaN
             if isinstance(value, float) and not math.isfinite(value):
                 at = f"{self.where} {self.place(index)}, column {shown(name)}"
                 column.problems.append(Problem(code="E118", where=at, found=repr(value), expected="a finite number"))
 
     def _problems(self) -> list[Problem]:
-        lacking = (self._lacking(name, column) for name, column in self.columns.items())
-        other = (problem for name, column in self.columns.items() for problem in self._wrong(name, column))
-        return [*(problem for problem in lacking if problem is not None), *other]
+        missing = [self._missing_key(name, column) for name, column in self.columns.items()]
+        problems = [problem for problem in missing if problem is not None]
+        for name, column in self.columns.items():
+            problems += self._wrong_values(name, column)
+        return problems
 
-    def _lacking(self, name: str, column: _Column) -> Problem | None:
-        if column.first_lacking is None:
+    def _missing_key(self, name: str, column: _Column) -> Problem | None:
+        if column.first_missing is None:
             return None
         number = self.num_rows - column.num_present
-        first = self.place(column.first_lacking)
+        first = self.place(column.first_missing)
         return Problem(
             code="E117",
             where=self.where,
-            found=f"{number:,} of {self.num_rows:,} rows without {shown(name)} (first: {first})",
-            expected="the same keys in every row",
-            hint="write the key in every row, with null where there is no value",
+            found=f"the key {shown(name)} is missing in {number:,} of {self.num_rows:,} rows (first: {first})",
+            hint="write the key in every row, with null if there is no value",
         )
 
-    def _wrong(self, name: str, column: _Column) -> list[Problem]:
+    def _wrong_values(self, name: str, column: _Column) -> list[Problem]:
         if len(column.kinds) < 2:
             return column.problems
         found = " and ".join(f"{kind} ({self.place(index)})" for kind, index in column.kinds.items())
-        at, with_lists = f"{self.where}, column {shown(name)}", LIST in column.kinds
-        hint = 'write a single label as a list of one, ["joy"], where rows have several labels' if with_lists else ""
-        code = "E218" if with_lists else "E125"
-        mixed = Problem(code=code, where=at, found=found, expected="values of one kind", hint=hint)
+        code, hint = "E125", ""
+        if LIST in column.kinds:
+            code, hint = "E218", 'if rows can have several labels, write a single label as a list too: ["joy"]'
+        at = f"{self.where}, column {shown(name)}"
+        mixed = Problem(code=code, where=at, found=found, expected="values of one type", hint=hint)
         return [*column.problems, mixed]
 
     def _arrays(self, column: _Column, name: str, values: list[Any]) -> list[pa.Array]:
-        """Usually one, several above 2 GB, or none and a refusal where Arrow cannot make it."""
+        """Convert values to one array, several above 2 GB, or none and a refusal if Arrow cannot convert them."""
         import pyarrow as pa
 
-        # Of questions that all have no answer the type could not be told, and files of one set would differ.
+        # If no question has an answer, Arrow could not infer the type, and the files of a dataset would differ.
         answers = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int64()))])
         given = [value for value in values if value is not None]
         try:
-            made = pa.array(values, type=answers if given and all(map(are_answers, given)) else None)
-            return made.chunks if isinstance(made, pa.ChunkedArray) else [made]
+            array = pa.array(values, type=answers if given and all(map(are_answers, given)) else None)
+            return array.chunks if isinstance(array, pa.ChunkedArray) else [array]
         except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
-            found = f"values that make no column ({str(error).split(chr(10))[0]})"
+            found = f"the values cannot be stored as one column ({str(error).split(chr(10))[0]})"
             at = f"{self.where}, column {shown(name)}"
-            column.refusals.append(Problem(code="E125", where=at, found=found, expected="values of one kind"))
+            column.refusals.append(Problem(code="E125", where=at, found=found))
             return []
 
     def _joined(self, column: _Column, name: str) -> pa.ChunkedArray:
-        """Parts of different types, such as whole numbers and others, are made once more as one."""
+        """Concatenate the parts; if their types differ, such as integers and floats, convert them again together."""
         import pyarrow as pa
 
         parts = column.parts

@@ -1,4 +1,4 @@
-"""SQuAD's own files, v1.1 and v2.0, as flat rows: articles -> paragraphs -> questions with answers."""
+"""Flatten SQuAD v1.1 and v2.0 files into rows: articles -> paragraphs -> questions with answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 def is_squad(value: Any) -> bool:
-    """Whether a JSON document is such a file, or one article of it."""
+    """Return whether a JSON document is a SQuAD file, or an article of one."""
     if not isinstance(value, dict):
         return False
     articles = value.get("data")
@@ -25,7 +25,7 @@ def is_squad(value: Any) -> bool:
 
 
 def are_answers(value: Any) -> bool:
-    """Whether a cell is in the hub's form of answers."""
+    """Return whether a cell has answers in the form of the hub: {"text": [...], "answer_start": [...]}."""
     return (
         isinstance(value, dict)
         and set(value) == {"text", "answer_start"}
@@ -36,9 +36,10 @@ def are_answers(value: Any) -> bool:
 
 
 def flat_rows(document: dict[str, Any], where: str) -> list[Row]:
-    """One row a question: id, title, context, question and, unless none has any, answers as the hub has them.
+    """Return one row per question: id, title, context, question and answers in the form of the hub.
 
-    A question that is_impossible has no answers; its plausible ones are left out.
+    The answers are left out if the file has none at all. A question with is_impossible has no answers; its
+    plausible_answers are ignored.
     """
     problems = Problems(where)
     rows: list[Row] = []
@@ -48,13 +49,11 @@ def flat_rows(document: dict[str, Any], where: str) -> list[Row]:
     if any("answers" in row for row in rows):
         for row in rows:
             if "answers" not in row:
-                found = f"question {row['id']} without answers"
-                problems.add(
-                    Problem(code="E124", where=where, found=found, expected="answers, or is_impossible, for all")
-                )
+                found = f"question {row['id']} has neither answers nor is_impossible, but other questions do"
+                problems.add(Problem(code="E124", where=where, found=found))
     problems.raise_if_any()
     if not rows:
-        raise DataError(Problem(code="E104", where=where, found="0 questions", expected="rows of data"))
+        raise DataError(Problem(code="E104", where=where, found="the file has no questions"))
     return rows
 
 
@@ -63,24 +62,28 @@ def _of_article(article: Any, where: str, problems: Problems) -> Iterator[Row]:
         place = f"{where}, paragraph {position}"
         context = _part(paragraph, "context", str, place, problems)
         for number, question in enumerate(_part(paragraph, "qas", list, place, problems) or (), start=1):
-            asked = f"{place}, question {number}"
-            text = _part(question, "question", str, asked, problems)
+            question_place = f"{place}, question {number}"
+            text = _part(question, "question", str, question_place, problems)
             if context is None or text is None:
                 continue
             title = article.get("title")
             row_id = question.get("id")
-            row: Row = {"id": asked if row_id is None else str(row_id), "title": "" if title is None else str(title)}
-            row |= {"context": context, "question": text}
-            answers = _answers(question, asked, problems)
+            row: Row = {
+                "id": question_place if row_id is None else str(row_id),
+                "title": "" if title is None else str(title),
+                "context": context,
+                "question": text,
+            }
+            answers = _answers(question, question_place, problems)
             yield row if answers is None else {**row, "answers": answers}
 
 
 def _answers(question: Row, where: str, problems: Problems) -> dict[str, list[Any]] | None:
-    """None where the file does not say; a file of questions to be answered has none."""
+    """Return the answers, or None if the question has no such entry, as in a file of questions to predict."""
     if question.get("is_impossible") is True:
         if question.get("answers"):
-            found = f"is_impossible: true, and answers {shown(question['answers'])}"
-            expected = "no answers to a question that has none; what only seems to be one stands in plausible_answers"
+            found = f"is_impossible: true together with answers {shown(question['answers'])}"
+            expected = "no answers to an impossible question (plausible_answers may list near misses)"
             hint = 'is_impossible: false, or "answers": []'
             problems.add(Problem(code="E247", where=where, found=found, expected=expected, hint=hint))
         return {"text": [], "answer_start": []}
@@ -97,11 +100,11 @@ def _answers(question: Row, where: str, problems: Problems) -> dict[str, list[An
 
 
 def _part(holder: Any, key: str, kind: type, where: str, problems: Problems) -> Any:
-    """`holder[key]`, or None and a problem."""
+    """Return `holder[key]`; if it is missing or has the wrong type, add a problem and return None."""
     value = holder.get(key) if isinstance(holder, dict) else None
     if isinstance(value, kind) and not isinstance(value, bool):
         return value
-    names = {list: "a list", str: "a text", int: "a whole number"}
+    names = {list: "a list", str: "a string", int: "an integer"}
     found = f"{key}: {shown(value)}" if isinstance(holder, dict) and key in holder else f"no {key}"
-    problems.add(Problem(code="E124", where=where, found=found, expected=f"{names[kind]} as SQuAD files have it"))
+    problems.add(Problem(code="E124", where=where, found=found, expected=f"{names[kind]}, as in SQuAD files"))
     return None

@@ -1,8 +1,8 @@
-"""Where a data file lies and how it is packed -> its bytes.
+"""Read the bytes of a data file, wherever it is stored and however it is compressed.
 
-A path of this machine, or an address of the schemes in `security.addresses` (`s3://`, `gs://`, `hf://`); plain,
-compressed as .gz .bz2 .xz .zst, or the only data file of a .zip. Archives are read in memory and never unpacked to the
-disk; one that is cut, expands without measure or names places outside itself is a `DataError`.
+A file is a local path or an address with one of the schemes in `security.addresses` (`s3://`, `gs://`, `hf://`). It is
+plain, compressed as .gz, .bz2, .xz or .zst, or the only data file in a .zip. Archives are read in memory and never
+unpacked to disk. An archive that is truncated, expands beyond a limit or has paths outside itself is a `DataError`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ COMPRESSED: dict[str, Callable[[BinaryIO], Any]] = {
 }
 ZIP = ".zip"
 READ_AT_ONCE = 1 << 20
-# How much a packed file may hold unless `data.max_bytes` says otherwise. Texts shrink to a third or a fifth, tables of
-# few different values to a fiftieth; a thousandth is what an archive made to fill memory has.
+# The limit for a compressed file unless `data.max_bytes` sets one. Text shrinks to a third or a fifth, and tables with
+# few different values to a fiftieth; archives made to fill memory shrink to a thousandth.
 USUAL_EXPANSION = 100
 ALWAYS_ALLOWED = 1 << 30
 Header = bool | Literal["auto"]
@@ -41,13 +41,13 @@ DAMAGES = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read, as `data` of a recipe has it.
+    """How to read files, from `data` in the recipe.
 
-    `encoding` of text files; None: UTF-8, or what a byte order mark says. `header`: whether the first row of CSV and
-    TSV files names the columns; "auto": `delimited.has_header` decides. `max_bytes` a packed file may hold; None: the
-    larger of 1 GiB and 100 times its size.
-    `columns`: those that the recipe names, which no row of data is taken for.
-    `head`: of a plain file only so many bytes, up to the end of a line; None: all of it.
+    - `encoding`: of text files; None means UTF-8, or the encoding of the byte order mark.
+    - `header`: whether the first row of CSV and TSV files has the column names; "auto": `delimited.has_header` decides.
+    - `max_bytes`: the limit for an unpacked file; None means the larger of 1 GiB and 100 times the packed size.
+    - `columns`: the columns that the recipe names; a first row with any of them is a header.
+    - `head`: read only this many bytes of a plain file, up to the last complete line; None means all of it.
     """
 
     encoding: str | None = None
@@ -58,7 +58,7 @@ class Reading:
 
 
 def suffix_of(name: str) -> str:
-    """The ending of a file's name, in small letters."""
+    """Return the extension of a file name, in lower case."""
     return PurePosixPath(name).suffix.lower()
 
 
@@ -77,35 +77,33 @@ def _filesystem(spec: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(spec)
     except ImportError as error:
         scheme = spec.partition("://")[0]
-        found, hint = f"an address of {scheme}", f"{error}"
-        raise DataError(
-            Problem(code="E136", where=spec, found=found, expected="a file system that is installed", hint=hint)
-        ) from None
+        found = f"no package for {scheme}:// addresses is installed"
+        raise DataError(Problem(code="E136", where=spec, found=found, hint=str(error))) from None
     except ValueError as error:
-        expected = "a file, a folder, the id of a dataset on the hub, or an address such as s3://bucket/file.csv"
-        raise DataError(Problem(code="E101", where=spec, found=str(error), expected=expected)) from None
+        hint = "pass a file, a folder, the id of a dataset on the hub, or an address such as s3://bucket/file.csv"
+        raise DataError(Problem(code="E101", where=spec, found=str(error), hint=hint)) from None
 
 
 def expand_address(spec: str) -> list[str]:
-    """An address, which may be a glob -> the addresses of existing files, in a fixed order."""
+    """Expand an address, which may be a glob, to the sorted addresses of existing files."""
     system, path = _filesystem(spec)
     try:
-        found = [name for name in system.glob(path) if system.isfile(name)]
-    except Exception as error:  # each file system has errors of its own
+        names = [name for name in system.glob(path) if system.isfile(name)]
+    except Exception as error:  # each file system raises its own types
         raise DataError(_unreachable(spec, error)) from None
-    if not found:
-        raise DataError(Problem(code="E101", where=spec, found="no such file", expected="at least one data file"))
-    return sorted(system.unstrip_protocol(name) for name in found)
+    if not names:
+        raise DataError(Problem(code="E101", where=spec, found="no such file"))
+    return sorted(system.unstrip_protocol(name) for name in names)
 
 
 def _unreachable(spec: str, error: Exception) -> Problem:
     message = (str(error).strip().splitlines() or [""])[0][:200]
-    found = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return Problem(code="E101", where=spec, found=found, expected="an address that can be read")
+    reason = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return Problem(code="E101", where=spec, found=f"cannot be read ({reason})")
 
 
 def opened(name: str) -> Any:
-    """The file as it lies there, packed or not, for reading; it can be searched."""
+    """Open the stored file, packed or not, for reading; the result is seekable."""
     if not is_address(name):
         return Path(name).expanduser().open("rb")
     system, path = _filesystem(name)
@@ -116,7 +114,7 @@ def opened(name: str) -> Any:
 
 
 def inner_name(name: str) -> str:
-    """What the file is called without its packing: reviews.csv.gz -> reviews.csv; of a .zip its only data file."""
+    """Return the name of the file inside: reviews.csv.gz -> reviews.csv; for a .zip, its only data file."""
     suffix = suffix_of(name)
     if suffix in COMPRESSED:
         return name[: -len(suffix)]
@@ -127,7 +125,7 @@ def inner_name(name: str) -> str:
 
 
 def read_bytes(name: str, reading: Reading) -> bytes:
-    """The content, unpacked."""
+    """Return the content of a file, unpacked."""
     suffix = suffix_of(name)
     with opened(name) as file:
         if suffix == ZIP:
@@ -150,7 +148,7 @@ def read_bytes(name: str, reading: Reading) -> bytes:
 
 
 def limit_of(packed_size: int, max_bytes: int | None) -> int:
-    """How many bytes a file of this size may hold. `max_bytes`: what the recipe says."""
+    """Return how many bytes a file of this size may unpack to. `max_bytes`: the recipe's limit, if any."""
     return max_bytes or max(ALWAYS_ALLOWED, USUAL_EXPANSION * packed_size)
 
 
@@ -158,16 +156,15 @@ def unpacked_too_much(where: str, limit: int) -> Problem:
     return Problem(
         code="E107",
         where=where,
-        found=f"a packed file that holds more than {limit:,} bytes",
-        expected="what a data file packs, at most 1 GiB or 100 times its size",
-        hint=f"data.max_bytes={limit * 10} where you trust it",
+        found=f"the file unpacks to more than {limit:,} bytes (default limit: 1 GiB or 100 times its size)",
+        hint=f"data.max_bytes={limit * 10} if you trust it",
     )
 
 
 def _unpacked(file: Any, name: str, limit: int) -> bytes:
-    """All of it, read piece by piece: what a header says of the size may be wrong."""
+    """Read all of it in pieces, because the size in its header may be wrong."""
     content = bytearray()
-    # read1 gives what there is; read would lose what stands before a cut
+    # read1 returns what is available; read would lose everything before a truncation
     read = getattr(file, "read1", file.read)
     try:
         while piece := read(READ_AT_ONCE):
@@ -180,8 +177,9 @@ def _unpacked(file: Any, name: str, limit: int) -> bytes:
 
 
 def _damaged(name: str, message: str, num_rows: int = 0) -> Problem:
-    found = f"an archive that is cut or damaged after {num_rows:,} lines ({message[:200]})"
-    return Problem(code="E106", where=name, found=found, expected="a whole archive", hint="pack or download it again")
+    after = f" after {num_rows:,} lines" if num_rows else ""
+    found = f"the archive is truncated or damaged{after} ({message[:200]})"
+    return Problem(code="E106", where=name, found=found, hint="create or download it again")
 
 
 def _zstandard(file: BinaryIO) -> Any:
@@ -198,15 +196,16 @@ def _zip(file: BinaryIO, name: str) -> zipfile.ZipFile:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """The only data file of an archive whose members all stay inside it."""
+    """Return the only data file of an archive; DataError if there are several, or a member lies outside."""
     members = archive.infolist()
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
         is_link = stat.S_ISLNK(member.external_attr >> 16)
         if path.is_absolute() or ".." in path.parts or is_link:
-            found = f"{'a link' if is_link else 'a path out of the archive'}: {shown(member.filename)}"
-            expected, hint = "data files inside the archive only", "unpack it where it can do no harm, and look at it"
-            raise DataError(Problem(code="E108", where=name, found=found, expected=expected, hint=hint))
+            kind = "a link" if is_link else "a path outside itself"
+            found = f"the archive contains {kind}: {shown(member.filename)}"
+            hint = "inspect it before you unpack it: such an archive can overwrite other files"
+            raise DataError(Problem(code="E108", where=name, found=found, hint=hint))
     files = [
         member
         for member in members
@@ -214,12 +213,12 @@ def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     ]
     if len(files) != 1:
         listed = ", ".join(shown(member.filename) for member in files[:5])
-        found = f"an archive of {len(files):,} files" + (f": {listed}" if files else "")
-        hint = "unpack it, and pass the file or folder"
-        raise DataError(Problem(code="E102", where=name, found=found, expected="one data file in it", hint=hint))
+        found = f"an archive with {len(files):,} files: {listed}" if files else "an archive without files"
+        hint = "unpack it and pass the file or folder"
+        raise DataError(Problem(code="E102", where=name, found=found, expected="exactly one data file", hint=hint))
     return files[0]
 
 
 def _is_beside(name: str) -> bool:
-    """A hidden file, or one that says something about the data."""
+    """Return whether the file is hidden or documents the data."""
     return PurePosixPath(name).name.upper().startswith((".", *BESIDE_DATA))

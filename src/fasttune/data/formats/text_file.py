@@ -1,8 +1,8 @@
-"""The bytes of a text file -> its text, refused where a guess would change what the user wrote.
+"""Decode text files without ever guessing their encoding.
 
-Read are UTF-8 (with or without a byte order mark), UTF-16 and UTF-32 where a byte order mark says so, and what
-`data.encoding` names. Everything else is an error that names the byte, the row and the encoding it looks like: decoding
-with a wrong guess would damage data without a word.
+Accepts UTF-8 (with or without a byte order mark), UTF-16 and UTF-32 with a byte order mark, and the encoding in
+`data.encoding`. Anything else is an error that names the byte, the row and the likely encoding, because a wrong guess
+would silently corrupt the data.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from fasttune.errors import DataError, Problem
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Place = Callable[[int], str]  # where a row stands, in words
+Place = Callable[[int], str]  # returns where a row is, for messages
 
 
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
+# UTF-32 comes first, because its little-endian mark begins with that of UTF-16.
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -34,7 +34,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 EXCEL_MAGIC = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")  # .xlsx is a zip archive, .xls an OLE file
-WRITE_AGAIN = "write the file again: whatever made it may have been stopped"
+WRITE_AGAIN = "write the file again: the program that wrote it may have been interrupted"
 LINE_END = re.compile(r"\r\n|\r|\n")
 HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 MULTI_BYTE_ENCODINGS = ("gb18030", "big5", "shift_jis", "euc_kr")
@@ -42,9 +42,9 @@ MULTI_BYTE_ENCODINGS = ("gb18030", "big5", "shift_jis", "euc_kr")
 
 @dataclass(frozen=True, eq=False)
 class FileRows:
-    """What one file holds.
+    """The rows of a file.
 
-    `row_numbers[i]`: the line of the file where row i begins, in a JSON document its number among the rows; None means
+    `row_numbers[i]`: the line of the file where row i begins or, in a JSON document, the number of the row; None means
     1, 2, 3 ...
     """
 
@@ -62,17 +62,15 @@ class TextFile:
 
 
 def read_text(name: str, reading: Reading) -> TextFile:
-    """`name` is a path or address; it also names the file in messages."""
+    """Read and decode a file. `name` is its path or address, and its name in messages."""
     data = read_bytes(name, reading)
     if not data:
-        raise DataError(
-            Problem(code="E103", where=name, found="a file of 0 bytes", expected="rows of data", hint=WRITE_AGAIN)
-        )
+        raise DataError(Problem(code="E103", where=name, found="the file is empty (0 bytes)", hint=WRITE_AGAIN))
     return text_of(data, name, reading.encoding)
 
 
 def text_of(data: bytes, name: str, encoding: str | None) -> TextFile:
-    """The text of a file's bytes, or of some whole lines of it; `encoding` as `Reading` has it."""
+    """Decode a file's bytes, or some whole lines of it; `encoding` is that of `Reading`."""
     if data.startswith(EXCEL_MAGIC):
         raise DataError(excel_problem(name))
     sha256 = hashlib.sha256(data).hexdigest()
@@ -86,14 +84,14 @@ def text_of(data: bytes, name: str, encoding: str | None) -> TextFile:
                 where=f"{name} row {_line_number(text, position)}",
                 found=f"a NUL character ({count:,} in the file)",
                 expected="text",
-                hint=f"if these bytes carry nothing: tr -d '\\000' < {shlex.quote(name)} > clean{Path(name).suffix}",
+                hint=f"if they carry no data: tr -d '\\000' < {shlex.quote(name)} > clean{Path(name).suffix}",
             )
         )
     return TextFile(text, sha256, notes)
 
 
 def lines_of(text: str) -> Iterator[str]:
-    """The lines with their ends, one by one: a list of all would be the file once more, and StringIO four times."""
+    """Yield the lines with their ends. A list of them would take the file's memory again, a StringIO four times."""
     begin = 0
     for end in LINE_END.finditer(text):
         yield text[begin : end.end()]
@@ -102,17 +100,16 @@ def lines_of(text: str) -> Iterator[str]:
         yield text[begin:]
 
 
-def _decoded(data: bytes, where: str, asked: str | None) -> tuple[str, tuple[str, ...]]:
-    """The text, and what is to be said of its encoding. A byte order mark goes before what was asked for."""
+def _decoded(data: bytes, where: str, encoding_setting: str | None) -> tuple[str, tuple[str, ...]]:
+    """Return the text, and notes on its encoding. A byte order mark takes precedence over the setting."""
     for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             note = f"N120 {where}: read as {encoding.upper()}, as its byte order mark says"
             return _decode_as(data, encoding, where, "as the byte order mark says"), (note,)
-    if data.startswith(codecs.BOM_UTF8) or asked is None:
+    if data.startswith(codecs.BOM_UTF8) or encoding_setting is None:
         return _decode_utf8(data.removeprefix(codecs.BOM_UTF8), where), ()
-    return _decode_as(data, asked, where, "as data.encoding says"), (
-        f"{where}: read as {asked}, as data.encoding says",
-    )
+    note = f"{where}: read as {encoding_setting}, as data.encoding says"
+    return _decode_as(data, encoding_setting, where, "as data.encoding says"), (note,)
 
 
 def excel_problem(where: str) -> Problem:
@@ -133,13 +130,13 @@ def _line_number(text: str, position: int) -> int:
 def _decode_as(data: bytes, encoding: str, where: str, reason: str) -> str:
     try:
         return data.decode(encoding)
-    except UnicodeError as error:  # some codecs do not say where
+    except UnicodeError as error:  # some codecs give no position
         place = f" at position {error.start:,}" if isinstance(error, UnicodeDecodeError) else ""
         raise DataError(
             Problem(
                 code="E121",
                 where=where,
-                found=f"bytes{place} that are not {encoding.upper()}",
+                found=f"bytes{place} that are not valid {encoding.upper()}",
                 expected=f"{encoding.upper()}, {reason}",
                 hint="save the file as UTF-8",
             )
@@ -158,16 +155,16 @@ def _decode_utf8(data: bytes, where: str) -> str:
     lines = re.split(rb"\r\n|\r|\n", data)
     bad = [number for number, line in enumerate(lines, 1) if not _is_utf8(line)]
     good = sum(1 for line in lines if not line.isascii() and _is_utf8(line))
-    found_byte = f"byte 0x{data[first]:02X}, which is not UTF-8"
+    found_byte = f"byte 0x{data[first]:02X}, which is not valid UTF-8"
     if good:
-        # Converting the whole file would damage the lines that are right, so no command is given.
+        # Converting the whole file would corrupt the valid lines, so the hint has no command.
         raise DataError(
             Problem(
                 code="E122",
                 where=f"{where} row {bad[0]}",
-                found=f"{found_byte}, in a file with {good:,} row{'s' if good > 1 else ''} of right UTF-8",
+                found=f"{found_byte}, in a file with {good:,} row{'s' if good > 1 else ''} of valid UTF-8",
                 expected="text in one encoding",
-                hint=f"repair these rows: {some_of([str(number) for number in bad])}",
+                hint=f"fix these rows: {some_of([str(number) for number in bad])}",
             )
         )
     raise DataError(_encoding_problem(f"{where} row {bad[0]}", found_byte, _guess_encoding(data)))
@@ -192,9 +189,9 @@ def _is_utf8(line: bytes) -> bool:
 
 
 def _guess_encoding(data: bytes) -> str:
-    """What the file may be, for the hint; never used to read it.
+    """Guess the encoding of a file for the hint; it is never decoded with this guess.
 
-    Western text has single high bytes between ASCII letters; Chinese, Japanese, Korean and Cyrillic have runs of them.
+    Western text has single high bytes between ASCII letters; Chinese, Japanese, Korean and Cyrillic text has runs.
     """
     sample = data[: 1 << 20]
     runs = HIGH_BYTES.findall(sample)
@@ -209,7 +206,7 @@ def _guess_encoding(data: bytes) -> str:
 
 
 def _decodes(data: bytes, encoding: str) -> bool:
-    # The last character of a sample may be cut, which an incremental decoder forgives.
+    # The sample may end inside a character, which an incremental decoder tolerates.
     try:
         codecs.getincrementaldecoder(encoding)().decode(data, final=False)
     except UnicodeDecodeError:

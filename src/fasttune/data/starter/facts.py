@@ -1,7 +1,7 @@
-"""Made-up places and what is said of them: the stuff of the generated questions and pairs.
+"""Invented places and facts about them, for the generated questions and pairs.
 
-Every name and sentence is written by us. A fact is one property of one place; each kind of fact can be stated and asked
-for in several ways. Everything depends on the random numbers given, and needs the standard library alone.
+All names and sentences were written for fasttune. A fact is one property of one place; each kind of fact can be stated
+and asked for in several ways. Everything depends only on the given random numbers and uses only the standard library.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _one_of(values: tuple[str, ...]) -> Callable[[random.Random], str]:
 
 @dataclass(frozen=True)
 class Kind:
-    """`statements` hold {subject} and {value}, `questions` {subject}; `make` draws a value."""
+    """A kind of fact. `statements` contain {subject} and {value}, `questions` {subject}; `make` draws a value."""
 
     statements: tuple[str, ...]
     questions: tuple[str, ...]
@@ -133,20 +133,20 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Place:
-    """`subject` is its full name with the article; `noun` what it is."""
+    """A place. `subject` is its full name with the article; `noun` is what it is."""
 
     subject: str
     noun: str
 
 
 def draw_places(rng: random.Random, number: int) -> list[Place]:
-    """Different places, no two of one name or noun, so that `the mill` says which is meant."""
+    """Draw places with different names and nouns, so that `the mill` is unambiguous."""
     names, nouns = rng.sample(NAMES, number), rng.sample(NOUNS, number)
     return [Place(f"the {name} {noun.capitalize()}", noun) for name, noun in zip(names, nouns, strict=True)]
 
 
 def stated(rng: random.Random, kind: str, subject: str, value: str) -> str:
-    """A sentence that says so."""
+    """Return a sentence that states a fact."""
     return sentence(rng.choice(KINDS[kind].statements), subject, value)
 
 

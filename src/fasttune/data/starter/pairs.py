@@ -1,7 +1,7 @@
-"""Generated pairs of sentences that say the same or not, as GLUE MRPC has them, so that a first run needs no download.
+"""Generate pairs of sentences that mean the same or not, as in GLUE MRPC, so that a first run needs no download.
 
-Two sentences state one fact in different words; where they are not the same, the value, the place or the kind of fact
-is another. Everything depends on the seed alone.
+Two sentences state a fact in different words. If they do not mean the same, the value, the place or the kind of fact
+differs. Everything depends only on the seed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CHANCE_SAME = 0.5
 
 
 def generate(seed: int = 42) -> dict[str, list[dict[str, str]]]:
-    """The splits "train" (1,500 rows), "validation" and "test" (250 each), a pure function of the seed.
+    """Return the splits "train" (1,500 rows), "validation" and "test" (250 each), a pure function of the seed.
 
     A row has `id`, `sentence1`, `sentence2` and `label`. No pair occurs twice.
     """

@@ -1,9 +1,9 @@
-"""A generated data set of restaurant, hotel and shop reviews with 1 to 5 stars, so that a first run needs no download.
+"""Generate restaurant, hotel and shop reviews with 1 to 5 stars, so that a first run needs no download.
 
-A review begins with what its author means: some aspects of a place, each good or bad, one of them perhaps said to
-weigh more. The stars follow from that (`stars_of`), and only then is it put into words, through denial, hearsay,
-earlier visits and contrast, so that the same words stand in reviews of every rating and only structure tells which.
-Everything is written by us, depends on the seed alone and needs the standard library alone.
+A review starts from what its author thinks: some aspects of a place are good or bad, and one of them may weigh more.
+The stars follow from that (`stars_of`). Only then is the opinion put into words, with denial, hearsay, earlier visits
+and contrast, so that the same words occur in reviews of every rating and only their structure reveals it. All phrases
+were written for fasttune; the reviews depend only on the seed and use only the standard library.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ LABELS = ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
 
 _STAR_WEIGHTS = (19, 19, 20, 21, 21)  # real ratings are never exactly balanced
 _PLACE_WEIGHTS = (4, 3, 3)
-# Words per review are log-normal, as in real reviews; a word is about 1.15 tokens here.
+# Words per review are log-normally distributed, as in real reviews; a word is about 1.15 tokens here.
 _MEDIAN_WORDS = 40.0
 _SIGMA_WORDS = 0.66
 _MOST_WORDS = 300
-_SHORT_WORDS = 13  # below this a review is one or two short sentences without aspects
+_SHORT_WORDS = 13  # shorter reviews are one or two short sentences without aspects
 
-_MAIN_WEIGHT = 2  # of an aspect that the review says weighs more
-# How an opinion is said: by setting its opposite right, by only denying it, by confirming what others say, or directly.
+_MAIN_WEIGHT = 2  # of an aspect that the review calls decisive
+# How an opinion is expressed: by correcting its opposite, by denying it, by confirming what others say, or directly.
 _CHANCES_FRAMED = {"corrected": 0.40, "denied": 0.06, "confirmed": 0.10}
 _CHANCE_ADJECTIVE = 0.6
-_CHANCE_NEGATED = 0.15  # that "was tasty" becomes "was anything but bland"
+_CHANCE_NEGATED = 0.15  # of writing "was anything but bland" for "was tasty"
 _CHANCE_JOINED = 0.3
 _CHANCE_CONTRAST = 0.8
-_CHANCE_EVEN_NUMBERS = 0.6  # that a review with 2 or 4 stars has as much good as bad in it, and says what decided
-_CHANCE_VERDICT = {1: 0.4, 2: 0.5, 3: 0.4, 4: 0.5, 5: 0.4}  # more often where good and bad are weighed
+_CHANCE_EVEN_NUMBERS = 0.6  # of a review with 2 or 4 stars having as much good as bad, and saying what decided
+_CHANCE_VERDICT = {1: 0.4, 2: 0.5, 3: 0.4, 4: 0.5, 5: 0.4}  # higher if good and bad are weighed
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What the author means about one aspect; `weight` is 2 where the review says that it decided, else 1."""
+    """The author's opinion on an aspect; `weight` is 2 if the review calls it decisive, else 1."""
 
     aspect: int
     good: bool
@@ -51,23 +51,25 @@ class Opinion:
 
 
 def stars_of(opinions: Iterable[Opinion]) -> int:
-    """Stars from 1 to 5: nothing good, more bad than good, as much of each, more good than bad, nothing bad."""
+    """Return 1 to 5 stars: nothing good, more bad than good, an even balance, more good than bad, nothing bad."""
     opinions = list(opinions)
     good = Fraction(sum(o.weight for o in opinions if o.good), sum(o.weight for o in opinions))
     if good in (0, 1):
         return 5 if good else 1
     half = Fraction(1, 2)
-    return 3 if good == half else 4 if good > half else 2
+    if good == half:
+        return 3
+    return 4 if good > half else 2
 
 
 def generate(seed: int = 42, *, moved_share: float = 0.03) -> dict[str, list[dict[str, str]]]:
-    """The splits "train" (3,000 rows), "validation" and "test" (500 each), a pure function of the arguments.
+    """Return the splits "train" (3,000 rows), "validation" and "test" (500 each), a pure function of the arguments.
 
     A row has the fields `id`, `text`, `label` ("1 star" to "5 stars") and `label_was_moved`: "yes" for the
-    `moved_share` of the training rows whose label was moved by one star, as people do, else "no". The texts and the
-    other labels do not depend on `moved_share`. No text occurs twice.
+    `moved_share` of the training rows whose label was moved by one star, as in human ratings, else "no". The texts and
+    the other labels do not depend on `moved_share`. No text occurs twice.
     """
-    rng = random.Random(f"reviews {seed}")  # a string is hashed by SHA-512, whatever PYTHONHASHSEED says
+    rng = random.Random(f"reviews {seed}")  # strings are hashed with SHA-512, independently of PYTHONHASHSEED
     seen: set[str] = set()
     splits = {}
     for split, size in SPLIT_SIZES.items():
@@ -93,21 +95,21 @@ def _move_labels(rows: list[dict[str, str]], share: float, rng: random.Random) -
 
 
 class _Writer:
-    """Writes one review; remembers what it has used, so that a review does not repeat itself."""
+    """Writes a review; tracks the phrases it has used, so that the review does not repeat itself."""
 
     def __init__(self, rng: random.Random):
         self.rng = rng
         self.place: Place = rng.choices((RESTAURANT, HOTEL, SHOP), weights=_PLACE_WEIGHTS)[0]
         self.companion = rng.choice(phrases.COMPANIONS)
         self.unused_clauses = [self._shuffled(aspect.clauses) for aspect in self.place.aspects]
-        self.described: set[int] = set()  # the aspects that have had their adjective
+        self.described: set[int] = set()  # the aspects that already have an adjective
         self.unused_frames = self._shuffled(phrases.FRAMES)
         self.unused_openers = self._shuffled(phrases.OPENERS)
         self.unused_turns = self._shuffled(phrases.TURNS)
         self.unused_links = self._shuffled(phrases.LINKS)
 
     def review(self, star: int) -> str:
-        """The text of a review that means `star` stars."""
+        """Return the text of a review with `star` stars."""
         words = min(self.rng.lognormvariate(0.0, _SIGMA_WORDS) * _MEDIAN_WORDS, _MOST_WORDS)
         if words < _SHORT_WORDS:
             return self._short(star)
@@ -135,7 +137,7 @@ class _Writer:
         return template.format(visit=visit, name=name, Companion=_capitalised(self.companion))
 
     def _facts(self, count: int) -> tuple[list[str], list[str]]:
-        """`count` sentences without an opinion: an opening, and the others."""
+        """Return `count` sentences without an opinion: at most one opening, and the others."""
         rng = self.rng
         things = rng.sample(self.place.things, 2)
         slots = {
@@ -158,7 +160,7 @@ class _Writer:
         num_facts = max(0, min(count - 1, len(self.place.facts)))
         return opening, [fact.format(**slots) for fact in rng.sample(self.place.facts, num_facts)]
 
-    # What is meant
+    # Opinions
 
     def _plan(self, star: int, num_sentences: int) -> list[Opinion]:
         """Opinions for about `num_sentences` sentences; as many good as bad still need a weight unless `star` is 3."""

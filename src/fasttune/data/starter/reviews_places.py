@@ -1,7 +1,7 @@
-"""What a table of phrases about one kind of place (restaurant, hotel, shop) consists of.
+"""The structure of the phrases about one kind of place (restaurant, hotel, shop).
 
-An aspect has pairs of clauses, (good, bad), that share as many words as they can, so that no word alone gives the
-opinion away. Every clause is a main clause in the past tense without "I", "we" or "our", because it must also fit after
+An aspect has pairs of clauses, (good, bad), that share as many words as possible, so that no single word reveals the
+opinion. Every clause is a main clause in the past tense without "I", "we" or "our", because it must also fit after
 "a colleague had told me that" and "on an earlier visit".
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Aspect:
-    """One thing that a review can praise or fault.
+    """Something that a review can praise or criticise.
 
-    `subjects` are noun phrases with their verb; any subject goes with any adjective of `good` and `bad`.
+    `subjects` are noun phrases with a verb; any subject goes with any adjective of `good` and `bad`.
     """
 
     clauses: tuple[tuple[str, str], ...]
@@ -25,7 +25,7 @@ class Aspect:
 
 @dataclass(frozen=True)
 class Place:
-    """A kind of place: its aspects and what else is said about it.
+    """A kind of place: its aspects and other phrases about it.
 
     `things` fill "Best ... I have had in years"; `had` is that verb; `visits` fill "I could not have asked for a better
     ...". `openings` (at most one, at the start) and `facts` carry no opinion.

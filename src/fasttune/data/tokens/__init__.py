@@ -1,1 +1,1 @@
-"""Rows as tokens: stores that are kept and mapped into memory, windows, words."""
+"""Tokenised rows: cached, memory-mapped stores, windows and words."""

@@ -1,8 +1,8 @@
-"""Token stores on disk, by content: what was tokenised once is mapped into memory the next time.
+"""Cache token stores on disk, so that rows tokenised once are memory-mapped the next time.
 
-A store is a folder of .npy files under the user's cache, named after a hash of everything that goes into it. Runs,
-seeds and processes of one machine share the pages. It is staged and renamed, and read back only if its arrays hash to
-what was written; anything else is made again.
+A store is a folder of .npy files in the user's cache, named by a hash of everything it is computed from. Runs, seeds
+and processes on one machine share its memory pages. It is written to a temporary folder and renamed, and used only if
+its arrays match the hash stored with them; otherwise it is computed again.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ GROUPS = (
     "token_targets",
     "features",
     "token_features",
-)  # the store's dictionaries of arrays; a file is named GROUP.NAME.npy
-LARGEST_CACHE = 20 * 10**9  # bytes; the stores that were used longest ago go first
+)  # the store's dictionaries of arrays; files are named GROUP.NAME.npy
+LARGEST_CACHE = 20 * 10**9  # bytes; the least recently used stores are deleted first
 
 
 def key_of(values: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> str:
-    """sha256 of rows, tokenizer and `settings` (maximum length, the task and what it knows of labels)."""
+    """Return the sha256 of rows, tokenizer and `settings` (maximum length, task, labels)."""
     import tokenizers
     import transformers
 
@@ -52,9 +52,9 @@ def key_of(values: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBa
 
 
 def _content_of(tokenizer: PreTrainedTokenizerBase) -> bytes:
-    """Vocabulary and rules of a tokenizer: its tokenizer.json, or of one in Python all the files it saves."""
+    """Return a tokenizer's vocabulary and rules: its tokenizer.json or, for a Python tokenizer, all files it saves."""
     if tokenizer.is_fast:
-        # Truncation and padding are those of the last call; what they are for this store stands in the settings.
+        # Truncation and padding are left over from the last call; `settings` has those of this store.
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
         return tokenizer.backend_tokenizer.to_str().encode()
@@ -65,7 +65,7 @@ def _content_of(tokenizer: PreTrainedTokenizerBase) -> bytes:
 
 
 def sha256_of(values: Mapping[str, Sequence[Any]]) -> str:
-    """Of rows as a task reads them: role -> one value a row."""
+    """Return the sha256 of rows as a task reads them: role -> one value per row."""
     digest = hashlib.sha256()
     _add_values(digest, values)
     return digest.hexdigest()
@@ -81,39 +81,40 @@ def _add_values(digest: hashlib._Hash, values: Mapping[str, Sequence[Any]]) -> N
 
 
 def cached(key: str, make: Callable[[], TokenStore]) -> TokenStore:
-    """The store that `make` makes, from the cache where it is there and whole, or made and kept if it can be."""
+    """Return the store from the cache, or make it and, if possible, add it to the cache."""
     folder = cache_folder("tokens") / key[:32]
     store = _read(folder)
     if store is None:
         store = make()
-        with suppress(OSError):  # full or read-only: the cache saves time, and a run needs none of it
+        with suppress(OSError):  # the disk is full or read-only; the cache only saves time
             _write(folder, store)
-            store = _read(folder) or store  # mapped, it need not be held in memory
+            store = _read(folder) or store  # the mapped copy does not occupy memory
     return store
 
 
 def _arrays(store: TokenStore) -> dict[str, np.ndarray]:
-    own = {name: getattr(store, name) for name in ("starts", "rows", "num_tokens_cut", "sequences")}
-    own = {name: array for name, array in own.items() if array is not None}
-    groups = {group: getattr(store, group) for group in GROUPS}
-    return own | {f"{group}.{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
+    fields = {name: getattr(store, name) for name in ("starts", "rows", "num_tokens_cut", "sequences")}
+    arrays = {name: array for name, array in fields.items() if array is not None}
+    for group in GROUPS:
+        arrays |= {f"{group}.{name}": array for name, array in getattr(store, group).items()}
+    return arrays
 
 
 def _write(folder: Path, store: TokenStore) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as staged:
-        place = Path(staged) / "store"
-        place.mkdir()
+        written = Path(staged) / "store"
+        written.mkdir()
         for name, array in _arrays(store).items():
-            np.save(place / f"{name}.npy", array, allow_pickle=False)
-        (place / FINGERPRINT).write_text(json.dumps(fingerprint_of(store)), encoding="utf-8")
+            np.save(written / f"{name}.npy", array, allow_pickle=False)
+        (written / FINGERPRINT).write_text(json.dumps(fingerprint_of(store)), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
-        place.replace(folder)
+        written.replace(folder)
     _make_room(folder.parent, keep=folder)
 
 
 def _read(folder: Path) -> TokenStore | None:
-    """None where there is no store, or one that is not whole."""
+    """Return the store in a folder, or None if there is none or it is incomplete."""
     try:
         expected = json.loads((folder / FINGERPRINT).read_text(encoding="utf-8"))
         arrays: dict[str, Any] = {
@@ -129,17 +130,17 @@ def _read(folder: Path) -> TokenStore | None:
     except (OSError, ValueError, TypeError, KeyError, EOFError):
         return None
     with suppress(OSError):  # read-only
-        (folder / FINGERPRINT).touch()  # when it was used last
+        (folder / FINGERPRINT).touch()  # records the last use
     return store
 
 
 def fingerprint_of(store: TokenStore) -> str:
-    """sha256 of all arrays; the store's own leaves out what training does not see."""
+    """Return the sha256 of all arrays; `TokenStore.fingerprint` leaves out what training does not see."""
     return digest_of(_arrays(store))
 
 
 def _last_used(path: Path) -> float:
-    """What has no fingerprint is being written, or was when it was killed."""
+    """Return when a store was last used; one without a fingerprint is unfinished."""
     fingerprint = path / FINGERPRINT
     return (fingerprint if fingerprint.exists() else path).stat().st_mtime
 

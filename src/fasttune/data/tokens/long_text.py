@@ -1,4 +1,4 @@
-"""Texts longer than a model reads, without losing their end: head and tail, or windows over all of it."""
+"""Tokenise texts longer than a model reads without losing their end: as head and tail, or as windows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 HEAD_TAIL, WINDOWS = "head_tail", "windows"
-# Of a long text kept as head and tail: Sun et al. 2019 (How to fine-tune BERT for text classification) found the first
-# 128 and the last 382 of 510 tokens best on IMDB.
+# The share of the head in a text kept as head and tail: Sun et al. 2019 (How to fine-tune BERT for text classification)
+# found the first 128 and last 382 of 510 tokens best on IMDB.
 HEAD_SHARE = 128 / 510
 
 
 def tokenize_long(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, how: str) -> TokenStore:
-    """One example for each text; each sequence has the special tokens, and at most `max_length` tokens with them.
+    """Return one example per text; each sequence has at most `max_length` tokens, special tokens included.
 
-    HEAD_TAIL: one sequence, the middle of a long text left out and counted. WINDOWS: as many as the text fills, end to
-    end, the last one short; nothing is left out.
+    HEAD_TAIL: one sequence, without the middle of a long text, whose tokens are counted as cut. WINDOWS: consecutive
+    sequences that cover the whole text; the last one may be shorter.
     """
     before, behind = special_tokens(tokenizer)
     room = max_length - len(before) - len(behind)
@@ -51,8 +51,8 @@ def tokenize_long(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and behind a single text."""
+    """Return the special tokens that the tokenizer puts before and after a single text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]
-    begin = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
+    begin = next(index for index in range(len(whole)) if whole[index : index + len(bare)] == bare)
     return whole[:begin], whole[begin + len(bare) :]

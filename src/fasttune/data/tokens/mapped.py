@@ -1,6 +1,6 @@
-"""Tables in files without names: the kernel takes their pages out of memory where it needs room, and reads them again.
+"""Keep large tables in unnamed memory-mapped files, so that the kernel can drop their pages and read them again.
 
-The texts of a run are read from end to end a few times before the first step, and never after it.
+The texts of a run are read end to end a few times before the first step, and never after it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _MAPS: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 def mapped(table: pa.Table) -> pa.Table:
-    """The same table, in a file if it is large and there is room for one."""
+    """Return the same table, memory-mapped if it is large and can be written to a file."""
     import pyarrow as pa
 
     if table.nbytes < LARGE:
         return table
     folder = cache_folder("rows")
-    # A disk that is full or read-only, or columns that such a file cannot hold: a run needs none of it.
+    # The disk may be full or read-only, or the file unable to store a column; mapping is only an optimisation.
     with suppress(OSError, pa.ArrowException):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -42,6 +42,6 @@ def mapped(table: pa.Table) -> pa.Table:
 
 
 def release_pages() -> None:
-    """The pages of all tables: what is read once more comes from the file."""
+    """Release the memory pages of all mapped tables; if they are read again, they come from the file."""
     for pages in _MAPS if hasattr(mmap, "MADV_DONTNEED") else ():
         pages.madvise(mmap.MADV_DONTNEED)

@@ -1,7 +1,7 @@
-"""Examples as flat arrays: all tokens end to end, and where each example begins.
+"""Tokenised examples as flat arrays: all tokens end to end, and where each example begins.
 
-One array instead of N lists makes collation index arithmetic and keeps a split's memory at a few bytes a token.
-Letters: N examples, T tokens of all of them.
+With one array instead of N lists, collation is index arithmetic, and a split takes a few bytes per token.
+Letters: N examples, T tokens in all of them.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from fasttune.data.quiet import quiet_transformers
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # a token target that does not count, as in torch and transformers
-TOKENIZER_BATCH = 1000  # texts; bounds the memory that the tokenizer's own results take
+IGNORED = -100  # a token target that the loss ignores, as in torch and transformers
+TOKENIZER_BATCH = 1000  # texts; bounds the memory of the tokenizer's results
 
 
 @dataclass(frozen=True)
 class TokenStore:
     """N tokenised examples.
 
-    `inputs`: what the model is given of each token, (T,) arrays: `input_ids` int32 and, where the model tells the
-    segments of a pair apart, `token_type_ids` int8; `starts` (N + 1,) int64, from 0 to T; `rows` (N,) int64, the row
-    each example was made from; `num_tokens_cut` (N,) int64, tokens lost to truncation; `sequences` int64, from 0 to T,
-    the starts of the sequences where some examples hold several, which are computed together; None: one each.
-    `targets`: what is to be learned of each example, arrays whose first axis is N, such as `labels` (N,) int64;
-    `token_targets`: of each token, (T,) int64, IGNORED where there is nothing to learn.
-    `features` (first axis N) and `token_features` (first axis T): what is needed to make predictions of the model's
-    results, such as `offsets` (T, 2), the characters of each token.
+    - `inputs`: (T,) arrays with the model's input for each token: `input_ids` int32 and, if the model distinguishes the
+      segments of a pair, `token_type_ids` int8.
+    - `starts`: (N + 1,) int64, from 0 to T, where each example begins.
+    - `rows`: (N,) int64, the row each example was made from.
+    - `num_tokens_cut`: (N,) int64, the tokens lost to truncation.
+    - `sequences`: int64, from 0 to T, where each sequence begins, if some examples have several, which are computed
+      together; None if each has one.
+    - `targets`: the targets of each example, arrays whose first axis is N, such as `labels` (N,) int64.
+    - `token_targets`: the targets of each token, (T,) int64, IGNORED for tokens without one.
+    - `features` (first axis N) and `token_features` (first axis T): what is needed to turn the model's results into
+      predictions, such as `offsets` (T, 2), the characters of each token.
     """
 
     inputs: dict[str, np.ndarray]
@@ -53,17 +56,17 @@ class TokenStore:
 
     @property
     def lengths(self) -> np.ndarray:
-        """(N,) tokens of each example."""
+        """(N,) the number of tokens in each example."""
         return np.diff(self.starts)
 
     @property
     def sequence_lengths(self) -> np.ndarray:
-        """Tokens of each sequence."""
+        """The number of tokens in each sequence."""
         return self.lengths if self.sequences is None else np.diff(self.sequences)
 
     @property
     def num_windows(self) -> np.ndarray:
-        """Sequences of each row."""
+        """The number of sequences of each row."""
         parts = np.ones(len(self)) if self.sequences is None else np.diff(np.searchsorted(self.sequences, self.starts))
         return np.bincount(self.rows, weights=parts).astype(np.int64)
 
@@ -72,7 +75,7 @@ class TokenStore:
         return int(self.starts[-1])
 
     def share_of(self, token: int | None) -> float:
-        """The share of this token among all; 0 for a token that the tokenizer does not have."""
+        """Return the share of a token among all tokens; 0 for None, a token that the tokenizer does not have."""
         return 0.0 if token is None or not self.num_tokens else float(np.mean(self.inputs["input_ids"] == token))
 
     @property
@@ -81,13 +84,13 @@ class TokenStore:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of everything training sees; equal exactly when tokens, order and targets are."""
+        """sha256 of everything training sees; equal if and only if tokens, order and targets are."""
         layout = {"starts": self.starts} | ({} if self.sequences is None else {"sequences": self.sequences})
         return digest_of({**self.inputs, **layout, **self.targets, **self.token_targets})
 
 
 def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 of names, types, shapes and values."""
+    """Return the sha256 of names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
@@ -101,23 +104,24 @@ def tokenize(
     max_length: int,
     pairs: Sequence[str] | None = None,
 ) -> TokenStore:
-    """One example for each text, or text and pair, special tokens included, cut to `max_length` tokens.
+    """Return one example per text or pair of texts, truncated to `max_length` tokens, special tokens included.
 
-    Of a pair the longer text is cut first, as transformers' `truncation=True` does.
+    In a pair the longer text is truncated first, as with `truncation=True` in transformers.
     """
     has_types = "token_type_ids" in tokenizer.model_input_names
-    ids, types, lengths, num_cut = array("i"), array("b"), array("q"), array("q")  # they grow in place
+    ids, types, lengths, num_cut = array("i"), array("b"), array("q"), array("q")  # arrays, which grow in place
     for first in range(0, len(texts), TOKENIZER_BATCH):
         chosen = slice(first, first + TOKENIZER_BATCH)
-        given = list(texts[chosen]), None if pairs is None else list(pairs[chosen])
-        tokens = (_fast if tokenizer.is_fast else _slow)(tokenizer, *given, max_length)
+        chosen_pairs = None if pairs is None else list(pairs[chosen])
+        tokenize_batch = _fast if tokenizer.is_fast else _slow
+        tokens = tokenize_batch(tokenizer, list(texts[chosen]), chosen_pairs, max_length)
         ids.frombytes(tokens.ids.tobytes())
         if has_types:
             types.frombytes(tokens.types.tobytes())
         lengths.extend(tokens.lengths)
         num_cut.extend(tokens.num_cut)
     inputs = {"input_ids": np.asarray(ids)}
-    if np.any(types):  # else all is of the first segment, which is what a model takes for granted
+    if np.any(types):  # without them a model assumes the first segment for all tokens
         inputs["token_type_ids"] = np.asarray(types)
     starts = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=starts[1:])
@@ -125,7 +129,7 @@ def tokenize(
 
 
 class _Tokens(NamedTuple):
-    """Some texts end to end. `ids` (T,) int32, `types` (T,) int8; for each text its `lengths` and `num_cut` tokens."""
+    """Some texts end to end: `ids` (T,) int32, `types` (T,) int8, and per text the `lengths` and `num_cut` tokens."""
 
     ids: np.ndarray
     types: np.ndarray
@@ -149,7 +153,7 @@ def _fast(tokenizer: PreTrainedTokenizerBase, texts: list[str], pairs: list[str]
 
 
 def _slow(tokenizer: PreTrainedTokenizerBase, texts: list[str], pairs: list[str] | None, max_length: int) -> _Tokens:
-    """A tokenizer in Python returns lists, and does not say how much it cut."""
+    """Tokenise with a Python tokenizer, which returns lists and does not report how much it truncated."""
     ids: list[int] = []
     types: list[int] = []
     lengths, num_cut = [], []
@@ -168,5 +172,5 @@ def _slow(tokenizer: PreTrainedTokenizerBase, texts: list[str], pairs: list[str]
 
 
 def flat(encodings: Sequence[Any], name: str, dtype: type[np.generic]) -> np.ndarray:
-    """One attribute of all tokens of these `tokenizers.Encoding`s, end to end."""
+    """Concatenate one attribute of all tokens in these `tokenizers.Encoding`s."""
     return np.concatenate([np.array(getattr(encoding, name), dtype=dtype) for encoding in encodings])

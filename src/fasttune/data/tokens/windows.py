@@ -1,6 +1,6 @@
-"""Questions and contexts -> overlapping windows, and where in them an answer stands.
+"""Split questions with their contexts into overlapping windows, and find the answers in them.
 
-Letters: N windows, T tokens of all of them.
+Letters: N windows, T tokens in all of them.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fasttune.data.problems import row_name, some_of
+from fasttune.data.problems import counted, row_name, some_of
 from fasttune.data.tokens.store import IGNORED, TokenStore, flat
 from fasttune.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROWS_AT_ONCE = 50  # bounds the memory that the tokenizer's own results take
+ROWS_AT_ONCE = 50  # bounds the memory of the tokenizer's results
 
 Span = tuple[int, int]  # characters [start, stop) of the context
 
@@ -31,11 +31,11 @@ def windows(
     where: str,
     place: Callable[[int], str] = row_name,
 ) -> TokenStore:
-    """One example for each window: the whole question, and as much of the context as fits.
+    """Return one example per window: the whole question, and as much of the context as fits.
 
-    Neighbouring windows share `doc_stride` tokens of the context. With a tokenizer whose padding side is left the
-    context comes first. Features: `context` (N, 2), its first token and the one behind its last; `cls` (N,), the
-    position that stands for no answer; of each token `offsets` (T, 2), characters of the context, (0, 0) elsewhere.
+    Neighbouring windows share `doc_stride` tokens of the context. If the tokenizer pads on the left, the context comes
+    first. Features: `context` (N, 2), its first token and the one after its last; `cls` (N,), the position that means
+    "no answer". Token feature: `offsets` (T, 2), the token's characters in the context, (0, 0) for other tokens.
     """
     check_room(questions, tokenizer, max_length, doc_stride, where, place)
     question_first = tokenizer.padding_side == "right"
@@ -44,7 +44,7 @@ def windows(
     lengths, rows, spans, cls = [], [], [], []
     for first in range(0, len(questions), ROWS_AT_ONCE):
         chosen = slice(first, first + ROWS_AT_ONCE)
-        # Some data sets have a screen of spaces before a question; they say nothing and could fill the window.
+        # Some datasets have a long run of spaces before a question, which could fill the window.
         texts = ([question.lstrip() for question in questions[chosen]], list(contexts[chosen]))
         batch = tokenizer(
             *(texts if question_first else texts[::-1]),
@@ -62,13 +62,14 @@ def windows(
         begin = 0
         for encoding in batch.encodings:
             ids, sides = encoding.ids, encoding.sequence_ids
-            num_tokens = sides.count(int(question_first))  # a context of nothing but marks has none
+            num_tokens = sides.count(int(question_first))  # 0 if the context yields no tokens
             first_token = sides.index(int(question_first)) if num_tokens else 0
             spans.append((first_token, first_token + num_tokens))
             cls.append(ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0)
             lengths.append(len(ids))
-            own = parts["offsets"][-1][begin : begin + len(ids)]
-            own[:first_token], own[first_token + num_tokens :] = 0, 0
+            window_offsets = parts["offsets"][-1][begin : begin + len(ids)]
+            window_offsets[:first_token] = 0
+            window_offsets[first_token + num_tokens :] = 0
             begin += len(ids)
     whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     offsets = whole.pop("offsets")
@@ -92,9 +93,9 @@ def check_room(
     where: str,
     place: Callable[[int], str],
 ) -> None:
-    """DataError for questions that leave no more than `doc_stride` tokens for the context: windows could not advance.
+    """Raise DataError if a question leaves at most `doc_stride` tokens for the context, as windows could not advance.
 
-    The tokenizer itself would panic, or never come back.
+    The tokenizer itself would panic or never return.
     """
     special = tokenizer.num_special_tokens_to_add(pair=True)
     room = max_length - special - doc_stride - 1
@@ -115,20 +116,20 @@ def check_room(
         Problem(
             code="E257",
             where=where,
-            found=f"no room for the context beside {len(too_long):,} of the questions, the longest of {longest} tokens "
-            f"({names})",
-            expected=f"at most {max(room, 0)} tokens: preprocessing.max_length {max_length}, less {special} marks, "
-            f"less preprocessing.doc_stride {doc_stride}, less one to go on",
+            found=f"{counted(len(too_long), 'question')} of up to {longest} tokens ({names}), leaving no room for the "
+            "context",
+            expected=f"at most {max(room, 0)} tokens: preprocessing.max_length {max_length} minus {special} special "
+            f"tokens, preprocessing.doc_stride {doc_stride}, and 1 to advance",
             hint=hint,
         )
     )
 
 
 def answer_positions(store: TokenStore, spans: Sequence[Span | None], known: Sequence[bool]) -> dict[str, np.ndarray]:
-    """`start_positions`, `end_positions` (N,) int64: first and last token of the answer in each window.
+    """Return `start_positions` and `end_positions` (N,) int64: the first and last token of the answer in each window.
 
-    `spans`: of each row, None where it has no answer. A window without the whole of it points to its `cls`. IGNORED
-    where the answer of a row is not `known`, or stands in no window.
+    `spans`: per row, None if it has no answer. A window that does not contain the whole answer points to its `cls`.
+    IGNORED for rows whose answer is not `known` or lies in no window.
     """
     cls, offsets = store.features["cls"], store.token_features["offsets"]
     positions = np.stack([cls, cls], axis=1)
@@ -141,7 +142,7 @@ def answer_positions(store: TokenStore, spans: Sequence[Span | None], known: Seq
             continue
         begin, end = store.features["context"][window]
         characters = offsets[store.starts[window] + begin : store.starts[window] + end]
-        # At the ends of a context an answer may reach beyond the tokens, into characters that make none.
+        # At the ends of a context an answer may reach beyond the tokens, into characters that have no token.
         starts_before = window > 0 and rows[window - 1] == row and len(characters) and span[0] < characters[0, 0]
         ends_behind = (
             window + 1 < len(rows) and rows[window + 1] == row and len(characters) and span[1] > characters[-1, 1]

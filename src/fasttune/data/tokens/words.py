@@ -1,6 +1,6 @@
-"""Texts as words, for a tag each: what a word is, and which tokens of which window stand for it.
+"""Split texts into words for tagging, and find the token that represents each word.
 
-A word is what the data call a token: a word, a punctuation mark or, where words are not written apart, a character.
+A "word" is what datasets call a token: a word, a punctuation mark or, in scripts without spaces, a character.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fasttune.data.formats.text_file import Place
-from fasttune.data.problems import Problems
+from fasttune.data.problems import Problems, counted
 from fasttune.data.tokens.long_text import special_tokens
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import Problem, shown
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NO_WORD = -1
-# What separates the words of a text; `preprocessing.word_boundaries` has the same values and "auto".
+# How to split a text into words; `preprocessing.word_boundaries` has the same values and "auto".
 WHITESPACE, PUNCTUATION, CHARACTERS = "whitespace", "punctuation", "characters"
-ROWS_AT_ONCE = 100  # bounds the memory that the tokenizer's own results take
-# Ideographs, kana, full-width forms and CJK punctuation: written without blanks.
+ROWS_AT_ONCE = 100  # bounds the memory of the tokenizer's results
+# Ideographs, kana, full-width forms and CJK punctuation, which are written without spaces.
 UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003134f]")
 
 
@@ -43,27 +43,28 @@ class Sentence(NamedTuple):
 def words_of(text: str, boundaries: str = PUNCTUATION) -> Sentence:
     """Split a text into words.
 
-    WHITESPACE splits at whitespace alone. CHARACTERS makes every character a word, blanks too, because a file with one
-    tag for each character has a tag for them as well. PUNCTUATION splits where people who tag texts do: at whitespace,
-    round each punctuation mark and round each Chinese character. Accents and vowel signs with code points of their own,
-    joiners and invisible characters then belong to the word before them.
+    WHITESPACE splits at whitespace only. CHARACTERS makes every character a word, spaces included, because a file with
+    one tag per character has tags for spaces too. PUNCTUATION splits like annotators do: at whitespace, around each
+    punctuation mark and around each Chinese character. Combining accents and vowel signs, joiners and invisible
+    characters belong to the word before them.
     """
     if boundaries == WHITESPACE:
         return Sentence(text, tuple((found.start(), found.end()) for found in re.finditer(r"\S+", text)))
     if boundaries == CHARACTERS:
         return Sentence(text, tuple((start, start + 1) for start in range(len(text))))
     spans: list[tuple[int, int]] = []
-    is_open = False  # whether a run of letters and digits goes on
-    for place, character in enumerate(text):
+    is_open = False  # whether a run of letters and digits continues
+    for position, character in enumerate(text):
         if character.isspace():
             continue
-        belongs, is_of_run = unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf"), _is_of_run(character)
-        touches = spans and spans[-1][1] == place
-        if touches and (belongs or (is_open and is_of_run)):
-            spans[-1] = (spans[-1][0], place + 1)
+        is_combining = unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
+        is_of_run = _is_of_run(character)
+        touches = spans and spans[-1][1] == position
+        if touches and (is_combining or (is_open and is_of_run)):
+            spans[-1] = (spans[-1][0], position + 1)
         else:
-            spans.append((place, place + 1))
-        is_open = is_of_run or (belongs and is_open)
+            spans.append((position, position + 1))
+        is_open = is_of_run or (is_combining and is_open)
     return Sentence(text, tuple(spans))
 
 
@@ -72,7 +73,7 @@ def _is_of_run(character: str) -> bool:
 
 
 def joined(words: Sequence[str]) -> Sentence:
-    """Words as a text: a blank between two of them, unless both are written without."""
+    """Join words into a text, with a space between two words unless both are in a script without spaces."""
     text, spans = "", []
     for word in words:
         if text and not (UNSPACED.match(text[-1]) and UNSPACED.match(word[:1])):
@@ -83,11 +84,10 @@ def joined(words: Sequence[str]) -> Sentence:
 
 
 def find_boundaries(cells: Sequence[Any], tags: Sequence[tuple[str, ...]] | None) -> str:
-    """What separates the words of these rows, and so what should separate those of a text to predict.
+    """Detect how the words of these rows were split, so that texts to predict are split the same way.
 
-    Texts with tags are split at whitespace or into characters, whichever gives as many words as tags in more rows.
-    Lists of words do not tell what stood between them: PUNCTUATION, unless their punctuation is always attached to a
-    word ("Paris."), as `str.split` leaves it.
+    For texts with tags: at whitespace or into characters, whichever gives one word per tag in more rows. For lists of
+    words: PUNCTUATION, unless punctuation is always attached to a word ("Paris."), as `str.split` leaves it.
     """
     texts = [row for row, cell in enumerate(cells) if isinstance(cell, str)]
     if texts and tags is not None:
@@ -106,12 +106,12 @@ def _is_punctuation(character: str) -> bool:
 def read_sentences(
     cells: Sequence[Any], tags: Sequence[tuple[str, ...]] | None, boundaries: str, where: str, place: Place
 ) -> list[Sentence]:
-    """Rows of words: lists of them, or texts, which are split at `boundaries`.
+    """Read rows that are lists of words, or texts, which are split at `boundaries`.
 
-    DataError for rows without words and for rows with another number of tags than words.
+    DataError lists the rows without words and the rows whose numbers of words and tags differ.
     """
     problems = Problems(where)
-    found = []
+    sentences = []
     for row, cell in enumerate(cells):
         number = None if tags is None else len(tags[row])
         if isinstance(cell, str):
@@ -122,36 +122,38 @@ def read_sentences(
             expected = "a list of words, or a text"
             problems.add(Problem(code="E260", where=f"{where} {place(row)}", found=shown(cell), expected=expected))
             continue
-        found.append(sentence)
+        sentences.append(sentence)
         words = len(sentence.spans)
         if not sentence.text.strip():
-            problems.add(Problem(code="E260", where=f"{where} {place(row)}", found="no words", expected="one or more"))
+            problems.add(Problem(code="E260", where=f"{where} {place(row)}", found="the row has no words"))
         elif number is not None and number != words:
             problems.add(
                 Problem(
                     code="E261",
                     where=f"{where} {place(row)}",
-                    found=f"{words:,} words and {number:,} tags",
-                    expected="a tag for each word",
+                    found=f"{counted(words, 'word')} and {counted(number, 'tag')}",
+                    expected="one tag per word",
                     hint=_fitting_boundaries(cell, number, boundaries),
                 )
             )
     problems.raise_if_any()
-    return found
+    return sentences
 
 
 def _fitting_boundaries(cell: Any, number: int, tried: str) -> str:
-    """The setting that would give a text as many words as it has tags, or nothing."""
+    """Return the setting that would split a text into one word per tag, or an empty string."""
     others = (WHITESPACE, CHARACTERS, PUNCTUATION) if isinstance(cell, str) else ()
-    fitting = (one for one in others if one != tried and len(words_of(cell, one).spans) == number)
-    return next((f"preprocessing.word_boundaries={one}" for one in fitting), "")
+    for boundaries in others:
+        if boundaries != tried and len(words_of(cell, boundaries).spans) == number:
+            return f"preprocessing.word_boundaries={boundaries}"
+    return ""
 
 
 def word_windows(sentences: Sequence[Sentence], tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenStore:
-    """One example for each window of at most `max_length` tokens; neighbouring windows share a quarter of that.
+    """Return one example per window of at most `max_length` tokens; neighbouring windows share a quarter of that.
 
-    Token feature `word` (T,): the place in its row of the word that this token stands for, NO_WORD for the others. Each
-    word is stood for by its first token in just one window: the one where it is farther from the edge.
+    Token feature `word` (T,): the index within its row of the word that the token represents, or NO_WORD. Only the
+    first token of a word represents it, and in only one window: the one where it is farther from the edge.
     """
     before, behind = special_tokens(tokenizer)
     room = max_length - len(before) - len(behind)
@@ -165,18 +167,18 @@ def word_windows(sentences: Sequence[Sentence], tokenizer: PreTrainedTokenizerBa
         )
         for row, encoding in enumerate(batch.encodings, start=first):
             ids, words = np.array(encoding.ids, dtype=np.int32), _first_tokens(encoding.word_ids)
-            begin = owned = 0  # the window's first token, and the first that no window before it stands for
+            begin = unclaimed = 0  # the window's first token, and the first that no earlier window represents
             while True:
                 stop = min(begin + room, len(ids))
                 last = stop if stop == len(ids) else stop - share // 2
-                own = np.full(stop - begin, NO_WORD, dtype=np.int32)
-                own[owned - begin : last - begin] = words[owned:last]
+                window_words = np.full(stop - begin, NO_WORD, dtype=np.int32)
+                window_words[unclaimed - begin : last - begin] = words[unclaimed:last]
                 parts["input_ids"].append(np.array([*before, *ids[begin:stop], *behind], dtype=np.int32))
-                parts["word"].append(np.pad(own, (len(before), len(behind)), constant_values=NO_WORD))
+                parts["word"].append(np.pad(window_words, (len(before), len(behind)), constant_values=NO_WORD))
                 rows.append(row)
                 if stop == len(ids):
                     break
-                begin, owned = begin + room - share, last
+                begin, unclaimed = begin + room - share, last
     lengths = [len(part) for part in parts["input_ids"]]
     return TokenStore(
         {"input_ids": np.concatenate(parts["input_ids"])},
@@ -188,14 +190,14 @@ def word_windows(sentences: Sequence[Sentence], tokenizer: PreTrainedTokenizerBa
 
 
 def _pieces(sentence: Sentence) -> list[str]:
-    """The words, each with a blank before it where one stands in the text: some tokenizers make other tokens then."""
+    """Return the words, each with the space before it in the text, because some tokenizers then make other tokens."""
     before = [start > 0 and sentence.text[start - 1].isspace() for start, _ in sentence.spans]
     return [f" {word}" if blank else word for word, blank in zip(sentence.words, before, strict=True)]
 
 
 def _first_tokens(word_ids: Sequence[int | None]) -> np.ndarray:
-    """(tokens,) int32: the word where a token is the first one of it, NO_WORD elsewhere."""
-    found = np.array([NO_WORD if word is None else word for word in word_ids], dtype=np.int32)
-    goes_on = found[1:] == found[:-1]
-    found[1:][goes_on] = NO_WORD
-    return found
+    """Return (tokens,) int32: the word that a token is the first one of, NO_WORD for other tokens."""
+    words = np.array([NO_WORD if word is None else word for word in word_ids], dtype=np.int32)
+    continues = words[1:] == words[:-1]
+    words[1:][continues] = NO_WORD
+    return words
