@@ -84,7 +84,7 @@ def read_epoch(path: Path, num_rows: int, rank: int, num_ranks: int, saved: Path
     """Count the rows of one rank's share of an epoch; resume from `saved`, and save there now and then."""
     from itertools import islice
 
-    from fasttune.data.batching.stream import BEGINNING, Walk
+    from fasttune.data.batching.stream import BEGINNING, StreamSampler
     from fasttune.data.formats.storage import Reading
     from fasttune.data.stream import open_stream
 
@@ -94,7 +94,7 @@ def read_epoch(path: Path, num_rows: int, rank: int, num_ranks: int, saved: Path
         with np.load(saved) as found:
             counts, begin, first = found["counts"], tuple(found["begin"].tolist()), int(found["step"])
     memory = []
-    steps = Walk(windows, BATCH_SIZE, rank, num_ranks).steps(begin)
+    steps = StreamSampler(windows, BATCH_SIZE, rank, num_ranks).steps(begin)
     for number, step in enumerate(islice(steps, -(-num_rows // BATCH_SIZE) - first), first + 1):
         for part in step.parts:
             if part.store is not None:
