@@ -1,6 +1,6 @@
-"""What can be refused before torch is imported: a wrong setting, a recipe that does not load, a missing file.
+"""Errors that need no torch import: a wrong setting, a recipe that does not load, a missing file.
 
-`api.fit` and `api.check` raise the same errors, seconds later; the commands ask here first.
+`api.fit` and `api.check` raise the same errors a few seconds later; the commands call `refuse_early` first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fasttune.recipe import Recipe, is_recipe, load
 from fasttune.recipe.load import is_recipe_name
 from fasttune.recipe.types import TASK_NAMES
 
-STARTER = "starter"  # generated rows, which no file holds
+STARTER = "starter"  # generated rows, without a file
 
 
 def refuse_early(source: str, overrides: Sequence[str]) -> None:
@@ -23,11 +23,11 @@ def refuse_early(source: str, overrides: Sequence[str]) -> None:
     recipe = load(source, overrides) if names_recipe else _recipe_of_data(source, overrides)
     problems: list[Problem] = []
     for split in ("train", "validation", "test"):
-        place = getattr(recipe.data, split)
-        if place is None or (isinstance(place, str) and (is_address(place) or place.partition(":")[0] == STARTER)):
+        spec = getattr(recipe.data, split)
+        if spec is None or (isinstance(spec, str) and (is_address(spec) or spec.partition(":")[0] == STARTER)):
             continue
         try:
-            files_of(place, split)
+            files_of(spec, split)
         except DataError as error:
             problems += error.problems
     if problems:
@@ -35,7 +35,7 @@ def refuse_early(source: str, overrides: Sequence[str]) -> None:
 
 
 def _recipe_of_data(source: str, overrides: Sequence[str]) -> Recipe:
-    """The task is not known before columns are read: an error counts where every task has one."""
+    """A recipe for a data file. The columns that tell the task are not read yet, so raise only if every task fails."""
     errors = []
     for task in TASK_NAMES:
         try:
