@@ -215,8 +215,8 @@ CASES = [
         "columns that could all be the text",
         "Pro,Contra,Stars\n" + "".join(f"{text(row)},{text(row + 50)},{row % 2}\n" for row in range(20)),
         "E201",
-        "found columns 'Pro', 'Contra', 'Stars'",
-        "which one is it?",
+        "cannot tell which column is the text",
+        "the columns are 'Pro', 'Contra', 'Stars'",
         "data.columns.text=Pro",
     ),
     one(
@@ -233,7 +233,7 @@ CASES = [
         "one column for two roles",
         csv(),
         "E203",
-        "'text', which is also data.columns.text",
+        "'text' is already data.columns.text",
         also="data.columns.text=text data.columns.label=text",
     ),
     one(
@@ -247,7 +247,7 @@ CASES = [
     one(
         "D31", "empty labels", csv("well,", "fine, "), "E211", "2 empty labels (row 22, row 23)", "data.drop_empty=true"
     ),
-    one("D32", "one class only", csv(labels=("pos",)), "E212", "'pos' as the label of all 20 rows"),
+    one("D32", "one class only", csv(labels=("pos",)), "E212", "all 20 rows have the label 'pos'"),
     one("D33", "a label that occurs once", csv("well,fair"), "E213", "1 row of class 'fair'"),
     Case(
         "D34",
@@ -262,7 +262,7 @@ CASES = [
         "labels that look alike (zeros are kept)",
         csv("well,Pos ", "fine,Pos "),
         "E215",
-        "'pos' (10 rows) and 'Pos ' (2 rows)",
+        "labels 'pos' (10 rows) and 'Pos ' (2 rows) look alike",
     ),
     one(
         "D36",
@@ -293,7 +293,7 @@ CASES = [
         "several labels beside single ones",
         csv(*(f"{text(90 + row)},pos|sad" for row in range(4))),
         "E218",
-        "'pos|sad' beside 'pos'",
+        "label 'pos|sad' contains label 'pos'",
         "problem=multi-label",
     ),
     one(
@@ -301,7 +301,7 @@ CASES = [
         "labels that are row numbers",
         "text,label\n" + "".join(f"{text(row)},{row}\n" for row in range(30)),
         "W219",
-        "labels that rise or fall with every row",
+        "labels rise or fall with every row",
         also="problem=regression",
     ),
     one(
@@ -318,7 +318,7 @@ CASES = [
         "text,text_pair,label\n"
         + "".join(f"{text(row)},{text(row + 40 * (row > 3))},{row % 2}\n" for row in range(20)),
         "W231",
-        "pairs of a text and itself",
+        "pairs with two identical texts",
     ),
     one(
         "D43",
@@ -326,7 +326,7 @@ CASES = [
         csv("well,7.5", labels=("0.5", "4.5")),
         "E232",
         "found 7.5",
-        "0 to 5, as data.label_range says",
+        "0 to 5 (data.label_range)",
         also="data.label_range=[0,5]",
     ),
     one(
@@ -380,7 +380,7 @@ CASES = [
         "answers longer than may be given",
         known_questions(),
         "W246",
-        "1 answer that cannot be given",
+        "1 answer can never be predicted",
         "row 9",
         name="data.jsonl",
         also="evaluation.max_answer_length=3 data.validation=data.jsonl preprocessing.doc_stride=16",
@@ -398,7 +398,7 @@ CASES = [
         "rows in training and test",
         {"data.csv": csv(), "test.csv": "text,label\n" + text(3) + ",neg\n" + text(44) + ",pos\n"},
         "W250",
-        ("1 row whose text is in train too", "row 2 as row 5", "data.drop_duplicates=true"),
+        ("1 row repeats a text of train", "row 2 of row 5", "data.drop_duplicates=true"),
         ("data.csv", "data.test=test.csv"),
     ),
     one(
@@ -406,7 +406,7 @@ CASES = [
         "one text with two labels",
         csv(f"{text(3)},pos"),
         "W251",
-        "1 text with different labels (row 5 = row 22)",
+        "1 text has conflicting labels (row 5 = row 22)",
     ),
     one(
         "D54",
@@ -429,7 +429,7 @@ CASES = [
         "texts longer than the model reads",
         csv(*(f"{LONG} w{row},{'pos' if row % 2 else 'neg'}" for row in range(12))),
         "W253",
-        "of the texts longer than the model reads",
+        "of the texts are truncated to 64 tokens",
         "preprocessing.long_text=head_tail",
     ),
     one(
@@ -437,6 +437,6 @@ CASES = [
         "words that the tokenizer does not know",
         csv(*(f"{UNKNOWN} w{row},{'pos' if row % 2 else 'neg'}" for row in range(20))),
         "W254",
-        "of the tokens unknown to the model's tokenizer",
+        "of the tokens are unknown to the tokenizer",
     ),
 ]

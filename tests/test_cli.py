@@ -336,7 +336,7 @@ REFUSED = {
     "more rows than there are": (
         ["show", "reviews.csv", "--sample", "81"],
         2,
-        "the number of rows to show: found 81, expected 1 to 80, the rows there are",
+        "the number of rows to show: found 81, expected 1 to 80",
     ),
     "a setting that a finished run cannot change": (
         ["predict", "run", "training.learning_rate=1", "good"],

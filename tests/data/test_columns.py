@@ -36,7 +36,7 @@ def test_given_names_are_taken_without_a_note():
 def test_usual_names_are_guessed_and_said():
     resolved = resolve(COLUMNS, {}, ["id", "Review", " LABEL ", "sentence2"], "data.csv")
     assert resolved.names == {"text": "Review", "text_pair": "sentence2", "label": " LABEL "}
-    assert resolved.notes[0] == "data.csv: column 'Review' is taken as the text"
+    assert resolved.notes[0] == "data.csv: column 'Review' is used as the text"
     assert len(resolved.notes) == 3
 
 
@@ -60,7 +60,7 @@ def test_of_two_columns_the_other_one_is_left():
     assert names({"text": "x"}, ["x", "y"]) == {"text": "x", "label": "y"}
     assert refused({"text": "x"}, ["x", "sentence2", "y"])[0].code == "E201"  # of three columns none is the other one
     resolved = resolve(COLUMNS, {}, ["label", "Comment"], "data.csv")
-    assert resolved.notes[0] == "data.csv: column 'Comment' is taken as the text: the only other one"
+    assert resolved.notes[0] == "data.csv: column 'Comment' is used as the text: the only column left"
 
 
 def test_a_column_named_as_the_role_goes_before_other_usual_names():

@@ -52,8 +52,8 @@ def test_label_names_say_names_and_order(values, label_names, names, numbers):
 def test_labels_that_label_names_lacks():
     problems = refused(["pos", "pos", "Neg", "other"], ["neg", "pos"])
     assert [(problem.code, problem.found, problem.hint) for problem in problems] == [
-        ("E220", "label 'Neg' in 1 row, which data.label_names lacks", "did you mean neg?"),
-        ("E220", "label 'other' in 1 row, which data.label_names lacks", ""),
+        ("E220", "label 'Neg' in 1 row, which data.label_names does not list", "did you mean neg?"),
+        ("E220", "label 'other' in 1 row, which data.label_names does not list", ""),
     ]
     assert [problem.code for problem in refused(["1", "2"], ["bad", "good"])] == ["E220", "E220"]
     assert [problem.code for problem in refused(["1", "2"], {1: "bad"})] == ["E220"]
@@ -66,7 +66,7 @@ def test_a_name_twice_in_a_list():
 @pytest.mark.parametrize("label_names", [None, ["pos", "neg"]])
 def test_one_class_only(label_names):
     (problem,) = refused(["pos"] * 500, label_names)
-    assert (problem.code, problem.found) == ("E212", "'pos' as the label of all 500 rows")
+    assert (problem.code, problem.found) == ("E212", "all 500 rows have the label 'pos'")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_many_different_numbers_may_be_scores():
 
 def test_lists_are_no_classes():
     with pytest.raises(
-        DataError, match=r"test.csv: found \['pos', 'neg'\] \(row 2\), expected one label a row"
+        DataError, match=r"test.csv: found \['pos', 'neg'\] \(row 2\), expected one label per row"
     ) as caught:
         encode_labels(["pos", ("pos", "neg")], Vocabulary(("neg", "pos"), {"neg": 0, "pos": 1}), "test.csv")
     assert caught.value.problems[0].code == "E205"

@@ -1,8 +1,8 @@
-"""Which column plays which role, and the values of a column as texts or as labels.
+"""Find the column of each role, and read the values of a column as texts or as labels.
 
-A role is what a task needs (`text`, `label`); a column is what the data has (`Review`, `Stars`). What the recipe names
-is taken, what it leaves out is guessed where only one guess is possible, and said; otherwise the message asks for it
-with the line to type.
+A role is what a task needs (`text`, `label`); a column is what the data has (`Review`, `Stars`). Columns that the
+recipe names are used. A role that it leaves open is guessed if only one guess is possible, and the guess is reported;
+otherwise the error shows the setting to add.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ __all__ = [
     "text_values",
 ]
 
-# Names that YAML reads as a text without quotes; of the words that it does not, these are the usual ones.
+# Names that YAML reads as strings without quotes, and common words that it does not.
 PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ .-]*(?<! )")
 NOT_PLAIN = frozenset(("true", "false", "yes", "no", "on", "off", "null", "y", "n"))
 INFINITE = (math.inf, -math.inf)
-NO_LABEL = -1  # what hub data sets hold in a ClassLabel column of a test split without labels
+NO_LABEL = -1  # hub datasets fill the ClassLabel column of an unlabelled test split with it
 
 TEXTS_AT_ONCE = 1000
-MANY_CHUNKS = 100  # one for so many rows is too many
+MIN_ROWS_PER_CHUNK = 100
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a task reads. `guesses` are the names it is commonly known by.
+    """A column that a task reads. `guesses` are its common names.
 
-    Predictions need all columns but those whose values are to be predicted (`is_target`). One that `follows` another
-    role is guessed only where that is guessed too: who names the text alone means that there is no second one.
-    `may_be_empty`: an empty cell says something, such as that there is no answer. `look`: what its cells look like,
-    where the only column that does may be taken for it.
+    `is_target`: its values are predicted, so rows to predict do not need it. `follows`: it is guessed only if the
+    column of that role is guessed too; a recipe that names the text alone means that there is no second text.
+    `may_be_empty`: an empty cell has a meaning, such as "no answer". `look`: the column is guessed if it is the only
+    one whose cells look like this.
     """
 
     role: str
@@ -71,7 +71,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Resolved:
-    """`names` leads from a role to the name of its column; `notes` say what was guessed."""
+    """`names` maps a role to the name of its column; `notes` report the guesses."""
 
     names: dict[str, str]
     notes: tuple[str, ...] = ()
@@ -84,9 +84,9 @@ def resolve(
     where: str,
     cells: Callable[[str], Sequence[Any]] | None = None,
 ) -> Resolved:
-    """Finds the column of each role: as given, by its usual names, as the one that is left of two, or by its look.
+    """Find the column of each role: as given, by a common name, as the only column left, or by the look of its cells.
 
-    `cells`: some cells of a column, to look at.
+    `cells` returns some cells of a column. DataError names every role whose column is unclear.
     """
     problems = Problems(where)
     names = _given_names(columns, given, available, where, problems)
@@ -99,22 +99,23 @@ def resolve(
         if guess is not None:
             names[column.role] = guess
             if guess == column.role:
-                continue  # nothing to say
-            notes.append(f"{where}: column {shown(guess)} is taken as the {column.role}")
+                continue
+            notes.append(f"{where}: column {shown(guess)} is used as the {column.role}")
     missing = [column for column in open_columns if column.required and column.role not in names]
     left = [name for name in available if name not in names.values()]
     if len(missing) == 1 and len(left) == 1 and len(available) == 2 and not wrong:
         names[missing[0].role] = left[0]
-        notes.append(f"{where}: column {shown(left[0])} is taken as the {missing[0].role}: the only other one")
+        notes.append(f"{where}: column {shown(left[0])} is used as the {missing[0].role}: the only column left")
         missing = []
     looks = {name: look_of(cells(name)) for name in left} if missing and cells is not None and not wrong else {}
     for column in missing:
-        fitting = [name for name, (look, _) in looks.items() if look is not None and look == column.look]
-        if len(fitting) == 1:
-            names[column.role] = fitting[0]
-            notes.append(f"{where}: column {shown(fitting[0])} is taken as the {column.role}: {looks[fitting[0]][1]}")
+        candidates = [name for name, (look, _) in looks.items() if look is not None and look == column.look]
+        if len(candidates) == 1:
+            name = candidates[0]
+            names[column.role] = name
+            notes.append(f"{where}: column {shown(name)} is used as the {column.role}: {looks[name][1]}")
         else:
-            problems.add(_which(column, available, fitting or left, where))
+            problems.add(_unclear_column(column, available, candidates or left, where))
     problems.raise_if_any()
     return Resolved(names, tuple(notes))
 
@@ -134,10 +135,8 @@ def _given_names(
         if name is None:
             continue
         if role not in roles:
-            expected = f"one of {', '.join(roles)}"
-            problems.add(
-                Problem(code="E206", where=place, found="a role that this task does not have", expected=expected)
-            )
+            found = f"this task has no such column, only {', '.join(roles)}"
+            problems.add(Problem(code="E206", where=place, found=found))
         elif name not in available:
             near = nearest(name, available)
             problems.add(
@@ -150,50 +149,49 @@ def _given_names(
                 )
             )
         elif name in names.values():
-            other = next(role for role, taken in names.items() if taken == name)
-            found = f"{shown(name)}, which is also data.columns.{other}"
+            first_role = next(role for role, taken in names.items() if taken == name)
+            found = f"{shown(name)} is already data.columns.{first_role}; each role needs a separate column"
             hint = _override(role, next((name for name in available if name not in names.values()), "..."))
-            expected = "a column of its own for each role"
-            problems.add(Problem(code="E203", where=place, found=found, expected=expected, hint=hint))
+            problems.add(Problem(code="E203", where=place, found=found, hint=hint))
         else:
             names[role] = name
     return names
 
 
 def _guess(column: Column, available: Sequence[str]) -> str | None:
-    """The only column with a usual name, whatever its case; one named as the role itself goes before the others."""
+    """The only column with a common name, ignoring case; the role's own name comes first."""
     for guesses in ((column.role,), column.guesses):
         known = {guess.lower() for guess in guesses}
-        found = [name for name in available if name.strip().lower() in known]
-        if found:
-            return found[0] if len(found) == 1 else None
+        matches = [name for name in available if name.strip().lower() in known]
+        if matches:
+            return matches[0] if len(matches) == 1 else None
     return None
 
 
-def _which(column: Column, available: Sequence[str], left: Sequence[str], where: str) -> Problem:
+def _unclear_column(column: Column, available: Sequence[str], left: Sequence[str], where: str) -> Problem:
     known = {guess.lower() for guess in column.guesses}
     best = next((name for name in left if name.strip().lower() in known), None) or nearest(column.role, left)
     hinted = best if best is not None else next(iter(left), None)
+    columns = f"the columns are {', '.join(map(shown, available))}" if available else "there are no columns"
     return Problem(
         code="E201",
         where=where,
-        found=f"columns {', '.join(map(shown, available))}" if available else "no columns",
-        expected=f"a column for the {column.role} ({column.description}): which one is it?",
+        found=f"cannot tell which column is the {column.role} ({column.description}); {columns}",
         hint=_override(column.role, hinted) if hinted is not None else "",
     )
 
 
 def _override(role: str, name: str) -> str:
-    """The override to type, quoted for YAML where the name needs it, and then for the shell."""
+    """The override to type: the name quoted for YAML if necessary, and the whole for the shell."""
     plain = PLAIN_NAME.fullmatch(name) and name.lower() not in NOT_PLAIN
     value = name if plain else json.dumps(name, ensure_ascii=False)
     return shlex.quote(f"data.columns.{role}={value}")
 
 
 class Texts(Sequence[str]):
-    """A column of texts as Arrow holds it, a fraction of what as many Python strings would take.
+    """A column of texts in Arrow, which needs a fraction of the memory of Python strings.
 
-    `rows`: which of them, in which order; None: all.
+    `rows`: the positions of the texts, in order; None: all of them.
     """
 
     def __init__(self, column: pa.ChunkedArray, rows: np.ndarray | None = None):
@@ -222,20 +220,21 @@ def _cells(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
     """The values as Arrow holds them: a ClassLabel as its number, nothing decoded."""
     import pyarrow as pa
 
-    found = dataset.select_columns([column]).with_format("arrow")[:].column(column)
-    if found.num_chunks < len(found) // MANY_CHUNKS:
-        return found
-    whole = found.combine_chunks()  # rows that were chosen come as a chunk each, of four times the memory
-    return whole if isinstance(whole, pa.ChunkedArray) else pa.chunked_array([whole], found.type)
+    cells = dataset.select_columns([column]).with_format("arrow")[:].column(column)
+    if cells.num_chunks < len(cells) // MIN_ROWS_PER_CHUNK:
+        return cells
+    # Selected rows arrive as one chunk each, which needs four times the memory.
+    whole = cells.combine_chunks()
+    return whole if isinstance(whole, pa.ChunkedArray) else pa.chunked_array([whole], cells.type)
 
 
 def cells_of(dataset: datasets.Dataset, column: str) -> list[Any]:
-    """The values of a column, whatever they are, as Python has them."""
+    """The values of a column as Python objects of any type."""
     return _cells(dataset, column).to_pylist()
 
 
 def some_cells(dataset: datasets.Dataset, column: str) -> list[Any]:
-    """The first of them."""
+    """The first ROWS_LOOKED_AT values of a column."""
     return cells_of(dataset.select(range(min(ROWS_LOOKED_AT, dataset.num_rows))), column)
 
 
@@ -247,14 +246,14 @@ def class_names(dataset: datasets.Dataset, column: str) -> tuple[str, ...] | Non
 
 
 def _names_of(feature: Any) -> list[str] | None:
-    """The class names of a ClassLabel column. Told by its attribute, so that `datasets` need not be imported."""
+    """The class names of a ClassLabel column, recognised by its type's name so that `datasets` need not be imported."""
     return list(feature.names) if type(feature).__name__ == "ClassLabel" else None
 
 
 def empty_rows(dataset: datasets.Dataset, column: str, lists: bool) -> list[int]:
-    """The rows whose cell holds nothing: no value, blanks only, no class; with `lists` also an empty list.
+    """The rows whose cell is missing, blank or without a class; with `lists` also those with an empty list.
 
-    An empty list of words is nothing; one of labels is a row without labels, which is one to learn from.
+    A row with no words is empty; a row with no labels is a valid multi-label row.
     """
     names = _names_of(dataset.features[column])
     return [
@@ -267,7 +266,10 @@ def empty_rows(dataset: datasets.Dataset, column: str, lists: bool) -> list[int]
 def text_values(
     dataset: datasets.Dataset, column: str, where: str, place: Place = row_name, role: str = "text"
 ) -> Texts:
-    """The texts as they stand. `place` names a row in a message (`Source.place` knows the line of the file)."""
+    """The texts, unchanged; DataError if the column has another type or empty texts.
+
+    `place` names a row in a message (`Source.place` knows the line of the file).
+    """
     feature = dataset.features[column]
     kind = getattr(feature, "dtype", type(feature).__name__)
     at = f"{where}, column {shown(column)}"
@@ -283,18 +285,20 @@ def text_values(
     return values
 
 
-def _empty_problem(code: str, where: str, places: list[str], what: str) -> Problem:
+def _empty_problem(code: str, where: str, places: list[str], noun: str) -> Problem:
     return Problem(
         code=code,
         where=where,
-        found=f"{counted(len(places), f'empty {what}')} ({some_of(places)})",
-        expected=f"a {what} in every row",
-        hint="data.drop_empty=true leaves these rows out",
+        found=f"{counted(len(places), f'empty {noun}')} ({some_of(places)})",
+        hint="data.drop_empty=true drops these rows",
     )
 
 
 def is_text(value: object) -> bool:
-    """Bytes of a command line or of stdin that are not UTF-8 arrive as lone surrogates, which no tokenizer takes."""
+    """Whether a tokenizer accepts the value.
+
+    Bytes from a command line or stdin that are not UTF-8 arrive as lone surrogates, which no tokenizer accepts.
+    """
     if not isinstance(value, str):
         return False
     try:
@@ -307,9 +311,10 @@ def is_text(value: object) -> bool:
 def label_values(
     dataset: datasets.Dataset, column: str, where: str, place: Place = row_name
 ) -> list[str] | list[str | tuple[str, ...]]:
-    """The labels as texts: strings as they stand, numbers and truth values written out, a ClassLabel by its names.
+    """The labels as texts: strings unchanged, numbers and truth values written out, a ClassLabel by its names.
 
-    A list of labels becomes a tuple of texts; an empty one is a row without labels.
+    A list of labels becomes a tuple of texts; an empty list is a row without labels. DataError for empty labels and for
+    values of other types.
     """
     feature = dataset.features[column]
     inner = getattr(feature, "feature", feature)
@@ -317,33 +322,34 @@ def label_values(
     at = f"{where}, column {shown(column)}"
     values = cells_of(dataset, column)
     if names is None and all(type(value) is str and value and not value.isspace() for value in values):
-        same: dict[str, str] = {}  # by far the usual case, and a file may have millions of them: each label once
+        same: dict[str, str] = {}  # the common case, with millions of rows: keep one string per label
         return [same.setdefault(value, value) for value in values]
     problems = Problems(where)
-    parts = [value if isinstance(value, list) else [value] for value in values]
-    empty = [index for index, cell in enumerate(parts) if any(_is_no_label(value, names) for value in cell)]
+    lists = [value if isinstance(value, list) else [value] for value in values]
+    empty = [row for row, labels in enumerate(lists) if any(_is_no_label(label, names) for label in labels)]
     if empty:
-        problems.add(_empty_problem("E211", at, [place(index) for index in empty], "label"))
-    others = [
-        index
-        for index, cell in enumerate(parts)
-        if any(value is not None and (not isinstance(value, str | int | float) or value in INFINITE) for value in cell)
-        or (names is not None and any(type(value) is int and not NO_LABEL <= value < len(names) for value in cell))
-    ]
-    if others:
-        first = others[0]
+        problems.add(_empty_problem("E211", at, [place(row) for row in empty], "label"))
+    invalid = [row for row, labels in enumerate(lists) if any(_is_invalid(label, names) for label in labels)]
+    if invalid:
+        first = invalid[0]
         found = f"{shown(values[first])} ({place(first)})"
         expected = "a text, a number, or a list of them"
         if names is not None:
-            expected = f"0 to {len(names) - 1}, the numbers of the classes that the column declares"
+            expected = f"a class number from 0 to {len(names) - 1}"
         problems.add(Problem(code="E205", where=at, found=found, expected=expected))
     problems.raise_if_any()
-
     return [as_texts(value, names) for value in values]
 
 
+def _is_invalid(label: Any, names: list[str] | None) -> bool:
+    """Whether a label has a type that no label has, or is a number of no class."""
+    if label is not None and (not isinstance(label, str | int | float) or label in INFINITE):
+        return True
+    return names is not None and type(label) is int and not NO_LABEL <= label < len(names)
+
+
 def labels_as_they_are(dataset: datasets.Dataset, column: str) -> list[Any]:
-    """As `label_values`, unchecked: what is no label is None."""
+    """As `label_values`, without checks: a missing label is None."""
     feature = dataset.features[column]
     names = _names_of(getattr(feature, "feature", feature))
     values = cells_of(dataset, column)
@@ -351,15 +357,15 @@ def labels_as_they_are(dataset: datasets.Dataset, column: str) -> list[Any]:
 
 
 def has_no_label(dataset: datasets.Dataset, column: str) -> bool:
-    """Whether every cell is empty or the -1 that stands for no label, whatever its type."""
+    """Whether every cell is empty or -1, as a number or as text."""
     names = _names_of(dataset.features[column])
     return all(_is_no_label(value, names) or value in (NO_LABEL, str(NO_LABEL)) for value in cells_of(dataset, column))
 
 
 def as_texts(value: Any, names: Sequence[str] | None) -> Any:
-    """A label, or each of a list of them, as a text; `names` are those of a ClassLabel."""
+    """A label as a text, or a list of labels as a tuple of texts; `names` are those of a ClassLabel."""
     if isinstance(value, list):
-        return tuple(as_texts(one, names) for one in value)
+        return tuple(as_texts(label, names) for label in value)
     return names[value] if names is not None else _written(value)
 
 
@@ -367,7 +373,7 @@ def _is_no_label(value: Any, names: list[str] | None) -> bool:
     if value is None or (names is not None and value == NO_LABEL):
         return True
     if isinstance(value, float):
-        return math.isnan(value)  # how pandas writes a missing number
+        return math.isnan(value)  # a missing number in pandas
     return isinstance(value, str) and not value.strip()
 
 

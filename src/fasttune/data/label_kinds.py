@@ -1,4 +1,4 @@
-"""What the labels of a column are: one class a row, several labels, or a number. Inferred from the data, and said."""
+"""Infer whether the labels of a column are one class per row, several labels, or a number, and report it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fasttune.data.problems import Problems, row_name, some_of
 from fasttune.errors import DataError, Problem, shown, suggestion
 
 SINGLE, MULTI, REGRESSION = "single-label", "multi-label", "regression"
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d")  # one digit behind: 2,25 is more often two labels
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d")  # one decimal only: 2,25 is more often two labels
 SEPARATORS = (",", ";", "|")
-MOST_GRADES = 20  # different numbers with fractions that may be classes, such as 0.5 to 5 stars by halves
+MAX_GRADES = 20  # different numbers with fractions that may be classes, such as 0.5 to 5 stars in halves
 
 Cell = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class LabelKind:
-    """`problem` as the recipe names it; `separator` stands between the labels of one cell, where they are texts."""
+    """`problem` as in the recipe; `separator` divides the labels of a cell if cells are texts with several labels."""
 
     problem: str
     separator: str | None
@@ -39,12 +39,11 @@ def kind_of(
     where: str,
     is_declared: bool = False,
 ) -> LabelKind:
-    """As asked (`problem` other than `auto`), else by what the cells hold.
+    """The kind that the recipe asks for (`problem` other than `auto`), or the one that the cells suggest.
 
-    `is_declared`: the data set itself says what its classes are, so that a comma in a name separates nothing.
-
-    Lists are several labels. So are texts such as `2,25` where every part also stands alone in other rows. Numbers with
-    fractions are a regression, unless names were given to them.
+    Lists are several labels. So are texts such as `2,25` if each part is also the only label of other rows. Numbers
+    with fractions are a regression, unless `has_names`: the recipe names them. `is_declared`: the data set declares
+    its classes, so a comma in a name separates nothing. DataError if the cells contradict `problem` or are ambiguous.
     """
     if problem in (SINGLE, REGRESSION):
         check_one_each(cells, where)
@@ -54,7 +53,7 @@ def kind_of(
     if is_declared and problem == "auto" and not any(isinstance(cell, tuple) for cell in cells):
         return LabelKind(SINGLE, None)
     if any(isinstance(cell, tuple) for cell in cells):
-        return LabelKind(MULTI, None, f"{where}: multi-label, because labels come in lists")
+        return LabelKind(MULTI, None, f"{where}: multi-label, because labels are lists")
     texts = [cell for cell in cells if isinstance(cell, str)]
     if problem == "auto" and separator is None:
         _check_no_decimal_commas(texts, where)
@@ -74,14 +73,14 @@ def kind_of(
 
 
 def _separates(texts: Sequence[str], mark: str) -> bool:
-    """Whether some cells hold several parts, each of which is the whole of another cell."""
+    """Whether some cells hold several parts, and each part is the only label of another cell."""
     cells = set(texts)
     several = [cell for cell in cells if mark in cell]
     return bool(several) and all(part in cells for cell in several for part in parts_of(cell, mark))
 
 
 def _check_no_decimal_commas(cells: Sequence[str], where: str) -> None:
-    """DataError for cells such as 1,5 that are numbers with a decimal comma, or two labels: both look alike."""
+    """DataError for cells such as 1,5: either a number with a decimal comma or two labels."""
     with_comma = [cell for cell in dict.fromkeys(cells) if "," in cell]
     if (
         with_comma
@@ -92,37 +91,34 @@ def _check_no_decimal_commas(cells: Sequence[str], where: str) -> None:
             Problem(
                 code="E218",
                 where=where,
-                found=f"labels such as {shown(with_comma[0])}",
-                expected="numbers with a decimal point, or labels that cannot be taken for numbers",
-                hint=f"problem={MULTI} where the comma stands between two labels",
+                found=f"labels such as {shown(with_comma[0])} are ambiguous: a decimal comma, or two labels",
+                hint=f"problem={MULTI} if the comma separates labels; otherwise write a decimal point",
             )
         )
 
 
 def _check_not_mixed(cells: Sequence[str], where: str) -> None:
-    """DataError where some cells look like several labels and others do not tell whether they are."""
+    """DataError if a cell looks like several labels, but only some of them occur alone in other rows."""
     known = set(cells)
     for mark in SEPARATORS:
         for cell in cells:
             parts = parts_of(cell, mark)
             alone = [part for part in parts if part in known]
             if len(parts) > 1 and alone:
-                found = f"{shown(cell)} beside {shown(alone[0])}"
-                expected = "one label a row, or several with each of them on its own in other rows"
-                hint = f"problem={MULTI} where {mark!r} stands between labels, problem={SINGLE} where it does not"
-                raise DataError(Problem(code="E218", where=where, found=found, expected=expected, hint=hint))
+                found = f"label {shown(cell)} contains label {shown(alone[0])}: it may be one label or several"
+                hint = f"problem={MULTI} if {mark!r} separates labels, problem={SINGLE} if it does not"
+                raise DataError(Problem(code="E218", where=where, found=found, hint=hint))
 
 
 def _check_not_measured(cells: Sequence[Cell], where: str) -> None:
-    """DataError for numbers that are too many to be grades."""
+    """DataError if there are more different fractional numbers than grades have."""
     different = [str(cell) for cell in dict.fromkeys(cells)]
-    if len(different) > MOST_GRADES and all(map(is_number, different)) and any(float(cell) % 1 for cell in different):
+    if len(different) > MAX_GRADES and all(map(is_number, different)) and any(float(cell) % 1 for cell in different):
         raise DataError(
             Problem(
                 code="E217",
                 where=where,
-                found=f"{len(different):,} different numbers such as {different[0]}",
-                expected=f"at most {MOST_GRADES} numbers with fractions as classes: these look measured",
+                found=f"{len(different):,} different numbers such as {different[0]} look measured, not like classes",
                 hint=f"problem={REGRESSION}",
             )
         )
@@ -150,7 +146,7 @@ def encode_label_sets(
 def encode_numbers(
     cells: Sequence[Cell], where: str, bounds: Sequence[float] | None = None, place: Place = row_name
 ) -> np.ndarray:
-    """(N,) float64; a cell that is no number, or one out of `bounds`, is a DataError."""
+    """(N,) float64; DataError for cells that are not numbers or lie outside `bounds`."""
     wrong = [row for row, cell in enumerate(cells) if not isinstance(cell, str) or not is_number(cell)]
     if wrong:
         raise DataError(
@@ -158,8 +154,8 @@ def encode_numbers(
                 code="E222",
                 where=where,
                 found=f"{shown(cells[wrong[0]])} ({some_of([place(row) for row in wrong])})",
-                expected="a number in every row, as a regression has it",
-                hint=f"problem={SINGLE} where labels are classes",
+                expected="a number in every row, for a regression",
+                hint=f"problem={SINGLE} if labels are classes",
             )
         )
     numbers = np.array([float(str(cell)) for cell in cells])
@@ -167,22 +163,22 @@ def encode_numbers(
         outside = np.flatnonzero((numbers < bounds[0]) | (numbers > bounds[1])).tolist()
         if outside:
             found = f"{cells[outside[0]]} ({some_of([place(row) for row in outside])})"
-            expected = f"{bounds[0]:g} to {bounds[1]:g}, as data.label_range says"
+            expected = f"{bounds[0]:g} to {bounds[1]:g} (data.label_range)"
             hint = "correct these rows, or widen data.label_range"
             raise DataError(Problem(code="E232", where=where, found=found, expected=expected, hint=hint))
     return numbers
 
 
-def check_table(asked: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    """A table by label may name only labels that there are."""
+def check_table(table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    """DataError if a table by label has a label that the data does not have."""
     problems = Problems(where)
-    for name in asked:
+    for name in table:
         if name not in names:
             problems.add(
                 Problem(
                     code="E223",
                     where=where,
-                    found=f"label {shown(name)}, which the data do not have",
+                    found=f"label {shown(name)}, which the data does not have",
                     expected=f"one of {some_of([shown(known) for known in names])}",
                     hint=suggestion(name, names),
                 )

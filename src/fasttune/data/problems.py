@@ -1,4 +1,4 @@
-"""What is wrong with data, collected: several problems of one source become one error; how rows are named in it."""
+"""Collect the problems of one data source, so that they are raised together; name and count rows in messages."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from fasttune.errors import DataError, Problem
 
-MAX_PROBLEMS = 20  # of one source: a file with a wrong delimiter has a problem in every row
+MAX_PROBLEMS = 20  # per source: a file with the wrong delimiter has a problem in every row
 ROWS_SHOWN = 5  # of the rows that share a problem
 
 
 class CutError(DataError):
-    """The first MAX_PROBLEMS of `num_problems`, and one more problem that says so."""
+    """The first MAX_PROBLEMS of `num_problems`, and one more problem with the number that was cut."""
 
     def __init__(self, *problems: Problem, num_problems: int):
         super().__init__(*problems)
@@ -20,7 +20,7 @@ class CutError(DataError):
 
 
 class Problems:
-    """Collects the problems of a source, keeps the first MAX_PROBLEMS of them and counts the rest."""
+    """The problems of a source: keeps the first MAX_PROBLEMS and counts the rest."""
 
     def __init__(self, where: str):
         self.where = where
@@ -37,7 +37,7 @@ class Problems:
                 self.kept.append(problem)
 
     def lead(self, problem: Problem) -> None:
-        """Put a problem that sums up the others before them."""
+        """Put a problem that summarises the others in front of them."""
         self.num += 1
         self.kept = [problem, *self.kept][:MAX_PROBLEMS]
 
@@ -50,7 +50,7 @@ class Problems:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """What goes wrong inside is kept, and what comes after it is done all the same."""
+        """Collect a DataError raised inside, and continue after the block."""
         try:
             yield
         except DataError as error:
@@ -59,10 +59,9 @@ class Problems:
     def raise_if_any(self) -> None:
         if not self.num:
             return
-        rest = self.num - len(self.kept)
-        if rest:
-            more = f"{rest:,} more problem{'s' if rest > 1 else ''}"
-            last = Problem(where=self.where, found=more, expected="none")
+        num_cut = self.num - len(self.kept)
+        if num_cut:
+            last = Problem(where=self.where, found=counted(num_cut, "more problem"))
             raise CutError(*self.kept, last, num_problems=self.num)
         raise DataError(*self.kept)
 
@@ -73,10 +72,10 @@ def counted(number: int, noun: str) -> str:
 
 
 def row_name(index: int) -> str:
-    """How a row is called where nothing is known about the file it came from: counted from 1."""
+    """The name of a row if nothing is known about its file: counted from 1."""
     return f"row {index + 1}"
 
 
-def some_of(names: list[str]) -> str:
+def some_of(names: list[str], limit: int = ROWS_SHOWN) -> str:
     """The first few of a list, for a message: `row 5, row 9, ...`."""
-    return ", ".join(names[:ROWS_SHOWN]) + (", ..." if len(names) > ROWS_SHOWN else "")
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

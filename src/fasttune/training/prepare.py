@@ -276,4 +276,5 @@ def data_report(run: TrainingRun, audit: Audit) -> dict[str, Any]:
         "training_examples": run.training_examples,
         "splits": {split.name: report(split, run.stores[split.name], task) for split in run.splits.all()},
         "warnings": audit.entries,
+        "observations": audit.observations,
     }
