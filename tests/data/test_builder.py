@@ -1,4 +1,4 @@
-"""Data sets of one's own: what a definition makes, what its folder loads as, and what is refused."""
+"""Datasets built from a definition: their content, how their folder loads, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV and TSV: every cell as it stands, delimiters and quoting decided from the data and said."""
+"""CSV and TSV: cells stay unchanged; the delimiter and quoting are detected and reported."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The generated reviews and the embedded model: what a first run without any file of one's own rests on."""
+"""The generated reviews and the embedded model, which a first run without any files relies on."""
 
 from __future__ import annotations
 

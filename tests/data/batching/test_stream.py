@@ -1,4 +1,4 @@
-"""Rows of a stream reach the steps exactly once an epoch, whatever ends a run and on however many ranks it goes on."""
+"""Steps get every row of a stream exactly once per epoch, wherever a run stops and on however many ranks it resumes."""
 
 from __future__ import annotations
 

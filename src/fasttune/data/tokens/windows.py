@@ -134,11 +134,11 @@ def answer_positions(store: TokenStore, spans: Sequence[Span | None], known: Seq
     cls, offsets = store.features["cls"], store.token_features["offsets"]
     positions = np.stack([cls, cls], axis=1)
     rows = store.rows
-    found = np.zeros(len(spans), dtype=bool)
+    is_found = np.zeros(len(spans), dtype=bool)  # whether some window shows the answer of the row
     for window, row in enumerate(rows):
         span = spans[row]
         if span is None:
-            found[row] = known[row]
+            is_found[row] = known[row]
             continue
         begin, end = store.features["context"][window]
         characters = offsets[store.starts[window] + begin : store.starts[window] + end]
@@ -151,6 +151,6 @@ def answer_positions(store: TokenStore, spans: Sequence[Span | None], known: Seq
         last = int(np.searchsorted(characters[:, 0], span[1], side="left")) - 1
         if first <= last and not starts_before and not ends_behind:
             positions[window] = begin + first, begin + last
-            found[row] = True
-    positions[~found[rows]] = IGNORED
+            is_found[row] = True
+    positions[~is_found[rows]] = IGNORED
     return {"start_positions": positions[:, 0].copy(), "end_positions": positions[:, 1].copy()}
