@@ -73,7 +73,7 @@ def test_what_is_said(
 def message_of(case: Case, said: str) -> str:
     """The lines of its problem, or those of its note."""
     if case.code == "right":
-        return "nothing: it is read"
+        return "none: the data is read"
     found = said.splitlines()
     mark = {"E": "error: ", "W": f"warning: {case.code}", "N": case.says[0]}[case.code[0]]
     first = next(number for number, line in enumerate(found) if mark in line)
