@@ -1,4 +1,4 @@
-"""57 ways in which data can be wrong, odd or doubtful, and what is said of each: docs/reference/data-problems.md."""
+"""57 kinds of data problems, and how each is reported: docs/reference/data-problems.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Content = str | bytes
 
 
 def text(number: int) -> str:
-    """Different for each number, of words that the tiny tokenizer knows."""
+    """Return a text of words that the tiny tokenizer knows, different for each number."""
     first, second = WORDS[number % 9], WORDS[number // 9 % 9]
     return f"the {first} was not {second} w{number % 60} and w{number // 60} w{number * 7 % 60}"
 
@@ -53,7 +53,7 @@ def questions(*rows: dict[str, Any]) -> str:
 
 
 def known_questions() -> str:
-    """Of words that the tiny tokenizer knows; the last answer is a whole context."""
+    """Return questions of words that the tiny tokenizer knows; the last answer is a whole context."""
     contexts = [text(number) for number in range(9)]
     asked = "was the food good"
     rows = [question(context.split()[1], 4, asked, context) for context in contexts[:8]]
@@ -67,9 +67,9 @@ def squad(**changes: Any) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """`files` in a folder, `fasttune check` with `arguments` there; `says`: what must stand in what it says.
+    """`files` in a folder, where `fasttune check` runs with `arguments`; `says`: what its output must contain.
 
-    A code E... is an error; W... a warning, N... a note and `right` data that is simply read.
+    A code E... is an error, W... a warning, N... a note, and `right` means that the data has no problem.
     """
 
     number: str

@@ -1,4 +1,4 @@
-"""The list of bad data inputs: errors with code, place, value, hint and exit code 4; the others read, with a note."""
+"""Every case of bad data: errors have a code, place, value, hint and exit code 4; other data is read, with a note."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fasttune.cli import commands as cli
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "data-problems.md"
 INTRODUCTION = """<!-- Made by tests/test_bad_data.py from its cases: run it with --write-golden to write it again. -->
 
-# What is wrong with data, and what is said
+# Data problems and their messages
 
-Each row is a test: `fasttune check` with such a file says this. `E` is an error: nothing is trained, the exit code
-is 4. `W` is a warning, `N` a note; the data is used as it is. What every code means:
+Each row is a test: it shows what `fasttune check` prints for such a file. `E` is an error: no training starts, and the
+exit code is 4. `W` is a warning and `N` a note: the data is used unchanged. All codes are listed in
 [own data](../guides/own-data.md#error-codes).
 
-| | the data | code | what is said |
+| | the data | code | message |
 |---|---|---|---|
 """
 
@@ -73,7 +73,7 @@ def test_what_is_said(
 def message_of(case: Case, said: str) -> str:
     """The lines of its problem, or those of its note."""
     if case.code == "right":
-        return "nothing: it is read"
+        return "none: the data is read"
     found = said.splitlines()
     mark = {"E": "error: ", "W": f"warning: {case.code}", "N": case.says[0]}[case.code[0]]
     first = next(number for number, line in enumerate(found) if mark in line)

@@ -1,4 +1,4 @@
-"""Thirty CSV files as people have them: read as they are meant, or asked about precisely, and never guessed wrong."""
+"""Thirty real-world CSV files: each is read as intended or refused with a precise question, and never guessed wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training on rows that are read as they come: it learns, survives a kill to the same bytes, and says what it needs."""
+"""Training on streamed rows: it learns, resumes bit-identically after a kill, and reports what it needs."""
 
 from __future__ import annotations
 

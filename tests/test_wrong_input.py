@@ -48,17 +48,16 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str], str]] = {
     "stride of max_length": (
         [question("Ann", 8)] * 2,
         [QUESTIONS, "data.validation=rows.jsonl", "preprocessing.max_length=32", BATCH, "preprocessing.doc_stride=32"],
-        "E257 rows.jsonl: found no room for the context beside 2 of the questions, the longest of 3 tokens "
-        "(id 0, id 1), "
-        "expected at most 0 tokens: preprocessing.max_length 32, less 3 marks, less preprocessing.doc_stride 32, "
-        "less one to go on\n  hint: preprocessing.doc_stride=25",
+        "E257 rows.jsonl: 2 questions of up to 3 tokens (id 0, id 1) leave too little room for the context: "
+        "no question fits (preprocessing.max_length 32, minus 3 special tokens, minus preprocessing.doc_stride 32, "
+        "minus 1 to advance)\n  hint: preprocessing.doc_stride=25",
     ),
     "question longer than max_length": (
         [question("Ann", 8), question("Ann", 8, "Who " * 40)],
         [QUESTIONS, "data.validation=rows.jsonl", "preprocessing.max_length=32", BATCH, "preprocessing.doc_stride=4"],
-        "E257 rows.jsonl: found no room for the context beside 1 of the questions, the longest of 40 tokens (id 1), "
-        "expected at most 24 tokens: preprocessing.max_length 32, less 3 marks, less preprocessing.doc_stride 4, "
-        "less one to go on\n  hint: shorter questions, or a larger max_length",
+        "E257 rows.jsonl: the question of 40 tokens (id 1) leaves too little room for the context: questions may have "
+        "at most 24 tokens (preprocessing.max_length 32, minus 3 special tokens, minus preprocessing.doc_stride 4, "
+        "minus 1 to advance)\n  hint: shorter questions, or a larger max_length",
     ),
     "pair column missing": (
         [PAIR, {**PAIR, "label": "0"}],
@@ -68,7 +67,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str], str]] = {
     "tags of other length than tokens": (
         [{"tokens": ["Ann", "came"], "tags": ["B-PER", "O"]}, {"tokens": ["Ann", "came"], "tags": ["O"]}],
         [WORDS],
-        "E261 rows.jsonl row 2: found 2 words and 1 tags, expected a tag for each word",
+        "E261 rows.jsonl row 2: found 2 words and 1 tag, expected one tag per word",
     ),
     "free text as label": (
         [{"text": f"review {number}", "label": f"I liked number {number}"} for number in range(12)],

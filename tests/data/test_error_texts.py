@@ -21,7 +21,7 @@ TEXTS = [
     (
         "reviews.csv",
         'text,label\n"good,1\nbad,0\n',
-        'E112 reviews.csv row 2: a quote (") is opened in this row and never closed\n'
+        'E112 reviews.csv row 2: the quote (") opened in this row is never closed\n'
         '  hint: inside a quoted field, write a quote twice: "a 15"" screen"',
     ),
     (
@@ -111,7 +111,7 @@ TEXTS = [
         "reviews.csv",
         "text,label\na\0b,1\n",
         "E123 reviews.csv row 2: found a NUL character (1 in the file), expected text\n"
-        "  hint: if they carry no data: tr -d '\\000' < reviews.csv > clean.csv",
+        "  hint: to remove the NUL bytes: tr -d '\\000' < reviews.csv > clean.csv",
     ),
     (
         "reviews.jsonl",

@@ -1,4 +1,4 @@
-"""Hub ids: what they mean, and that everything that goes wrong there is one clear problem."""
+"""Hub ids: how they are parsed, and that every failure becomes one clear problem."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Rows of a Python program: kept under a name made of their content, with their types and class names."""
+"""Rows from a Python program are stored under a hash of their content, with types and class names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON lines and JSON lists: types are kept, and what JSON readers usually let pass is an error."""
+"""JSON lines and JSON lists: types are kept, and what lenient JSON readers accept is an error."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Long texts as head and tail or as windows, beside slices of the whole."""
+"""Long texts as head and tail or as windows, compared with slices of the whole text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large tables lie in files without names: the same rows, and few pages in memory once they are let go."""
+"""Large tables are mapped from unnamed files: the rows are the same, and few pages stay in memory after release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user may name as data: files, globs, lists, saved folders; and what is refused with the way out."""
+"""What a user can name as data (files, globs, lists, saved folders), and how other names are refused with a hint."""
 
 import hashlib
 

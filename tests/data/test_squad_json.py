@@ -1,4 +1,4 @@
-"""SQuAD's own files as rows."""
+"""SQuAD files become flat rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generated questions and pairs: what the rows promise, and that nothing leaks from split to split."""
+"""Generated questions and pairs: their rows are consistent, and nothing leaks between splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packed files and addresses are read as the plain file is; what is dangerous or cut is refused."""
+"""Compressed files and addresses read like the plain file; dangerous or truncated ones are refused."""
 
 from __future__ import annotations
 

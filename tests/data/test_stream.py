@@ -1,4 +1,4 @@
-"""A stream gives every row of its files once an epoch, as it stands there, and says what it cannot read."""
+"""A stream yields every row of its files once per epoch, unchanged, and reports what it cannot read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenised once: the same content is read back, any other is not, and what is damaged is made again."""
+"""The token cache returns only stores of the same content, and recomputes damaged ones."""
 
 from __future__ import annotations
 

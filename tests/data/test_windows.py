@@ -1,4 +1,4 @@
-"""Windows and the positions of answers, beside brute force."""
+"""Windows and answer positions, compared with brute force."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words of texts, and which token of which window stands for each."""
+"""Words of texts, and the token and window that represent each."""
 
 from __future__ import annotations
 

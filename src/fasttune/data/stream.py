@@ -260,7 +260,8 @@ def _kind(name: str) -> str:
 
 
 def _not_streamed(where: str, found: str) -> Problem:
-    expected = f"uncompressed {', '.join(STREAMED[:-1])} or {STREAMED[-1]} to stream, in UTF-8 or data.encoding"
+    kinds = f"{', '.join(STREAMED[:-1])} or {STREAMED[-1]}"
+    expected = f"a file that can be streamed: uncompressed {kinds}, in UTF-8 or data.encoding"
     hint = "data.streaming=false, or write it as JSONL or Parquet"
     return Problem(code="E138", where=where, found=found, expected=expected, hint=hint)
 

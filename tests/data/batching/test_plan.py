@@ -1,4 +1,4 @@
-"""Properties of the plan: what training sees, whatever the memory budget and the number of ranks."""
+"""Properties of the plan: training sees the same examples at any memory budget and number of ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the prefetcher hands out is what the plan says, also where the plan changes or a step is done again."""
+"""The prefetcher follows the plan, even if the plan changes or a step is repeated."""
 
 from __future__ import annotations
 

@@ -86,16 +86,16 @@ class StreamSampler:
         with ThreadPoolExecutor(1, "stream") as executor:
             ahead = executor.submit(self._parts, epoch, number, first, needed)
             while True:
-                found = ahead.result()
-                num_rows = sum(part.last - part.first for part in found)
+                window_parts = ahead.result()
+                num_rows = sum(part.last - part.first for part in window_parts)
                 following = (epoch, number + 1) if number + 1 < self.windows.num_windows else (epoch + 1, 0)
                 missing = (needed - num_rows) % self.batch_size or self.batch_size
                 ahead = executor.submit(self._parts, *following, 0, missing)
-                for part in found:
+                for part in window_parts:
                     parts.append(part)
                     needed -= part.last - part.first
                     if not needed:
-                        is_end = part.last == found[-1].last
+                        is_end = part.last == window_parts[-1].last
                         yield StreamStep(parts, (*following, 0) if is_end else (epoch, number, part.last))
                         needed, parts = self.batch_size, []
                 epoch, number = following

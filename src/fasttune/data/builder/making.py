@@ -150,8 +150,9 @@ def _mapped(value: Any, new: Mapping[str, str]) -> Any:
 def _with_labels(rows: datasets.Dataset, label: str, values: Sequence[Any]) -> datasets.Dataset:
     """Return the rows with these labels, as strings or lists of strings."""
     order = rows.column_names
-    lists = any(isinstance(value, list | tuple) for value in values)
-    column = [None if value is None else list(value) if lists else value for value in values]
+    column = list(values)
+    if any(isinstance(value, list | tuple) for value in values):
+        column = [None if value is None else list(value) for value in values]
     return rows.remove_columns([label]).add_column(label, column).select_columns(order)
 
 

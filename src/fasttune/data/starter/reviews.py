@@ -163,21 +163,23 @@ class _Writer:
     # Opinions
 
     def _plan(self, star: int, num_sentences: int) -> list[Opinion]:
-        """Opinions for about `num_sentences` sentences; as many good as bad still need a weight unless `star` is 3."""
+        """Return opinions for about `num_sentences` sentences; an even balance needs a weight unless `star` is 3."""
         rng = self.rng
-        most = len(self.place.aspects)
+        num_aspects = len(self.place.aspects)
         wanted = max(1, round(num_sentences * rng.uniform(0.55, 1.0)))
         if star == 3:
-            num_good = num_bad = max(1, min(most // 2, wanted // 2))
-        elif star in (1, 5):
-            num_good, num_bad = (min(most, wanted), 0) if star == 5 else (0, min(most, wanted))
+            num_good = num_bad = max(1, min(num_aspects // 2, wanted // 2))
+        elif star == 5:
+            num_good, num_bad = min(num_aspects, wanted), 0
+        elif star == 1:
+            num_good, num_bad = 0, min(num_aspects, wanted)
         else:
-            major = max(1, min(most - 1, wanted - 1))
+            major = max(1, min(num_aspects - 1, wanted - 1))
             if rng.random() < _CHANCE_EVEN_NUMBERS:
-                half = max(1, min(most // 2, wanted // 2))
+                half = max(1, min(num_aspects // 2, wanted // 2))
                 return self._opinions(half, half)
             minor = 2 if major >= 5 and rng.random() < 0.4 else 1
-            major = min(major, most - minor)
+            major = min(major, num_aspects - minor)
             num_good, num_bad = (major, minor) if star == 4 else (minor, major)
         return self._opinions(num_good, num_bad)
 
@@ -186,7 +188,7 @@ class _Writer:
         return [Opinion(aspect, index < num_good) for index, aspect in enumerate(aspects)]
 
     def _body(self, star: int, num_sentences: int) -> list[str]:
-        """Sentences whose opinions mean `star` stars; about `num_sentences` of them."""
+        """Return about `num_sentences` sentences whose opinions amount to `star` stars."""
         rng = self.rng
         opinions = self._plan(star, num_sentences)
         good, bad = ([o for o in opinions if o.good is sign] for sign in (True, False))
@@ -200,19 +202,21 @@ class _Writer:
                 if star != 3:
                     major = Opinion(major.aspect, major.good, _MAIN_WEIGHT)
                 contrast = minor, major
-        said = {o.aspect for o in contrast or ()}
-        rest = [o for o in opinions if o.aspect not in said]
-        assert stars_of([*(contrast or ()), *rest]) == star, "the plan does not mean the stars that were asked for"
-        units = [[o] for o in self._shuffled(rest)]
+        contrasted = {o.aspect for o in contrast or ()}
+        others = [o for o in opinions if o.aspect not in contrasted]
+        assert stars_of([*(contrast or ()), *others]) == star, "the planned opinions give another number of stars"
+        units = [[o] for o in self._shuffled(others)]
         if contrast:
             units.insert(rng.randrange(len(units) + 1), list(contrast))
         even = len(good) == len(bad)
-        elaborated = opinions if even else good if star > 3 else bad
+        elaborated = opinions
+        if not even:
+            elaborated = good if star > 3 else bad
         extra = self._extra_sentences(elaborated, num_sentences - len(units), even)
         return self._sentences(units, extra, star)
 
     def _extra_sentences(self, opinions: list[Opinion], budget: int, even: bool) -> dict[int, int]:
-        """How many more sentences each aspect gets; `even`: all the same, since both sides must weigh the same."""
+        """Return the extra sentences per aspect; `even`: the same number for all, so that both sides weigh the same."""
         extra = dict.fromkeys((o.aspect for o in opinions), 0)
         room = {aspect: len(self.unused_clauses[aspect]) - 1 for aspect in extra}
         if even:
@@ -225,12 +229,12 @@ class _Writer:
             extra[self.rng.choice(free)] += 1
         return extra
 
-    # How it is said
+    # Words
 
     def _sentences(self, units: list[list[Opinion]], extra: dict[int, int], star: int) -> list[str]:
         rng = self.rng
         sentences = []
-        before: bool | None = None  # the sign of the opinion before, None at the start and after a contrast
+        before: bool | None = None  # whether the previous opinion was good; None at the start and after a contrast
         while units:
             unit = units.pop(0)
             if len(unit) == 2:
@@ -255,7 +259,7 @@ class _Writer:
         return template.format(x=x, y=y, X=_capitalised(x), Y=_capitalised(y))
 
     def _opinion(self, opinion: Opinion, before: bool | None) -> str:
-        """One sentence that says `opinion`; `before` is the sign of the opinion in the sentence before."""
+        """Return a sentence that expresses `opinion`; `before`: whether the previous opinion was good."""
         rng = self.rng
         chances = list(_CHANCES_FRAMED.values())
         kind = rng.choices((0, 1, 2, None), weights=[*chances, 1 - sum(chances)])[0]
@@ -276,7 +280,7 @@ class _Writer:
         same, opposite = self._clause_pair(opinion)
         corrects = "{o}" in template and "{s}" in template
         if corrects and opinion.aspect not in self.described and self.rng.random() < 0.5:
-            same = self._adjective_clause(opinion)  # sets the detail right by a judgement on the whole
+            same = self._adjective_clause(opinion)  # answers a detail with an overall judgement
         who = self.rng.choice(phrases.SOURCES)
         return template.format(
             s=same,
@@ -288,14 +292,14 @@ class _Writer:
         )
 
     def _clause(self, opinion: Opinion) -> str:
-        """A clause that agrees with `opinion`, perhaps by negating an adjective of the other side."""
+        """Return a clause that agrees with `opinion`, sometimes by negating an adjective for the opposite."""
         unused = self.unused_clauses[opinion.aspect]
         if unused and (opinion.aspect in self.described or self.rng.random() >= _CHANCE_ADJECTIVE):
             return unused.pop()[0 if opinion.good else 1]
         return self._adjective_clause(opinion)
 
     def _clause_pair(self, opinion: Opinion) -> tuple[str, str]:
-        """A clause that agrees with `opinion`, and its opposite."""
+        """Return a clause that agrees with `opinion`, and its opposite."""
         unused = self.unused_clauses[opinion.aspect]
         adjective = opinion.aspect not in self.described and self.rng.random() < _CHANCE_ADJECTIVE
         if unused and not adjective:

@@ -1,14 +1,14 @@
-"""How the generated reviews say things, whatever the place: denial, hearsay, contrast, verdicts.
+"""Phrases of the generated reviews for any place: denial, hearsay, contrast, verdicts.
 
-`{s}` is a clause that agrees with what the reviewer means and `{o}` one that says the opposite. A frame has twins that
-use nearly the same words for the other direction, so that neither the frame nor the clause alone tells what is meant.
-`{x}` and `{y}` are clauses about two aspects, taken as said; `{X}` and `{Y}` begin a sentence.
+`{s}` is a clause that agrees with the reviewer, and `{o}` one that says the opposite. Each frame has twins that use
+nearly the same words for the other direction, so that neither the frame nor the clause alone reveals the opinion.
+`{x}` and `{y}` are clauses about two aspects, both literally meant; `{X}` and `{Y}` begin a sentence.
 """
 
 from __future__ import annotations
 
-# Per source of an opinion: frames that set it right, frames that only deny it, frames that confirm it. A review uses a
-# source once.
+# For each source of an opinion: frames that correct it, frames that only deny it, and frames that confirm it. A review
+# uses each source at most once.
 FRAMES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
     (
         (
@@ -160,7 +160,7 @@ PAIRS = (
     "It fits that {x} and that {y}.",
 )
 
-# Two aspects of opposite sign. In the first group {y} weighs more, in the second both weigh the same.
+# Two aspects with opposite opinions. In the first group {y} weighs more, in the second both weigh the same.
 DECIDED = (
     "{X}, but {y}, and that is what counts.",
     "Although {x}, {y}, and that decided it for me.",
@@ -183,7 +183,7 @@ EVEN = (
     "{X}, and I give that as much weight as the fact that {y}.",
 )
 
-# The whole of a very short review, or the last sentence of a longer one, by stars from 1 to 5.
+# A very short review, or the last sentence of a longer one, by stars from 1 to 5.
 VERDICTS: dict[int, tuple[str, ...]] = {
     1: (
         "Would I come back to {name}? Not even if it were free.",
@@ -248,7 +248,7 @@ VERDICTS: dict[int, tuple[str, ...]] = {
         "Not a single thing went wrong.",
     ),
 }
-# About one thing only; `{thing}` has no article.
+# About a single thing; `{thing}` has no article.
 SHORT: dict[int, tuple[str, ...]] = {
     1: (
         "Worst {thing} I have {had} in years.",

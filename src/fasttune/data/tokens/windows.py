@@ -112,14 +112,16 @@ def check_room(
     stride = max_length - special - longest - 1
     hint = f"preprocessing.doc_stride={stride}" if stride >= 0 else "shorter questions, or a larger max_length"
     names = some_of([place(row) for row in too_long])
+    questions_leave = f"{counted(len(too_long), 'question')} of up to {longest} tokens ({names}) leave"
+    if len(too_long) == 1:
+        questions_leave = f"the question of {longest} tokens ({names}) leaves"
+    limit = f"questions may have at most {room} tokens" if room > 0 else "no question fits"
     raise DataError(
         Problem(
             code="E257",
             where=where,
-            found=f"{counted(len(too_long), 'question')} of up to {longest} tokens ({names}), leaving no room for the "
-            "context",
-            expected=f"at most {max(room, 0)} tokens: preprocessing.max_length {max_length} minus {special} special "
-            f"tokens, preprocessing.doc_stride {doc_stride}, and 1 to advance",
+            found=f"{questions_leave} too little room for the context: {limit} (preprocessing.max_length {max_length}, "
+            f"minus {special} special tokens, minus preprocessing.doc_stride {doc_stride}, minus 1 to advance)",
             hint=hint,
         )
     )
@@ -134,11 +136,11 @@ def answer_positions(store: TokenStore, spans: Sequence[Span | None], known: Seq
     cls, offsets = store.features["cls"], store.token_features["offsets"]
     positions = np.stack([cls, cls], axis=1)
     rows = store.rows
-    found = np.zeros(len(spans), dtype=bool)
+    is_found = np.zeros(len(spans), dtype=bool)  # whether some window shows the answer of the row
     for window, row in enumerate(rows):
         span = spans[row]
         if span is None:
-            found[row] = known[row]
+            is_found[row] = known[row]
             continue
         begin, end = store.features["context"][window]
         characters = offsets[store.starts[window] + begin : store.starts[window] + end]
@@ -151,6 +153,6 @@ def answer_positions(store: TokenStore, spans: Sequence[Span | None], known: Seq
         last = int(np.searchsorted(characters[:, 0], span[1], side="left")) - 1
         if first <= last and not starts_before and not ends_behind:
             positions[window] = begin + first, begin + last
-            found[row] = True
-    positions[~found[rows]] = IGNORED
+            is_found[row] = True
+    positions[~is_found[rows]] = IGNORED
     return {"start_positions": positions[:, 0].copy(), "end_positions": positions[:, 1].copy()}

@@ -49,7 +49,7 @@ def words_of(text: str, boundaries: str = PUNCTUATION) -> Sentence:
     characters belong to the word before them.
     """
     if boundaries == WHITESPACE:
-        return Sentence(text, tuple((found.start(), found.end()) for found in re.finditer(r"\S+", text)))
+        return Sentence(text, tuple(match.span() for match in re.finditer(r"\S+", text)))
     if boundaries == CHARACTERS:
         return Sentence(text, tuple((start, start + 1) for start in range(len(text))))
     spans: list[tuple[int, int]] = []
