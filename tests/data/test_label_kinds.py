@@ -43,13 +43,17 @@ def test_what_labels_are(cells: list, settings: dict, expected: tuple) -> None:
 
 @pytest.mark.parametrize("problem", ["single-label", "regression"])
 def test_lists_are_refused_where_one_label_was_asked_for(problem: str) -> None:
-    with pytest.raises(DataError, match=r"found .*row 2.*expected one label per row.*\n.*problem=multi-label") as caught:
+    with pytest.raises(
+        DataError, match=r"found .*row 2.*expected one label per row.*\n.*problem=multi-label"
+    ) as caught:
         kind_of(["a", ("a", "b")], problem, None, False, "rows")
     assert caught.value.problems[0].code == "E205"
 
 
 def test_labels_that_may_be_one_or_several_are_asked_about() -> None:
-    with pytest.raises(DataError, match=r"E218 rows: label 'a;c' contains label 'a': it .*\n.*problem=multi-label if ';'"):
+    with pytest.raises(
+        DataError, match=r"E218 rows: label 'a;c' contains label 'a': it .*\n.*problem=multi-label if ';'"
+    ):
         kind_of(["a", "b", "a;c"], "auto", None, False, "rows")  # c alone is no label of another row
 
 
@@ -61,7 +65,9 @@ def test_a_decimal_comma_is_asked_about() -> None:
 
 
 def test_measured_numbers_are_no_classes_and_grades_are() -> None:
-    with pytest.raises(DataError, match=r"E217 rows: 21 different numbers such as 0.5 look measured.*\n.*problem=regression"):
+    with pytest.raises(
+        DataError, match=r"E217 rows: 21 different numbers such as 0.5 look measured.*\n.*problem=regression"
+    ):
         kind_of([f"{number}.5" for number in range(21)], "single-label", None, False, "rows")
     grades = [f"{number}.5" for number in range(20)]
     assert kind_of(grades, "single-label", None, False, "rows").problem == "single-label"
