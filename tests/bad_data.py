@@ -185,7 +185,7 @@ CASES = [
         "questions given to a classifier",
         squad(),
         "E116",
-        "as SQuAD has them",
+        "as in SQuAD",
         "task=question-answering",
         name="data.json",
         also="task=text-classification",

@@ -187,7 +187,7 @@ def test_answers_that_stand_nowhere_are_nothing_to_score(tmp_path: Path, tiny_mo
     recipe = recipe_of(write(make_questions(20, longest=20), "jsonl", tmp_path), tiny_model)
     other = write_jsonl(tmp_path / "validation.jsonl", rows)
     recipe["data"] |= {"validation": str(other), "fix_spans": True}
-    with pytest.raises(fasttune.Error, match=r"E256 .*nothing to learn or score in the validation rows"):
+    with pytest.raises(fasttune.Error, match=r"E256 .*the validation rows have nothing to learn or score"):
         fasttune.fit(recipe, output=tmp_path / "run", progress=False)
 
 
@@ -239,7 +239,7 @@ def test_wrong_rows_are_found_before_a_model_is_loaded(
 
 def test_the_task_of_questions_is_hinted_at(tmp_path: Path, tiny_model: Path) -> None:
     recipe = {"data": {"train": str(write(make_questions(20), "json", tmp_path))}, "model": str(tiny_model)}
-    with pytest.raises(fasttune.Error, match=r"E116 .*as SQuAD has them(.|\n)*hint: task=question-answering"):
+    with pytest.raises(fasttune.Error, match=r"E116 .*as in SQuAD(.|\n)*hint: task=question-answering"):
         fasttune.fit(recipe, progress=False)
 
 
