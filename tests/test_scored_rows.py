@@ -135,7 +135,7 @@ def test_held_out_rows_are_the_same_ones_again(trained: fasttune.Run) -> None:
 )
 def test_rows_that_may_have_been_trained_on_are_not_scored(trained: fasttune.Run, change: Any) -> None:
     rewritten(trained, change(make_rows(100)))
-    with pytest.raises(fasttune.Error, match=r"E531 .*found other test rows than those that the run kept out"):
+    with pytest.raises(fasttune.Error, match=r"E531 .*the test rows differ from those that the run held out"):
         fasttune.evaluate(trained.folder)
     with pytest.raises(fasttune.Error, match=r"E531 .*: the file has changed since the run"):
         fasttune.evaluate(trained.folder, split="train")
