@@ -418,8 +418,8 @@ REFUSED = {
     "texts in another language": (
         ["train", "chinese.csv", *SETTINGS, "--output", "new"],
         4,
-        "E254 chinese.csv: found 89% of the tokens unknown to the model's tokenizer, "
-        "expected texts in a language of the model (the embedded one reads English)\n"
+        "E254 chinese.csv: 89% of the tokens are unknown to the model's tokenizer: it does not know the language "
+        "(the embedded model reads English)\n"
         "  hint: model=FacebookAI/xlm-roberta-base (100 languages), model=google-bert/bert-base-chinese (Chinese)",
     ),
 }

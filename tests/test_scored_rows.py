@@ -135,9 +135,9 @@ def test_held_out_rows_are_the_same_ones_again(trained: fasttune.Run) -> None:
 )
 def test_rows_that_may_have_been_trained_on_are_not_scored(trained: fasttune.Run, change: Any) -> None:
     rewritten(trained, change(make_rows(100)))
-    with pytest.raises(fasttune.Error, match=r"E531 .*found other test rows than those that the run kept out"):
+    with pytest.raises(fasttune.Error, match=r"E531 .*the test rows differ from those that the run held out"):
         fasttune.evaluate(trained.folder)
-    with pytest.raises(fasttune.Error, match=r"E531 .*found a file that has changed since the run"):
+    with pytest.raises(fasttune.Error, match=r"E531 .*: the file has changed since the run"):
         fasttune.evaluate(trained.folder, split="train")
 
 
@@ -187,7 +187,7 @@ def test_texts_of_one_template_are_not_all_dropped_as_copies(tiny_model: Path, t
     run = fit(tiny_model, tmp_path / "run", {"train": path, "drop_duplicates": True}, max_steps=1)
     assert splits_of(run)["train"]["labels"]["ship"] >= 80
     notes = json.loads((run.folder / "data_report.json").read_text())["notes"]
-    assert any("of class 'ship' are kept though they are nearly the same as held-out rows" in note for note in notes)
+    assert any("of class 'ship' that are near-duplicates of held-out rows" in note for note in notes)
 
 
 # --- columns to split by --------------------------------------------------------------------------------------------

@@ -25,25 +25,25 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str], str]] = {
     "answer_start off by one": (
         [question("Ann", 8), question("Ann", 9)],
         [QUESTIONS],
-        "E245 rows.jsonl row 2: found answer 'Ann' at 9 (counted in bytes), where 'nn ' stands, "
-        "expected answer_start 8",
+        "E245 rows.jsonl row 2: answer 'Ann' does not start at 9 (counted in bytes): the context has 'nn ' there; "
+        "answer_start should be 8\n",
     ),
     "answer_start one too few": (
         [question("Ann", 8), question("Ann", 7)],
         [QUESTIONS],
-        "E240 rows.jsonl row 2: found answer 'Ann' at 7, where ' An' stands, expected answer_start 8",
+        "E240 rows.jsonl row 2: answer 'Ann' does not start at 7: the context has ' An' there; "
+        "answer_start should be 8\n",
     ),
     "answer not in the context": (
         [question("Ann", 8), question("Bob", 8)],
         [QUESTIONS],
-        "E241 rows.jsonl row 2: found answer 'Bob', not in the context, "
-        "expected a text that stands in the context letter by letter",
+        "E241 rows.jsonl row 2: answer 'Bob' does not occur in the context\n",
     ),
     "offsets in bytes": (
         [question("Paris", 16)],
         [QUESTIONS],
-        "E245 rows.jsonl row 1: found answer 'Paris' at 16 (counted in bytes), where 'aris.' stands, "
-        "expected answer_start 15",
+        "E245 rows.jsonl row 1: answer 'Paris' does not start at 16 (counted in bytes): the context has 'aris.' "
+        "there; answer_start should be 15\n",
     ),
     "stride of max_length": (
         [question("Ann", 8)] * 2,

@@ -57,12 +57,12 @@ def check_task(
     _check_rows(made, labelled)
     _check_loss(made, store, model)
     outputs = _check_results(made, store, model)
-    tuned = made.tuned(outputs.results, store, labelled)
-    assert isinstance(tuned, task), f"tuned returns a {type(tuned).__name__}"
-    _check_predictions(tuned, outputs.results, store, labelled)
-    _check_scores(tuned, outputs.results, store, labelled)
-    saved = _check_state(tuned, recipe)
-    expected = list(tuned.decode(outputs.results, store, labelled))
+    calibrated = made.calibrated(outputs.results, store, labelled)
+    assert isinstance(calibrated, task), f"calibrated returns a {type(calibrated).__name__}"
+    _check_predictions(calibrated, outputs.results, store, labelled)
+    _check_scores(calibrated, outputs.results, store, labelled)
+    saved = _check_state(calibrated, recipe)
+    expected = list(calibrated.decode(outputs.results, store, labelled))
     assert list(saved.decode(outputs.results, store, labelled)) == expected, (
         "a saved and loaded task decodes differently"
     )

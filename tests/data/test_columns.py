@@ -79,7 +79,7 @@ def test_more_than_one_possibility_is_asked_for(available, roles):
     problems = refused({}, available)
     assert [problem.code for problem in problems] == ["E201"] * len(roles)
     for problem, role in zip(problems, roles, strict=True):
-        assert f"a column for the {role} " in problem.expected
+        assert f"cannot tell which column is the {role} " in problem.found
 
 
 def test_too_few_columns():

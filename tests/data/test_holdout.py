@@ -41,7 +41,7 @@ def test_a_group_stays_on_one_side() -> None:
     sides = [{users[int(row_id)] for row_id in split.rows.ids} for split in splits.all()]
     assert sorted(len(side) for side in sides) == [3, 3, 9]
     assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
-    assert "rows that share the same 'user' on one side" in splits.notes[-1]
+    assert "rows that share the same 'user' stay together" in splits.notes[-1]
 
 
 @pytest.mark.parametrize("written", ["2024-01-{:02}", "2024-01-01T{:02}:30:00", "{}", "{}.5"])
@@ -115,7 +115,7 @@ def test_empty_rows_are_left_out_where_that_is_asked_for() -> None:
     assert [problem.code for problem in caught.value.problems] == ["E210", "E211"], "both at once"
     splits = splits_of(drop_empty=True)
     assert sum(len(split.rows) for split in splits.all()) == 61
-    assert "3 rows left out whose text or label is empty" in " ".join(splits.notes)
+    assert "dropped 3 rows with an empty text or label" in " ".join(splits.notes)
     both = dict(zip(splits.train.rows.ids, map(splits.train.rows.place, range(len(splits.train.rows))), strict=True))
     assert all(place == f"row {int(row_id) + 2}" for row_id, place in both.items()), "ids are those of the file"
     assert "63" in {*splits.train.rows.ids, *splits.validation.rows.ids}  # type: ignore[union-attr]
@@ -131,8 +131,8 @@ def test_duplicates_are_left_out_where_that_is_asked_for() -> None:
     splits = splits_of(**held_out, drop_duplicates=True)
     assert len(splits.train.rows) == 63 - 2 - 2
     assert [note for note in splits.notes if "drop_duplicates" in note] == [
-        "data.drop_duplicates: 2 training rows left out that repeat the text and label of another",
-        "data.drop_duplicates: 2 training rows left out that stand in a held-out split too, word for word or nearly",
+        "data.drop_duplicates: dropped 2 training rows that repeat the text and label of another row",
+        "data.drop_duplicates: dropped 2 training rows that repeat or nearly repeat a held-out row",
     ]
 
 
@@ -182,7 +182,7 @@ def test_questions_about_one_context_stay_together_also_by_group() -> None:
 def test_nothing_left_to_train_on_is_told() -> None:
     write("data.csv", "text,label", ROWS)
     write("test.csv", "text,label", ROWS)
-    with pytest.raises(DataError, match=r"E104 data.csv: found all 54 training rows in a held-out split, too"):
+    with pytest.raises(DataError, match=r"E104 data.csv: all 54 training rows repeat a held-out row"):
         splits_of(test="test.csv", drop_duplicates=True)
 
 

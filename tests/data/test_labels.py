@@ -119,7 +119,7 @@ def test_unseen_labels_are_counted_with_the_first_row():
         (
             "E214",
             "label 'neutral' in 2 rows (first: row 3), never in the training data",
-            "add rows of it to the training data, or take these rows out",
+            "add training rows with this label, or remove these rows",
         ),
         ("E214", "label 'Pos' in 1 row (first: row 4), never in the training data", "did you mean pos?"),
     ]

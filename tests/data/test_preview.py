@@ -30,5 +30,5 @@ def test_the_seed_decides():
 
 @pytest.mark.parametrize("num_rows", [0, -1, 7])
 def test_more_rows_than_there_are_is_refused(num_rows):
-    with pytest.raises(UsageError, match="expected 1 to 6$"):
+    with pytest.raises(UsageError, match=r"expected 1 to 6$"):
         sample_rows(DATASET, num_rows, seed=0)

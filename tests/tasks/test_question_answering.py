@@ -126,18 +126,21 @@ def test_no_answer_by_the_threshold_which_is_set_on_the_validation_rows_and_kept
     wanted = {0: (GOOD, 3.0), 1: (BAD, 4.0), 2: (GOOD, 1.0), 3: (BAD, 2.0)}
     results, store = logits_for(task, rows, 60, wanted)
     assert list(task.answers(results, store, rows)) == ["good", "very bad", "good", "very bad"]
-    tuned = task.tuned(results, store, rows)
-    assert tuned.threshold == pytest.approx(-2.5) and tuned.state()["null_score_diff_threshold"] == tuned.threshold
-    assert list(tuned.answers(results, store, rows)) == ["good", "very bad", "", ""]
-    found = tuned.score(results, store, rows)
+    calibrated = task.calibrated(results, store, rows)
+    assert (
+        calibrated.threshold == pytest.approx(-2.5)
+        and calibrated.state()["null_score_diff_threshold"] == calibrated.threshold
+    )
+    assert list(calibrated.answers(results, store, rows)) == ["good", "very bad", "", ""]
+    found = calibrated.score(results, store, rows)
     assert (found["f1"], found["NoAns_exact"], found["HasAns_f1"]) == (100, 100, 100)
-    silent = list(tuned.decode(results, store, rows))[2]
+    silent = list(calibrated.decode(results, store, rows))[2]
     assert (silent["answer"], silent["start"], silent["end"]) == ("", None, None)
     assert 0 < silent["no_answer_probability"] == silent["score"] < 1 and len(silent["n_best"]) == 20
-    saved = QuestionAnswering.from_state(tuned.state(), make_recipe(preprocessing={"doc_stride": 4}))
-    assert list(saved.answers(results, store, rows)) == list(tuned.answers(results, store, rows))
+    saved = QuestionAnswering.from_state(calibrated.state(), make_recipe(preprocessing={"doc_stride": 4}))
+    assert list(saved.answers(results, store, rows)) == list(calibrated.answers(results, store, rows))
     asked = make_recipe(preprocessing={"doc_stride": 4}, evaluation={"null_score_diff_threshold": -3.5})
-    changed = QuestionAnswering.from_state(tuned.state(), asked)
+    changed = QuestionAnswering.from_state(calibrated.state(), asked)
     assert list(changed.answers(results, store, rows)) == ["", "very bad", "", ""]
 
 
@@ -145,7 +148,7 @@ def test_a_threshold_of_the_recipe_is_not_tuned() -> None:
     rows = make_rows((GOOD,), ())
     task = make_task(rows, null_score_diff_threshold=1.5)
     results, store = logits_for(task, rows, 60, {0: (GOOD, 3.0)})
-    assert task.tuned(results, store, rows).threshold == 1.5
+    assert task.calibrated(results, store, rows).threshold == 1.5
 
 
 def test_probabilities_are_a_softmax_with_no_answer_among_them() -> None:
@@ -233,9 +236,9 @@ def test_a_context_without_tokens_has_no_answer_and_leaves_the_threshold_finite(
     rows.values["context"][1] = "\u200b"
     task = make_task(rows)
     results, store = logits_for(task, rows, 60, {0: (GOOD, 3.0)})
-    tuned = task.tuned(results, store, rows)
-    assert np.isfinite(tuned.threshold) and list(tuned.answers(results, store, rows)) == ["good", ""]
-    assert list(tuned.decode(results, store, rows))[1]["n_best"] == []
+    calibrated = task.calibrated(results, store, rows)
+    assert np.isfinite(calibrated.threshold) and list(calibrated.answers(results, store, rows)) == ["good", ""]
+    assert list(calibrated.decode(results, store, rows))[1]["n_best"] == []
 
 
 def test_blanks_round_an_answer_are_no_part_of_it() -> None:

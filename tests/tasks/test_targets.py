@@ -65,16 +65,16 @@ def test_answers_of_several_labels_follow_the_thresholds() -> None:
     task = make_task("multi-label")
     logits = np.array([[2.0, -2.0, 0.1], [-1.0, -1.0, -1.0]])
     store = _store(np.tile([[1, 0, 0], [0, 1, 0]], (40, 1)))
-    tuned = task.tuned(np.tile(logits, (40, 1)), store, Rows([], {}))
+    calibrated = task.calibrated(np.tile(logits, (40, 1)), store, Rows([], {}))
     first, second = task.target.answers(logits)
     assert first["labels"] == ["a", "c"] and second["labels"] == []
     assert first["probabilities"]["a"] == pytest.approx(1 / (1 + np.exp(-2.0)))
-    assert tuned.state()["thresholds"]["c"] != 0.5 or tuned.state()["thresholds"]["a"] != 0.5
+    assert calibrated.state()["thresholds"]["c"] != 0.5 or calibrated.state()["thresholds"]["a"] != 0.5
     saved = TextClassification.from_state(
-        {"id2label": {"0": "a", "1": "b", "2": "c"}, "thresholds": tuned.state()["thresholds"]},
+        {"id2label": {"0": "a", "1": "b", "2": "c"}, "thresholds": calibrated.state()["thresholds"]},
         recipes.load({"data": {"train": "rows.csv"}, "problem": "multi-label"}),
     )
-    assert list(saved.target.answers(logits)) == list(tuned.target.answers(logits))
+    assert list(saved.target.answers(logits)) == list(calibrated.target.answers(logits))
 
 
 def _store(labels: np.ndarray):

@@ -1,7 +1,7 @@
-"""The right answers of questions, in the forms people keep them, and whether they stand where they are said to.
+"""Read the gold answers of questions, and check that each occurs in its context at its start.
 
-A cell holds them as the hub does ({"text": [...], "answer_start": [...]}), as SQuAD files do ([{"text": ...,
-"answer_start": ...}]), or as one text, with its start in a column of its own. No text means that there is no answer.
+A cell has the form of the hub ({"text": [...], "answer_start": [...]}), of SQuAD files ([{"text": ...,
+"answer_start": ...}]), or is one text, with its start in a separate column. No text means that there is no answer.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from fasttune.data.formats.text_file import Place
-from fasttune.data.problems import Problems
+from fasttune.data.problems import Problems, counted
 from fasttune.errors import Problem, shown
 
-NOWHERE = -1  # the start of an answer that does not stand in its context
+NOWHERE = -1  # the start of an answer that does not occur in its context, or at several places
 
 
 class Answer(NamedTuple):
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 @dataclass
 class Answers:
-    """The answers of each row; `num_moved` stood elsewhere, `num_nowhere` do not stand in their context at all."""
+    """The answers of each row; `num_moved` had a wrong start and have the right one now, `num_nowhere` have none."""
 
     rows: list[tuple[Answer, ...]] = field(default_factory=list)
     num_moved: int = 0
@@ -39,22 +39,26 @@ class Answers:
         if not self.num_moved and not self.num_nowhere:
             return ""
         lost = sum(bool(row) and all(answer.start == NOWHERE for answer in row) for row in self.rows)
-        return (
-            f"data.fix_spans: {self.num_moved:,} answers moved to the only place where they stand, as written there; "
-            f"{self.num_nowhere:,} stand nowhere and are for scoring only, which leaves {lost:,} questions without one "
-            "to learn from"
-        )
+        parts = []
+        if self.num_moved:
+            parts.append(f"moved {counted(self.num_moved, 'answer')} to the only occurrence in the context")
+        if self.num_nowhere:
+            number = counted(self.num_nowhere, "answer")
+            parts.append(f"{number} without exactly one occurrence kept for scoring only")
+        if lost:
+            parts.append(f"{counted(lost, 'question')} without an answer to train on")
+        return f"data.fix_spans: {'; '.join(parts)}"
 
 
 def read_answers(
     cells: Sequence[Any], starts: Sequence[Any] | None, contexts: Sequence[str], where: str, place: Place, fix: bool
 ) -> Answers:
-    """All answers, checked; DataError names those that are not where they are said to be, unless `fix` moves them.
+    """All answers, checked; DataError names those with a wrong start, unless `fix` moves them.
 
-    `starts`: a column of starts, for cells that are texts; without one the text must stand in its context just once.
+    `starts`: a column of starts, for cells that are texts; without it, each text must occur exactly once.
     """
     problems = Problems(where)
-    found = Answers()
+    result = Answers()
     num_answers = num_wrong = num_repairable = 0
     of_row = enumerate(zip(cells, starts if starts is not None else repeat(None), contexts, strict=False))
     for row, (cell, start, context) in of_row:
@@ -62,45 +66,44 @@ def read_answers(
         try:
             pairs = pairs_of(cell, start)
         except (KeyError, TypeError, ValueError):
-            found_as = f"answer_start {shown(start)}" if isinstance(cell, str) else f"{shown(cell)} as answers"
-            problems.add(_form_problem(f"{where} {place(row)}", found_as))
+            wrong_form = f"answer_start {shown(start)}" if isinstance(cell, str) else f"{shown(cell)} as answers"
+            problems.add(_form_problem(f"{where} {place(row)}", wrong_form))
             continue
         num_answers += len(pairs)
-        for text, said in pairs:
+        for text, given_start in pairs:
             if not text.strip():
                 problems.add(_form_problem(f"{where} {place(row)}", "a blank answer"))
                 continue
-            begin = _place(text, said, context)
+            begin = _checked_start(text, given_start, context)
             repaired = _repaired(text, context) if begin is None and fix else None
             if begin is not None:
                 answers.append(Answer(text, begin))
-            elif repaired is not None and (repaired.start != NOWHERE or said is not None):
+            elif repaired is not None and (repaired.start != NOWHERE or given_start is not None):
                 answers.append(repaired)
-                found.num_moved += repaired.start != NOWHERE
-                found.num_nowhere += repaired.start == NOWHERE
+                result.num_moved += repaired.start != NOWHERE
+                result.num_nowhere += repaired.start == NOWHERE
             else:
-                problems.add(_problem(text, said, context, f"{where} {place(row)}"))
+                problems.add(_problem(text, given_start, context, f"{where} {place(row)}"))
                 num_wrong += 1
                 num_repairable += _repaired(text, context).start != NOWHERE
-        found.rows.append(tuple(answers))
+        result.rows.append(tuple(answers))
     if num_wrong > 1:
-        problems.lead(_sum_of(num_wrong, num_answers, num_repairable, where))
+        problems.lead(_summary(num_wrong, num_answers, num_repairable, where))
     problems.raise_if_any()
-    return found
+    return result
 
 
-def _sum_of(num_wrong: int, num_answers: int, num_repairable: int, where: str) -> Problem:
+def _summary(num_wrong: int, num_answers: int, num_repairable: int, where: str) -> Problem:
     return Problem(
         code="E240",
         where=where,
-        found=f"{num_wrong:,} of {num_answers:,} answers that are not where they are said to be",
-        expected="none",
+        found=f"{num_wrong:,} of {num_answers:,} answers do not match their context at answer_start",
         hint=f"data.fix_spans=true repairs {num_repairable:,} of them and sets the others aside",
     )
 
 
 def pairs_of(cell: Any, start: Any) -> list[tuple[str, int | None]]:
-    """Texts, and where they are said to begin; KeyError, TypeError or ValueError for any other form."""
+    """The answers of a cell with their given starts; KeyError, TypeError or ValueError for any other form."""
     if cell is None or cell == "":
         return []
     if isinstance(cell, str):
@@ -119,20 +122,20 @@ def pairs_of(cell: Any, start: Any) -> list[tuple[str, int | None]]:
     return [(text, begin) for text, begin in pairs if text]
 
 
-def _place(text: str, said: int | None, context: str) -> int | None:
-    """Where the answer begins; None where that is not so, or not clear."""
-    if said is None:
+def _checked_start(text: str, given: int | None, context: str) -> int | None:
+    """Where the answer begins; None if it does not begin at the given start, or if none is given and it is unclear."""
+    if given is None:
         return _only_place(text, context)
-    return said if said >= 0 and context.startswith(text, said) else None
+    return given if given >= 0 and context.startswith(text, given) else None
 
 
 def _repaired(text: str, context: str) -> Answer:
-    """At the only place where it stands, or as the context writes it; else nowhere."""
+    """The answer at its only occurrence, or as the context spells it; else at NOWHERE."""
     begin = _only_place(text, context)
     if begin is not None:
         return Answer(text, begin)
-    other = _otherwise_written(text, context) if text not in context else None
-    return other[1] if other is not None else Answer(text, NOWHERE)
+    match = _in_other_unicode_form(text, context) if text not in context else None
+    return match[1] if match is not None else Answer(text, NOWHERE)
 
 
 def _form_problem(where: str, found: str) -> Problem:
@@ -140,67 +143,68 @@ def _form_problem(where: str, found: str) -> Problem:
         code="E244",
         where=where,
         found=found,
-        expected="a text, or texts with their first characters",
-        hint='{"text": ["Paris"], "answer_start": [27]}, or a text with its start in a column of its own',
+        expected="a text, or texts with their starts",
+        hint='{"text": ["Paris"], "answer_start": [27]}, or a text with its start in a separate column',
     )
 
 
-def _problem(text: str, said: int | None, context: str, where: str) -> Problem:
-    """What is wrong with this answer, with the place where the text does stand."""
-    fix = "count in characters from 0; data.fix_spans=true moves those that stand once and sets the others aside"
-    count = len(_places(text, context))
-    if count == 0 and (other := _otherwise_written(text, context)) is not None:
-        form, written = other
+def _problem(text: str, given: int | None, context: str, where: str) -> Problem:
+    """What is wrong with this answer, and where the text does occur."""
+    fix = "count characters from 0; data.fix_spans=true moves answers that occur once and sets the others aside"
+    places = _places(text, context)
+    if not places and (match := _in_other_unicode_form(text, context)) is not None:
+        form, answer = match
         return Problem(
             code="E242",
             where=where,
-            found=f"answer {text!a}, which the context writes {written.text!a}: the same in form {form}",
-            expected="the answer as its context writes it, letter by letter",
-            hint="data.fix_spans=true takes it as the context writes it",
+            found=f"answer {text!a} is {answer.text!a} in the context: they match only after {form} normalization",
+            hint="data.fix_spans=true uses the spelling of the context",
         )
-    if count == 0:
-        expected = "a text that stands in the context letter by letter"
-        hint = fix if said is not None else ""
-        found = f"answer {shown(text)}, not in the context"
-        return Problem(code="E241", where=where, found=found, expected=expected, hint=hint)
-    if said is None:
+    if not places:
+        found = f"answer {shown(text)} does not occur in the context"
+        return Problem(code="E241", where=where, found=found, hint=fix if given is not None else "")
+    if given is None:
         return Problem(
             code="E248",
             where=where,
-            found=f"answer {shown(text)} at {count} places of the context, and no start",
-            expected="a column with its first character",
+            found=f"answer {shown(text)} occurs {len(places)} times in the context and has no start",
             hint="data.columns.answer_start=...",
         )
-    nearest = min(_places(text, context), key=lambda place: abs(place - said))
-    counted = "" if said == nearest else _other_count(context[:nearest], said)
-    stands = shown(context[said : said + len(text)]) if 0 <= said < len(context) else "no character of the context"
+    nearest = min(places, key=lambda place: abs(place - given))
+    unit = "" if given == nearest else _unit_of(given, context[:nearest])
+    if 0 <= given < len(context):
+        text_there = f"the context has {shown(context[given : given + len(text)])} there"
+    else:
+        text_there = "the context has no such character"
     return Problem(
-        code="E245" if counted else "E240",
+        code="E245" if unit else "E240",
         where=where,
-        found=f"answer {shown(text)} at {said}{counted}, where {stands} stands",
-        expected=f"answer_start {nearest}",
+        found=f"answer {shown(text)} does not start at {given}{unit}: {text_there}; answer_start should be {nearest}",
         hint=fix,
     )
 
 
-def _other_count(before: str, said: int) -> str:
-    """In what a start is counted that is right otherwise; Java and JavaScript count UTF-16 code units."""
-    if len(before.encode()) == said:
+def _unit_of(start: int, before: str) -> str:
+    """The unit in which `start` is right, if it is not characters; Java and JavaScript count UTF-16 code units.
+
+    `before`: the context before the answer.
+    """
+    if len(before.encode()) == start:
         return " (counted in bytes)"
-    if "\r\n" in before and len(before.replace("\r\n", "\n")) == said:
+    if "\r\n" in before and len(before.replace("\r\n", "\n")) == start:
         return " (counted with \\r\\n as one character)"
-    return " (counted in UTF-16 code units)" if len(before.encode("utf-16-le")) // 2 == said else ""
+    return " (counted in UTF-16 code units)" if len(before.encode("utf-16-le")) // 2 == start else ""
 
 
-def _otherwise_written(text: str, context: str) -> tuple[str, Answer] | None:
-    """The Unicode form in which the answer stands in the context after all, and the first such place as it is there."""
+def _in_other_unicode_form(text: str, context: str) -> tuple[str, Answer] | None:
+    """The Unicode form in which the answer does occur in the context, and its first occurrence as spelled there."""
     for form in ("NFC", "NFKC"):
         wanted = unicodedata.normalize(form, text)
         if wanted not in unicodedata.normalize(form, context):
             continue
         longest = 2 * len(unicodedata.normalize("NFKD", text))
         for start in range(len(context)):
-            # One comparison for each start: a contract has 40,000 of them, and an answer may be 300 characters long.
+            # First rule out a start with one comparison: a contract has 40,000 starts, and answers have up to 300 ends.
             if not unicodedata.normalize(form, context[start : start + longest]).startswith(wanted):
                 continue
             for end in range(start + 1, min(start + longest, len(context)) + 1):

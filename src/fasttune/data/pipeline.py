@@ -1,6 +1,6 @@
-"""From the recipe's data section to tokenised splits, and every decision on the way in words.
+"""From the recipe's data section to tokenised splits, with a note on every decision.
 
-The test split is never used to choose anything: where no validation is given, it is held out of the training rows.
+The test split is never used to choose anything: without validation rows, some are held out of the training rows.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
     Tasks = Mapping[str, type[Task]]  # by name
 
-# Above this share of unknown tokens a tokenizer does not know the language of the texts. English reviews under an
-# English WordPiece have less than 0.1 %; Chinese ones most of their characters.
+# Above this share of unknown tokens, the tokenizer does not know the language of the texts. With an English WordPiece,
+# English reviews have less than 0.1 %; in Chinese ones most characters are unknown.
 MAX_UNKNOWN_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows of a run; `notes` are the decisions to say and store.
+    """The rows of a run; `notes` are the decisions to report and store.
 
-    `stream`: the training rows, where `train` is only a sample of them to look at.
+    `stream`: the training rows of a streamed run; `train` is then only a sample of them.
     """
 
     task: Task
@@ -49,7 +49,7 @@ class Splits:
     stream: RowStream | None = None
 
     def num_training_examples(self, store: TokenStore) -> int:
-        """Of an epoch; `store`: the examples of `train`. A stream is taken row by row."""
+        """The examples of an epoch; `store`: those of `train`. A streamed row is one example."""
         return len(store) if self.stream is None else self.stream.files.num_rows
 
     def all(self) -> list[Split]:
@@ -57,24 +57,24 @@ class Splits:
 
 
 def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
-    """Read, check and split; DataError tells what cannot be used, all of it together."""
+    """Read, check and split the rows; DataError lists all problems of all splits together."""
     reader, data = Reader(recipe, tasks), recipe.data
     problems = Problems("data")
     train = task = stream = None
-    own: tuple[str, ...] = ()
+    split_names: tuple[str, ...] = ()  # of the data set of the training rows
     with problems.collected():
         if data.streaming:
             stream, train = open_row_stream(reader)
-            own = stream.files.split_names
+            split_names = stream.files.split_names
         else:
             train, source = reader.rows(data.train, TRAIN)
-            own = source.split_names
+            split_names = source.split_names
         task = reader.task_class.from_rows(train.rows, reader.recipe, train.where)
-        task.strata(train.rows, train.where)  # targets that cannot be used are found now
+        task.strata(train.rows, train.where)  # raises DataError for unusable targets
         reader.notes += task.notes
     others: dict[str, Split] = {}
     for name, spec in {VALIDATION: data.validation, TEST: data.test}.items():
-        is_own = spec is None and (name in own or is_starter(data.train))
+        is_own = spec is None and (name in split_names or is_starter(data.train))
         if is_own:
             spec = own_split(data.train, name)
         if spec is not None:
@@ -87,11 +87,11 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
                     reader.notes.append(f"{name}: the data set's own {name} split")
                 others[name] = reader.split_of(source, spec, name)
                 if task is not None:
-                    task.strata(others[name].rows, others[name].where)  # so is a label that training never saw
+                    task.strata(others[name].rows, others[name].where)  # raises DataError for unseen labels
         elif name == VALIDATION and data.streaming:
-            found, hint = "no validation rows", "data.validation=FILE"
-            expected = "rows of their own: none can be held out of rows that are read as they come"
-            problems.add(Problem(code="E258", where="data.validation", found=found, expected=expected, hint=hint))
+            found = "missing; streaming cannot hold validation rows out of the training rows"
+            hint = "data.validation=FILE"
+            problems.add(Problem(code="E258", where="data.validation", found=found, hint=hint))
     problems.raise_if_any()
     assert train is not None and task is not None
     if stream is None:
@@ -110,24 +110,23 @@ def _check_batch(where: str, number: int, batch_size: int) -> None:
             Problem(
                 code="E252",
                 where=where,
-                found=f"{number:,} training rows for steps of training.batch_size {batch_size:,}",
-                expected="one step or more of that size",
+                found=f"{number:,} training rows are fewer than training.batch_size={batch_size:,}",
                 hint=f"training.batch_size={number}",
             )
         )
 
 
 def _divided(train: Split, others: dict[str, Split], task: Task, recipe: Recipe, notes: list[str]) -> Split:
-    """Fills in the splits that are to be held out of the training rows, and drops what stands twice."""
+    """Hold out the missing splits into `others`, and drop duplicates if the recipe says so; returns the rest."""
     data = recipe.data
     if data.drop_duplicates and task.groups(train.rows) is None:
         train = without_repeats(train, task, notes)
-    left = 1.0
+    remaining = 1.0
     if TEST not in others and data.test_fraction:
         train, others[TEST] = hold_out(train, TEST, data.test_fraction, task, recipe, notes)
-        left -= data.test_fraction
+        remaining -= data.test_fraction
     if VALIDATION not in others:
-        fraction = min(data.validation_fraction / left, 1.0)
+        fraction = min(data.validation_fraction / remaining, 1.0)
         train, others[VALIDATION] = hold_out(train, VALIDATION, fraction, task, recipe, notes)
     if data.drop_duplicates:
         train = without_leaks(train, list(others.values()), task, notes)
@@ -135,22 +134,21 @@ def _divided(train: Split, others: dict[str, Split], task: Task, recipe: Recipe,
 
 
 def read_labelled(recipe: Recipe, tasks: Tasks, spec: str | list[str], split: str) -> Split:
-    """Labelled rows to score a finished run on: all of them, whatever sample its own evaluations took."""
+    """All labelled rows of a source to score a finished run on; `data.max_eval_samples` does not apply."""
     return Reader(recipe, tasks).rows(spec, split)[0]
 
 
 def read_kept(recipe: Recipe, tasks: Tasks, name: str, kept: Mapping[str, Any], folder: Path) -> Split:
-    """A split of a finished run exactly as it was scored. `kept`: what data_report.json says of it.
+    """A split of a finished run exactly as it was scored. `kept`: its section of data_report.json.
 
-    DataError where the files no longer hold these rows: others may be rows that the model was trained on. Of training
-    rows no list is kept, nor was one of any split by 0.1.0: these are drawn again where the file is unchanged.
+    DataError if the files no longer hold these rows, because other rows may be rows that the model was trained on. No
+    list of training rows is stored, and 0.1.0 stored none of any split: these are drawn again if the file is unchanged.
     """
     if "rows_sha256" not in kept:
-        split = next(part for part in read_splits(recipe, tasks).all() if part.name == name)
+        split = next(candidate for candidate in read_splits(recipe, tasks).all() if candidate.name == name)
         if split.fingerprint != kept["fingerprint"]:
-            raise DataError(
-                _changed(split, folder, f"a file that has changed since the run, and with it its {name} rows")
-            )
+            found = f"the file has changed since the run, so the {name} rows cannot be drawn again"
+            raise DataError(_changed(split, folder, found))
         return split
     data = recipe.data
     spec = {VALIDATION: data.validation, TEST: data.test}.get(name)
@@ -162,25 +160,22 @@ def read_kept(recipe: Recipe, tasks: Tasks, name: str, kept: Mapping[str, Any], 
     if positions is not None and max(positions, default=-1) < len(split.rows):
         split = split.take(positions)
     if split.sha256(reader.task_class) != kept["rows_sha256"]:
-        raise DataError(_changed(split, folder, f"other {name} rows than those that the run kept out of training"))
+        raise DataError(_changed(split, folder, f"the {name} rows differ from those that the run held out of training"))
     return split
 
 
 def _changed(split: Split, folder: Path, found: str) -> Problem:
-    expected, hint = (
-        "the rows as they were then",
-        "bring the file back, or score another: fasttune evaluate RUN --data FILE",
-    )
-    return Problem(code="E531", where=f"{folder}: {split.where}", found=found, expected=expected, hint=hint)
+    hint = "restore the file, or score another: fasttune evaluate RUN --data FILE"
+    return Problem(code="E531", where=f"{folder}: {split.where}", found=found, hint=hint)
 
 
 def read_unlabelled(recipe: Recipe, tasks: Tasks, spec: str | list[str]) -> Split:
-    """Rows to predict; a label column is ignored where there is one."""
+    """Rows to predict; a label column is ignored."""
     return Reader(recipe, tasks).rows(spec, ANY, need_labels=False)[0]
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenStore:
-    """Tokenise a split, or map what was tokenised before; DataError when the tokenizer does not know the language."""
+    """Tokenise a split, or map its tokens from the cache; DataError if the tokenizer does not know the language."""
     settings = {"task": task.name, "encoding": task.encoding(), "max_length": max_length}
     read = {column.role: split.rows.values[column.role] for column in task.columns if column.role in split.rows.values}
     key = key_of(read, tokenizer, settings)
@@ -190,8 +185,7 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_len
             Problem(
                 code="E256",
                 where=split.where,
-                found=f"nothing to learn or score in the {split.name} rows: no token stands for any target",
-                expected="rows whose answers or tags can be found in their texts",
+                found=f"the {split.name} rows have nothing to learn or score: no token belongs to an answer or a tag",
             )
         )
     share = store.share_of(tokenizer.unk_token_id)
@@ -200,8 +194,8 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_len
             Problem(
                 code="E254",
                 where=split.where,
-                found=f"{share:.0%} of the tokens unknown to the model's tokenizer",
-                expected="texts in a language of the model (the embedded one reads English)",
+                found=f"{share:.0%} of the tokens are unknown to the model's tokenizer: it does not know the language "
+                "(the embedded model reads English)",
                 hint="model=FacebookAI/xlm-roberta-base (100 languages), model=google-bert/bert-base-chinese (Chinese)",
             )
         )
@@ -216,18 +210,18 @@ def targets_of(store: TokenStore) -> dict[str, Any]:
 
 
 def tokens_at_twice_the_length(store: TokenStore) -> int:
-    """How many tokens there would be to compute if twice as long texts were read; where nothing is cut, as many."""
+    """The number of tokens to compute if `max_length` were doubled."""
     return int(np.minimum(store.lengths + store.num_tokens_cut, 2 * store.lengths.max()).sum())
 
 
 def kept_rows(split: Split, task: Task) -> dict[str, Any]:
-    """What `read_kept` finds the rows of a scored split by. Positions count the rows of the source, from 0."""
+    """What `read_kept` needs to find the rows of a scored split again. Positions are rows of the source, from 0."""
     positions = None if split.positions is None else split.positions.tolist()
     return {"positions": positions, "rows_sha256": split.sha256(type(task))}
 
 
 def report(split: Split, store: TokenStore, task: Task) -> dict[str, Any]:
-    """What data_report.json says of one split: rows, labels, lengths in tokens, truncation."""
+    """The section of data_report.json on one split: rows, labels, lengths in tokens, truncation."""
     lengths = store.lengths
     cut = store.num_tokens_cut
     return {

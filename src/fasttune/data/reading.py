@@ -1,4 +1,4 @@
-"""From a recipe's data section to the rows of one source, its columns found or as they were named."""
+"""Open one source of a recipe's data section, find its columns, and read its rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fasttune.data.columns import Column, cells_of, empty_rows, has_no_label, re
 from fasttune.data.formats.delimited import numbered_columns
 from fasttune.data.formats.storage import Reading
 from fasttune.data.holdout import GROUP, TIME, Split
+from fasttune.data.problems import counted
 from fasttune.data.rows import Rows
 from fasttune.data.sources import Source, from_rows, load_source, with_split
 from fasttune.data.starter import pairs, questions, reviews
@@ -28,7 +29,7 @@ STARTERS: dict[str, Callable[[], dict[str, Any]]] = {  # generated data sets, as
 }
 DEFAULT_TASK = "text-classification"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-ANY = "data"  # rows of no split, such as a file to predict
+ANY = "data"  # rows outside of any split, such as a file to predict
 
 
 def is_starter(spec: str | list[str]) -> bool:
@@ -36,12 +37,12 @@ def is_starter(spec: str | list[str]) -> bool:
 
 
 def own_split(spec: str | list[str], split: str) -> str | list[str]:
-    """What names another split of the data set that `spec` names."""
+    """The spec of another split of the same data set."""
     return spec if is_starter(spec) else with_split(spec, split)
 
 
 def open_source(spec: str | list[str], split: str, reading: Reading | None = None) -> Source:
-    """A file, glob, folder, address or hub id, or generated rows."""
+    """Open a file, glob, folder, address or hub id, or generate the rows."""
     if not is_starter(spec):
         return load_source(spec, split, reading)
     splits = STARTERS[str(spec)]()
@@ -62,10 +63,10 @@ def reading_of(recipe: Recipe) -> Reading:
 
 @dataclass
 class Reader:
-    """Reads one recipe's sources for the task that it names; collects notes."""
+    """Reads the sources of one recipe for its task, and collects notes."""
 
     recipe: Recipe
-    tasks: Mapping[str, type[Task]]  # all that there are, by name
+    tasks: Mapping[str, type[Task]]  # all tasks, by name
     notes: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
 
@@ -81,7 +82,7 @@ class Reader:
         return self.split_of(source, spec, split, need_labels), source
 
     def split_of(self, source: Source, spec: str | list[str], split: str, need_labels: bool = True) -> Split:
-        """The rows of an open source, columns found and cells checked."""
+        """The checked rows of an open source."""
         self.notes += source.notes
         where = name_of(spec)
         names = self.names_in(source, where, split, need_labels)
@@ -89,14 +90,14 @@ class Reader:
         return Split(split, where, rows, source.fingerprint, source.licence, read_as=split)
 
     def is_unlabelled(self, source: Source) -> bool:
-        """Whether no row has a target, as in the test splits of GLUE (-1) and Kaggle (no such column)."""
+        """Whether no row has a target, as in the test splits of GLUE (-1) and Kaggle (no label column)."""
         roles = [column.role for column in self.task_class.columns if column.is_target and column.required]
         names = [self.columns[role] for role in roles if role in self.columns]
         missing = [name for name in names if name not in source.dataset.column_names]
         return bool(missing) or any(has_no_label(source.dataset, name) for name in names)
 
     def rows_of(self, source: Source, names: dict[str, str], where: str) -> Rows:
-        """What the task reads of a source, checked; `names`: role -> column."""
+        """The values that the task reads from a source, checked; `names`: role -> column."""
         if self.recipe.data.drop_empty:
             source = self._without_empty(source, names, where)
         rows = self.task_class.read(source, names, self.recipe)
@@ -107,11 +108,11 @@ class Reader:
         return replace(rows, values={**rows.values, **ties}, place=source.place)
 
     def names_in(self, source: Source, where: str, split: str, need_labels: bool) -> dict[str, str]:
-        """Role -> the name of its column, for the task's roles and those that training rows are split by."""
+        """The column of each role of the task and, for training rows, of `group` and `time`."""
         # Every split has the columns of the training rows.
         given = {**self.recipe.data.columns.model_dump(), **self.columns}
         ties = tuple(
-            Column(role, "what the rows are split by", required=True)
+            Column(role, "splits the rows", required=True)
             for role in (GROUP, TIME)
             if given.pop(role) is not None and split == TRAIN
         )
@@ -123,7 +124,7 @@ class Reader:
             given = {role: name for role, name in given.items() if role not in targets}
             required = [column.role for column in columns if column.required]
             if len(required) == 1 and source.dataset.column_names == numbered_columns(1):
-                given[required[0]] = source.dataset.column_names[0]  # one text a line has no name of its own
+                given[required[0]] = source.dataset.column_names[0]  # a file of one text per line has no column names
         try:
             cells = partial(some_cells, source.dataset)
             resolved = resolve(columns, given, source.dataset.column_names, where, cells)
@@ -135,32 +136,36 @@ class Reader:
         return resolved.names
 
     def _without_empty(self, source: Source, names: dict[str, str], where: str) -> Source:
-        required = [one for one in self.task_class.columns if one.role in names and not one.may_be_empty]
-        empty = {row for one in required for row in empty_rows(source.dataset, names[one.role], not one.is_target)}
+        empty: set[int] = set()
+        for column in self.task_class.columns:
+            if column.role in names and not column.may_be_empty:
+                empty.update(empty_rows(source.dataset, names[column.role], lists=not column.is_target))
         if not empty:
             return source
-        self.notes.append(f"{where}: {len(empty):,} rows left out whose text or label is empty (data.drop_empty)")
+        self.notes.append(
+            f"{where}: dropped {counted(len(empty), 'row')} with an empty text or label (data.drop_empty)"
+        )
         return source.take([row for row in range(len(source.dataset)) if row not in empty])
 
     def _with_other_task(self, error: DataError, available: list[str]) -> DataError:
-        """The same or, where the columns have the very names of another task's roles, that it is rows of this."""
+        """The error, or one that names the other task to which all these columns belong."""
         task = task_of(available, self.tasks)
         if task is None or task is self.task_class:
             return error
         found = f"the columns of {task.name}: {', '.join(column.role for column in task.columns if column.required)}"
         if task.name == "question-answering":
-            found += ", as SQuAD has them"
+            found += ", as in SQuAD"
         expected, hint = f"those of {self.task_class.name}", f"task={task.name}"
-        return DataError(
-            *(
-                replace(one, code="E116", found=found, expected=expected, hint=hint) if one.code == "E201" else one
-                for one in error.problems
-            )
-        )
+        problems = []
+        for problem in error.problems:
+            if problem.code == "E201":
+                problem = replace(problem, code="E116", found=found, expected=expected, hint=hint)
+            problems.append(problem)
+        return DataError(*problems)
 
 
 def task_of(available: Sequence[str], tasks: Mapping[str, type[Task]]) -> type[Task] | None:
-    """The task that has these very names as its roles; None where no task or the default one has them."""
+    """The task whose required roles are all among these column names, if it is not the default task; else None."""
     names = {name.strip().lower() for name in available}
     for name, task in tasks.items():
         if name != DEFAULT_TASK and {column.role for column in task.columns if column.required} <= names:

@@ -1,4 +1,4 @@
-"""Rows as a task reads them, whatever they were read from."""
+"""Rows in the form that tasks read, independent of the file they come from."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fasttune.data.sources import Source
 
 @dataclass(frozen=True)
 class Rows:
-    """The user's records as a task reads them: `ids` and, for each role of the task's columns, one value a row.
+    """The user's records: `ids` and, for each role of the task's columns, one value per row.
 
     Training rows also have the values of the columns that the recipe splits them by, `group` and `time`.
-    `notes`: what was changed or set aside while reading, in words. `place`: where a row stands in the data, in words.
-    `class_names`: the classes of the target column, in their order, where the data set declares them. `settings`: how
-    the rows were read where the recipe left it open, as fields of the recipe; all other splits are read the same way.
+    `notes`: what was changed or set aside while reading. `place`: names a row's place in its file. `class_names`: the
+    classes of the target column in order, if the data set declares them. `settings`: choices made while reading that
+    the recipe left open, as fields of the recipe; all other splits are read the same way.
     """
 
     ids: Sequence[str]
@@ -43,7 +43,7 @@ class Rows:
 
 
 class NumbersAsIds(Sequence[str]):
-    """Numbers of rows, written out when they are asked for: training asks for none."""
+    """Row numbers that become strings on access; training never needs them."""
 
     def __init__(self, numbers: Sequence[int]):
         self._numbers = np.asarray(numbers, dtype=np.int64)
@@ -52,8 +52,8 @@ class NumbersAsIds(Sequence[str]):
         return len(self._numbers)
 
     def __getitem__(self, index: Any) -> Any:
-        found = self._numbers[index]
-        return list(map(str, found)) if isinstance(index, slice) else str(found)
+        numbers = self._numbers[index]
+        return list(map(str, numbers)) if isinstance(index, slice) else str(numbers)
 
     def take(self, rows: np.ndarray) -> NumbersAsIds:
         return NumbersAsIds(self._numbers[rows])
@@ -68,7 +68,7 @@ def _place_of(place: Callable[[int], str], chosen: np.ndarray, index: int) -> st
 
 
 def ids_of(source: Source) -> Sequence[str]:
-    """The column `id` where there is one and a value in it, else the numbers of the rows as they were read, from 0."""
+    """The values of the column `id`, or for rows without one their numbers in the source, from 0."""
     dataset = source.dataset
     numbers = source.kept if source.kept is not None else range(len(dataset))
     if "id" in dataset.column_names:

@@ -1,6 +1,6 @@
-"""Which rows go where: a held-out part, and a sample.
+"""Choose rows to hold out or to sample.
 
-All give indices only, fixed by the rows and a seed, so that a run can be repeated.
+Every function returns row indices that depend only on the rows and a seed, so that runs are reproducible.
 """
 
 from __future__ import annotations
@@ -23,17 +23,15 @@ from fasttune.errors import DataError, Problem, shown
 def holdout(
     labels: Sequence[int], fraction: float, seed: int, names: Sequence[str] = (), where: str = "data.train"
 ) -> tuple[list[int], list[int]]:
-    """Training rows and validation rows, ascending, every class in both in about the proportion of the whole.
+    """Training rows and validation rows, ascending, with about the same share of every class on both sides.
 
-    At least one validation row per class is taken, also where `fraction` of a small data set would be fewer.
-    `names` are the names of the classes, for messages; without names the numbers are strata that are to be shared out
-    evenly, and those of one row join others.
+    Every class has at least one validation row, even if `fraction` of a small data set would be fewer. `names` are the
+    names of the classes, for messages. Without names, the labels are strata, and strata of one row are merged.
     """
-    labels = labels if names else _without_lonely(labels)
+    labels = labels if names else _without_single_rows(labels)
     if not 0 < fraction < 1:
-        raise DataError(
-            Problem(code="E255", where="data.validation_fraction", found=f"{fraction}", expected="above 0 and below 1")
-        )
+        expected = "a number between 0 and 1"
+        raise DataError(Problem(code="E255", where="data.validation_fraction", found=f"{fraction}", expected=expected))
     counts = Counter(labels)
     problems = Problems(where)
     for label in sorted(label for label, count in counts.items() if count < 2 and len(counts) > 1):
@@ -42,8 +40,8 @@ def holdout(
                 code="E213",
                 where=where,
                 found=f"1 row of class {shown(names[label]) if names else label}",
-                expected="2 rows or more of each class, to hold one out for validation",
-                hint="add rows of this class, take it out, or give the validation rows yourself: data.validation=FILE",
+                expected="at least 2 rows of each class, so that one can be held out for validation",
+                hint="add or remove rows of this class, or give the validation rows yourself: data.validation=FILE",
             )
         )
     problems.raise_if_any()
@@ -54,8 +52,8 @@ def holdout(
             Problem(
                 code="E255",
                 where=where,
-                found=f"{num_rows:,} rows of {num_classes} classes, too few to hold {fraction:g} of them out",
-                expected="enough rows for every class on both sides",
+                found=f"{num_rows:,} rows of {num_classes} classes are too few to hold out {fraction:g} of them with "
+                "every class on both sides",
                 hint="lower data.validation_fraction, or give the validation rows yourself: data.validation=FILE",
             )
         )
@@ -70,78 +68,79 @@ def holdout(
     return train.tolist(), np.setdiff1d(validation, train).tolist()
 
 
-def _without_lonely(strata: Sequence[int]) -> list[int]:
-    """The same, with each stratum of one row put to the next larger number, or of the largest to the one below."""
+def _without_single_rows(strata: Sequence[int]) -> list[int]:
+    """The strata, with each stratum of one row merged into the next larger one, or else into the largest."""
     numbers, counts = np.unique(np.asarray(strata, dtype=np.int64), return_counts=True)
     several = numbers[counts > 1]
     if not len(several):
         return [0] * len(strata)
-    joined = several[np.minimum(np.searchsorted(several, numbers), len(several) - 1)]
-    of_number = dict(zip(numbers.tolist(), joined.tolist(), strict=True))
-    return [of_number[int(number)] for number in strata]
+    merged = several[np.minimum(np.searchsorted(several, numbers), len(several) - 1)]
+    merged_of = dict(zip(numbers.tolist(), merged.tolist(), strict=True))
+    return [merged_of[int(number)] for number in strata]
 
 
 def _with_every_class(
-    side: np.ndarray, other: np.ndarray, classes: np.ndarray, generator: np.random.Generator
+    side: np.ndarray, other_side: np.ndarray, classes: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """Sorted; of each class that only the `other` side has, one row is taken over: its proportion came to none."""
+    """`side` and one row of each class that it lacks, drawn from `other_side`; sorted."""
     missing = np.setdiff1d(classes, classes[side])
-    taken = [generator.choice(other[classes[other] == label]) for label in missing]
-    return np.sort(np.concatenate([side, np.array(taken, dtype=side.dtype)]))
+    moved = [generator.choice(other_side[classes[other_side] == label]) for label in missing]
+    return np.sort(np.concatenate([side, np.array(moved, dtype=side.dtype)]))
 
 
 def holdout_together(
     same: np.ndarray, labels: Sequence[int], fraction: float, seed: int, names: Sequence[str], where: str
 ) -> tuple[list[int], list[int]]:
-    """As `holdout`, with rows of equal `same` on one side: only the first of each is drawn, the others follow it.
+    """Like `holdout`, but rows of equal `same` stay on one side: the first of them is drawn, the others follow it.
 
-    What would fill the held-out rows by itself stays in training. Of a class with less than two others to draw from,
-    rows are drawn one by one.
+    A set of equal rows larger than the whole held-out split stays in training. The rows of a class that has fewer than
+    two sets to draw from are drawn one by one.
     """
     classes, same = np.asarray(labels), np.asarray(same)
     wanted = fraction * len(same)
     firsts, position, counts = np.unique(same, return_index=True, return_counts=True)
-    few = counts <= max(1, wanted)
-    present, sizes = np.unique(classes[position[few]], return_counts=True)
-    in_need = np.setdiff1d(classes, present[sizes > 1])
-    if len(in_need):
-        alone = np.isin(classes, in_need)
-        same = np.where(alone, same.max() + 1 + np.arange(len(same)), same)
+    is_small = counts <= max(1, wanted)
+    present, sizes = np.unique(classes[position[is_small]], return_counts=True)
+    scarce = np.setdiff1d(classes, present[sizes > 1])
+    if len(scarce):
+        same = np.where(np.isin(classes, scarce), same.max() + 1 + np.arange(len(same)), same)
         firsts, position, counts = np.unique(same, return_index=True, return_counts=True)
-        few = counts <= max(1, wanted)
-    number = int(counts[few].sum())
-    if len(firsts) == len(same) or wanted >= number:
+        is_small = counts <= max(1, wanted)
+    num_drawable = int(counts[is_small].sum())
+    if len(firsts) == len(same) or wanted >= num_drawable:
         return holdout(labels, fraction, seed, names, where)
-    _, held_out = holdout(classes[position[few]].tolist(), wanted / number, seed, names, where)
-    is_held_out = np.isin(same, firsts[few][held_out])
+    _, held_out = holdout(classes[position[is_small]].tolist(), wanted / num_drawable, seed, names, where)
+    is_held_out = np.isin(same, firsts[is_small][held_out])
     return np.flatnonzero(~is_held_out).tolist(), np.flatnonzero(is_held_out).tolist()
 
 
-def united(ties: Sequence[Sequence[Any]]) -> list[str]:
-    """Rows that share a value in one of several columns, directly or by others, get one name; nothing ties no rows."""
+def merged_groups(ties: Sequence[Sequence[Any]]) -> list[str]:
+    """One group name per row: rows that share a value in any of the columns, directly or through others, are a group.
+
+    An empty value ties no rows together.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     number = len(ties[0])
     nodes: dict[tuple[int, str], int] = {}
-    edges = [
-        (row, nodes.setdefault((column, str(value)), number + len(nodes)))
-        for column, values in enumerate(ties)
-        for row, value in enumerate(values)
-        if value is not None and str(value).strip()
-    ]
-    rows, others = zip(*edges, strict=True) if edges else ((), ())
+    edges = []
+    for column, values in enumerate(ties):
+        for row, value in enumerate(values):
+            if value is not None and str(value).strip():
+                edges.append((row, nodes.setdefault((column, str(value)), number + len(nodes))))
+    rows, value_nodes = zip(*edges, strict=True) if edges else ((), ())
     size = number + len(nodes)
-    graph = coo_array((np.ones(len(edges), bool), (rows, others)), shape=(size, size))
+    graph = coo_array((np.ones(len(edges), bool), (rows, value_nodes)), shape=(size, size))
     return [str(group) for group in connected_components(graph, directed=False)[1][:number]]
 
 
 def grouped_holdout(
     groups: Sequence[str], fraction: float, seed: int, where: str = "data.train"
 ) -> tuple[list[int], list[int]]:
-    """Training rows and validation rows, ascending: whole groups, drawn as near to `fraction` of the rows as they come.
+    """Training rows and validation rows, ascending: whole random groups that add up to about `fraction` of the rows.
 
-    At least one group is on either side.
+    Each side has at least one group.
     """
     sizes = Counter(groups)
     if len(sizes) < 2:
@@ -149,8 +148,8 @@ def grouped_holdout(
             Problem(
                 code="E255",
                 where=where,
-                found=f"{len(groups):,} rows that all belong together",
-                expected="two groups or more (texts, or values of data.columns.group), to hold one out",
+                found=f"all {len(groups):,} rows belong to one group (a text, or a value of data.columns.group), so "
+                "none can be held out",
                 hint="give the validation rows yourself: data.validation=FILE",
             )
         )
@@ -172,7 +171,7 @@ def grouped_holdout(
 def latest_holdout(
     times: Sequence[Any], fraction: float, where: str, place: Place = row_name
 ) -> tuple[list[int], list[int]]:
-    """The rows before a point in time, and the latest ones: `fraction` of them, and all others of that very time."""
+    """The rows before a point in time, and the latest `fraction` of the rows, with all others of the same time."""
     order = _time_values(times, where, place)
     begin = np.sort(order)[len(order) - max(1, round(fraction * len(order)))]
     late = order >= begin
@@ -181,8 +180,7 @@ def latest_holdout(
             Problem(
                 code="E255",
                 where=where,
-                found=f"{len(times):,} rows, of which the latest {fraction:g} are all of one time",
-                expected="rows of several times",
+                found=f"no row is older than the latest {fraction:g} of the {len(times):,} rows",
                 hint="another data.columns.time, or none",
             )
         )
@@ -190,7 +188,7 @@ def latest_holdout(
 
 
 def _time_values(times: Sequence[Any], where: str, place: Callable[[int], str]) -> np.ndarray:
-    """(N,) float64, comparable: numbers as they are, dates in the forms of ISO 8601 as seconds."""
+    """(N,) float64: numbers unchanged, ISO 8601 dates in seconds; DataError for other values and for mixed kinds."""
     problems = Problems(where)
     values = []
     kinds: dict[str, int] = {}
@@ -231,9 +229,9 @@ def _time_value(time: Any) -> tuple[str, float]:
 
 
 def sample(num_rows: int, limit: int | None, seed: int) -> list[int]:
-    """`limit` random rows of `num_rows`: those that `datasets.Dataset.shuffle(seed=seed).select(range(limit))` draws.
+    """`limit` random rows of `num_rows`, the same as `datasets.Dataset.shuffle(seed=seed).select(range(limit))`.
 
-    Without a limit all rows in their order; with one above `num_rows` all rows, shuffled.
+    Without a limit: all rows in order. With a limit above `num_rows`: all rows, shuffled.
     """
     if limit is None:
         return list(range(num_rows))

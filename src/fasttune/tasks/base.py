@@ -1,7 +1,7 @@
-"""What a task is: the one contract between data, the training loop and everything after it.
+"""The interface of a task, used by the data pipeline, the training loop and prediction.
 
-Adding a task is one file beside this one and one line in `tasks/__init__.py`. A task never divides (the step does),
-never moves tensors between devices, and never reads files (`data` does).
+To add a task, write one module in this package and add one line to `tasks/__init__.py`. A task never averages a loss
+(the training step does), never moves tensors between devices, and never reads files (`data` does).
 """
 
 from __future__ import annotations
@@ -26,62 +26,67 @@ if TYPE_CHECKING:
 
     from fasttune.data.batching.collate import MicroBatch
 
-BETWEEN_TEXTS = "\n"  # of one row; a blank to whoever compares words
+BETWEEN_TEXTS = "\n"  # of one row; comparing words ignores it
 Prediction = dict[str, Any]  # one JSON object of predictions/SPLIT.jsonl and of `predict --json`
 
 
 def chosen_metrics(recipe: Recipe, primary: str, possible: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
-    """What to compute; what decides which model is best is among it whether or not the recipe lists it."""
-    wanted = list(recipe.evaluation.metrics or default)
+    """The metrics to compute: those of the recipe, and always the one that selects the best model.
+
+    RecipeError for a metric that is not in `possible`.
+    """
+    chosen = list(recipe.evaluation.metrics or default)
     deciding = recipe.evaluation.metric_for_best_model or primary
-    if deciding not in (*wanted, "loss"):
-        wanted.append(deciding)
-    unknown = [name for name in wanted if name not in possible]
+    if deciding not in (*chosen, "loss"):
+        chosen.append(deciding)
+    unknown = [name for name in chosen if name not in possible]
     if unknown:
         hint = f"evaluation.metrics=[{', '.join(default)}]"
-        found = f"{unknown[0]}, which these labels do not have"
-        problem = Problem(code="E304", where="evaluation.metrics", found=found, expected=", ".join(possible), hint=hint)
-        raise RecipeError(problem)
-    return tuple(wanted)
+        found = f"metric {unknown[0]} is not available for these labels; choose from {', '.join(possible)}"
+        raise RecipeError(Problem(code="E304", where="evaluation.metrics", found=found, hint=hint))
+    return tuple(chosen)
 
 
 class Task(ABC):
-    """Encode rows, weigh and sum the loss, decode what the model says, score it, and keep what must travel."""
+    """Encodes rows, computes the loss, decodes and scores predictions, and keeps the state to save with the weights."""
 
     name: ClassVar[str]
     columns: ClassVar[tuple[Column, ...]]
-    """What a data set must offer; drives the checks, the error texts and the documentation."""
+    """The columns of a data set for this task; checks, error messages and documentation use them."""
     auto_class: ClassVar[str]
-    """Name of the transformers auto class that builds encoder and head."""
+    """The transformers auto class that builds encoder and head."""
     result_per_token: ClassVar[bool] = False
-    """Whether `result` gives [B, S, ...] and the results of a split are (T, ...), one for each token."""
+    """Whether `result` returns [B, S, ...], so that the results of a split are (T, ...), one per token."""
     needs_offsets: ClassVar[bool] = False
-    """Whether `encode` maps tokens to words or characters, for which the model needs a fast tokenizer."""
+    """Whether `encode` maps tokens to words or characters, which requires a fast tokenizer."""
     default_max_length: ClassVar[int | None] = None
-    """Tokens of an example where the recipe leaves it open; None: what the model takes."""
-    hint_for_long: ClassVar[str] = "shorter texts"
-    """What to do about texts that are cut."""
+    """Tokens per example if the recipe leaves it open; None: the maximum of the model."""
+    hint_for_long: ClassVar[str] = "shorten the texts"
+    """The hint for truncated texts."""
     notes: tuple[str, ...] = ()
-    """What was inferred from the training rows, in words."""
+    """What was inferred from the training rows."""
 
     @classmethod
     @abstractmethod
     def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
-        """Take the columns (role -> name) out of a source, checked; DataError names every bad row."""
+        """Read and check the columns (role -> name) of a source; DataError names every bad row."""
 
     @abstractmethod
     def rows_of(self, inputs: Any) -> Rows:
-        """What a program asks to predict, one or several, checked, with ids from 0; DataError names every bad one."""
+        """Rows to predict, with ids from 0, from the argument of `predict`: one input or several.
+
+        DataError names every bad input.
+        """
 
     @classmethod
     @abstractmethod
     def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> Task:
-        """The task of a new run; what it must know (label names) is learnt from the training rows."""
+        """The task of a new run; the label names and the like come from the training rows."""
 
     def for_training_rows(self, rows: Rows, recipe: Recipe) -> Task:
-        """The task with what is counted on the rows that are trained on, such as balanced class weights.
+        """The task with statistics of the final training rows, such as balanced class weights.
 
-        `from_rows` sees the held-out, repeated and unsampled rows too; these have left here.
+        `from_rows` also sees the rows that are later held out, dropped as duplicates or not sampled.
         """
         return self
 
@@ -93,63 +98,65 @@ class Task(ABC):
     @property
     @abstractmethod
     def example(self) -> str:
-        """What a user types behind `fasttune predict RUN`."""
+        """An example input, to type after `fasttune predict RUN`."""
 
     @property
     @abstractmethod
     def primary_metric(self) -> str:
-        """Decides which model is best unless the recipe says otherwise."""
+        """The metric that selects the best model unless the recipe names another."""
 
     def settings(self) -> dict[str, Any]:
-        """What was inferred from the training rows, as fields of the recipe that is saved."""
+        """The settings inferred from the training rows, as fields of the saved recipe."""
         return {}
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What must travel with the weights, as fields of config.json."""
+        """The state to save with the weights, as fields of config.json."""
 
     def strata(self, rows: Rows, where: str) -> Sequence[int]:
-        """One number a row; a held-out split gets the same share of rows of each. DataError for unknown targets."""
+        """The stratum of each row; a held-out split gets the same share of each. DataError for unknown targets."""
         return [0] * len(rows)
 
     def strata_names(self) -> Sequence[str]:
-        """What the numbers of `strata` stand for, where that can be said."""
+        """The names of the strata, if they are classes."""
         return ()
 
     def groups(self, rows: Rows) -> Sequence[str] | None:
-        """One name a row: rows of one name stay on one side of a split, which then is not stratified."""
+        """The group of each row; a group is never divided between splits. None: there are no groups."""
         return None
 
     def input_texts(self, rows: Rows) -> Iterator[str]:
-        """What the model reads of each row, as one text: rows with the same are the same to it."""
-        given = [rows.values[one.role] for one in self.columns if not one.is_target and one.role in rows.values]
-        if len(given) == 1:
-            return (getattr(cell, "text", cell) for cell in given[0])
-        return (BETWEEN_TEXTS.join(cells) for cells in zip(*given, strict=True))
+        """The input of each row as one text; rows with the same text are duplicates."""
+        roles = [column.role for column in self.columns if not column.is_target and column.role in rows.values]
+        inputs = [rows.values[role] for role in roles]
+        if len(inputs) == 1:
+            return (getattr(cell, "text", cell) for cell in inputs[0])
+        return (BETWEEN_TEXTS.join(cells) for cells in zip(*inputs, strict=True))
 
     def targets_of(self, rows: Rows, row: int) -> str:
-        """What is to be learned of one row, as one text."""
-        return repr([rows.values[one.role][row] for one in self.columns if one.is_target and one.role in rows.values])
+        """The target of one row as one text."""
+        roles = [column.role for column in self.columns if column.is_target and column.role in rows.values]
+        return repr([rows.values[role][row] for role in roles])
 
     @abstractmethod
     def describe(self, store: TokenStore) -> dict[str, Any]:
-        """What data_report.json says of the labels of a split."""
+        """The section of data_report.json on the labels of a split."""
 
     @abstractmethod
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, where: str) -> TokenStore:
-        """Rows to examples, with targets where the rows have them."""
+        """Turn rows into examples, with targets if the rows have them."""
 
     def unanswerable(self, store: TokenStore) -> Sequence[int]:
-        """The rows whose target no prediction can be, such as an answer that no window holds."""
+        """The rows whose target the model can never predict, such as an answer that no window contains."""
         return []
 
     def encoding(self) -> str:
-        """What `encode` depends on beside rows, tokenizer and length; examples of equal `encoding` are read again."""
+        """A key of everything that `encode` depends on besides rows, tokenizer and length; the token cache uses it."""
         return repr(self)
 
     @abstractmethod
     def weight(self, targets: Mapping[str, Any]) -> float:
-        """How much a micro-batch counts in its step, from its targets alone: weights are added before any forward."""
+        """The weight of a micro-batch in its step. It depends on the targets only: weights are summed before forward."""
 
     @abstractmethod
     def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
@@ -157,23 +164,23 @@ class Task(ABC):
 
     @abstractmethod
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
-        """[B, ...] (or [B, S, ...]) what `decode` and `score` need, as small as it can be made on the device."""
+        """[B, ...] (or [B, S, ...]): what `decode` and `score` need, reduced on the device."""
 
-    def tuned(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Task:
-        """The task with what is set after training on the validation split, such as thresholds; kept by `state`."""
+    def calibrated(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Task:
+        """The task calibrated on the validation split after training, such as its thresholds; `state` keeps them."""
         return self
 
     @abstractmethod
     def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
-        """`results` (N, ...) of all examples to one prediction a row, in the order of the rows.
+        """One prediction per row, in order, from the `results` (N, ...) of all examples.
 
-        One at a time: a file of a million predictions must not need the memory of them all.
+        An iterator, so that a million predictions need not fit into memory.
         """
 
     def files(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, Any]:
-        """Predictions of a scored split in other forms that are usual for the task: name -> content of a JSON file."""
+        """Predictions of a scored split in other common formats of the task: name -> content of a JSON file."""
         return {}
 
     @abstractmethod
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
-        """The recipe's metrics; of those that recipe/types.py does not list as LESS_IS_BETTER, more is better."""
+        """The metrics of the recipe. Higher is better, except for those in LESS_IS_BETTER (recipe/types.py)."""

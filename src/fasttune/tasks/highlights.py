@@ -1,4 +1,4 @@
-"""What stands where in the rows that people look at: answers in contexts, entities in sentences."""
+"""Find the passages to highlight when rows are shown: answers in contexts, entities in sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 
 class Mark(NamedTuple):
-    """Characters [start, end) of a text are `name`."""
+    """A highlight: characters [start, end) of a text, with the name to show."""
 
     start: int
     end: int
@@ -27,27 +27,28 @@ class Mark(NamedTuple):
 
 
 def text_of(cell: Any) -> str:
-    """A cell as people read it: words as a sentence."""
+    """A cell as readable text: a list of words becomes a sentence."""
     if isinstance(cell, list) and cell and all(isinstance(word, str) for word in cell):
         return joined(cell).text
     return str(cell)
 
 
 def marks_of(row: Row) -> dict[str, list[Mark]]:
-    """Column -> its marks, in order and without overlap, in the text that `text_of` gives; columns that have some."""
+    """The marks of each column that has any, in order and without overlap, as positions in the text of `text_of`."""
     by_lower = {name.strip().lower(): name for name in row}
-    found: dict[str, list[Mark]] = {}
+    marks_by_column: dict[str, list[Mark]] = {}
     if {"context", "answers"} <= by_lower.keys():
-        context = by_lower["context"]
-        found[context] = _answers(row[context], row[by_lower["answers"]], row.get(by_lower.get("answer_start", "")))
+        context, answers = by_lower["context"], by_lower["answers"]
+        start = row.get(by_lower.get("answer_start", ""))
+        marks_by_column[context] = _answers(row[context], row[answers], start)
     if {"tokens", "tags"} <= by_lower.keys():
         tokens = by_lower["tokens"]
-        found[tokens] = _entities(row[tokens], row[by_lower["tags"]])
-    return {name: _apart(marks) for name, marks in found.items() if marks}
+        marks_by_column[tokens] = _entities(row[tokens], row[by_lower["tags"]])
+    return {name: _without_overlap(marks) for name, marks in marks_by_column.items() if marks}
 
 
 def _answers(context: Any, cell: Any, start: Any) -> list[Mark]:
-    """Only those that stand where they are said to."""
+    """Marks of the answers that do occur at their start."""
     try:
         pairs = pairs_of(cell, start)
     except (KeyError, TypeError, ValueError):
@@ -68,11 +69,11 @@ def _entities(words: Any, tags: Any) -> list[Mark]:
     if not are_entities(names):
         return []
     spans = joined([str(word) for word in words]).spans
-    return [Mark(spans[one.start][0], spans[one.stop - 1][1], one.type) for one in entities_of(names)]
+    return [Mark(spans[entity.start][0], spans[entity.stop - 1][1], entity.type) for entity in entities_of(names)]
 
 
-def _apart(marks: Sequence[Mark]) -> list[Mark]:
-    """The first of those that overlap: several right answers often are the same words and more."""
+def _without_overlap(marks: Sequence[Mark]) -> list[Mark]:
+    """The first of the marks that overlap: gold answers of one question often contain each other."""
     kept: list[Mark] = []
     for mark in sorted(set(marks)):
         if not kept or mark.start >= kept[-1].end:
@@ -83,12 +84,15 @@ def _apart(marks: Sequence[Mark]) -> list[Mark]:
 def tokens_of(
     rows: Sequence[Row], task: type[Task], columns: Mapping[str, str | None], tokenizer: PreTrainedTokenizerBase
 ) -> list[list[str]]:
-    """What the tokenizer makes of the texts of each row; DataError where their columns cannot be told.
+    """The model's tokens of the texts of each row; DataError if the text columns are unclear.
 
-    `columns`: role -> name, as a recipe gives them.
+    `columns`: role -> name, as in a recipe.
     """
     inputs = tuple(column for column in task.columns if not column.is_target)
-    given = {one.role: columns.get(one.role) for one in inputs}
+    given = {column.role: columns.get(column.role) for column in inputs}
     names = resolve(inputs, given, list(rows[0]), "the data", lambda name: [row[name] for row in rows]).names
-    texts = (["" if row[name] is None else text_of(row[name]) for name in names.values()] for row in rows)
-    return [list(tokenizer.convert_ids_to_tokens(tokenizer(*one)["input_ids"])) for one in texts]
+    tokens = []
+    for row in rows:
+        texts = ["" if row[name] is None else text_of(row[name]) for name in names.values()]
+        tokens.append(list(tokenizer.convert_ids_to_tokens(tokenizer(*texts)["input_ids"])))
+    return tokens

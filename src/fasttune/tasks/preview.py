@@ -1,4 +1,4 @@
-"""Rows of a data set as people look at them, with answers and entities marked: on a terminal and in a notebook."""
+"""Show rows of a data set, with answers and entities highlighted, on a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fasttune.security.text import printable
 from fasttune.tasks.highlights import Mark, marks_of, text_of
 
 SHOWN_CHARACTERS = 400  # of one text
-BEFORE_MARK = 150  # characters that are kept before a mark that stands far down
+BEFORE_MARK = 150  # characters shown before the first mark of a long text
 TOKENS = "tokens of the model"
 MARKED = "black on yellow"
 
 
 @dataclass(frozen=True)
 class Preview:
-    """Random rows and what is to be said of the data they are from; a table in a notebook.
+    """Random rows, with a description of their data and notes; displays as a table in a notebook.
 
-    `tokens`: what a tokenizer makes of each row's texts, where that was asked for.
+    `tokens`: the model's tokens of each row's texts, if requested.
     """
 
     description: str
@@ -37,14 +37,14 @@ class Preview:
 
 
 class Piece(NamedTuple):
-    """A part of a cell; with a `name` it is a marked one."""
+    """A part of a cell; highlighted if it has a `name`."""
 
     text: str
     name: str = ""
 
 
 def print_rows(preview: Preview) -> None:
-    """A sample as a table; long texts are cut, and said to be."""
+    """Print rows as a table; long texts are truncated, with the number of characters cut."""
     out = Terminal()
     out.print(Text(preview.description))
     for note in preview.notes:
@@ -58,7 +58,7 @@ def print_rows(preview: Preview) -> None:
 
 
 def rows_as_html(preview: Preview) -> str:
-    """The same as HTML; whatever stands in the data is text."""
+    """The rows as an HTML table; all data is escaped."""
     head = "".join(f"<th>{escape(name)}</th>" for name in _header(preview))
     body = "".join(
         "<tr>"
@@ -66,8 +66,8 @@ def rows_as_html(preview: Preview) -> str:
         + "</tr>"
         for cells in _cells(preview)
     )
-    said = "".join(f"<div>{escape(line)}</div>" for line in (preview.description, *preview.notes))
-    return f"{said}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    notes = "".join(f"<div>{escape(line)}</div>" for line in (preview.description, *preview.notes))
+    return f"{notes}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _header(preview: Preview) -> list[str]:
@@ -86,18 +86,18 @@ def _cells(preview: Preview) -> Iterator[list[list[Piece]]]:
 
 
 def pieces_of(text: str, marks: list[Mark]) -> Iterator[Piece]:
-    """The text cut to SHOWN_CHARACTERS, from where its first mark can be seen."""
+    """SHOWN_CHARACTERS of the text in pieces, starting where the first mark is visible."""
     first = max(marks[0].start - BEFORE_MARK, 0) if marks and marks[0].end > SHOWN_CHARACTERS else 0
     last = min(first + SHOWN_CHARACTERS, len(text))
     if first:
         yield Piece(f"({first:,} characters before) ... ")
-    place = first
+    position = first
     for mark in marks:
         if mark.end <= last:
-            yield Piece(text[place : mark.start])
+            yield Piece(text[position : mark.start])
             yield Piece(text[mark.start : mark.end], mark.name)
-            place = mark.end
-    yield Piece(cut(text[place:], last - place))
+            position = mark.end
+    yield Piece(cut(text[position:], last - position))
 
 
 def cut(text: str, limit: int = SHOWN_CHARACTERS) -> str:
@@ -107,15 +107,15 @@ def cut(text: str, limit: int = SHOWN_CHARACTERS) -> str:
 
 
 def _styled(pieces: list[Piece]) -> Text:
-    found = Text()
+    styled = Text()
     for piece in pieces:
         text = "\n".join(map(printable, piece.text.split("\n")))
         if piece.name:
-            found.append(f"[{text}]", style=MARKED)
-            found.append("" if piece.name == "answer" else f" {printable(piece.name)}", style="dim")
+            styled.append(f"[{text}]", style=MARKED)
+            styled.append("" if piece.name == "answer" else f" {printable(piece.name)}", style="dim")
         else:
-            found.append(text)
-    return found
+            styled.append(text)
+    return styled
 
 
 def _html(pieces: list[Piece]) -> str:
@@ -128,7 +128,7 @@ def _html(pieces: list[Piece]) -> str:
 
 
 def as_json(preview: Preview) -> Iterator[Mapping[str, Any]]:
-    """Rows as they are, with their tokens where these were asked for."""
+    """The rows unchanged, with their tokens if requested."""
     for number, row in enumerate(preview.rows):
         tokens = {} if preview.tokens is None else {"model_tokens": preview.tokens[number]}
         yield {**row, **tokens}

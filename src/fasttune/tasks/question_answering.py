@@ -274,7 +274,7 @@ class QuestionAnswering(Task):
     def _is_silent(self, found: Sequence[Candidate], none: float) -> bool:
         return self.threshold is not None and none - found[0].score > self.threshold
 
-    def tuned(self, results: np.ndarray, store: TokenStore, rows: Rows) -> QuestionAnswering:
+    def calibrated(self, results: np.ndarray, store: TokenStore, rows: Rows) -> QuestionAnswering:
         if not self.tunes:
             return self
         differences, f1, has_answer = [], [], []

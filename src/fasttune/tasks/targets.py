@@ -90,7 +90,7 @@ class Target(ABC):
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
         """The metrics of (N, K) `logits`."""
 
-    def tuned(self, logits: np.ndarray, encoded: np.ndarray) -> Target:
+    def calibrated(self, logits: np.ndarray, encoded: np.ndarray) -> Target:
         """The same with what has to be set after training, on validation rows."""
         return self
 
@@ -215,7 +215,7 @@ class MultiLabel(Target):
         predicted = multilabel.sigmoid(logits) >= np.array(self.thresholds)
         return multilabel.score(encoded, predicted, self.metrics)
 
-    def tuned(self, logits: np.ndarray, encoded: np.ndarray) -> MultiLabel:
+    def calibrated(self, logits: np.ndarray, encoded: np.ndarray) -> MultiLabel:
         thresholds = multilabel.best_thresholds(multilabel.sigmoid(logits), encoded > 0)
         return replace(self, thresholds=tuple(map(float, thresholds)))
 

@@ -220,8 +220,8 @@ class TextClassification(Task):
             0, index, logits, {"mean": "mean", "max": "amax"}[self.pooling], include_self=False
         )
 
-    def tuned(self, results: np.ndarray, store: TokenStore, rows: Rows) -> TextClassification:
-        return replace(self, target=self.target.tuned(results, store.targets["labels"]))
+    def calibrated(self, results: np.ndarray, store: TokenStore, rows: Rows) -> TextClassification:
+        return replace(self, target=self.target.calibrated(results, store.targets["labels"]))
 
     def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
         for row_id, answer in zip(rows.ids, self.target.answers(results), strict=True):

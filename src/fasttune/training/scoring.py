@@ -108,7 +108,7 @@ def score_split(
     watchdog.expect(PATIENCE + SECONDS_PER_ROW * len(split.rows))
     assert outputs.loss is not None, "a split that is scored has labels"
     if calibrate:
-        task = task.tuned(outputs.results, store, split.rows)
+        task = task.calibrated(outputs.results, store, split.rows)
     metrics = {f"eval_{name}": value for name, value in task.score(outputs.results, store, split.rows).items()}
     runtime = time.perf_counter() - begin
     counts = {

@@ -17,7 +17,7 @@ from fasttune.data.duplicates import exact_groups
 from fasttune.data.formats.storage import Reading, is_address
 from fasttune.data.labels import is_number
 from fasttune.data.sources import load_source
-from fasttune.data.splits import grouped_holdout, holdout_together, latest_holdout, united
+from fasttune.data.splits import grouped_holdout, holdout_together, latest_holdout, merged_groups
 from fasttune.errors import DataError, Problem, RecipeError, nearest, shown
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def _drawn(
         if name is not None:
             _check_column(name, rows, f"{where}: resplit")
     if options.group is not None:
-        return grouped_holdout(united([rows[options.group]]), fraction, options.seed, where)
+        return grouped_holdout(merged_groups([rows[options.group]]), fraction, options.seed, where)
     if options.time is not None:
         return latest_holdout(rows[options.time][:], fraction, where, lambda row: f"row {row + 1} of all splits")
     values = labels_as_they_are(rows, label) if label in rows.column_names else [None] * rows.num_rows
