@@ -153,11 +153,10 @@ def test_a_warning_is_one_readable_line() -> None:
     assert len(str(audit.warnings[0]).splitlines()[0]) < 200
 
 
-def test_generated_pairs_come_from_templates_and_warn() -> None:
+def test_no_held_out_pair_of_the_starter_nearly_repeats_an_earlier_one() -> None:
     splits = read_splits(recipes.load({"data": {"train": "starter:pairs"}}), TASKS)
-    warning = audit_rows(splits.all(), splits.task).warnings[0]
-    assert (warning.code, warning.where) == ("W250", "validation (starter:pairs)")
-    assert warning.found.startswith("63 rows are near-duplicates of train rows (row 6 of row 112, "), "a quarter"
+    audit = audit_rows(splits.all(), splits.task)
+    assert audit.warnings == [] and audit.entries == []
 
 
 def test_questions_may_share_a_context_within_a_split_and_not_between_two() -> None:

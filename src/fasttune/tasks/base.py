@@ -156,7 +156,7 @@ class Task(ABC):
 
     @abstractmethod
     def weight(self, targets: Mapping[str, Any]) -> float:
-        """The weight of a micro-batch in its step. It depends on targets only, and is summed before the forward pass."""
+        """The weight of a micro-batch in its step; depends on the targets only, because it is summed before forward."""
 
     @abstractmethod
     def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:

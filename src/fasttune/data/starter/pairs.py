@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 
 from fasttune.data.starter.facts import KINDS, draw_places, sentence, stated
+from fasttune.data.starter.leaks import numbered, replace_near_duplicates
 
 SPLIT_SIZES = {"train": 1500, "validation": 250, "test": 250}
 LABELS = ("different", "same")
@@ -18,21 +19,22 @@ _CHANCE_SAME = 0.5
 def generate(seed: int = 42) -> dict[str, list[dict[str, str]]]:
     """Return the splits "train" (1,500 rows), "validation" and "test" (250 each), a pure function of the seed.
 
-    A row has `id`, `sentence1`, `sentence2` and `label`. No pair occurs twice.
+    A row has `id`, `sentence1`, `sentence2` and `label`. No pair occurs twice, and no held-out pair nearly
+    repeats a pair of an earlier split.
     """
     rng = random.Random(f"pairs {seed}")
     seen: set[tuple[str, str]] = set()
-    splits: dict[str, list[dict[str, str]]] = {}
-    for split, size in SPLIT_SIZES.items():
-        rows: list[dict[str, str]] = []
-        while len(rows) < size:
+
+    def draw() -> dict[str, str]:
+        while True:
             first, second, label = _pair(rng)
             if (first, second) not in seen:
                 seen.add((first, second))
-                row_id = f"{split}-{len(rows) + 1:04d}"
-                rows.append({"id": row_id, "sentence1": first, "sentence2": second, "label": label})
-        splits[split] = rows
-    return splits
+                return {"sentence1": first, "sentence2": second, "label": label}
+
+    splits = {split: [draw() for _ in range(size)] for split, size in SPLIT_SIZES.items()}
+    replace_near_duplicates(splits, lambda row: f"{row['sentence1']}\n{row['sentence2']}", draw)
+    return numbered(splits)
 
 
 def _pair(rng: random.Random) -> tuple[str, str, str]:
