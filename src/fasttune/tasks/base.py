@@ -156,7 +156,7 @@ class Task(ABC):
 
     @abstractmethod
     def weight(self, targets: Mapping[str, Any]) -> float:
-        """The weight of a micro-batch in its step. It depends on the targets only: weights are summed before forward."""
+        """The weight of a micro-batch in its step, from its targets alone, as weights are summed before any forward."""
 
     @abstractmethod
     def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
