@@ -226,7 +226,7 @@ def test_bad_rows_are_left_out_up_to_a_number(
     lines = [json.loads(line) for line in (exact.folder / "events.jsonl").read_text().splitlines()]
     tokens.append(sum(line["num_tokens"] for line in lines if line["event"] == "step"))
     assert tokens[0] == pytest.approx(tokens[1], rel=0.1), "all others are learned from"
-    with pytest.raises(DataError, match=r"data.max_bad_rows=4, where more than these 2 may be left out"):
+    with pytest.raises(DataError, match=r"data.max_bad_rows=4 to skip more than 2 rows"):
         fasttune.fit(recipe, output=tmp_path / "strict", progress=False, data={"max_bad_rows": 2})
 
 

@@ -1,4 +1,4 @@
-"""Rows of a stream that cannot be learned from, met when training is on its way: left out, up to a number."""
+"""Skip unusable rows of a stream during training, up to a maximum."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from fasttune.errors import DataError, Problem
 
 @dataclass
 class BadRows:
-    """`most`: how many different rows may be left out. `found`: where each stands -> what is wrong with it."""
+    """`most`: the maximum number of rows to skip. `found`: the skipped rows, place -> reason."""
 
     most: int = 0
     found: dict[str, str] = field(default_factory=dict)
 
     def note(self, error: DataError) -> None:
-        """Leave one row out; the error itself where that is one too many."""
+        """Skip the row of an error, or raise the error if the maximum is reached."""
         problem = error.problems[0]
         if problem.where not in self.found and len(self.found) >= self.most:
-            raise DataError(*(self._with_hint(one) for one in error.problems)) from None
-        self.found[problem.where] = f"{problem.code} found {problem.found}"
+            raise DataError(*(self._with_hint(problem) for problem in error.problems)) from None
+        found = f"found {problem.found}" if problem.expected else problem.found
+        self.found[problem.where] = f"{problem.code} {found}"
 
     def good(self, rows: Sequence[int], check: Callable[[Sequence[int]], object]) -> list[int]:
-        """Those of `rows` that `check` finds nothing wrong with; the others are noted one by one."""
+        """The rows for which `check` raises no DataError; skips the others one by one, found by bisection."""
         try:
             check(rows)
         except DataError as error:
@@ -37,5 +38,5 @@ class BadRows:
         return list(rows)
 
     def _with_hint(self, problem: Problem) -> Problem:
-        more = f"data.max_bad_rows={2 * self.most}, where more than these {self.most} may be left out"
+        more = f"data.max_bad_rows={2 * self.most} to skip more than {self.most} rows"
         return replace(problem, hint=f"{problem.hint}; {more}" if problem.hint else more) if self.most else problem
