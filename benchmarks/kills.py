@@ -89,7 +89,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--random", type=int, default=500)
     parser.add_argument("--core", type=int)
-    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="which part of how many, each with its own core")
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=(0, 1), help="which part of how many, each with its own core"
+    )
     parser.add_argument("--stop-after", type=float, default=float("inf"), help="seconds")
     arguments = parser.parse_args()
     number, of = arguments.part

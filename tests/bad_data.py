@@ -1,4 +1,4 @@
-"""57 kinds of data problems, and how each is reported: docs/reference/data-problems.md."""
+"""57 data problems and the messages that fasttune prints for them, listed in docs/reference/data-problems.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Content = str | bytes
 
 
 def text(number: int) -> str:
-    """Return a text of words that the tiny tokenizer knows, different for each number."""
+    """A text for each number, of words in the tiny tokenizer's vocabulary."""
     first, second = WORDS[number % 9], WORDS[number // 9 % 9]
     return f"the {first} was not {second} w{number % 60} and w{number // 60} w{number * 7 % 60}"
 
@@ -53,7 +53,7 @@ def questions(*rows: dict[str, Any]) -> str:
 
 
 def known_questions() -> str:
-    """Return questions of words that the tiny tokenizer knows; the last answer is a whole context."""
+    """Questions of words in the tiny tokenizer's vocabulary; the last answer is a whole context."""
     contexts = [text(number) for number in range(9)]
     asked = "was the food good"
     rows = [question(context.split()[1], 4, asked, context) for context in contexts[:8]]
@@ -67,9 +67,9 @@ def squad(**changes: Any) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """`files` in a folder, where `fasttune check` runs with `arguments`; `says`: what its output must contain.
+    """`fasttune check` with `arguments`, run in a folder with `files`; `says`: what the output must contain.
 
-    A code E... is an error, W... a warning, N... a note, and `right` means that the data has no problem.
+    Codes: E... is an error, W... a warning, N... a note, and `right` means that the data is read without a message.
     """
 
     number: str
@@ -165,7 +165,7 @@ CASES = [
     ),
     one(
         "D20",
-        "a .zip with a path outside itself",
+        "a .zip with paths outside the archive",
         zipped("../data.csv", csv()),
         "E108",
         "a path outside itself: '../data.csv'",
@@ -190,7 +190,7 @@ CASES = [
     ),
     one(
         "D23",
-        "questions given to a classifier",
+        "questions for a text classifier",
         squad(),
         "E116",
         "as in SQuAD",
@@ -221,7 +221,7 @@ CASES = [
     ),
     one(
         "D28",
-        "a typing error in a column's name",
+        "a misspelt column name",
         csv(),
         "E202",
         "data.columns.label: found 'lable'",
@@ -259,7 +259,7 @@ CASES = [
     ),
     one(
         "D35",
-        "labels that look alike (zeros are kept)",
+        "labels that look alike",
         csv("well,Pos ", "fine,Pos "),
         "E215",
         "labels 'pos' (10 rows) and 'Pos ' (2 rows) look alike",
@@ -281,7 +281,7 @@ CASES = [
     ),
     one(
         "D38",
-        "measured numbers as classes",
+        "measurements as classes",
         "text,label\n" + "".join(f"{text(row)},{row / 7:.3f}\n" for row in range(30)),
         "E217",
         "30 different numbers such as 0.000",
@@ -290,7 +290,7 @@ CASES = [
     ),
     one(
         "D39",
-        "several labels beside single ones",
+        "cells with several labels and cells with one",
         csv(*(f"{text(90 + row)},pos|sad" for row in range(4))),
         "E218",
         "label 'pos|sad' contains label 'pos'",
@@ -322,7 +322,7 @@ CASES = [
     ),
     one(
         "D43",
-        "a score out of its range",
+        "a score out of range",
         csv("well,7.5", labels=("0.5", "4.5")),
         "E232",
         "found 7.5",
@@ -331,7 +331,7 @@ CASES = [
     ),
     one(
         "D44",
-        "an answer that begins elsewhere",
+        "an answer with a wrong start",
         questions(question(start=7)),
         "E240",
         "row 9: answer 'Ann' does not start at 7",
@@ -377,7 +377,7 @@ CASES = [
     ),
     one(
         "D50",
-        "answers longer than may be given",
+        "an answer longer than the limit",
         known_questions(),
         "W246",
         "1 answer can never be predicted",
@@ -387,7 +387,7 @@ CASES = [
     ),
     one(
         "D51",
-        "an impossible question with an answer",
+        "an unanswerable question with an answer",
         squad(is_impossible=True),
         "E247",
         "article 1, paragraph 1, question 1: found is_impossible: true together with answers",

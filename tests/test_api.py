@@ -303,7 +303,7 @@ def test_f1_of_one_class_is_refused_where_there_are_three(recipe: dict, tmp_path
     rows = [{"text": f"good w{number}", "label": str(number % 3)} for number in range(30)]
     recipe["data"] = {"train": str(write_csv(tmp_path / "three.csv", rows))}
     recipe["evaluation"] = {"metrics": ["f1"]}
-    with pytest.raises(fasttune.Error, match="f1, which these labels do not have") as raised:
+    with pytest.raises(fasttune.Error, match="metric f1 is not available for these labels") as raised:
         fasttune.fit(recipe, output=tmp_path / "run", progress=False)
     assert raised.value.exit_code == 3
 

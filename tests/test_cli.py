@@ -365,7 +365,7 @@ REFUSED = {
     "bytes that are not UTF-8": (
         ["predict", "run", "good", "b\udcffd"],
         4,
-        "text 2: found 'b\\udcffd', expected text, in UTF-8",
+        "text 2: found 'b\\udcffd', expected text in UTF-8",
     ),
     "a folder where a file should go": (
         ["predict", "run", "good", "--output", "folder.jsonl"],

@@ -178,7 +178,7 @@ def test_other_splits_have_the_columns_of_the_training_rows(tmp_path: Path, tiny
 
 def test_ids_that_stand_twice_are_refused(tmp_path: Path, tiny_model: Path) -> None:
     rows = [{**row, "id": "same"} for row in make_questions(8)]
-    with pytest.raises(fasttune.Error, match=r"E249 .*id 'same' twice"):
+    with pytest.raises(fasttune.Error, match=r"E249 .*several questions have the id 'same'"):
         fasttune.fit(recipe_of(write(rows, "jsonl", tmp_path), tiny_model), progress=False)
 
 

@@ -216,7 +216,9 @@ def test_settings_of_other_tasks_are_refused(settings: dict[str, Any]) -> None:
 
 
 def test_metrics_of_other_tasks_are_refused() -> None:
-    with pytest.raises(RecipeError, match="accuracy, which these labels do not have, expected exact_match, f1"):
+    with pytest.raises(
+        RecipeError, match="metric accuracy is not available for these labels; choose from exact_match, f1"
+    ):
         make_task(make_rows((GOOD,)), metrics=["accuracy"])
 
 

@@ -116,11 +116,16 @@ def test_weighted_losses_are_torch_s_weighted_mean() -> None:
             DataError,
             r"2 problems(.|\n)*'x'(.|\n)*'y'",
         ),
-        ("multi-label", {"training": {"class_weights": "balanced"}}, RecipeError, "expected single-label"),
+        ("multi-label", {"training": {"class_weights": "balanced"}}, RecipeError, "need single-label"),
         ("regression", {"training": {"label_smoothing_factor": 0.1}}, RecipeError, "no labels to smooth"),
-        ("regression", {"evaluation": {"metrics": ["accuracy"]}}, RecipeError, "expected pearson, spearman"),
-        ("single-label", {"evaluation": {"metrics": ["f1"]}}, RecipeError, "f1, which these"),
-        ("multi-label", {"evaluation": {"metric_for_best_model": "pearson"}}, RecipeError, "pearson, which these"),
+        ("regression", {"evaluation": {"metrics": ["accuracy"]}}, RecipeError, "choose from pearson, spearman"),
+        ("single-label", {"evaluation": {"metrics": ["f1"]}}, RecipeError, "metric f1 is not available"),
+        (
+            "multi-label",
+            {"evaluation": {"metric_for_best_model": "pearson"}},
+            RecipeError,
+            "metric pearson is not available",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_the_labels_are_refused(

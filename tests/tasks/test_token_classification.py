@@ -114,7 +114,7 @@ def test_tags_that_are_no_entities_are_scored_by_scikit_learn() -> None:
     said = [("N", "V", "P", "P"), ("V", "N"), ("N", "P", "V", "N", "V")]
     rows = make_rows(tags=tags)
     task = make_task(rows)
-    assert task.primary_metric == "accuracy" and "not entities" in task.notes[0]
+    assert task.primary_metric == "accuracy" and "do not mark entities" in task.notes[0]
     results, store = results_for(task, rows, 60, said)
     flat, flat_said = ([tag for row in part for tag in row] for part in (tags, said))
     assert task.score(results, store, rows) == {

@@ -220,7 +220,7 @@ def _time_value(time: Any) -> tuple[str, float]:
     if isinstance(time, date) and not isinstance(time, datetime):
         time = datetime(time.year, time.month, time.day)
     if isinstance(time, datetime):
-        # A time without a zone is compared with others without one, whatever the zone of this machine.
+        # Times without a zone are compared as UTC, so that the result does not depend on the zone of this machine.
         has_zone = time.tzinfo is not None
         return ("dates with a zone", time.timestamp()) if has_zone else ("dates", time.replace(tzinfo=UTC).timestamp())
     if isinstance(time, int | float | Decimal) and not isinstance(time, bool) and math.isfinite(time):

@@ -1,7 +1,7 @@
 """Extractive question answering: the answer is a span of the context, or there is none.
 
-A row becomes one or more windows (data/windows.py). Letters: N windows, B of a micro-batch, S tokens of the longest,
-n spans kept of each.
+A row becomes one or more windows (data/tokens/windows.py). Shapes: N windows, B windows of a micro-batch, S tokens of
+the longest window, n spans kept per window.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from fasttune.data.batching.collate import MicroBatch
 
-THRESHOLD = "null_score_diff_threshold"  # in config.json, named as the recipe and transformers' scripts have it
-SURELY_NONE = 1e9  # where no span was found; the official scorer compares numbers
-ASKED = ("question", "context")
+THRESHOLD = "null_score_diff_threshold"  # in config.json; same name in the recipe and in transformers' scripts
+SURELY_NONE = 1e9  # if no span was found; the official scorer needs a number to compare
+INPUTS = ("question", "context")
 
 
 class Candidate(NamedTuple):
@@ -48,9 +48,10 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class QuestionAnswering(Task):
-    """`threshold`: how much better no answer must score than the best span to be given; None: every question has one.
+    """`threshold`: the model gives no answer if "no answer" scores better than the best span by more than this.
 
-    `tunes`: whether it is set on the validation split, where the recipe does not set it.
+    None: every question has an answer. `tunes`: whether the threshold is calibrated on the validation split, because
+    the recipe does not set it.
     """
 
     doc_stride: int
@@ -66,7 +67,7 @@ class QuestionAnswering(Task):
     default_max_length: ClassVar[int | None] = 384
     needs_offsets: ClassVar[bool] = True
     columns: ClassVar[tuple[Column, ...]] = (
-        Column(role="question", description="what is asked", required=True, guesses=("question", "query")),
+        Column(role="question", description="the question to answer", required=True, guesses=("question", "query")),
         Column(
             role="context",
             description="the text that holds the answer",
@@ -75,7 +76,7 @@ class QuestionAnswering(Task):
         ),
         Column(
             role="answers",
-            description="the right answers: texts of the context, and where they begin",
+            description="the correct answers: texts from the context, with their starts",
             required=True,
             guesses=("answers", "answer", "answer_text"),
             is_target=True,
@@ -83,7 +84,7 @@ class QuestionAnswering(Task):
         ),
         Column(
             role="answer_start",
-            description="the first character of the answer, where answers are plain texts",
+            description="the first character of the answer, if answers are plain texts",
             required=False,
             guesses=("answer_start", "start"),
             follows="answers",
@@ -96,38 +97,38 @@ class QuestionAnswering(Task):
     def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
         dataset, where = source.dataset, source.description.partition(":")[0]
         problems, values, notes = Problems(where), dict[str, Sequence[Any]](), []
-        for role in ASKED:
+        for role in INPUTS:
             with problems.collected():
                 values[role] = text_values(dataset, columns[role], where, source.place, role)
         problems.raise_if_any()
         if "answers" in columns:
             cells = cells_of(dataset, columns["answers"])
             starts = cells_of(dataset, columns["answer_start"]) if "answer_start" in columns else None
-            found = read_answers(cells, starts, values["context"], where, source.place, recipe.data.fix_spans)
-            values["answers"] = found.rows
-            notes = [f"{where}: {found.note}"] if found.note else []
+            answers = read_answers(cells, starts, values["context"], where, source.place, recipe.data.fix_spans)
+            values["answers"] = answers.rows
+            notes = [f"{where}: {answers.note}"] if answers.note else []
         ids = ids_of(source)
         twice = next((row_id for row_id, count in Counter(ids).items() if count > 1), None)
         if twice is not None:
-            expected = "an id of its own for each question: answers are kept by id"
-            raise DataError(Problem(code="E249", where=where, found=f"id {shown(twice)} twice", expected=expected))
+            found = f"several questions have the id {shown(twice)}; predictions are stored by id"
+            raise DataError(Problem(code="E249", where=where, found=found, hint="give each question a unique id"))
         return Rows(ids, values, tuple(notes))
 
     def rows_of(self, inputs: Any) -> Rows:
-        """A question and its context, as a tuple or a dict of the two, or several of them."""
+        """Rows from a tuple or a dict of a question and its context, or from several of them."""
         inputs = [inputs] if isinstance(inputs, tuple | dict) else list(inputs)
-        asked, problems = [], []
+        pairs, problems = [], []
         for number, given in enumerate(inputs, start=1):
-            pair = tuple(given.get(role) for role in ASKED) if isinstance(given, dict) else given
+            pair = tuple(given.get(role) for role in INPUTS) if isinstance(given, dict) else given
             if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_text, pair)) and all(pair)):
                 expected = "a question and its context, such as ('Who came?', 'Ann came.')"
                 problems.append(Problem(where=f"question {number}", found=shown(given), expected=expected))
             else:
-                asked.append(pair)
+                pairs.append(pair)
         if problems:
             raise DataError(*problems)
-        values = {role: [pair[position] for pair in asked] for position, role in enumerate(ASKED)}
-        return Rows([str(number) for number in range(len(asked))], values)
+        values = {role: [pair[position] for pair in pairs] for position, role in enumerate(INPUTS)}
+        return Rows([str(number) for number in range(len(pairs))], values)
 
     @classmethod
     def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> QuestionAnswering:
@@ -135,7 +136,7 @@ class QuestionAnswering(Task):
         task = cls._of(recipe)
         if not unanswered:
             return task
-        note = f"{where}: {unanswered:,} of {len(rows):,} questions have no answer; the model learns when to give none"
+        note = f"{where}: {unanswered:,} of {len(rows):,} questions have no answer; the model learns to leave them open"
         return replace(task, threshold=task.threshold or 0.0, tunes=task.threshold is None, notes=(note,))
 
     @classmethod
@@ -164,7 +165,7 @@ class QuestionAnswering(Task):
         return "f1"
 
     def state(self) -> dict[str, Any]:
-        # A model that was a classifier brings as many outputs as it had classes; a span has a start and an end.
+        # A span has two logits, start and end; the config of a former classifier has as many as it had classes.
         return {THRESHOLD: self.threshold, "num_labels": 2}
 
     def groups(self, rows: Rows) -> Sequence[str]:
@@ -203,9 +204,9 @@ class QuestionAnswering(Task):
         if "answers" not in rows.values:
             return store
         placed = [[answer for answer in answers if answer.start != NOWHERE] for answers in rows.values["answers"]]
-        # Of several right answers the first one is learned, as the tutorials do.
-        spans = [_span(own[0]) if own else None for own in placed]
-        known = [bool(own) or not answers for own, answers in zip(placed, rows.values["answers"], strict=True)]
+        # Train on the first of several correct answers, as the transformers tutorials do.
+        spans = [_span(answers[0]) if answers else None for answers in placed]
+        known = [bool(usable) or not answers for usable, answers in zip(placed, rows.values["answers"], strict=True)]
         return replace(store, targets=answer_positions(store, spans, known))
 
     def encoding(self) -> str:
@@ -215,19 +216,19 @@ class QuestionAnswering(Task):
         return float((targets["start_positions"] != IGNORED).sum())
 
     def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
-        """The mean of the two ends, as transformers has it, but over real positions: padding is nothing to point to."""
+        """The mean of the losses of start and end, as in transformers, but with padding masked out of the softmax."""
         from torch.nn.functional import cross_entropy
 
         padding = batch.inputs["attention_mask"] == 0
 
-        def of(end: str) -> torch.Tensor:
+        def loss_of(end: str) -> torch.Tensor:
             logits = outputs[f"{end}_logits"].float().masked_fill(padding, float("-inf"))
             return cross_entropy(logits, batch.targets[f"{end}_positions"], reduction="sum", ignore_index=IGNORED)
 
-        return (of("start") + of("end")) / 2, self.weight(batch.targets)
+        return (loss_of("start") + loss_of("end")) / 2, self.weight(batch.targets)
 
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
-        """[B, 1 + 3n]: the score of no answer; then scores, starts and ends (tokens) of the best spans."""
+        """[B, 1 + 3n]: the score of no answer, then scores, starts and ends (in tokens) of the best spans."""
         import torch
 
         from fasttune.tasks.spans import best_spans
@@ -242,36 +243,36 @@ class QuestionAnswering(Task):
         return torch.cat([none, spans.scores, spans.starts.float(), spans.ends.float()], dim=1)
 
     def candidates(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[tuple[list[Candidate], float]]:
-        """Of each row its best spans over all windows, best first, and the score of no answer."""
+        """For each row, the best spans of all windows, best first, and the score of no answer."""
         none, scores, starts, ends = np.split(results, [1, *(1 + part * self.n_best_size for part in (1, 2))], axis=1)
         starts, ends = (store.starts[:-1, None] + positions.astype(np.int64) for positions in (starts, ends))
         offsets = store.token_features["offsets"]
         bounds = np.searchsorted(store.rows, np.arange(len(rows) + 1))
         for row, context in enumerate(rows.values["context"]):
-            own = slice(bounds[row], bounds[row + 1])
-            order = np.argsort(-scores[own], axis=None, kind="stable")
+            of_row = slice(bounds[row], bounds[row + 1])
+            order = np.argsort(-scores[of_row], axis=None, kind="stable")
             found: dict[tuple[int, int], Candidate] = {}
-            for place in order[np.isfinite(scores[own].flat[order])]:
-                start = int(offsets[starts[own].flat[place], 0])
-                end = int(offsets[ends[own].flat[place], 1])
-                # Some tokenizers count the space before a word to it.
+            for position in order[np.isfinite(scores[of_row].flat[order])]:
+                start = int(offsets[starts[of_row].flat[position], 0])
+                end = int(offsets[ends[of_row].flat[position], 1])
+                # In some tokenizers a word includes the space before it.
                 text = context[start:end]
                 start += len(text) - len(text.lstrip())
                 text = text.strip()
-                # Windows overlap: the same span may come from two.
+                # Windows overlap, so the same span may come from two of them.
                 if text and (start, start + len(text)) not in found:
-                    score = float(scores[own].flat[place])
+                    score = float(scores[of_row].flat[position])
                     found[start, start + len(text)] = Candidate(text, start, start + len(text), score)
                 if len(found) == self.n_best_size:
                     break
-            yield list(found.values()), float(none[own].min())
+            yield list(found.values()), float(none[of_row].min())
 
     def answers(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[str]:
-        """The answer of each row, empty where there is none."""
+        """The predicted answer of each row; "" if the model gives none."""
         for found, none in self.candidates(results, store, rows):
-            yield found[0].answer if found and not self._is_silent(found, none) else ""
+            yield found[0].answer if found and not self._gives_no_answer(found, none) else ""
 
-    def _is_silent(self, found: Sequence[Candidate], none: float) -> bool:
+    def _gives_no_answer(self, found: Sequence[Candidate], none: float) -> bool:
         return self.threshold is not None and none - found[0].score > self.threshold
 
     def calibrated(self, results: np.ndarray, store: TokenStore, rows: Rows) -> QuestionAnswering:
@@ -279,7 +280,7 @@ class QuestionAnswering(Task):
             return self
         differences, f1, has_answer = [], [], []
         for (found, none), right in zip(self.candidates(results, store, rows), rows.values["answers"], strict=True):
-            if found:  # without a span there is no answer, whatever the threshold
+            if found:  # without a span there is no answer at any threshold
                 differences.append(none - found[0].score)
                 f1.append(squad.f1(found[0].answer, [answer.text for answer in right]))
                 has_answer.append(bool(right))
@@ -288,30 +289,31 @@ class QuestionAnswering(Task):
         return replace(self, threshold=squad.best_threshold(np.array(differences), np.array(f1), np.array(has_answer)))
 
     def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
-        """Probabilities are a softmax over the spans kept and, where the model may give none, over no answer."""
+        """Scores are a softmax over the best spans and, if the model may give no answer, "no answer"."""
         for row_id, (found, none) in zip(rows.ids, self.candidates(results, store, rows), strict=True):
             scores = np.array([candidate.score for candidate in found] + ([none] if self.threshold is not None else []))
-            shares = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum() if len(scores) else scores
-            silence = float(shares[-1]) if self.threshold is not None else 0.0
+            exponentials = np.exp(scores - scores.max()) if len(scores) else scores
+            probabilities = exponentials / exponentials.sum()
+            no_answer = float(probabilities[-1]) if self.threshold is not None else 0.0
             n_best = [
-                {"answer": text, "start": start, "end": end, "score": float(share)}
-                for (text, start, end, _), share in zip(found, shares, strict=False)
+                {"answer": text, "start": start, "end": end, "score": float(probability)}
+                for (text, start, end, _), probability in zip(found, probabilities, strict=False)
             ]
-            best: dict[str, Any] = {"answer": "", "start": None, "end": None, "score": silence}
-            if found and not self._is_silent(found, none):
+            best: dict[str, Any] = {"answer": "", "start": None, "end": None, "score": no_answer}
+            if found and not self._gives_no_answer(found, none):
                 best = n_best[0]
-            yield {"id": row_id, **best, "no_answer_probability": silence, "n_best": n_best}
+            yield {"id": row_id, **best, "no_answer_probability": no_answer, "n_best": n_best}
 
     def files(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, Any]:
-        """Answers as the official scorer reads them, the n best, and how much better no answer scores."""
-        predictions = {found["id"]: found for found in self.decode(results, store, rows)}
-        content: dict[str, Any] = {
-            "predictions": {row_id: found["answer"] for row_id, found in predictions.items()},
-            "nbest_predictions": {
-                row_id: [{"text": one["answer"], "probability": one["score"]} for one in found["n_best"]]
-                for row_id, found in predictions.items()
-            },
-        }
+        """The files of transformers' scripts: answers for the official scorer, the n best, and score differences."""
+        answers: dict[str, str] = {}
+        n_best: dict[str, list[dict[str, Any]]] = {}
+        for prediction in self.decode(results, store, rows):
+            answers[prediction["id"]] = prediction["answer"]
+            n_best[prediction["id"]] = [
+                {"text": candidate["answer"], "probability": candidate["score"]} for candidate in prediction["n_best"]
+            ]
+        content: dict[str, Any] = {"predictions": answers, "nbest_predictions": n_best}
         if self.threshold is not None:
             content["null_odds"] = {
                 row_id: none - best[0].score if best else SURELY_NONE
@@ -325,7 +327,7 @@ class QuestionAnswering(Task):
 
 
 def _span(answer: Answer) -> tuple[int, int]:
-    """Its characters, without blanks at the ends: these are no part of any token."""
+    """The characters of the answer, without surrounding blanks, which belong to no token."""
     text = answer.text
     start = answer.start + len(text) - len(text.lstrip())
     return start, start + len(text.strip())

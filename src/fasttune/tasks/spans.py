@@ -1,6 +1,6 @@
-"""The best answer spans of windows: the exact maximum over all valid pairs of start and end, on the device.
+"""Find the best answer spans of windows on the device, exactly, over all valid pairs of start and end.
 
-Letters: B windows, S tokens of the longest, n spans of each.
+Shapes: B windows, S tokens of the longest window, n spans per window.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 @dataclass(frozen=True)
 class Spans:
-    """`scores`, `starts`, `ends` [B, n], best first; a window with fewer valid spans has scores of -inf, at 0."""
+    """`scores`, `starts`, `ends` [B, n], best first; missing spans have a score of -inf and the positions 0."""
 
     scores: torch.Tensor
     starts: torch.Tensor
@@ -25,9 +25,9 @@ def best_spans(
 ) -> Spans:
     """The n best spans by start logit + end logit, both ends in `allowed` [B, S], at most `max_answer_length` tokens.
 
-    The best span from each start needs the greatest end logit of the next tokens, a sliding maximum that doubling makes
-    in a few passes over [B, S]. The n best spans begin at the n best starts by that measure, so only those are spread
-    out: no S times S matrix is ever made.
+    The best span from a start needs the largest end logit of the next tokens: a sliding maximum, computed by doubling
+    in a few passes over [B, S]. The n best spans begin at the n best starts by that measure, so only those are
+    expanded, and no S x S matrix is allocated.
     """
     lowest = float("-inf")
     starts = start_logits.float().masked_fill(~allowed, lowest)
@@ -51,7 +51,7 @@ def best_spans(
 
 
 def sliding_maximum(values: torch.Tensor, width: int) -> torch.Tensor:
-    """[B, S]: at s the maximum of values[s : s + width]."""
+    """[B, S]: the maximum of values[s : s + width] at each position s."""
     done, result = 1, values
     while done < width:
         step = min(done, width - done)

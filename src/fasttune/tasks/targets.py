@@ -1,6 +1,6 @@
-"""What a classifier of texts learns of each row: one class, several labels, or a number.
+"""The targets of text classification: one class, several labels, or a number per row.
 
-Each kind turns labels into arrays, logits into losses, predictions and scores. Letters: N rows, B sequences of a
+Each kind encodes labels, and turns logits into losses, predictions and scores. Shapes: N rows, B sequences of a
 micro-batch, K outputs of the model.
 """
 
@@ -34,15 +34,15 @@ from fasttune.tasks.metrics import classification, multilabel, regression
 if TYPE_CHECKING:
     import torch
 
-FEWEST_OF_A_PART = 20  # rows, of which a tenth is held out
+MIN_ROWS_OF_STRATUM = 20  # a tenth of them is held out
 Answer = dict[str, Any]  # a prediction without its id
 
 
 class Target(ABC):
-    """`metrics`: what `score` computes."""
+    """`metrics`: the metrics that `score` computes."""
 
     problem: ClassVar[str]
-    """As the recipe names it."""
+    """The value of `problem` in the recipe."""
     primary_metric: ClassVar[str]
     metrics: tuple[str, ...]
 
@@ -51,53 +51,53 @@ class Target(ABC):
         """Fields of config.json."""
 
     def settings(self) -> dict[str, Any]:
-        """What was inferred from the training labels, as fields of the recipe."""
+        """The settings inferred from the training labels, as fields of the recipe."""
         return {"problem": self.problem}
 
     def encoding(self) -> Any:
-        """What `encode` depends on beside the labels."""
+        """Everything that `encode` depends on besides the labels."""
         return self.problem
 
     @abstractmethod
     def encode(self, labels: Sequence[Any], where: str, place: Place = row_name) -> np.ndarray:
-        """(N,) or (N, K): labels as they stand in the data -> what the loss takes; DataError for unknown ones."""
+        """(N,) or (N, K): the labels of the data in the form of the loss; DataError for unknown labels."""
 
     @abstractmethod
     def strata(self, encoded: np.ndarray) -> np.ndarray:
-        """(N,) int64: a held-out split gets the same share of rows of each."""
+        """(N,) int64: the stratum of each row; a held-out split gets the same share of each."""
 
     def strata_names(self) -> Sequence[str]:
-        """What the numbers of `strata` stand for, where that can be said."""
+        """The names of the strata, if they are classes."""
         return ()
 
     @abstractmethod
     def describe(self, encoded: np.ndarray) -> dict[str, Any]:
-        """What data_report.json says of the labels."""
+        """The section of data_report.json on the labels."""
 
     def weight(self, encoded: torch.Tensor) -> float:
-        """Of rows with these labels: how much they count in their step."""
+        """The weight in their step of rows with these labels."""
         return float(len(encoded))
 
     @abstractmethod
     def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
-        """The sum over rows; `logits` [B, K] fp32."""
+        """The loss summed over rows; `logits` [B, K] fp32."""
 
     @abstractmethod
     def answers(self, logits: np.ndarray) -> Iterator[Answer]:
-        """One for each of (N, K) `logits`."""
+        """One prediction per row of `logits` (N, K)."""
 
     @abstractmethod
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
-        """The metrics of (N, K) `logits`."""
+        """The metrics of `logits` (N, K)."""
 
     def calibrated(self, logits: np.ndarray, encoded: np.ndarray) -> Target:
-        """The same with what has to be set after training, on validation rows."""
+        """The target calibrated on validation rows after training."""
         return self
 
 
 @dataclass(frozen=True)
 class SingleLabel(Target):
-    """One of K classes. `class_weights` (K of them): how much a row of each class counts; none: all alike."""
+    """One of K classes. `class_weights`: the weight of a row of each class; None: all are equal."""
 
     vocabulary: Vocabulary
     metrics: tuple[str, ...]
@@ -158,9 +158,9 @@ class SingleLabel(Target):
 
 @dataclass(frozen=True)
 class MultiLabel(Target):
-    """Any number of K labels. `thresholds` (K of them): a label is given where its probability reaches its own.
+    """Any number of K labels. `thresholds` (K): a label is predicted if its probability reaches its threshold.
 
-    `separator` stands between the labels of one cell, where they come as texts and not as lists.
+    `separator` divides the labels of a cell if cells are texts and not lists.
     """
 
     vocabulary: Vocabulary
@@ -187,7 +187,7 @@ class MultiLabel(Target):
         return encode_label_sets([parts_of(cell, self.separator) for cell in labels], self.vocabulary, where, place)
 
     def strata(self, encoded: np.ndarray) -> np.ndarray:
-        """By the rarest label of each row, so that rare ones are held out too; rows without labels are a stratum."""
+        """The rarest label of each row, so that rare labels are held out too; rows without labels are a stratum."""
         frequency = encoded.sum(axis=0)
         rarest = np.where(encoded > 0, frequency, np.inf).argmin(axis=1)
         return np.where(encoded.any(axis=1), rarest, encoded.shape[1])
@@ -197,7 +197,7 @@ class MultiLabel(Target):
         return {**dict(zip(self.vocabulary.names, counts, strict=True)), "(none)": int((~encoded.any(axis=1)).sum())}
 
     def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
-        """The mean over labels, as transformers has it, summed over rows."""
+        """The mean over labels, as in transformers, summed over rows."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         wanted = encoded.float()
@@ -222,7 +222,7 @@ class MultiLabel(Target):
 
 @dataclass(frozen=True)
 class Regression(Target):
-    """A number. `bounds`: the least and the greatest that a label may be."""
+    """A number. `bounds`: the minimum and maximum of a label."""
 
     metrics: tuple[str, ...]
     bounds: tuple[float, ...] | None = None
@@ -237,14 +237,14 @@ class Regression(Target):
         return encode_numbers(labels, where, self.bounds, place)
 
     def strata(self, encoded: np.ndarray) -> np.ndarray:
-        """Tenths of the rows by their number, or of few rows so many parts that each has rows for both sides."""
-        num_parts = min(10, max(len(encoded) // FEWEST_OF_A_PART, 1))
-        edges = np.quantile(encoded, np.linspace(0, 1, num_parts + 1)[1:-1])
+        """The decile of each row, or fewer quantiles if a decile would have less than MIN_ROWS_OF_STRATUM rows."""
+        num_strata = min(10, max(len(encoded) // MIN_ROWS_OF_STRATUM, 1))
+        edges = np.quantile(encoded, np.linspace(0, 1, num_strata + 1)[1:-1])
         return np.searchsorted(edges, encoded)
 
     def describe(self, encoded: np.ndarray) -> dict[str, Any]:
-        parts = {"min": encoded.min(), "mean": encoded.mean(), "max": encoded.max(), "std": encoded.std()}
-        return {name: round(float(value), 4) for name, value in parts.items()}
+        statistics = {"min": encoded.min(), "mean": encoded.mean(), "max": encoded.max(), "std": encoded.std()}
+        return {name: round(float(value), 4) for name, value in statistics.items()}
 
     def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
         return (logits.squeeze(1) - encoded.float()).square().sum()
@@ -258,13 +258,13 @@ class Regression(Target):
 
 
 def names_of(vocabulary: Vocabulary) -> dict[str, Any]:
-    """Fields of config.json. `label_values` is there where the data write a label otherwise than by its name."""
+    """Fields of config.json; with `label_values` if the data has other labels than the names."""
     named = {"id2label": dict(enumerate(vocabulary.names)), "label2id": vocabulary.by_name}
     return named if vocabulary.index == vocabulary.by_name else {**named, "label_values": vocabulary.index}
 
 
 def balanced_weights(labels: Iterable[str], vocabulary: Vocabulary) -> dict[str, float]:
-    """N / (K * rows of the class) by name, as scikit-learn has it: each class counts as much as any other."""
+    """N / (K * rows of the class) by name, as in scikit-learn: every class has the same total weight."""
     counts = Counter(labels)
     index = vocabulary.index_for(counts)
     by_class = Counter[str]()
@@ -276,11 +276,12 @@ def balanced_weights(labels: Iterable[str], vocabulary: Vocabulary) -> dict[str,
 def class_weights(
     recipe: Recipe, vocabulary: Vocabulary, labels: Iterable[str] | None = None
 ) -> tuple[float, ...] | None:
-    """As the recipe asks for: of a table, 1 for the names it leaves out. `balanced` counts `labels`, of the rows that
-    are trained on; without them there are no weights yet.
+    """The class weights of the recipe, 1 for names that its table lacks; None if it has none.
+
+    `balanced` weights need `labels`, those of the training rows; without them the result is None.
     """
-    asked = recipe.training.class_weights
-    table = balanced_weights(labels, vocabulary) if asked == "balanced" and labels is not None else asked
+    setting = recipe.training.class_weights
+    table = balanced_weights(labels, vocabulary) if setting == "balanced" and labels is not None else setting
     if not isinstance(table, Mapping):
         return None
     check_table(table, vocabulary.names, "training.class_weights")
@@ -288,17 +289,17 @@ def class_weights(
 
 
 def saved_vocabulary(state: Mapping[str, Any], recipe: Recipe) -> Vocabulary:
-    """The labels of a saved run, found by their names and by what stands for them in the data."""
+    """The vocabulary of a saved run, from the fields of `names_of` in its config.json."""
     id2label = state["id2label"]
     names = tuple(id2label[key] for key in sorted(id2label, key=int))
     index = {name: position for position, name in enumerate(names)}
     if "label_values" in state:
         return Vocabulary(names, {str(value): int(number) for value, number in state["label_values"].items()})
-    # A run of fasttune 0.1.0, whose config.json does not say how its data write the labels.
+    # fasttune 0.1.0 stored no label_values: use data.label_names of the recipe.
     given = recipe.data.label_names
     if isinstance(given, Mapping):
         index |= {value: names.index(name) for value, name in given.items()}
-    elif given is not None:  # names go before numbers, as when they were learnt
+    elif given is not None:  # names win over numbers, as in training
         index = {str(number): number for number in range(len(names))} | index
     return Vocabulary(names, index)
 
@@ -310,24 +311,29 @@ def make_target(
     separator: str | None = None,
     thresholds: Mapping[str, float] | None = None,
 ) -> Target:
-    """Of a new run or, with the `thresholds` of its config.json, of a saved one."""
+    """The target of a new run or, with the `thresholds` of its config.json, of a saved one.
+
+    RecipeError for settings that do not apply to this problem.
+    """
     smoothing = recipe.training.label_smoothing_factor
     if recipe.training.class_weights is not None and problem != SINGLE:
-        raise _unfit("training.class_weights", f"with {problem}", "single-label", "training.class_weights=null")
+        found = f"class weights need single-label classification, and this is {problem}"
+        raise _conflict("training.class_weights", found, "training.class_weights=null")
     if problem == REGRESSION or vocabulary is None:
         if smoothing:
             where = "training.label_smoothing_factor"
-            raise _unfit(where, "with a regression", "0, there are no labels to smooth", f"{where}=0")
+            raise _conflict(where, "a regression has no labels to smooth", f"{where}=0")
         metrics = chosen_metrics(recipe, Regression.primary_metric, regression.METRICS, regression.DEFAULT)
         bounds = recipe.data.label_range
         return Regression(metrics, tuple(bounds) if bounds is not None else None)
     if recipe.data.label_range is not None:
-        raise _unfit("data.label_range", f"with {problem}", "a regression", "data.label_range=null")
+        found = f"a label range needs a regression, and this is {problem}"
+        raise _conflict("data.label_range", found, "data.label_range=null")
     if problem == MULTI:
         metrics = chosen_metrics(recipe, MultiLabel.primary_metric, multilabel.METRICS, multilabel.DEFAULT)
         known = thresholds or {}
-        limits = tuple(known.get(name, multilabel.DEFAULT_THRESHOLD) for name in vocabulary.names)
-        return MultiLabel(vocabulary, metrics, limits, smoothing, separator)
+        cutoffs = tuple(known.get(name, multilabel.DEFAULT_THRESHOLD) for name in vocabulary.names)
+        return MultiLabel(vocabulary, metrics, cutoffs, smoothing, separator)
     num_classes = len(vocabulary.names)
     possible = [name for name in classification.METRICS if name != "f1" or num_classes == 2]
     default = classification.default_metrics(num_classes)
@@ -337,5 +343,5 @@ def make_target(
     )
 
 
-def _unfit(where: str, found: str, expected: str, hint: str) -> RecipeError:
-    return RecipeError(Problem(code="E313", where=where, found=found, expected=expected, hint=hint))
+def _conflict(where: str, found: str, hint: str) -> RecipeError:
+    return RecipeError(Problem(code="E313", where=where, found=found, hint=hint))

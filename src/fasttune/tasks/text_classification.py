@@ -1,4 +1,4 @@
-"""A class, labels or a number for each text or pair of texts. Letters: N rows, K outputs, B sequences."""
+"""A class, several labels or a number for each text or pair of texts. Shapes: N rows, K outputs, B sequences."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ TEXTS = ("text", "text_pair")
 
 @dataclass(frozen=True)
 class TextClassification(Task):
-    """`target`: what is learned of each row; `pairs`: each row has two texts.
+    """`target`: the kind of target; `pairs`: whether each row has two texts.
 
-    `long_text`: what becomes of texts that are too long, as the recipe has it; `pooling`: of windows, mean or max.
+    `long_text`: `preprocessing.long_text` of the recipe; `pooling`: how the logits of windows are pooled, mean or max.
     """
 
     target: Target
@@ -104,14 +104,15 @@ class TextClassification(Task):
         return Rows(ids_of(source), values, class_names=declared)
 
     def rows_of(self, inputs: Any) -> Rows:
-        """A text, or with `pairs` a tuple of two, or several of them."""
-        inputs = [inputs] if isinstance(inputs, str) or (self.pairs and isinstance(inputs, tuple)) else list(inputs)
+        """Rows from a text, or with `pairs` a tuple of two texts, or from several of them."""
+        is_single = isinstance(inputs, str) or (self.pairs and isinstance(inputs, tuple))
+        inputs = [inputs] if is_single else list(inputs)
         problems = []
-        for number, texts in enumerate(inputs, start=1):
-            parts = texts if self.pairs and isinstance(texts, tuple | list) else (texts,)
-            if len(parts) != 1 + self.pairs or not all(map(is_text, parts)):
-                expected = "two texts, such as ('one', 'other')" if self.pairs else "text, in UTF-8"
-                problems.append(Problem(where=f"text {number}", found=shown(texts), expected=expected))
+        for number, given in enumerate(inputs, start=1):
+            texts = given if self.pairs and isinstance(given, tuple | list) else (given,)
+            if len(texts) != 1 + self.pairs or not all(map(is_text, texts)):
+                expected = "two texts, such as ('one', 'other')" if self.pairs else "text in UTF-8"
+                problems.append(Problem(where=f"text {number}", found=shown(given), expected=expected))
         if problems:
             raise DataError(*problems)
         columns = zip(*inputs, strict=True) if self.pairs and inputs else [inputs]
@@ -120,23 +121,23 @@ class TextClassification(Task):
 
     @classmethod
     def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> TextClassification:
-        cells, asked = rows.values["label"], recipe.data
+        cells, data = rows.values["label"], recipe.data
         declared = rows.class_names
-        has_names = asked.label_names is not None or declared is not None
-        kind = kind_of(cells, recipe.problem, asked.label_separator, has_names, where, declared is not None)
+        has_names = data.label_names is not None or declared is not None
+        kind = kind_of(cells, recipe.problem, data.label_separator, has_names, where, declared is not None)
         vocabulary = None
         if kind.problem != REGRESSION:
             labels = [label for cell in cells for label in parts_of(cell, kind.separator)]
-            vocabulary = label_vocabulary(labels, asked.label_names, where, class_names=declared)
-        elif asked.label_names is not None:
-            found, expected = "names for the labels of a regression", "none: the numbers themselves are learned"
+            vocabulary = label_vocabulary(labels, data.label_names, where, class_names=declared)
+        elif data.label_names is not None:
+            found = "a regression predicts the numbers themselves, so its labels have no names"
             hint = f"data.label_names=null, or problem={SINGLE}"
-            problem = Problem(code="E313", where="data.label_names", found=found, expected=expected, hint=hint)
-            raise RecipeError(problem)
+            raise RecipeError(Problem(code="E313", where="data.label_names", found=found, hint=hint))
         target = make_target(kind.problem, vocabulary, recipe, separator=kind.separator)
-        numbered = _numbered(vocabulary) if vocabulary is not None and not has_names else ""
-        notes = tuple(filter(None, (kind.note, numbered and f"{where}: {numbered}")))
-        return cls._of(target, "text_pair" in rows.values, recipe, notes)
+        notes = [kind.note] if kind.note else []
+        if vocabulary is not None and not has_names and (numbered := _numbered(vocabulary)):
+            notes.append(f"{where}: {numbered}")
+        return cls._of(target, "text_pair" in rows.values, recipe, tuple(notes))
 
     def for_training_rows(self, rows: Rows, recipe: Recipe) -> TextClassification:
         if not isinstance(self.target, SingleLabel):
@@ -157,13 +158,12 @@ class TextClassification(Task):
 
     @classmethod
     def _of(cls, target: Target, pairs: bool, recipe: Recipe, notes: tuple[str, ...] = ()) -> TextClassification:
-        how = recipe.preprocessing
-        if pairs and how.long_text != "truncate":
-            found, expected = f"{how.long_text} with pairs of texts", "truncate, which cuts the longer of the two"
-            hint = "preprocessing.long_text=truncate"
+        preprocessing = recipe.preprocessing
+        if pairs and preprocessing.long_text != "truncate":
             where = "preprocessing.long_text"
-            raise RecipeError(Problem(code="E313", where=where, found=found, expected=expected, hint=hint))
-        return cls(target, pairs, how.long_text, how.window_pooling, notes)
+            found = f"{preprocessing.long_text} does not work for pairs of texts; truncate cuts the longer of the two"
+            raise RecipeError(Problem(code="E313", where=where, found=found, hint=f"{where}=truncate"))
+        return cls(target, pairs, preprocessing.long_text, preprocessing.window_pooling, notes)
 
     @property
     def example(self) -> str:
@@ -209,7 +209,7 @@ class TextClassification(Task):
         return self.target.loss(self.result(outputs, batch), labels, training), self.target.weight(labels)
 
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
-        """[B, K] logits in fp32, one row an example: those of several windows are pooled."""
+        """[B, K] logits in fp32, one row per example: the logits of its windows are pooled."""
         logits = outputs["logits"].float()
         example_of = batch.features.get("example_of")
         if example_of is None:
@@ -232,8 +232,8 @@ class TextClassification(Task):
 
 
 def _numbered(vocabulary: Vocabulary) -> str:
-    """What to say of labels that are numbers, but not those of the classes."""
+    """A note if the labels are numbers, but not those of the classes."""
     names = vocabulary.names
     if not all(map(is_number, names)) or list(names) == list(map(str, range(len(names)))):
         return ""
-    return f"labels {', '.join(names)} are classes 0 to {len(names) - 1} of the model; predictions have your labels"
+    return f"labels {', '.join(names)} are classes 0 to {len(names) - 1} of the model; predictions show your labels"

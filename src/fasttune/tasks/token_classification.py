@@ -1,7 +1,7 @@
 """A tag for each word: entities, parts of speech and the like.
 
-A row becomes one or more windows (data/words.py). Letters: T tokens of all windows, B windows of a micro-batch, S
-tokens of the longest, K tags.
+A row becomes one or more windows (data/tokens/words.py). Shapes: T tokens of all windows, B windows of a micro-batch,
+S tokens of the longest window, K tags.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
 
 SPLIT_AT = {
     WHITESPACE: "at whitespace",
-    PUNCTUATION: "at whitespace and round punctuation",
+    PUNCTUATION: "at whitespace and punctuation",
     CHARACTERS: "character by character",
 }
 
 
 @dataclass(frozen=True)
 class TokenClassification(Task):
-    """`target`: one of K tags, for each word; `has_entities`: the tags are of the form B-PER.
+    """`target`: one of K tags for each word; `has_entities`: whether the tags mark entities, such as B-PER.
 
-    `word_boundaries`: where texts are split into words (data.words).
+    `word_boundaries`: where texts are split into words (data/tokens/words.py).
     """
 
     target: SingleLabel
@@ -100,7 +100,7 @@ class TokenClassification(Task):
         return Rows(ids_of(source), {"tokens": tokens, **values}, class_names=declared, settings=settings)
 
     def rows_of(self, inputs: Any) -> Rows:
-        """A text, or several texts or lists of words."""
+        """Rows from a text, or from several texts or lists of words."""
         inputs = [inputs] if isinstance(inputs, str) else list(inputs)
         sentences, problems = [], []
         for number, given in enumerate(inputs, start=1):
@@ -120,8 +120,8 @@ class TokenClassification(Task):
         tags = list(chain.from_iterable(rows.values["tags"]))
         vocabulary = label_vocabulary(tags, recipe.data.label_names, where, "tags", rows.class_names)
         has_entities = entities.are_entities(vocabulary.names)
-        kind = "entities, because tags are such as" if has_entities else "tags, not entities: they are such as"
         first = next((name for name in vocabulary.names if name != entities.OUTSIDE), entities.OUTSIDE)
+        kind = "tags mark entities" if has_entities else "tags do not mark entities"
         target = SingleLabel(
             vocabulary,
             _metrics(recipe, has_entities),
@@ -129,7 +129,10 @@ class TokenClassification(Task):
             class_weights(recipe, vocabulary),
         )
         boundaries = _boundaries(recipe)
-        notes = (f"{where}: {kind} {shown(first)}", f"texts to predict are split into words {SPLIT_AT[boundaries]}")
+        notes = (
+            f"{where}: {kind}, for example {shown(first)}",
+            f"texts to predict are split into words {SPLIT_AT[boundaries]}",
+        )
         return cls(target, has_entities, boundaries, notes)
 
     def for_training_rows(self, rows: Rows, recipe: Recipe) -> TokenClassification:
@@ -175,7 +178,7 @@ class TokenClassification(Task):
             return store
         encoded = encode_all(rows.values["tags"], self.target.vocabulary, where, rows.place)
         labels = np.full(store.num_tokens, IGNORED, dtype=np.int64)
-        for row, tokens, words in _stand_ins(store, len(rows)):
+        for row, tokens, words in _first_tokens(store, len(rows)):
             labels[tokens] = np.array(encoded[row], dtype=np.int64)[words]
         return replace(store, token_targets={"labels": labels})
 
@@ -187,53 +190,55 @@ class TokenClassification(Task):
         return self.target.weight(labels[labels != IGNORED])
 
     def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
-        """Over the first token of each word; the others and padding are ignored."""
+        """The loss of the first token of each word; other tokens and padding are ignored."""
         logits, labels = outputs["logits"].float(), batch.targets["labels"]
         return self.target.loss(logits.flatten(0, 1), labels.flatten(), training), self.weight(batch.targets)
 
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
-        """[B, S, 2]: of each token its tag and the probability of that."""
+        """[B, S, 2]: the tag of each token and its probability."""
         import torch
 
-        share, tag = outputs["logits"].float().softmax(-1).max(-1)
-        return torch.stack([tag.float(), share], dim=-1)
+        probability, tag = outputs["logits"].float().softmax(-1).max(-1)
+        return torch.stack([tag.float(), probability], dim=-1)
 
     def tags(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Of each row the tags of its words and their probabilities; a word of which no token is made is OUTSIDE."""
+        """For each row, the tags of its words and their probabilities; a word without tokens is OUTSIDE."""
         names = self.target.vocabulary.names
-        for row, tokens, words in _stand_ins(store, len(rows)):
-            number = len(rows.values["tokens"][row].spans)
-            found, shares = [entities.OUTSIDE] * number, np.zeros(number)
+        for row, tokens, words in _first_tokens(store, len(rows)):
+            num_words = len(rows.values["tokens"][row].spans)
+            tags, probabilities = [entities.OUTSIDE] * num_words, np.zeros(num_words)
             for word, tag in zip(words, results[tokens, 0].astype(np.int64), strict=True):
-                found[word] = names[tag]
-            shares[words] = results[tokens, 1]
-            yield found, shares
+                tags[word] = names[tag]
+            probabilities[words] = results[tokens, 1]
+            yield tags, probabilities
 
     def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
-        found = zip(rows.ids, rows.values["tokens"], self.tags(results, store, rows), strict=True)
-        for row_id, sentence, (tags, shares) in found:
+        tagged = zip(rows.ids, rows.values["tokens"], self.tags(results, store, rows), strict=True)
+        for row_id, sentence, (tags, probabilities) in tagged:
             prediction = {"id": row_id, "text": sentence.text, "tokens": sentence.words, "tags": tags}
             if self.has_entities:
-                prediction["entities"] = [_described(entity, sentence, shares) for entity in entities.entities_of(tags)]
+                prediction["entities"] = [
+                    _as_json(entity, sentence, probabilities) for entity in entities.entities_of(tags)
+                ]
             yield prediction
 
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         vocabulary = self.target.vocabulary
         predicted = [tags for tags, _ in self.tags(results, store, rows)]
-        right = encode_all(rows.values["tags"], vocabulary, "tags")
+        gold = encode_all(rows.values["tags"], vocabulary, "tags")
         if self.has_entities:
-            names = [[vocabulary.names[number] for number in row] for row in right]
+            names = [[vocabulary.names[number] for number in row] for row in gold]
             return entities.score(predicted, names, self.target.metrics)
-        position = {name: number for number, name in enumerate(vocabulary.names)}
-        flat = np.array([position.get(tag, -1) for tag in chain.from_iterable(predicted)])
-        wanted = np.fromiter(chain.from_iterable(right), dtype=np.int64)
-        return classification.score(wanted, flat, len(vocabulary.names), self.target.metrics)
+        number_of = {name: number for number, name in enumerate(vocabulary.names)}
+        predicted_tags = np.array([number_of.get(tag, -1) for tag in chain.from_iterable(predicted)])
+        gold_tags = np.fromiter(chain.from_iterable(gold), dtype=np.int64)
+        return classification.score(gold_tags, predicted_tags, len(vocabulary.names), self.target.metrics)
 
 
 def _boundaries(recipe: Recipe) -> str:
-    """Runs of 0.1.0 do not say, and split the texts that they predict round punctuation."""
-    found = recipe.preprocessing.word_boundaries
-    return PUNCTUATION if found == "auto" else found
+    """Where texts to predict are split into words. Runs of 0.1.0 store no setting and split at punctuation."""
+    setting = recipe.preprocessing.word_boundaries
+    return PUNCTUATION if setting == "auto" else setting
 
 
 def _metrics(recipe: Recipe, has_entities: bool) -> tuple[str, ...]:
@@ -243,18 +248,18 @@ def _metrics(recipe: Recipe, has_entities: bool) -> tuple[str, ...]:
     return chosen_metrics(recipe, "accuracy", possible, ("accuracy", "f1_macro"))
 
 
-def _stand_ins(store: TokenStore, num_rows: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Of each row the tokens that stand for its words, as places in the store, and the places of these words."""
+def _first_tokens(store: TokenStore, num_rows: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """For each row, its number, the tokens that carry tags (positions in the store), and the words of these tokens."""
     bounds = store.starts[np.searchsorted(store.rows, np.arange(num_rows + 1))]
     words = store.token_features["word"]
     for row in range(num_rows):
-        own = words[bounds[row] : bounds[row + 1]]
-        tokens = np.flatnonzero(own != NO_WORD)
-        yield row, bounds[row] + tokens, own[tokens]
+        words_of_row = words[bounds[row] : bounds[row + 1]]
+        tokens = np.flatnonzero(words_of_row != NO_WORD)
+        yield row, bounds[row] + tokens, words_of_row[tokens]
 
 
-def _described(entity: entities.Entity, sentence: Sentence, shares: np.ndarray) -> dict[str, Any]:
-    """Characters of the text; the score is the mean probability of the tags."""
+def _as_json(entity: entities.Entity, sentence: Sentence, probabilities: np.ndarray) -> dict[str, Any]:
+    """The entity with its characters in the text; its score is the mean probability of its tags."""
     start, end = sentence.spans[entity.start][0], sentence.spans[entity.stop - 1][1]
-    score = float(shares[entity.start : entity.stop].mean())
+    score = float(probabilities[entity.start : entity.stop].mean())
     return {"type": entity.type, "text": sentence.text[start:end], "start": start, "end": end, "score": score}

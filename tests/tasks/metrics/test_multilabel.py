@@ -40,7 +40,7 @@ def test_a_threshold_is_the_best_of_all_cuts(data: st.DataObject, size: int) -> 
 
 def test_labels_of_few_rows_share_the_threshold_of_all() -> None:
     found = multilabel.best_thresholds(PROBABILITIES, LABELS)
-    assert LABELS[:, 3].sum() < multilabel.ENOUGH_ROWS <= LABELS[:, 1].sum()
+    assert LABELS[:, 3].sum() < multilabel.MIN_ROWS <= LABELS[:, 1].sum()
     shared = multilabel.best_thresholds(PROBABILITIES.reshape(-1, 1), LABELS.reshape(-1, 1))
     assert found[3] == shared[0] != found[1]
 

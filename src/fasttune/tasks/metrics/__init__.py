@@ -1,1 +1,1 @@
-"""Pure functions on arrays."""
+"""Metrics as pure functions on arrays."""

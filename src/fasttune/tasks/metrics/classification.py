@@ -1,7 +1,4 @@
-"""Scores of a classifier, as pure functions on arrays, by scikit-learn.
-
-Letters: N examples, K classes.
-"""
+"""Metrics of a single-label classifier, computed by scikit-learn. Shapes: N examples, K classes."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ def _average(function: str, average: str) -> Callable[[np.ndarray, np.ndarray, i
     def score(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
         from sklearn import metrics
 
-        # All K classes count, also one that this split happens to lack; a class never predicted scores 0.
+        # Average over all K classes, even those without rows in this split; a class never predicted scores 0.
         options = {"average": average, "labels": range(num_classes), "zero_division": 0.0}
         return float(getattr(metrics, function)(labels, predicted, **options))
 
@@ -26,7 +23,7 @@ def _accuracy(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> fl
 
 
 def _f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
-    """F1 of class 1, for two classes only."""
+    """F1 of class 1; for two classes only."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels, predicted, pos_label=1, zero_division=0.0))
@@ -51,7 +48,7 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
 
 
 def default_metrics(num_classes: int) -> tuple[str, ...]:
-    """Accuracy, and F1 of the second class for two classes or the mean over classes for more."""
+    """Accuracy, and F1: of the second of two classes, or the mean over more than two."""
     return ("accuracy", "f1" if num_classes == 2 else "f1_macro")
 
 
@@ -61,6 +58,6 @@ def score(labels: np.ndarray, predicted: np.ndarray, num_classes: int, names: Se
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """[N, K] -> [N, K] probabilities, in float64."""
+    """Probabilities [N, K] in float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)

@@ -1,8 +1,8 @@
-"""Entities of tag sequences, and precision, recall and F1 of them, as CoNLL-2003 counts: span and type must be right.
+"""Precision, recall and F1 of the entities of tag sequences, as in CoNLL-2003: span and type must both be correct.
 
-Tags are O, or a position and a type such as B-PER. BIO: B begins, I goes on. BIOES and BILOU: E or L ends, S or U
-stands alone; BMES: M goes on. A sequence that is not well-formed is read as conlleval reads it: a tag that continues
-nothing of its own type begins an entity.
+Tags are O, or a position and a type such as B-PER. BIO: B begins an entity, I continues it. BIOES and BILOU: E or L
+ends it, S or U is an entity of one word. BMES: M continues it. Malformed sequences are read as by conlleval: a tag that
+continues no entity of the same type begins one.
 """
 
 from __future__ import annotations
@@ -27,57 +27,55 @@ class Entity(NamedTuple):
 
 
 def are_entities(tags: Iterable[str]) -> bool:
-    """Whether these are tags of entities, and not, say, parts of speech."""
+    """Whether the tags mark entities rather than, say, parts of speech."""
     tags = set(tags)
     return tags != {OUTSIDE} and all(TAG.fullmatch(tag) for tag in tags)
 
 
 def entities_of(tags: Sequence[str]) -> list[Entity]:
-    """In order; `tags` such as ["B-PER", "I-PER", "O", "S-LOC"]."""
+    """The entities of `tags` such as ["B-PER", "I-PER", "O", "S-LOC"], in order."""
     found: list[Entity] = []
-    start, kind = 0, ""
-    for position, tag in enumerate([*tags, OUTSIDE]):
-        place, here = tag[0], tag[2:]
-        if kind and (here != kind or place in BEGINS):
-            found.append(Entity(start, position, kind))
-            kind = ""
-        if here and not kind:
-            start, kind = position, here
-        if kind and place in ENDS:
-            found.append(Entity(start, position + 1, kind))
-            kind = ""
+    start, current = 0, ""
+    for index, tag in enumerate([*tags, OUTSIDE]):
+        position, kind = tag[0], tag[2:]
+        if current and (kind != current or position in BEGINS):
+            found.append(Entity(start, index, current))
+            current = ""
+        if kind and not current:
+            start, current = index, kind
+        if current and position in ENDS:
+            found.append(Entity(start, index + 1, current))
+            current = ""
     return found
 
 
 def score(
-    predicted: Iterable[Sequence[str]], right: Iterable[Sequence[str]], names: Sequence[str] = METRICS
+    predicted: Iterable[Sequence[str]], gold: Iterable[Sequence[str]], names: Sequence[str] = METRICS
 ) -> dict[str, float]:
-    """The named metrics in 0..1, 0 where there is nothing to divide by.
+    """The named metrics in 0..1; 0 if the denominator is 0.
 
-    `precision`, `recall` and `f1` over all entities, `f1_macro` the mean of types, `accuracy` that of tags.
+    `precision`, `recall` and `f1` are over all entities, `f1_macro` is the mean over types, `accuracy` is over tags.
     """
-    hits, found, wanted = Counter[str](), Counter[str](), Counter[str]()
-    num_right = num_tags = 0
-    for one, other in zip(predicted, right, strict=True):
-        ours, theirs = set(entities_of(one)), set(entities_of(other))
-        hits.update(entity.type for entity in ours & theirs)
-        found.update(entity.type for entity in ours)
-        wanted.update(entity.type for entity in theirs)
-        num_right += sum(tag == wish for tag, wish in zip(one, other, strict=True))
-        num_tags += len(other)
-    types = sorted({*found, *wanted})
+    num_correct, num_predicted, num_gold = Counter[str](), Counter[str](), Counter[str]()
+    num_correct_tags = num_tags = 0
+    for predicted_tags, gold_tags in zip(predicted, gold, strict=True):
+        predicted_entities, gold_entities = set(entities_of(predicted_tags)), set(entities_of(gold_tags))
+        num_correct.update(entity.type for entity in predicted_entities & gold_entities)
+        num_predicted.update(entity.type for entity in predicted_entities)
+        num_gold.update(entity.type for entity in gold_entities)
+        num_correct_tags += sum(tag == correct for tag, correct in zip(predicted_tags, gold_tags, strict=True))
+        num_tags += len(gold_tags)
+    types = sorted({*num_predicted, *num_gold})
+    f1_by_type = [_ratio(2 * num_correct[kind], num_predicted[kind] + num_gold[kind]) for kind in types]
     values = {
-        "precision": _share(hits.total(), found.total()),
-        "recall": _share(hits.total(), wanted.total()),
-        "f1": _share(2 * hits.total(), found.total() + wanted.total()),
-        "f1_macro": _share(
-            sum(_share(2 * hits[kind], found[kind] + wanted[kind]) for kind in types),
-            len(types),
-        ),
-        "accuracy": _share(num_right, num_tags),
+        "precision": _ratio(num_correct.total(), num_predicted.total()),
+        "recall": _ratio(num_correct.total(), num_gold.total()),
+        "f1": _ratio(2 * num_correct.total(), num_predicted.total() + num_gold.total()),
+        "f1_macro": _ratio(sum(f1_by_type), len(types)),
+        "accuracy": _ratio(num_correct_tags, num_tags),
     }
     return {name: values[name] for name in names}
 
 
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else 0.0

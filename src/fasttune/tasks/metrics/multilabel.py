@@ -1,7 +1,4 @@
-"""Scores of a classifier that gives each row any number of labels, and the thresholds of its labels.
-
-Letters: N rows, K labels.
-"""
+"""Metrics of a multi-label classifier, and the best threshold of each label. Shapes: N rows, K labels."""
 
 from __future__ import annotations
 
@@ -12,27 +9,27 @@ import numpy as np
 METRICS = ("f1_micro", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "accuracy")
 DEFAULT = ("f1_micro", "f1_macro", "accuracy")
 DEFAULT_THRESHOLD = 0.5
-# Rows with a label that its own threshold takes; of fewer, F1 says more about the rows than about the threshold
-# (assumption), and the label shares one threshold with all others.
-ENOUGH_ROWS = 20
+# A label needs this many rows for a separate threshold. With fewer, F1 depends more on the rows than on the threshold
+# (an assumption), and the label uses the threshold shared by all labels.
+MIN_ROWS = 20
 
 
 def score(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """The named metrics, each in 0..1; `labels`, `predicted` (N, K), true where a row has the label.
+    """The named metrics, each in 0..1; `labels`, `predicted` (N, K): whether a row has a label.
 
-    `accuracy` is the share of rows whose labels are all right; a label never predicted has precision 0.
+    `accuracy` is the share of rows whose labels are all correct; a label never predicted has precision 0.
     """
     from sklearn import metrics
 
-    found = {}
+    values = {}
     for name in names:
         if name == "accuracy":
-            found[name] = float(metrics.accuracy_score(labels > 0, predicted))
+            values[name] = float(metrics.accuracy_score(labels > 0, predicted))
         else:
             kind, average = name.rsplit("_", 1)
             function = getattr(metrics, f"{kind}_score")
-            found[name] = float(function(labels > 0, predicted, average=average, zero_division=0.0))
-    return found
+            values[name] = float(function(labels > 0, predicted, average=average, zero_division=0.0))
+    return values
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -43,21 +40,19 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(K,) thresholds that give each label its best F1 on these rows; `probabilities`, `labels` (N, K).
+    """(K,) thresholds with the best F1 of each label on these rows; `probabilities`, `labels` (N, K).
 
-    A label of few rows takes the one threshold that gives all labels together their best micro F1.
+    A label with fewer than MIN_ROWS rows uses the threshold with the best micro F1 of all labels.
     """
     shared = _best_threshold(probabilities.ravel(), labels.ravel())
-    return np.array(
-        [
-            _best_threshold(column, wanted) if wanted.sum() >= ENOUGH_ROWS else shared
-            for column, wanted in zip(probabilities.T, labels.T, strict=True)
-        ]
-    )
+    thresholds = []
+    for column, has_label in zip(probabilities.T, labels.T, strict=True):
+        thresholds.append(_best_threshold(column, has_label) if has_label.sum() >= MIN_ROWS else shared)
+    return np.array(thresholds)
 
 
 def _best_threshold(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The exact maximum of F1 over all cuts; half way between the two probabilities that it separates."""
+    """The threshold with the exact maximum of F1, halfway between the two probabilities that it separates."""
     if not labels.any():
         return DEFAULT_THRESHOLD
     order = np.argsort(-probabilities, kind="stable")

@@ -1,4 +1,4 @@
-"""Scores of predicted numbers, as pure functions on arrays, by SciPy and scikit-learn."""
+"""Metrics of a regression, computed by SciPy and NumPy."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ DEFAULT = ("pearson", "spearman", "rmse")
 def score(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     """The named metrics of (N,) numbers: correlations in -1..1, errors in the unit of the labels.
 
-    A correlation with numbers that are all equal is not defined; it counts as 0.
+    A correlation is undefined if all labels or all predictions are equal, and is then 0.
     """
     from scipy import stats
 
-    found = {}
+    values = {}
     for name in names:
         if name == "rmse":
-            found[name] = float(np.sqrt(np.mean(np.square(labels - predicted))))
+            values[name] = float(np.sqrt(np.mean(np.square(labels - predicted))))
         elif name == "mae":
-            found[name] = float(np.mean(np.abs(labels - predicted)))
+            values[name] = float(np.mean(np.abs(labels - predicted)))
         elif np.ptp(labels) == 0 or np.ptp(predicted) == 0:
-            found[name] = 0.0
+            values[name] = 0.0
         else:
             function = stats.pearsonr if name == "pearson" else stats.spearmanr
-            found[name] = float(function(labels, predicted).statistic)
-    return found
+            values[name] = float(function(labels, predicted).statistic)
+    return values
