@@ -174,7 +174,7 @@ FILES = [
         "look-alike labels",
         table("text,label", TEXTS, labels("pos", "Pos ", "neg")),
         code="E215",
-        hint="write them alike",
+        hint="spell them the same",
     ),
 ]
 
