@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=500)
     parser.add_argument("--core", type=int)
     parser.add_argument(
-        "--part", type=int, nargs=2, default=(0, 1), help="which part of how many, each with its own core"
+        "--part", type=int, nargs=2, default=(0, 1), help="part NUMBER of COUNT, each with its own core"
     )
     parser.add_argument("--stop-after", type=float, default=float("inf"), help="seconds")
     arguments = parser.parse_args()

@@ -264,7 +264,7 @@ def test_an_answer_in_another_unicode_form_is_found_in_a_long_contract(monkeypat
     answer = " ".join(words[1000:1010])
     context = " ".join(words[:1000]) + " " + answer.replace(" ", "\u00a0") + " " + " ".join(words[1010:])
     monkeypatch.setattr(answers.unicodedata, "normalize", counted)
-    form, found = answers._otherwise_written(answer, context) or ("", None)
+    form, found = answers._in_other_unicode_form(answer, context) or ("", None)
     assert form == "NFKC" and found is not None and found.text == answer.replace(" ", "\u00a0")
     assert len(context) > 30_000 and calls < 2 * len(context)
 

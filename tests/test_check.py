@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,22 @@ def test_training_says_and_stores_the_same_warnings(
     stored = json.loads(RunFolder(run.folder).data_report.read_text())["warnings"]
     assert [entry["code"] for entry in stored] == [warning.code for warning in checked.warnings]
     assert stored[0]["rows"] == [["row 2", "row 11"]] and stored[0]["num_exact"] == 1
+
+
+def test_a_few_near_duplicates_are_in_the_report_only(
+    recipe: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = random.Random(0)
+    texts = [" ".join(f"w{draw.randrange(60)}" for _ in range(12)) for _ in range(61)]
+    rows = [{"text": text, "label": ["negative", "positive"][number % 2]} for number, text in enumerate(texts)]
+    write_csv(tmp_path / "reviews.csv", rows[:31])
+    near = {**rows[4], "text": rows[4]["text"] + " food"}
+    recipe["data"]["validation"] = str(write_csv(tmp_path / "dev.csv", [near, *rows[31:]]))
+    checked = fasttune.check(recipe)
+    assert "W250" not in capsys.readouterr().err and "W250" not in [warning.code for warning in checked.warnings]
+    (entry,) = checked.report["observations"]
+    assert (entry["code"], entry["num_exact"], entry["num_near"]) == ("W250", 0, 1)
+    assert entry["rows"] == [("row 2", "row 6")]
 
 
 def test_only_a_sample_of_many_rows_is_tokenised(

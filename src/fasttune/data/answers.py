@@ -204,7 +204,8 @@ def _in_other_unicode_form(text: str, context: str) -> tuple[str, Answer] | None
             continue
         longest = 2 * len(unicodedata.normalize("NFKD", text))
         for start in range(len(context)):
-            # First rule out a start with one comparison: a contract has 40,000 starts, and answers have up to 300 ends.
+            # Rule out most starts with one comparison: a long context has tens of thousands of starts, each with
+            # hundreds of possible ends.
             if not unicodedata.normalize(form, context[start : start + longest]).startswith(wanted):
                 continue
             for end in range(start + 1, min(start + longest, len(context)) + 1):

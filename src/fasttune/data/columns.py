@@ -131,18 +131,18 @@ def _given_names(
     roles = [column.role for column in columns]
     listed = ", ".join(map(shown, available))
     for role, name in given.items():
-        place = f"data.columns.{role}"
+        setting = f"data.columns.{role}"
         if name is None:
             continue
         if role not in roles:
             found = f"this task has no such column, only {', '.join(roles)}"
-            problems.add(Problem(code="E206", where=place, found=found))
+            problems.add(Problem(code="E206", where=setting, found=found))
         elif name not in available:
             near = nearest(name, available)
             problems.add(
                 Problem(
                     code="E230" if role == "text_pair" and near is None else "E202",
-                    where=place,
+                    where=setting,
                     found=shown(name),
                     expected=f"a column of {where}: {listed}",
                     hint=_override(role, near) if near is not None else f"data.columns.{role}=...",
@@ -152,7 +152,7 @@ def _given_names(
             first_role = next(role for role, taken in names.items() if taken == name)
             found = f"{shown(name)} is already data.columns.{first_role}; each role needs a separate column"
             hint = _override(role, next((name for name in available if name not in names.values()), "..."))
-            problems.add(Problem(code="E203", where=place, found=found, hint=hint))
+            problems.add(Problem(code="E203", where=setting, found=found, hint=hint))
         else:
             names[role] = name
     return names

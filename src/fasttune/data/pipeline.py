@@ -72,7 +72,7 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
         task = reader.task_class.from_rows(train.rows, reader.recipe, train.where)
         task.strata(train.rows, train.where)  # raises DataError for unusable targets
         reader.notes += task.notes
-    others: dict[str, Split] = {}
+    held_out: dict[str, Split] = {}
     for name, spec in {VALIDATION: data.validation, TEST: data.test}.items():
         is_own = spec is None and (name in split_names or is_starter(data.train))
         if is_own:
@@ -85,9 +85,9 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
                     continue
                 if is_own:
                     reader.notes.append(f"{name}: the data set's own {name} split")
-                others[name] = reader.split_of(source, spec, name)
+                held_out[name] = reader.split_of(source, spec, name)
                 if task is not None:
-                    task.strata(others[name].rows, others[name].where)  # raises DataError for unseen labels
+                    task.strata(held_out[name].rows, held_out[name].where)  # raises DataError for unseen labels
         elif name == VALIDATION and data.streaming:
             found = "missing; streaming cannot hold validation rows out of the training rows"
             hint = "data.validation=FILE"
@@ -95,13 +95,13 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
     problems.raise_if_any()
     assert train is not None and task is not None
     if stream is None:
-        train = _divided(train, others, task, recipe, reader.notes)
+        train = _divided(train, held_out, task, recipe, reader.notes)
         train = train.limited(data.max_train_samples, data.seed, reader.notes)
     _check_batch(train.where, len(train.rows) if stream is None else stream.files.num_rows, recipe.training.batch_size)
-    for name, split in others.items():
-        others[name] = split.limited(data.max_eval_samples, data.seed, reader.notes)
+    for name, split in held_out.items():
+        held_out[name] = split.limited(data.max_eval_samples, data.seed, reader.notes)
     task = task.for_training_rows(train.rows, recipe)
-    return Splits(task, train, others.get(VALIDATION), others.get(TEST), reader.columns, reader.notes, stream)
+    return Splits(task, train, held_out.get(VALIDATION), held_out.get(TEST), reader.columns, reader.notes, stream)
 
 
 def _check_batch(where: str, number: int, batch_size: int) -> None:
@@ -116,20 +116,20 @@ def _check_batch(where: str, number: int, batch_size: int) -> None:
         )
 
 
-def _divided(train: Split, others: dict[str, Split], task: Task, recipe: Recipe, notes: list[str]) -> Split:
-    """Hold out the missing splits into `others`, and drop duplicates if the recipe says so; returns the rest."""
+def _divided(train: Split, held_out: dict[str, Split], task: Task, recipe: Recipe, notes: list[str]) -> Split:
+    """Hold out the missing splits into `held_out`, and drop duplicates if the recipe says so; returns the rest."""
     data = recipe.data
     if data.drop_duplicates and task.groups(train.rows) is None:
         train = without_repeats(train, task, notes)
     remaining = 1.0
-    if TEST not in others and data.test_fraction:
-        train, others[TEST] = hold_out(train, TEST, data.test_fraction, task, recipe, notes)
+    if TEST not in held_out and data.test_fraction:
+        train, held_out[TEST] = hold_out(train, TEST, data.test_fraction, task, recipe, notes)
         remaining -= data.test_fraction
-    if VALIDATION not in others:
+    if VALIDATION not in held_out:
         fraction = min(data.validation_fraction / remaining, 1.0)
-        train, others[VALIDATION] = hold_out(train, VALIDATION, fraction, task, recipe, notes)
+        train, held_out[VALIDATION] = hold_out(train, VALIDATION, fraction, task, recipe, notes)
     if data.drop_duplicates:
-        train = without_leaks(train, list(others.values()), task, notes)
+        train = without_leaks(train, list(held_out.values()), task, notes)
     return train
 
 

@@ -279,11 +279,11 @@ class QuestionAnswering(Task):
         if not self.tunes:
             return self
         differences, f1, has_answer = [], [], []
-        for (found, none), right in zip(self.candidates(results, store, rows), rows.values["answers"], strict=True):
+        for (found, none), gold in zip(self.candidates(results, store, rows), rows.values["answers"], strict=True):
             if found:  # without a span there is no answer at any threshold
                 differences.append(none - found[0].score)
-                f1.append(squad.f1(found[0].answer, [answer.text for answer in right]))
-                has_answer.append(bool(right))
+                f1.append(squad.f1(found[0].answer, [answer.text for answer in gold]))
+                has_answer.append(bool(gold))
         if not differences:
             return self
         return replace(self, threshold=squad.best_threshold(np.array(differences), np.array(f1), np.array(has_answer)))
@@ -322,8 +322,8 @@ class QuestionAnswering(Task):
         return content
 
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
-        right = [[answer.text for answer in answers] for answers in rows.values["answers"]]
-        return squad.score(list(self.answers(results, store, rows)), right, self.metrics)
+        gold = [[answer.text for answer in answers] for answers in rows.values["answers"]]
+        return squad.score(list(self.answers(results, store, rows)), gold, self.metrics)
 
 
 def _span(answer: Answer) -> tuple[int, int]:

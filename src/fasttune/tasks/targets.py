@@ -200,10 +200,10 @@ class MultiLabel(Target):
         """The mean over labels, as in transformers, summed over rows."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        wanted = encoded.float()
+        targets = encoded.float()
         if training and self.smoothing:
-            wanted = wanted * (1 - self.smoothing) + self.smoothing / 2
-        return binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / logits.shape[1]
+            targets = targets * (1 - self.smoothing) + self.smoothing / 2
+        return binary_cross_entropy_with_logits(logits, targets, reduction="sum") / logits.shape[1]
 
     def answers(self, logits: np.ndarray) -> Iterator[Answer]:
         names = self.vocabulary.names
