@@ -68,7 +68,7 @@ TEXTS = [
         "reviews.pkl",
         b"\x80",
         "E109 reviews.pkl: found a .pkl file, expected one of .csv, .tsv, .txt, .jsonl, .ndjson, .json, .parquet, "
-        ".arrow, .feather\n"
+        ".arrow, .feather, .conll, .conllu, .bio, .iob, .iob2, .bioes, .bmes, .ner\n"
         "  hint: fasttune never reads pickle, which can run any code: save the data as .parquet or .csv instead",
     ),
     (

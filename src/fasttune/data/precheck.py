@@ -55,12 +55,16 @@ def _check_columns(recipe: Recipe) -> None:
     if not named or not isinstance(train, str) or suffix_of(train) not in (".csv", ".tsv") or not Path(train).is_file():
         return
     from fasttune.data.columns import Column, resolve  # imports numpy, which other commands do not need
+    from fasttune.data.formats.conll import looks_like_conll
     from fasttune.data.formats.delimited import layout_of
     from fasttune.data.formats.text_file import read_text
 
     try:
         reading = Reading(data.encoding, data.header, data.max_bytes, tuple(named.values()), head=HEAD)
-        layout, _ = layout_of(read_text(train, reading).text, train, suffix_of(train), data.header, reading.columns)
+        text = read_text(train, reading).text
+        if looks_like_conll(text):
+            return
+        layout, _ = layout_of(text, train, suffix_of(train), data.header, reading.columns)
     except DataError:
         return  # reported in full, with the row, when the file is read
     # Only names are compared here; which roles a task has is checked when the rows are read.

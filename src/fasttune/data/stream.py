@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from fasttune.data.bad_rows import BadRows
+from fasttune.data.formats.conll import looks_like_conll
 from fasttune.data.formats.delimited import is_whole_quote, layout_of, read_lines
 from fasttune.data.formats.files import DELIMITED_SUFFIXES, bounded, plain_table, reading_tables
 from fasttune.data.formats.json_rows import read_json_lines
@@ -271,6 +272,8 @@ def _lines(name: str, reading: Reading) -> Lines:
     digest, size = _digest_and_size(name)
     text = text_of(head, name, reading.encoding)
     suffix, notes = suffix_of(name), text.notes
+    if suffix in (".tsv", ".txt") and looks_like_conll(text.text):
+        raise DataError(_not_streamed(name, "a file with one word per line"))
     begin, parse = 0, read_json_lines
     if suffix in DELIMITED_SUFFIXES:
         layout, layout_notes = layout_of(text.text, name, suffix, reading.header, reading.columns)

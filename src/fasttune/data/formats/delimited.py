@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from fasttune.data.formats.storage import Header, Reading
-from fasttune.data.formats.text_file import LINE_END, WRITE_AGAIN, FileRows, TextFile, lines_of, read_text
+from fasttune.data.formats.text_file import LINE_END, WRITE_AGAIN, FileRows, TextFile, lines_of
 from fasttune.data.labels import is_number
 from fasttune.data.problems import Problems
 from fasttune.errors import DataError, Problem, shown
@@ -108,9 +108,8 @@ class Scan:
     num_blank: int = 0  # empty lines between rows
 
 
-def read_delimited(where: str, suffix: str, reading: Reading) -> FileRows:
-    """Read a file. `where` is its path or address, `suffix` its extension without that of a compression."""
-    file = read_text(where, reading)
+def read_delimited(file: TextFile, where: str, suffix: str, reading: Reading) -> FileRows:
+    """The rows of a file. `where` is its path or address, `suffix` its extension without that of a compression."""
     scan, _, notes = _parsed(file.text, where, suffix, reading.header, named=reading.columns)
     if scan.num_blank:
         notes.append(f"{where}: ignored {scan.num_blank:,} empty lines between rows")

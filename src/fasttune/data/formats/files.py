@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fasttune.data.formats.conll import CONLL_SUFFIXES, looks_like_conll, sentences_of
 from fasttune.data.formats.delimited import read_delimited
 from fasttune.data.formats.json_rows import read_json
 from fasttune.data.formats.storage import (
@@ -21,7 +22,7 @@ from fasttune.data.formats.storage import (
     suffix_of,
     unpacked_too_much,
 )
-from fasttune.data.formats.text_file import EXCEL_MAGIC, WRITE_AGAIN, FileRows, excel_problem
+from fasttune.data.formats.text_file import EXCEL_MAGIC, WRITE_AGAIN, FileRows, excel_problem, read_text
 from fasttune.errors import DataError, Problem, shown
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 ARROW_SUFFIXES = (".arrow", ".feather")
-DATA_SUFFIXES = (*DELIMITED_SUFFIXES, *JSON_SUFFIXES, ".parquet", *ARROW_SUFFIXES)
+DATA_SUFFIXES = (*DELIMITED_SUFFIXES, *JSON_SUFFIXES, ".parquet", *ARROW_SUFFIXES, *CONLL_SUFFIXES)
 PACKED_SUFFIXES = (*COMPRESSED, ZIP)
 EXCEL_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
@@ -48,7 +49,7 @@ def is_data_file(name: str) -> bool:
 def kind_of_file(name: str) -> str:
     """Return the kind of a file; only files of one kind can be read as one table."""
     suffix = suffix_of(inner_name(name))
-    for suffixes in (DELIMITED_SUFFIXES, JSON_SUFFIXES, ARROW_SUFFIXES):
+    for suffixes in (DELIMITED_SUFFIXES, JSON_SUFFIXES, ARROW_SUFFIXES, CONLL_SUFFIXES):
         if suffix in suffixes:
             return suffixes[0]
     return suffix
@@ -59,8 +60,13 @@ def read_file(name: str, reading: Reading) -> FileRows:
     try:
         inner = inner_name(name)
         suffix = suffix_of(inner)
+        if suffix in CONLL_SUFFIXES:
+            return sentences_of(read_text(name, reading), name, suffix)
         if suffix in DELIMITED_SUFFIXES:
-            return read_delimited(name, suffix, reading)
+            file = read_text(name, reading)
+            if suffix != ".csv" and looks_like_conll(file.text):
+                return sentences_of(file, name, suffix)
+            return read_delimited(file, name, suffix, reading)
         if suffix in JSON_SUFFIXES:
             return read_json(name, suffix, reading)
         if suffix in (".parquet", *ARROW_SUFFIXES) and inner == name:
@@ -69,6 +75,10 @@ def read_file(name: str, reading: Reading) -> FileRows:
         found = f"cannot be read: {error.strerror or error}"
         raise DataError(Problem(code="E101", where=name, found=found)) from None
     refuse_foreign(inner, where=name)
+    with suppress(DataError):  # the file of a shared task, such as eng.testa
+        file = read_text(name, reading)
+        if looks_like_conll(file.text):
+            return sentences_of(file, name, suffix)
     found = f"a {suffix} file" if suffix else "a file without an extension"
     hint = "unpack it first" if inner != name or suffix in (".tar", ".tgz", ".7z", ".rar") else ""
     raise DataError(

@@ -144,9 +144,9 @@ class ConsoleLog:
 
 def evaluation_words(event: Evaluated) -> Iterator[str]:
     yield f"evaluation at step {event.step}, epoch {event.epoch:.2f}"
-    timing = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    other = ("eval_samples", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
     for name, value in event.metrics.items():
-        if name not in timing:
+        if name not in other:
             yield f"{name.removeprefix('eval_')} {value:.4f}"
     if event.is_best:
         yield "best so far"
