@@ -116,7 +116,11 @@ def test_one_sequence_that_does_not_fit(
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS")
 def test_a_real_limit_of_memory(tmp_path: Path) -> None:
-    """The operating system refuses memory; torch's own allocator says so."""
+    """The operating system refuses memory; torch's own allocator says so.
+
+    The limit is 600 MB above what is mapped. How much freed memory the heap holds below that varies by several hundred;
+    limits from 300 to 1,100 MB give the event, and the halved step fits.
+    """
     model = save_tiny_model(tmp_path / "model", hidden_size=128, intermediate_size=8192)
     rows = write_csv(tmp_path / "rows.csv", make_rows(400, longest=60))
     program = f"""
@@ -125,7 +129,7 @@ limit = []
 def observer(event):
     if event.name == "start":
         used = psutil.Process().memory_info().vms
-        resource.setrlimit(resource.RLIMIT_AS, (used + 1250 * 2**20, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20, resource.RLIM_INFINITY))
     if event.name == "step" and event.step == 3:  # what comes then is not what is tested
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
 run = fasttune.fit(
