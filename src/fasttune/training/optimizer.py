@@ -59,7 +59,7 @@ class Schedule:
         self.learning_rate = learning_rate
 
     def __call__(self, step: int) -> float:
-        """The learning rate of the update after `step` finished ones."""
+        """The learning rate of update number `step` + 1."""
         return self.learning_rate * self.multiplier(step)
 
 

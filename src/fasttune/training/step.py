@@ -1,4 +1,4 @@
-"""One optimizer step: forward and backward of its micro-batches, one update. The only place that divides a loss.
+"""One optimizer step: forward and backward of its micro-batches, one update. Training divides losses here only.
 
 The weights of all micro-batches on all ranks are added first. Then each micro-batch contributes
 loss sum * num_processes / total weight, since DDP averages gradients over processes. So how a step is divided into
@@ -68,7 +68,7 @@ def run_step(
     loss_sum = _accumulate(model, task, microbatches, accelerator, weight, seed)
     mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / weight
     if not math.isfinite(mean_loss):
-        # No clipping either: it unscales gradients, which a loss scaler refuses twice without an update in between.
+        # Do not clip: clipping unscales the gradients, and GradScaler raises if that happens twice before an update.
         grad_norm = math.nan
     else:
         grad_norm = _clip(accelerator, model, max_grad_norm)
