@@ -97,7 +97,7 @@ def test_nothing_prints_but_the_gate_of_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         (["--help"], "Usage"),
         (["train", "missing.csv"], "E101 missing.csv"),
@@ -110,9 +110,9 @@ def test_nothing_prints_but_the_gate_of_text() -> None:
         (["evaluate", "runs/none"], "no such folder"),
     ],
 )
-def test_help_and_typing_errors_import_nothing_heavy(command: list[str], said: str, tmp_path: Path) -> None:
+def test_help_and_typing_errors_import_nothing_heavy(command: list[str], message: str, tmp_path: Path) -> None:
     imported, output = heavy_imports(command, tmp_path)
-    assert imported == "[]" and said in output
+    assert imported == "[]" and message in output
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv"])

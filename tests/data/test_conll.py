@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -91,8 +92,8 @@ def test_other_text_files_stay_what_they_are(name: str, content: str, columns: l
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a O\nb\n\nc O\n", "line 2: found 1 field ('b'), expected 2 as in the lines before"),
-        ("a O\n\nc X O\n", "line 3: found 3 fields ('c X O'), expected 2 as in the lines before"),
+        ("a O\nb\n\nc O\n", "line 2: found 1 field ('b'), expected 2 as in most lines"),
+        ("a O\n\nc X O\n\nd O\n", "line 3: found 3 fields ('c X O'), expected 2 as in most lines"),
         ("a\nb\n", "line 1: found 1 field ('a'), expected a word and its tag"),
         ("\n\n", "the file has no words"),
     ],
@@ -101,6 +102,32 @@ def test_what_cannot_be_read_is_named(content: str, message: str, tmp_path: Path
     with pytest.raises(DataError) as raised:
         read(tmp_path, "rows.conll", content)
     assert message in str(raised.value)
+
+
+def test_a_first_word_that_looks_like_a_comment_is_kept(tmp_path: Path) -> None:
+    source = read(tmp_path, "rows.conll", "# NN B-NP O\none CD I-NP O\n\n# newdoc\ntwo CD B-NP O\n")
+    assert source.dataset["tokens"][:] == [["#", "one"], ["two"]]
+
+
+def test_numbered_words_are_not_trained_on(tmp_path: Path) -> None:
+    source = read(tmp_path, "rows.conll", "1 Ann B-PER\n2 ate O\n\n1 Bob B-PER\n")
+    assert source.dataset.column_names == ["id", "tokens", "tags"]
+    assert source.dataset["tokens"][:] == [["Ann", "ate"], ["Bob"]]
+
+
+@pytest.mark.parametrize("name", ["eng.txt", "eng.tsv", "eng.testa"])
+def test_a_tag_too_few_is_reported_under_any_extension(name: str, tmp_path: Path) -> None:
+    lines = [f"w{number}\tO\n\n" for number in range(40)]
+    with pytest.raises(DataError, match=r"E142 .*line 5: found 1 field \('word'\), expected 2 as in most lines"):
+        read(tmp_path, name, "".join([*lines[:2], "word\n\n", *lines[2:]]))
+
+
+@pytest.mark.parametrize("content", [b"\x00\xff" * 100, b"nothing of the kind\n" * 9, b""])
+def test_other_unknown_files_are_refused_as_before(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "rows.testa"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"E100 .*found a .testa file"):
+        load_source(str(path))
 
 
 def test_rows_are_named_by_their_first_line(tmp_path: Path) -> None:
@@ -130,5 +157,6 @@ def test_the_same_run_as_from_lists_of_words(tiny_model: Path, tmp_path: Path) -
 
 def test_a_command_shows_what_was_understood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "eng.conll").write_text(CONLL_2003)
-    assert cli.run(["show", str(tmp_path / "eng.conll"), "-n", "1", "--json"]) == 0
-    assert '"tags"' in capsys.readouterr().out
+    assert cli.run(["show", str(tmp_path / "eng.conll"), "-n", "2", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(row["tokens"] for row in rows) == sorted(TOKENS)

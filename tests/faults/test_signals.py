@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import forks
 import pytest
 from faulty import Ended, Fault, events, last_step, make_recipe, run_cli, sha256, train, trouble
 
 import fasttune
+from fasttune.runs.folder import RunFolder
 from fasttune.training import signals
 from fasttune.training.events import Event, StepDone
 
@@ -48,6 +50,28 @@ def test_a_signal_at_any_change_of_a_file(
 def test_a_signal_before_anything_is_written(recipe: Path, expected: str, tmp_path: Path) -> None:
     ended = run_cli(train(recipe, tmp_path / "run"), signal=signal.SIGTERM)
     check_stopped(ended, signal.SIGTERM, recipe, tmp_path / "run", expected)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_drops_in_a_finaliser_still_stops_the_run(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fasttune.training import prepare
+
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    read_splits = prepare.read_splits
+
+    def reading(*arguments: Any) -> Any:
+        Finalised()  # its exception ends here
+        return read_splits(*arguments)
+
+    monkeypatch.setattr(prepare, "read_splits", reading)
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    assert (run.signal, run.reason) == (signal.SIGTERM, "stopped by SIGTERM")
+    assert not RunFolder(tmp_path / "run").is_run, "before the first step"
 
 
 def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_up_for(

@@ -13,7 +13,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import PreTrainedConfig
 
 from fasttune.errors import EnvironmentProblem, Problem
-from fasttune.training.precision import Choice
+from fasttune.training.precision import REQUESTED, Choice
 
 # Each micro-batch has a fixed cost (casting weights, adding gradients), so larger ones are faster up to a point.
 # Evaluation has no such cost, and small ones leave too little behind for memory to grow (docs/decisions/0011).
@@ -50,7 +50,7 @@ def keep_few_programs() -> None:
 def choose_tokens_per_microbatch(asked: int | str, device: str, precision: str, config: PreTrainedConfig) -> Choice:
     """The budget from the recipe, or one that is fast and, on a CPU, fits into half of the free memory."""
     if asked != "auto":
-        return Choice(str(asked), "asked for")
+        return Choice(str(asked), REQUESTED)
     if device == "cuda":
         return Choice(str(GPU_TOKENS), "a starting size")
     kept = KEPT_BYTES[precision] * config.hidden_size * config.num_hidden_layers

@@ -217,7 +217,7 @@ def load_tokenizer(name: str, needs_offsets: bool = False) -> PreTrainedTokenize
         location = locate_model(name)
         tokenizer = AutoTokenizer.from_pretrained(location.path, revision=location.revision, trust_remote_code=False)
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
-        # transformers returns a tokenizer with nothing but special tokens if the files are missing.
+        # If the files are missing, transformers returns a tokenizer that has only special tokens.
         raise EnvironmentProblem(
             Problem(
                 where=f"model {name}",

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import torch
 
 
+REQUESTED = "asked for"  # the reason of a choice that the user made
+
+
 @dataclass(frozen=True)
 class Choice:
     """A value that fasttune chose for the user, and why."""
@@ -44,7 +47,7 @@ def choose_device(asked: str) -> Choice:
                 code="E505",
             )
         )
-    return Choice(asked, "asked for")
+    return Choice(asked, REQUESTED)
 
 
 def choose_precision(asked: str, device: str) -> Choice:
@@ -65,7 +68,7 @@ def choose_precision(asked: str, device: str) -> Choice:
         )
     if asked == "bf16" and fast.value != "bf16":
         return Choice("bf16", f"asked for, but slow on this device ({fast.reason})")
-    return Choice(asked, "asked for")
+    return Choice(asked, REQUESTED)
 
 
 def fast_precision(device: str) -> Choice:

@@ -39,7 +39,7 @@ from fasttune.training.environment import versions
 from fasttune.training.loop import num_training_steps, times_due
 from fasttune.training.memory_probe import probe
 from fasttune.training.model import pinned
-from fasttune.training.precision import Choice
+from fasttune.training.precision import REQUESTED, Choice
 from fasttune.training.resume import load_checkpoint, pin, reconciled_on_all_ranks
 from fasttune.training.run import Log, TrainingRun
 from fasttune.training.setup import Setup, set_up
@@ -123,8 +123,9 @@ def decisions(recipe: Recipe, splits: Splits, stores: dict[str, TokenStore], set
     for line in without_effect(recipe, splits.num_training_examples(stores[TRAIN])):
         yield f"  no effect: {line}"
     yield "settings"
-    shown = {name: choice for name, choice in setup.choices.items() if choice.reason != "asked for"}
-    shown = {name: choice for name, choice in shown.items() if choice.value != ALONE}
+    shown = {
+        name: choice for name, choice in setup.choices.items() if choice.reason != REQUESTED and choice.value != ALONE
+    }
     widths = max(map(len, shown)), min(max(len(choice.value) for choice in shown.values()), MAX_VALUE_WIDTH)
     for name, choice in shown.items():
         yield f"  {name:<{widths[0]}}  {choice.value:<{widths[1]}}  {choice.reason}"

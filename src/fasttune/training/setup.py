@@ -26,7 +26,7 @@ from fasttune.training.memory import (
     keep_few_programs,
 )
 from fasttune.training.model import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
-from fasttune.training.precision import Choice, choose_device, choose_precision, dtype_of
+from fasttune.training.precision import REQUESTED, Choice, choose_device, choose_precision, dtype_of
 from fasttune.training.wrapping import choose_parallel
 from fasttune.unpadding import cuda, padding_free, restore_padding, unsupported_reason, verify_kernel
 from fasttune.unpadding.attention import MAX_COMPILED_LENGTH, compiled_for
@@ -78,7 +78,7 @@ def choose_max_length(recipe: Recipe, name: str, tokenizer: PreTrainedTokenizerB
                 code="E408",
             )
         )
-    return Choice(str(asked), "asked for")
+    return Choice(str(asked), REQUESTED)
 
 
 def choose_attention(recipe: Recipe, name: str, device: str, precision: str) -> tuple[Choice, Choice]:
@@ -101,7 +101,7 @@ def choose_attention(recipe: Recipe, name: str, device: str, precision: str) -> 
             if model_dropout > 0 and built.library is None:
                 reason = f"torch's fast attention on CPUs has no dropout; config.json keeps the model's {model_dropout}"
                 dropout = Choice("0.0", reason)
-    return kernel, dropout if requested == "auto" else Choice(str(requested), "asked for")
+    return kernel, dropout if requested == "auto" else Choice(str(requested), REQUESTED)
 
 
 def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.inf) -> Setup:
@@ -234,7 +234,7 @@ def choose_kernel(recipe: Recipe, model: PreTrainedModel) -> Choice:
     """Make the model padding-free if possible, or give the reason why it runs padded."""
     asked = recipe.preprocessing.padding
     if asked != "none":
-        return Choice(f"padded to {asked}", "asked for")
+        return Choice(f"padded to {asked}", REQUESTED)
     reason = unsupported_reason(model)
     if reason is None:
         try:

@@ -62,11 +62,11 @@ def run_step(
         ],
         dtype=torch.float64,
     )
-    weight, num_tokens = _sum_over_ranks(accelerator, counts).tolist()
-    weight = weight or 1.0  # no example has a target: loss and gradients are 0
+    total_weight, num_tokens = _sum_over_ranks(accelerator, counts).tolist()
+    total_weight = total_weight or 1.0  # no example has a target: loss and gradients are 0
     model.train()
-    loss_sum = _accumulate(model, task, microbatches, accelerator, weight, seed)
-    mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / weight
+    loss_sum = _accumulate(model, task, microbatches, accelerator, total_weight, seed)
+    mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / total_weight
     if not math.isfinite(mean_loss):
         # Do not clip: clipping unscales the gradients, and GradScaler raises if that happens twice before an update.
         grad_norm = math.nan
@@ -84,7 +84,7 @@ def _accumulate(
     task: Task,
     microbatches: Sequence[MicroBatch],
     accelerator: Accelerator,
-    weight: float,
+    total_weight: float,
     seed: Sequence[int],
 ) -> torch.Tensor:
     """Add up the gradients of the step's mean loss over micro-batches and ranks; returns this rank's loss sum."""
@@ -97,7 +97,7 @@ def _accumulate(
 
     def backward(loss: torch.Tensor) -> None:
         loss_sum.add_(loss.detach())
-        accelerator.backward(loss * (accelerator.num_processes / weight))
+        accelerator.backward(loss * (accelerator.num_processes / total_weight))
 
     if is_sharded(model):  # every rank needs the same number of forward passes
         missing = all_reduce_max(len(microbatches))[0] - len(microbatches)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 ARROW_SUFFIXES = (".arrow", ".feather")
 DATA_SUFFIXES = (*DELIMITED_SUFFIXES, *JSON_SUFFIXES, ".parquet", *ARROW_SUFFIXES, *CONLL_SUFFIXES)
+CONLL_HEAD = 1 << 16  # bytes of a file with an unknown extension
 PACKED_SUFFIXES = (*COMPRESSED, ZIP)
 EXCEL_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
@@ -71,19 +73,25 @@ def read_file(name: str, reading: Reading) -> FileRows:
             return read_json(name, suffix, reading)
         if suffix in (".parquet", *ARROW_SUFFIXES) and inner == name:
             return _read_table(name, suffix, reading.max_bytes)
+        if inner == name and suffix not in ALL_SUFFIXES and _begins_like_conll(name, reading):
+            return sentences_of(read_text(name, reading), name, suffix)
     except OSError as error:
         found = f"cannot be read: {error.strerror or error}"
         raise DataError(Problem(code="E101", where=name, found=found)) from None
     refuse_foreign(inner, where=name)
-    with suppress(DataError):  # the file of a shared task, such as eng.testa
-        file = read_text(name, reading)
-        if looks_like_conll(file.text):
-            return sentences_of(file, name, suffix)
     found = f"a {suffix} file" if suffix else "a file without an extension"
     hint = "unpack it first" if inner != name or suffix in (".tar", ".tgz", ".7z", ".rar") else ""
     raise DataError(
         Problem(code="E100", where=name, found=found, expected=f"one of {', '.join(DATA_SUFFIXES)}", hint=hint)
     )
+
+
+def _begins_like_conll(name: str, reading: Reading) -> bool:
+    """Whether a file with an unknown extension is one of a shared task, such as eng.testa; binary files are not."""
+    try:
+        return looks_like_conll(read_text(name, replace(reading, head=CONLL_HEAD)).text)
+    except DataError:
+        return False
 
 
 def refuse_foreign(name: str, where: str = "") -> None:

@@ -26,11 +26,8 @@ def replace_near_duplicates(
     while True:
         duplicates = find(text_of(row) for rows in splits.values() for row in rows)
         num_replaced = 0
-        for rows, positions in zip(splits.values(), ranges, strict=True):
-            first = positions[0]
-            if first == 0:
-                continue
-            for index in np.flatnonzero(duplicates.similar_to(positions, np.arange(first))):
+        for rows, positions in list(zip(splits.values(), ranges, strict=True))[1:]:
+            for index in np.flatnonzero(duplicates.similar_to(positions, np.arange(positions[0]))):
                 rows[index] = draw()
                 num_replaced += 1
         if not num_replaced:

@@ -17,15 +17,11 @@ def score(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> di
     """
     from scipy import stats
 
-    values = {}
-    for name in names:
-        if name == "rmse":
-            values[name] = float(np.sqrt(np.mean(np.square(labels - predicted))))
-        elif name == "mae":
-            values[name] = float(np.mean(np.abs(labels - predicted)))
-        elif np.ptp(labels) == 0 or np.ptp(predicted) == 0:
-            values[name] = 0.0
-        else:
-            function = stats.pearsonr if name == "pearson" else stats.spearmanr
-            values[name] = float(function(labels, predicted).statistic)
-    return values
+    is_defined = np.ptp(labels) > 0 and np.ptp(predicted) > 0
+    functions = {
+        "pearson": lambda: stats.pearsonr(labels, predicted).statistic if is_defined else 0.0,
+        "spearman": lambda: stats.spearmanr(labels, predicted).statistic if is_defined else 0.0,
+        "rmse": lambda: np.sqrt(np.mean(np.square(labels - predicted))),
+        "mae": lambda: np.mean(np.abs(labels - predicted)),
+    }
+    return {name: float(functions[name]()) for name in names}
