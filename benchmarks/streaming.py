@@ -85,10 +85,10 @@ def read_epoch(path: Path, num_rows: int, rank: int, num_ranks: int, saved: Path
     from itertools import islice
 
     from fasttune.data.batching.stream import BEGINNING, StreamSampler
-    from fasttune.data.formats.storage import Reading
-    from fasttune.data.stream import open_stream
+    from fasttune.data.file_stream import open_stream
+    from fasttune.data.formats.storage import ReadOptions
 
-    windows = Numbers(open_stream(str(path), "train", Reading(), 10_000, 1))
+    windows = Numbers(open_stream(str(path), "train", ReadOptions(), 10_000, 1))
     counts, begin, first = np.zeros(num_rows, dtype=np.uint8), BEGINNING, 0
     if saved.exists():
         with np.load(saved) as found:

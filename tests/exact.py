@@ -13,7 +13,7 @@ from tiny import make_questions, make_rows, make_sentences, save_tiny_model, wri
 
 import fasttune
 from fasttune.parallel.collectives import barrier, is_main
-from fasttune.runs.checkpoint.resume import all_steps
+from fasttune.runs.checkpoint.find import all_steps
 from fasttune.runs.checkpoint.write import path_of
 from fasttune.runs.folder import RunFolder
 

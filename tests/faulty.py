@@ -26,7 +26,7 @@ import yaml
 from tiny import make_rows, save_tiny_model, write_csv
 
 from fasttune.errors import CheckpointError
-from fasttune.runs.checkpoint.resume import all_steps, newest_good
+from fasttune.runs.checkpoint.find import all_steps, newest_good
 from fasttune.runs.checkpoint.verify import fault as fault_of
 from fasttune.runs.checkpoint.write import path_of
 from fasttune.runs.folder import RunFolder, read_json

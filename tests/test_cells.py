@@ -12,10 +12,10 @@ from tiny import make_rows, write_csv, write_jsonl
 
 import fasttune
 from fasttune import recipe as recipes
-from fasttune.data.formats.storage import Reading
+from fasttune.data.file_stream import open_stream
+from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.pipeline import read_splits
 from fasttune.data.sources import load_source
-from fasttune.data.stream import open_stream
 from fasttune.tasks import TASKS
 from fasttune.tasks.metrics import squad
 
@@ -83,7 +83,7 @@ def test_quotes_far_down_a_file_mean_the_same_when_it_is_streamed(tmp_path: Path
     path.write_text("text\tlabel\n" + "\n".join(lines) + "\n")
     assert path.read_text().index('"') > 2**16
     in_memory = sorted(load_source(str(path)).dataset["text"])
-    stream = open_stream(str(path), "train", Reading(), 500, 0)
+    stream = open_stream(str(path), "train", ReadOptions(), 500, 0)
     streamed = [text for number in range(stream.num_windows) for text in stream.window(0, number).dataset["text"]]
     assert sorted(streamed) == in_memory
 
@@ -121,14 +121,14 @@ def test_a_text_file_without_delimiters_is_one_text_a_line(tiny_model: Path, tmp
 @pytest.mark.parametrize(
     ("first", "reading", "texts"),
     [
-        ("great food", Reading(), ["great food", "a", "b"]),
-        ("text", Reading(), ["a", "b"]),
-        ("utterance", Reading(columns=("utterance",)), ["a", "b"]),
-        ("great food", Reading(header=True), ["a", "b"]),
-        ("text", Reading(header=False), ["text", "a", "b"]),
+        ("great food", ReadOptions(), ["great food", "a", "b"]),
+        ("text", ReadOptions(), ["a", "b"]),
+        ("utterance", ReadOptions(columns=("utterance",)), ["a", "b"]),
+        ("great food", ReadOptions(header=True), ["a", "b"]),
+        ("text", ReadOptions(header=False), ["text", "a", "b"]),
     ],
 )
-def test_the_first_line_of_a_text_file(tmp_path: Path, first: str, reading: Reading, texts: list[str]) -> None:
+def test_the_first_line_of_a_text_file(tmp_path: Path, first: str, reading: ReadOptions, texts: list[str]) -> None:
     path = tmp_path / "lines.txt"
     path.write_text(f"{first}\na\nb\n")
     source = load_source(str(path), reading=reading)

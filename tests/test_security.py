@@ -29,7 +29,7 @@ import fasttune
 from fasttune.cli import commands as cli
 from fasttune.data.builder.write import card as dataset_card
 from fasttune.data.formats.folders import licence_of
-from fasttune.data.formats.storage import Reading
+from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.sources import load_source
 from fasttune.errors import Problem
 from fasttune.runs.folder import RunFolder, locked, write_text
@@ -553,7 +553,7 @@ def test_tables_hold_no_more_than_they_may(tmp_path: Path) -> None:
     for name in ("rows.parquet", "rows.arrow"):
         assert (tmp_path / name).stat().st_size < 1_000_000
         with pytest.raises(fasttune.Error, match="E107"):
-            load_source(str(tmp_path / name), reading=Reading(max_bytes=1_000_000))
+            load_source(str(tmp_path / name), reading=ReadOptions(max_bytes=1_000_000))
         assert load_source(str(tmp_path / name)).dataset.num_rows == 20_000
 
 

@@ -16,7 +16,7 @@ from fasttune.data.pipeline import read_labelled, read_unlabelled
 from fasttune.data.preview import sample_rows
 from fasttune.data.reading import task_of
 from fasttune.data.recipe_source import RecipeSource, recipe_from, with_stored_rows
-from fasttune.data.streaming import rows_to_see
+from fasttune.data.row_stream import rows_to_see
 from fasttune.errors import DivergedError, Problem, UsageError
 from fasttune.evaluation import predictions
 from fasttune.evaluation.own_split import read_own_split

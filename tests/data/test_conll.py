@@ -10,9 +10,9 @@ import pytest
 import fasttune
 from fasttune import cli
 from fasttune.api import recipe_of
-from fasttune.data.formats.storage import Reading
+from fasttune.data.file_stream import open_stream
+from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.sources import Source, load_source
-from fasttune.data.stream import open_stream
 from fasttune.errors import DataError
 
 CONLL_2003 = """-DOCSTART- -X- -X- O
@@ -137,7 +137,7 @@ def test_rows_are_named_by_their_first_line(tmp_path: Path) -> None:
 def test_it_is_not_streamed(tmp_path: Path) -> None:
     (tmp_path / "eng.txt").write_text(CONLL_2003)
     with pytest.raises(DataError, match="found a file with one word per line"):
-        open_stream(str(tmp_path / "eng.txt"), "train", Reading(), 10, 1)
+        open_stream(str(tmp_path / "eng.txt"), "train", ReadOptions(), 10, 1)
 
 
 def test_the_same_run_as_from_lists_of_words(tiny_model: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from fasttune.data.formats import storage
-from fasttune.data.formats.storage import Reading
+from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.sources import Source, load_source
 from fasttune.errors import DataError, Problem
 
@@ -99,9 +99,9 @@ def test_how_much_an_archive_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "ALWAYS_ALLOWED", 1000)
     problem = refused("data.csv.gz")
     assert problem.code == "E107" and problem.hint.startswith("data.max_bytes=")
-    assert load_source("data.csv.gz", reading=Reading(max_bytes=10**7)).dataset.num_rows == 500_000
+    assert load_source("data.csv.gz", reading=ReadOptions(max_bytes=10**7)).dataset.num_rows == 500_000
     zip_of(("data.csv", PLAIN))
-    assert refused("data.zip", reading=Reading(max_bytes=5)).code == "E107"
+    assert refused("data.zip", reading=ReadOptions(max_bytes=5)).code == "E107"
 
 
 def test_addresses_of_other_file_systems() -> None:
@@ -132,11 +132,11 @@ def test_arrow_files_and_streams() -> None:
 
 def test_an_encoding_and_a_missing_header_are_read_where_they_are_named() -> None:
     Path("data.csv").write_bytes("café,1\nthé,0\n".encode("cp1252"))
-    source = load_source("data.csv", reading=Reading(encoding="cp1252", header=False))
+    source = load_source("data.csv", reading=ReadOptions(encoding="cp1252", header=False))
     assert rows_of(source) == [{"column1": "café", "column2": "1"}, {"column1": "thé", "column2": "0"}]
     assert source.place(1) == "row 2"
     assert source.notes == ("data.csv: read as cp1252, as data.encoding says",)
-    assert refused("data.csv", reading=Reading(encoding="ascii")).code == "E121"
+    assert refused("data.csv", reading=ReadOptions(encoding="ascii")).code == "E121"
 
 
 def folder_of(**files: bytes) -> None:
@@ -184,4 +184,4 @@ def test_names_of_splits_are_found_wherever_they_stand() -> None:
 
 def test_an_encoding_that_cannot_say_where_it_fails() -> None:
     Path("data.csv").write_bytes(b"text,label\n\xff,1\n")
-    assert refused("data.csv", reading=Reading(encoding="punycode")).code == "E121"
+    assert refused("data.csv", reading=ReadOptions(encoding="punycode")).code == "E121"

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasttune.data.file_stream import LEAST_BLOCK, Stream, lines_between, open_stream
 from fasttune.data.formats import hub
-from fasttune.data.formats.storage import Reading
+from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.sources import load_source
-from fasttune.data.stream import LEAST_BLOCK, Stream, lines_between, open_stream
 from fasttune.errors import DataError
 
 NUM_ROWS = 12_000  # of each file: several blocks of the least size
@@ -42,7 +42,7 @@ def write(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def opened(spec: Path | str | list[str], rows_at_once: int = 3000, **reading: object) -> Stream:
-    return open_stream(spec if isinstance(spec, list) else str(spec), "train", Reading(**reading), rows_at_once, 1)  # type: ignore[arg-type]
+    return open_stream(spec if isinstance(spec, list) else str(spec), "train", ReadOptions(**reading), rows_at_once, 1)  # type: ignore[arg-type]
 
 
 def epoch_of(stream: Stream, epoch: int = 0) -> list[dict[str, str]]:
@@ -70,7 +70,7 @@ def test_a_window_is_a_function_of_files_seed_epoch_and_number(tmp_path: Path) -
     path = write(tmp_path / "a.jsonl", ROWS)
     one, same = (opened(path).window(3, 2) for _ in range(2))
     assert one.dataset["id"] == same.dataset["id"] and opened(path).fingerprint == opened(path).fingerprint
-    other = open_stream(str(path), "train", Reading(), 3000, 2).window(3, 2)
+    other = open_stream(str(path), "train", ReadOptions(), 3000, 2).window(3, 2)
     assert one.dataset["id"] != other.dataset["id"]
 
 

@@ -20,7 +20,7 @@ from launched import (
 )
 
 import fasttune
-from fasttune.runs.checkpoint.resume import all_steps
+from fasttune.runs.checkpoint.find import all_steps
 from fasttune.runs.folder import RunFolder, read_json
 
 

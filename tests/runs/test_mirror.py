@@ -12,7 +12,7 @@ from exact import differences
 from faulty import events, make_recipe, stop_at
 
 import fasttune
-from fasttune.runs.checkpoint.resume import all_steps
+from fasttune.runs.checkpoint.find import all_steps
 from fasttune.runs.folder import RunFolder
 
 PLACE = "memory://bucket/runs/reviews"

@@ -15,7 +15,7 @@ import numpy as np
 from fasttune.data.holdout import Split, hold_out, without_leaks, without_repeats
 from fasttune.data.problems import Problems
 from fasttune.data.reading import ANY, TEST, TRAIN, VALIDATION, Reader, is_starter, own_split
-from fasttune.data.streaming import RowStream, open_row_stream
+from fasttune.data.row_stream import RowStream, open_row_stream
 from fasttune.data.tokens.cache import cached, key_of
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import DataError, Problem

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fasttune.data.formats.storage import Reading, is_address, suffix_of
+from fasttune.data.formats.storage import ReadOptions, is_address, suffix_of
 from fasttune.data.sources import files_of
 from fasttune.errors import DataError, Problem, RecipeError
 from fasttune.recipe import Recipe, is_recipe, load
@@ -60,7 +60,7 @@ def _check_columns(recipe: Recipe) -> None:
     from fasttune.data.formats.text_file import read_text
 
     try:
-        reading = Reading(data.encoding, data.header, data.max_bytes, tuple(named.values()), head=HEAD)
+        reading = ReadOptions(data.encoding, data.header, data.max_bytes, tuple(named.values()), head=HEAD)
         text = read_text(train, reading).text
         if looks_like_conll(text):
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fasttune.data.columns import Column, cells_of, empty_rows, has_no_label, resolve, some_cells
 from fasttune.data.formats.delimited import numbered_columns
-from fasttune.data.formats.storage import Reading
+from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.holdout import GROUP, TIME, Split
 from fasttune.data.problems import counted
 from fasttune.data.rows import Rows
@@ -41,7 +41,7 @@ def own_split(spec: str | list[str], split: str) -> str | list[str]:
     return spec if is_starter(spec) else with_split(spec, split)
 
 
-def open_source(spec: str | list[str], split: str, reading: Reading | None = None) -> Source:
+def open_source(spec: str | list[str], split: str, reading: ReadOptions | None = None) -> Source:
     """Open a file, glob, folder, address or hub id, or generate the rows."""
     if not is_starter(spec):
         return load_source(spec, split, reading)
@@ -56,9 +56,9 @@ def name_of(spec: str | list[str]) -> str:
     return spec if isinstance(spec, str) else ", ".join(spec)
 
 
-def reading_of(recipe: Recipe) -> Reading:
+def reading_of(recipe: Recipe) -> ReadOptions:
     named = tuple(filter(None, recipe.data.columns.model_dump().values()))
-    return Reading(recipe.data.encoding, recipe.data.header, recipe.data.max_bytes, named)
+    return ReadOptions(recipe.data.encoding, recipe.data.header, recipe.data.max_bytes, named)
 
 
 @dataclass

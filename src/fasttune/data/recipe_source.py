@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fasttune.data.formats.in_memory import is_rows, stored
 from fasttune.data.reading import task_of
-from fasttune.data.streaming import rows_to_see
+from fasttune.data.row_stream import rows_to_see
 from fasttune.errors import DataError
 from fasttune.recipe import Overrides, Recipe, is_recipe, load
 from fasttune.recipe.load import is_recipe_name

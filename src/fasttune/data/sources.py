@@ -19,7 +19,7 @@ from fasttune.data.formats import hub
 from fasttune.data.formats.files import ALL_SUFFIXES, disagreements, is_data_file, kind_of_file, read_file
 from fasttune.data.formats.folders import data_files, folder_problem, licence_of, splits_of
 from fasttune.data.formats.json_rows import rows_to_table
-from fasttune.data.formats.storage import Reading, expand_address, is_address
+from fasttune.data.formats.storage import ReadOptions, expand_address, is_address
 from fasttune.data.formats.text_file import FileRows
 from fasttune.data.problems import Problems, row_name
 from fasttune.data.tokens.mapped import mapped
@@ -83,14 +83,14 @@ class Files:
     licence: str | None = None
 
 
-def load_source(spec: str | list[str], split: str = "train", reading: Reading | None = None) -> Source:
+def load_source(spec: str | list[str], split: str = "train", reading: ReadOptions | None = None) -> Source:
     """Load a file, glob, list of files, folder, address, or hub id (`NAME`, `NAME:SPLIT`, `NAME:CONFIG:SPLIT`).
 
     `split` is used if a folder or hub dataset has splits and the spec names none.
     """
     files = files_of(spec, split)
     if files is not None:
-        source = _load_files(files, reading or Reading())
+        source = _load_files(files, reading or ReadOptions())
         notes = (files.note, *source.notes) if files.note else source.notes
         return replace(source, notes=notes, split_names=files.split_names, licence=files.licence)
     assert isinstance(spec, str), "a list names files"
@@ -323,7 +323,7 @@ def _no_split(spec: str, wanted: str, splits: list[str]) -> Problem:
     return Problem(code="E131", where=spec, found=f"no split {shown(wanted)}", expected=expected, hint=f"{spec}:{near}")
 
 
-def _load_files(files: Files, reading: Reading) -> Source:
+def _load_files(files: Files, reading: ReadOptions) -> Source:
     import pyarrow as pa
 
     names, problems = files.names, Problems(files.described_as)

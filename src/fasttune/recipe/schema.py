@@ -17,6 +17,7 @@ from fasttune.recipe.section import Section, setting
 from fasttune.recipe.types import (
     LARGEST_SEED,
     METRICS,
+    TASK_NAMES,
     Count,
     Metric,
     Metrics,
@@ -250,7 +251,7 @@ class Recipe(Section):
     task: TaskName = setting(
         "text-classification",
         "The task, by its name on the Hugging Face hub.",
-        allowed="'text-classification', 'question-answering' or 'token-classification'",
+        allowed=f"{', '.join(map(repr, TASK_NAMES[:-1]))} or {TASK_NAMES[-1]!r}",
     )
     problem: Literal["auto", "single-label", "multi-label", "regression"] = setting(
         "auto",

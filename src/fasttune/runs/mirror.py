@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fasttune.errors import EnvironmentProblem, Problem, require_safe
-from fasttune.runs.checkpoint.resume import all_steps
+from fasttune.runs.checkpoint.find import all_steps
 from fasttune.runs.checkpoint.verify import fault
 from fasttune.runs.checkpoint.write import MANIFEST, path_of, step_named
 from fasttune.runs.folder import RunFolder, read_json

@@ -31,7 +31,7 @@ from fasttune.training.events import (
     Started,
     StepDone,
 )
-from fasttune.training.memory import MicroBatchOOM, halved, out_of_step
+from fasttune.training.memory import MicroBatchOOM, oom_while_ranks_wait, smaller_budget
 from fasttune.training.optimizer import Schedule, set_learning_rate
 from fasttune.training.signals import Interrupted
 from fasttune.training.step import StepResult, run_step
@@ -227,12 +227,12 @@ class Loop:
         if is_here:
             tokens, num_examples = max((batch.cost(self.plan.padded), len(batch.examples)) for batch in microbatches)
             try:
-                budget = halved(budget, tokens, num_examples, reason)
+                budget = smaller_budget(budget, tokens, num_examples, reason)
             except EnvironmentProblem as error:
                 failure, budget = error, 0
         budget = -all_reduce_max(-budget)[0]
         if not budget:  # nothing left to halve on one of the ranks
-            raise failure or out_of_step(self.plan.tokens_per_microbatch, reason)
+            raise failure or oom_while_ranks_wait(self.plan.tokens_per_microbatch, reason)
         self.plan = replace(self.plan, tokens_per_microbatch=budget)
         self.state.tokens_per_microbatch = budget
         return OutOfMemory(**self._now(), tokens_per_microbatch=budget, reason=reason)

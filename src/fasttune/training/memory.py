@@ -91,7 +91,7 @@ def as_micro_batch_oom() -> Iterator[None]:
         raise MicroBatchOOM(lines[0]) from None
 
 
-def halved(tokens_per_microbatch: int, largest: int, num_sequences: int, reason: str) -> int:
+def smaller_budget(tokens_per_microbatch: int, largest: int, num_sequences: int, reason: str) -> int:
     """The budget to try next, after a micro-batch of `num_sequences` with `largest` tokens ran out of memory.
 
     EnvironmentProblem if it was a single text, which cannot be divided.
@@ -110,7 +110,7 @@ def halved(tokens_per_microbatch: int, largest: int, num_sequences: int, reason:
     return max(min(tokens_per_microbatch, largest) // 2, 1)
 
 
-def out_of_step(tokens_per_microbatch: int, reason: str) -> EnvironmentProblem:
+def oom_while_ranks_wait(tokens_per_microbatch: int, reason: str) -> EnvironmentProblem:
     """The error if memory runs out where other ranks wait for the result, so that the step cannot be repeated."""
     return EnvironmentProblem(
         Problem(

@@ -40,7 +40,7 @@ from fasttune.training.loop import num_training_steps, times_due
 from fasttune.training.memory_probe import probe
 from fasttune.training.model import pinned
 from fasttune.training.precision import REQUESTED, Choice
-from fasttune.training.resume import load_checkpoint, pin, reconciled_on_all_ranks
+from fasttune.training.resume import find_checkpoint, pin, reconciled_on_all_ranks
 from fasttune.training.run import Log, TrainingRun
 from fasttune.training.setup import Setup, set_up
 from fasttune.training.wrapping import ALONE, FSDP2
@@ -80,7 +80,7 @@ def prepare(recipe: Recipe, folder: RunFolder, log: Log, allow_changes: bool = F
     if has_unsigned_messages():
         log(f"warning: other machines on this network can send messages to this run; set {LAUNCH_KEY} to a secret")
     if is_resume:
-        load_checkpoint(run)
+        find_checkpoint(run)
     else:
         raise_on_all_ranks(lambda: _write_new_run(run, audit) if is_main() else None)
     return run

@@ -124,7 +124,7 @@ def pin(asked: str, at_commit: str) -> Choice:
     return Choice(at_commit, f"the commit of {asked} when the run started")
 
 
-def load_checkpoint(run: TrainingRun) -> None:
+def find_checkpoint(run: TrainingRun) -> None:
     """Take run id, state and checkpoint from the folder; DataError if the training examples have changed."""
     folder = run.folder
     environment = broadcast_object(read_json(folder.environment) if is_main() else None)

@@ -28,8 +28,8 @@ from fasttune.training.memory import (
     MicroBatchOOM,
     as_micro_batch_oom,
     give_back_freed_memory,
-    halved,
-    out_of_step,
+    oom_while_ranks_wait,
+    smaller_budget,
 )
 from fasttune.training.setup import Setup
 from fasttune.training.watchdog import ASLEEP, PATIENCE, Watchdog
@@ -192,7 +192,7 @@ def run_split(
         except MicroBatchOOM as error:
             reason = str(error)  # the exception itself keeps tensors alive
             if is_sharded(model):
-                raise out_of_step(num_tokens(examples, store.lengths, padded), reason) from None
+                raise oom_while_ranks_wait(num_tokens(examples, store.lengths, padded), reason) from None
         else:
             where: np.ndarray = examples
             if task.result_per_token:
@@ -205,7 +205,7 @@ def run_split(
             loss_sum, weight_sum = loss_sum + loss, weight_sum + weight
             continue
         tokens = num_tokens(examples, store.lengths, padded)
-        tokens_per_microbatch = _halved(tokens_per_microbatch, tokens, len(examples), reason)
+        tokens_per_microbatch = _smaller_budget(tokens_per_microbatch, tokens, len(examples), reason)
         left = np.concatenate([examples, *pending])
         pending = deque(split_by_budget(left, store.lengths, tokens_per_microbatch, padded))
     if num_ranks > 1:
@@ -225,10 +225,10 @@ def _forward(
     return results, loss.item(), weight
 
 
-def _halved(tokens_per_microbatch: int, tokens: int, num_sequences: int, reason: str) -> int:
-    """As `halved`; if nothing is left to halve, the other ranks fail too."""
+def _smaller_budget(tokens_per_microbatch: int, tokens: int, num_sequences: int, reason: str) -> int:
+    """As `smaller_budget`; if nothing is left to halve, the other ranks fail too."""
     try:
-        return halved(tokens_per_microbatch, tokens, num_sequences, reason)
+        return smaller_budget(tokens_per_microbatch, tokens, num_sequences, reason)
     except EnvironmentProblem:
         all_reduce_max(0, 0, True)  # the other ranks are in any_rank_has_more
         raise
@@ -238,7 +238,7 @@ def any_rank_has_more(has_more: bool) -> bool:
     """Whether any rank has micro-batches left; Interrupted on all ranks if one of them noted a signal."""
     some_have_more, number, has_failed = all_reduce_max(has_more, signals.pending() or 0, False)
     if has_failed:
-        raise out_of_step(CPU_EVALUATION_TOKENS, "one text did not fit into the memory of another process")
+        raise oom_while_ranks_wait(CPU_EVALUATION_TOKENS, "one text did not fit into the memory of another process")
     if number:
         raise signals.Interrupted(signals.words(number))
     return bool(some_have_more)

@@ -125,7 +125,7 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     budget = choose_tokens_per_microbatch(asked, device.value, precision.value, loaded.model.config)
     accelerator = make_accelerator(device.value, precision.value)
     added_tokens = _grow_vocabulary(loaded.model, len(tokenizer), name, training.seed)
-    kernel = choose_kernel(recipe, loaded.model)
+    kernel = make_padding_free(recipe, loaded.model)
     if kernel.value == "padding-free":
         kernel = _verified_on_device(loaded.model, kernel, accelerator)
     if kernel.value != "padding-free":
@@ -230,7 +230,7 @@ def _checkpoint_activations(model: PreTrainedModel, name: str) -> None:
     model.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def choose_kernel(recipe: Recipe, model: PreTrainedModel) -> Choice:
+def make_padding_free(recipe: Recipe, model: PreTrainedModel) -> Choice:
     """Make the model padding-free if possible, or give the reason why it runs padded."""
     asked = recipe.preprocessing.padding
     if asked != "none":

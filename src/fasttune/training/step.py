@@ -20,7 +20,7 @@ from fasttune.data.batching.plan import microbatch_seed
 from fasttune.parallel.collectives import all_reduce_max
 from fasttune.parallel.launcher import hide_launcher
 from fasttune.tasks import Task
-from fasttune.training.memory import MicroBatchOOM, as_micro_batch_oom, out_of_step
+from fasttune.training.memory import MicroBatchOOM, as_micro_batch_oom, oom_while_ranks_wait
 from fasttune.training.wrapping import is_sharded
 
 
@@ -122,7 +122,7 @@ def _accumulate(
     except MicroBatchOOM as error:
         if accelerator.num_processes == 1:
             raise
-        raise out_of_step(_largest(microbatches), str(error)) from None
+        raise oom_while_ranks_wait(_largest(microbatches), str(error)) from None
     return loss_sum
 
 
@@ -131,7 +131,7 @@ def _raise_on_any_failure(
 ) -> None:
     """MicroBatchOOM on all ranks if one ran out of memory, before they wait for each other's gradients."""
     if failure is not None and is_sharded(model):
-        raise out_of_step(_largest(microbatches), str(failure))
+        raise oom_while_ranks_wait(_largest(microbatches), str(failure))
     if all_reduce_max(failure is not None)[0]:
         raise failure or MicroBatchOOM("on another rank", is_here=False)
 

@@ -14,7 +14,7 @@ from fasttune.data.batching.plan import Plan, Steps
 from fasttune.data.batching.prefetch import Prefetcher, StorePrefetcher
 from fasttune.data.batching.stream import BEGINNING, StreamPrefetcher
 from fasttune.data.reading import TRAIN, VALIDATION
-from fasttune.data.streaming import windows_of
+from fasttune.data.row_stream import windows_of
 from fasttune.errors import DivergedError
 from fasttune.parallel.collectives import all_reduce_max, barrier, broadcast_tensors, is_main, raise_on_all_ranks
 from fasttune.training import signals

@@ -1,6 +1,7 @@
 """The boundaries of the sequences in a micro-batch without padding.
 
-Letters in this package: B sequences, S padded length, T real tokens, H heads, D hidden width, d = D / H head width.
+Letters in this package: B sequences, S padded length, T packed tokens (the real ones and any fillers), H heads, D
+hidden width, d = D / H head width.
 """
 
 from __future__ import annotations

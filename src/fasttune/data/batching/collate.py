@@ -43,8 +43,8 @@ class MicroBatch:
     - `targets`: tensors whose first axis is B; token targets are [B, S].
     - `features`: extra tensors that the task needs to compute its result, first axis B.
     - `examples`: positions of the examples in the store. `num_tokens`: T.
-    - `contributes`: False for a filler. A rank without examples still runs a forward and backward pass, because the
-      other ranks wait for its gradients; its loss is multiplied by 0.
+    - `contributes`: False for an idle batch. A rank without examples still runs a forward and backward pass, because
+      the other ranks wait for its gradients; its loss is multiplied by 0.
 
     If examples hold several sequences, `targets` have one entry per example, and the feature `example_of` (B,) maps
     each sequence to its example.
@@ -109,8 +109,8 @@ def collate(store: TokenStore, examples: np.ndarray, padding: Padding = NO_MORE_
     """Gather the tokens, targets and features of `examples` into padded tensors."""
     positions, is_real = token_positions(store, examples, padding)
 
-    def padded(values: np.ndarray, filler: int) -> torch.Tensor:
-        filled = np.full(is_real.shape, filler, dtype=np.int64)
+    def padded(values: np.ndarray, pad_value: int) -> torch.Tensor:
+        filled = np.full(is_real.shape, pad_value, dtype=np.int64)
         filled[is_real] = values[positions]
         return torch.from_numpy(filled)
 
@@ -120,8 +120,8 @@ def collate(store: TokenStore, examples: np.ndarray, padding: Padding = NO_MORE_
     features = chosen(store.features)
     if store.sequences is not None:
         features["example_of"] = torch.from_numpy(sequences_of(store, examples)[1])
-    fillers = {"input_ids": padding.token_id}
-    inputs = {name: padded(values, fillers.get(name, 0)) for name, values in store.inputs.items()}
+    pad_values = {"input_ids": padding.token_id}
+    inputs = {name: padded(values, pad_values.get(name, 0)) for name, values in store.inputs.items()}
     return MicroBatch(
         inputs={**inputs, "attention_mask": torch.from_numpy(is_real.astype(np.int64))},
         targets=chosen(store.targets) | {name: padded(values, IGNORED) for name, values in store.token_targets.items()},

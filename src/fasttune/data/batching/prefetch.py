@@ -52,7 +52,7 @@ class Prefetcher(ABC, Generic[AnyPlan]):
         """Return the names of the rows in a step, which must be the step requested last."""
 
     @abstractmethod
-    def filler(self, plan: AnyPlan, step: int) -> tuple[TokenStore, Indices]:
+    def any_example(self, plan: AnyPlan, step: int) -> tuple[TokenStore, Indices]:
         """Return any example, to keep a rank busy that has none in this step."""
 
     def position(self, step: int) -> Position | None:
@@ -63,7 +63,7 @@ class Prefetcher(ABC, Generic[AnyPlan]):
         chosen = self.microbatch_examples(plan, step)
         microbatches = [collate(store, examples, self.padding) for store, examples in chosen]
         if not microbatches:
-            microbatches = [replace(collate(*self.filler(plan, step), self.padding), contributes=False)]
+            microbatches = [replace(collate(*self.any_example(plan, step), self.padding), contributes=False)]
         return [batch.pinned() for batch in microbatches] if self.pinned else microbatches
 
 
@@ -76,7 +76,7 @@ class StorePrefetcher(Prefetcher[Plan]):
     def microbatch_examples(self, plan: Plan, step: int) -> list[tuple[TokenStore, Indices]]:
         return [(self.store, examples) for examples in plan.microbatches(step, self.rank)]
 
-    def filler(self, plan: Plan, step: int) -> tuple[TokenStore, Indices]:
+    def any_example(self, plan: Plan, step: int) -> tuple[TokenStore, Indices]:
         return self.store, np.array([0])
 
     def rows(self, plan: Plan, step: int) -> list[str]:

@@ -143,7 +143,7 @@ class StreamPrefetcher(Prefetcher[Steps]):
                 chosen.append((part.store, examples))
         return chosen
 
-    def filler(self, plan: Steps, step: int) -> tuple[TokenStore, Indices]:
+    def any_example(self, plan: Steps, step: int) -> tuple[TokenStore, Indices]:
         part = self._step(plan, step).parts[0]
         return part.window.encode(np.array([part.first])), np.array([0])
 

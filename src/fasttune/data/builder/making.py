@@ -14,7 +14,7 @@ import numpy as np
 from fasttune.data.builder.definition import SPLITS, Added, Definition, Filter, Resplit, load
 from fasttune.data.columns import labels_as_they_are
 from fasttune.data.duplicates import exact_groups
-from fasttune.data.formats.storage import Reading, is_address
+from fasttune.data.formats.storage import ReadOptions, is_address
 from fasttune.data.labels import is_number
 from fasttune.data.sources import load_source
 from fasttune.data.splits import grouped_holdout, holdout_together, latest_holdout, merged_groups
@@ -73,7 +73,7 @@ def _called(definition: Definition) -> str:
 def _read(definition: Definition, folder: Path) -> Built:
     assert definition.files is not None
     made = Built(definition, {})
-    reading = Reading(definition.encoding, definition.header)
+    reading = ReadOptions(definition.encoding, definition.header)
     for split, spec in definition.files.items():
         names = [spec] if isinstance(spec, str) else spec
         placed = [name if is_address(name) else str(folder / name) for name in names]

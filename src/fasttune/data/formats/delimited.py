@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from fasttune.data.formats.storage import Header, Reading
+from fasttune.data.formats.storage import Header, ReadOptions
 from fasttune.data.formats.text_file import LINE_END, WRITE_AGAIN, FileRows, TextFile, lines_of
 from fasttune.data.labels import is_number
 from fasttune.data.problems import Problems
@@ -108,7 +108,7 @@ class Scan:
     num_blank: int = 0  # empty lines between rows
 
 
-def read_delimited(file: TextFile, where: str, suffix: str, reading: Reading) -> FileRows:
+def read_delimited(file: TextFile, where: str, suffix: str, reading: ReadOptions) -> FileRows:
     """The rows of a file. `where` is its path or address, `suffix` its extension without that of a compression."""
     scan, _, notes = _parsed(file.text, where, suffix, reading.header, named=reading.columns)
     if scan.num_blank:

@@ -16,7 +16,7 @@ from fasttune.data.formats.json_rows import read_json
 from fasttune.data.formats.storage import (
     COMPRESSED,
     ZIP,
-    Reading,
+    ReadOptions,
     inner_name,
     limit_of,
     opened,
@@ -57,7 +57,7 @@ def kind_of_file(name: str) -> str:
     return suffix
 
 
-def read_file(name: str, reading: Reading) -> FileRows:
+def read_file(name: str, reading: ReadOptions) -> FileRows:
     refuse_foreign(name)
     try:
         inner = inner_name(name)
@@ -86,7 +86,7 @@ def read_file(name: str, reading: Reading) -> FileRows:
     )
 
 
-def _begins_like_conll(name: str, reading: Reading) -> bool:
+def _begins_like_conll(name: str, reading: ReadOptions) -> bool:
     """Whether a file with an unknown extension is one of a shared task, such as eng.testa; binary files are not."""
     try:
         return looks_like_conll(read_text(name, replace(reading, head=CONLL_HEAD)).text)

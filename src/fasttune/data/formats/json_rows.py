@@ -16,7 +16,7 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 from fasttune.data.formats.squad_json import are_answers, flat_rows, is_squad
-from fasttune.data.formats.storage import Reading
+from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.formats.text_file import FileRows, TextFile, lines_of, read_text
 from fasttune.data.problems import Problems, row_name
 from fasttune.errors import DataError, Problem, shown
@@ -47,7 +47,7 @@ class _Refused(ValueError):
         super().__init__(found)
 
 
-def read_json(where: str, suffix: str, reading: Reading) -> FileRows:
+def read_json(where: str, suffix: str, reading: ReadOptions) -> FileRows:
     """Read a file. `where` is its path or address, `suffix` its extension without that of a compression."""
     read = _table_of(read_text(where, reading), where, _document if suffix == ".json" else _lines)
     if not read.table.num_rows:

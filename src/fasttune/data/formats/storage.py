@@ -40,7 +40,7 @@ DAMAGES = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How to read files, from `data` in the recipe.
 
     - `encoding`: of text files; None means UTF-8, or the encoding of the byte order mark.
@@ -124,7 +124,7 @@ def inner_name(name: str) -> str:
     return name
 
 
-def read_bytes(name: str, reading: Reading) -> bytes:
+def read_bytes(name: str, reading: ReadOptions) -> bytes:
     """Return the content of a file, unpacked."""
     suffix = suffix_of(name)
     with opened(name) as file:

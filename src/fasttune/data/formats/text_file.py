@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fasttune.data.formats.storage import Reading, read_bytes
+from fasttune.data.formats.storage import ReadOptions, read_bytes
 from fasttune.data.problems import some_of
 from fasttune.errors import DataError, Problem
 
@@ -61,7 +61,7 @@ class TextFile:
     notes: tuple[str, ...] = ()
 
 
-def read_text(name: str, reading: Reading) -> TextFile:
+def read_text(name: str, reading: ReadOptions) -> TextFile:
     """Read and decode a file. `name` is its path or address, and its name in messages."""
     data = read_bytes(name, reading)
     if not data:
@@ -70,7 +70,7 @@ def read_text(name: str, reading: Reading) -> TextFile:
 
 
 def text_of(data: bytes, name: str, encoding: str | None) -> TextFile:
-    """Decode a file's bytes, or some whole lines of it; `encoding` is that of `Reading`."""
+    """Decode a file's bytes, or some whole lines of it; `encoding` is that of `ReadOptions`."""
     if data.startswith(EXCEL_MAGIC):
         raise DataError(excel_problem(name))
     sha256 = hashlib.sha256(data).hexdigest()

@@ -5,7 +5,7 @@ everything else is JSON.
 """
 
 from fasttune.runs.checkpoint.background import Saved, Writer
-from fasttune.runs.checkpoint.resume import Checkpoint, newest_good, open_checkpoint
+from fasttune.runs.checkpoint.find import Checkpoint, newest_good, open_checkpoint
 from fasttune.runs.checkpoint.retention import prune
 from fasttune.runs.checkpoint.write import write
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fasttune.errors import CheckpointError, EnvironmentProblem, Problem
-from fasttune.runs.checkpoint.resume import newest_good
+from fasttune.runs.checkpoint.find import newest_good
 from fasttune.runs.checkpoint.retention import prune
 from fasttune.runs.checkpoint.write import in_words, path_of, write
 

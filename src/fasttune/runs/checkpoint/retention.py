@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from fasttune.runs.checkpoint.resume import all_steps
+from fasttune.runs.checkpoint.find import all_steps
 from fasttune.runs.checkpoint.verify import FOREIGN, fault
 from fasttune.runs.checkpoint.write import DELETED, PREFIX, REPLACED, STAGED, path_of, restore_replaced
 

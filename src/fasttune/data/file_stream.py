@@ -23,7 +23,7 @@ from fasttune.data.formats.conll import looks_like_conll
 from fasttune.data.formats.delimited import is_whole_quote, layout_of, read_lines
 from fasttune.data.formats.files import DELIMITED_SUFFIXES, bounded, plain_table, reading_tables
 from fasttune.data.formats.json_rows import read_json_lines
-from fasttune.data.formats.storage import Reading, inner_name, limit_of, opened, suffix_of
+from fasttune.data.formats.storage import ReadOptions, inner_name, limit_of, opened, suffix_of
 from fasttune.data.formats.text_file import BYTE_ORDER_MARKS, WRITE_AGAIN, FileRows, TextFile, text_of
 from fasttune.data.sources import Source, joined, several_kinds, streamed_files
 from fasttune.errors import DataError, Problem
@@ -209,7 +209,7 @@ class Stream:
 
 
 def open_stream(
-    spec: str | list[str], split: str, reading: Reading, rows_at_once: int, seed: int, max_bad_rows: int = 0
+    spec: str | list[str], split: str, reading: ReadOptions, rows_at_once: int, seed: int, max_bad_rows: int = 0
 ) -> Stream:
     """Open a stream; `spec` and `split` as in `load_source`. Reads only the beginning of each file, or its footer."""
     named = streamed_files(spec, split)
@@ -267,7 +267,7 @@ def _not_streamed(where: str, found: str) -> Problem:
     return Problem(code="E138", where=where, found=found, expected=expected, hint=hint)
 
 
-def _lines(name: str, reading: Reading) -> Lines:
+def _lines(name: str, reading: ReadOptions) -> Lines:
     head = _head(name)
     digest, size = _digest_and_size(name)
     text = text_of(head, name, reading.encoding)
@@ -326,7 +326,7 @@ def _digest_and_size(name: str) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _row_groups(name: str, reading: Reading) -> RowGroups:
+def _row_groups(name: str, reading: ReadOptions) -> RowGroups:
     import pyarrow.parquet as pq
 
     digest, size = _digest_and_size(name)

@@ -10,11 +10,11 @@ import numpy as np
 
 from fasttune.data.bad_rows import BadRows
 from fasttune.data.batching.plan import Indices
+from fasttune.data.file_stream import Stream, open_stream
 from fasttune.data.holdout import Split
 from fasttune.data.reading import TRAIN, Reader, is_starter, name_of, open_source, reading_of
 from fasttune.data.rows import Rows
 from fasttune.data.sources import Source, check_has_splits
-from fasttune.data.stream import Stream, open_stream
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import DataError, Problem, UsageError
 from fasttune.recipe import Recipe
