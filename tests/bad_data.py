@@ -94,7 +94,7 @@ def deep(depth: int) -> str:
     return '{"text": ' + "[" * depth + "]" * depth + ', "label": 1}\n'
 
 
-LATIN = csv('"un café, fermé",neg').encode("latin-1")
+LATIN = csv('"très long, fermé",neg').encode("latin-1")
 LONG = " ".join(["good food"] * 40)
 UNKNOWN = "the room was great and the staff was never slow zzyzx"
 CASES = [
@@ -119,7 +119,7 @@ CASES = [
     one("D6", "a row that is too short", csv("well"), "E111", "row 22: found 1 field ('label' missing)"),
     one("D7", "a quote that is never closed", csv('"well,neg'), "E112", "row 22"),
     one("D8", "UTF-16", csv().encode("utf-16"), "N120", "read as UTF-16, as its byte order mark says"),
-    one("D9", "Latin-1", LATIN, "E121", "row 22: found byte 0xE9", "looks like cp1252", "data.encoding=cp1252"),
+    one("D9", "Latin-1", LATIN, "E121", "row 22: found byte 0xE8", "looks like cp1252", "data.encoding=cp1252"),
     one(
         "D10",
         "two encodings in one file",
@@ -141,10 +141,8 @@ CASES = [
     one(
         "D15", "two columns with the same name", csv(header="text,text"), "E113", "row 1: two columns are named 'text'"
     ),
-    one(
-        "D16", "no header", "\n".join(csv().split("\n")[1:]), "E114", "row 1: found a row of data", "data.header=false"
-    ),
-    one("D17", "an Excel file called .csv", b"PK\x03\x04" + bytes(40), "E105", "an Excel file"),
+    one("D16", "no header", "\n".join(csv().split("\n")[1:]), "N", "read without a header", "data.header=true"),
+    one("D17", "an Excel file called .csv", b"PK\x03\x04" + bytes(40), "E105", "a spreadsheet"),
     one(
         "D18",
         "a truncated .gz",
@@ -216,8 +214,8 @@ CASES = [
         "Pro,Contra,Stars\n" + "".join(f"{text(row)},{text(row + 50)},{row % 2}\n" for row in range(20)),
         "E201",
         "cannot tell which column is the text",
-        "the columns are 'Pro', 'Contra', 'Stars'",
-        "data.columns.text=Pro",
+        "'Contra': ",
+        "data.columns.text=COLUMN",
     ),
     one(
         "D28",
@@ -244,9 +242,7 @@ CASES = [
         "2 empty texts (row 22, row 23)",
         "data.drop_empty=true",
     ),
-    one(
-        "D31", "empty labels", csv("well,", "fine, "), "E211", "2 empty labels (row 22, row 23)", "data.drop_empty=true"
-    ),
+    one("D31", "empty labels", csv("well,", "fine, "), "N", "dropped 2 rows without a label (empty)"),
     one("D32", "one class only", csv(labels=("pos",)), "E212", "all 20 rows have the label 'pos'"),
     one("D33", "a label that occurs once", csv("well,fair"), "E213", "1 row of class 'fair'"),
     Case(

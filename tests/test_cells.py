@@ -67,7 +67,7 @@ def test_a_whole_number_of_400_digits_is_refused_in_words(tmp_path: Path) -> Non
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "good", "label": ' + "7" * 400 + "}\n" + '{"text": "bad", "label": 1}\n')
     with pytest.raises(fasttune.Error) as caught:
-        load_source(str(path))
+        read_splits(recipes.load({"data": {"train": str(path)}}), TASKS)
     assert caught.value.exit_code == 4
 
 

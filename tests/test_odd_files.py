@@ -141,7 +141,7 @@ FILES = [
         ("sentence1", "sentence2", "label"),
         ("0", "1"),
     ),
-    Odd("no header", table("", TEXTS, labels(*TWO)), code="E114", hint="data.header=false"),
+    Odd("no header", table("", TEXTS, labels(*TWO)), ("column1", "column2"), TWO),
     Odd(
         "no header, and reported",
         table("", labels(*TWO), TEXTS),
@@ -149,7 +149,13 @@ FILES = [
         TWO,
         overrides=("data.header=false",),
     ),
-    Odd("cp1252", table("text,label", TEXTS, labels(*TWO)).encode("cp1252"), code="E121", hint="data.encoding=cp1252"),
+    Odd("cp1252", table("text,label", TEXTS, labels(*TWO)).encode("cp1252"), ("text", "label"), TWO),
+    Odd(
+        "cp1252 or cp1250",
+        table("text,label", [f"{text}, très" for text in TEXTS], labels(*TWO)).encode("cp1252"),
+        code="E121",
+        hint="data.encoding=cp1252",
+    ),
     Odd(
         "cp1252, and reported",
         table("text,label", TEXTS, labels(*TWO)).encode("cp1252"),
@@ -161,13 +167,13 @@ FILES = [
         "two texts",
         table("pro,contra,fits", TEXTS, TEXTS[::-1], labels(0, 1)),
         code="E201",
-        hint="data.columns.text=pro",
+        hint="data.columns.text=COLUMN",
     ),
     Odd(
         "two kinds of labels",
         table("said,mood,sure", TEXTS, labels(*TWO), labels("y", "n", "?")),
         code="E201",
-        hint="data.columns.label=mood",
+        hint="data.columns.text=said data.columns.label=COLUMN",
     ),
     Odd(
         "an unquoted comma",

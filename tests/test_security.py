@@ -534,10 +534,10 @@ def test_a_stored_command_line_has_no_secrets() -> None:
 def test_an_alert_holds_no_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sent: list[str] = []
     monkeypatch.setattr("fasttune.training.alerts.alert", lambda title, body: sent.append(title + body))
-    (tmp_path / "rows.csv").write_text("text,label\nprivate words,\nother private words,b\n")
+    (tmp_path / "rows.csv").write_text("text,label\nprivate words,a\nother private words,\n")
     with pytest.raises(fasttune.Error):
         fasttune.fit(str(tmp_path / "rows.csv"), progress=False, output=tmp_path / "run")
-    assert sent and "E211" in sent[0] and "private" not in sent[0]
+    assert sent and "E212" in sent[0] and "private" not in sent[0]
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------------

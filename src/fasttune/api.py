@@ -14,7 +14,7 @@ from fasttune.data.builder import Built, write
 from fasttune.data.formats.in_memory import is_rows, stored
 from fasttune.data.pipeline import read_labelled, read_unlabelled
 from fasttune.data.preview import sample_rows
-from fasttune.data.reading import task_of
+from fasttune.data.reading import task_of_source
 from fasttune.data.recipe_source import RecipeSource, recipe_from, with_stored_rows
 from fasttune.data.row_stream import rows_to_see
 from fasttune.errors import DivergedError, Problem, UsageError
@@ -28,7 +28,7 @@ from fasttune.recipe import load as load_recipe
 from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, locked, resolve_run_folder
 from fasttune.tasks import TASKS, Prediction, Rows
 from fasttune.tasks.highlights import tokens_of
-from fasttune.tasks.preview import Preview
+from fasttune.tasks.preview import Preview, understood
 from fasttune.training import preflight, signals
 from fasttune.training.alerts import notify, without_rows
 from fasttune.training.callbacks import Observer
@@ -305,9 +305,12 @@ def show(
     source = rows_to_see(spec, split, recipe)
     rows = sample_rows(source.dataset, num_rows, seed)
     tokens = None
+    has_task = "task" in recipe.model_fields_set
+    task = (None if has_task else task_of_source(source, TASKS)) or TASKS[recipe.task]
+    notes = [*source.notes, *understood(source, load_recipe(recipe, {"task": task.name}), TASKS)]
     if tokenizer is not None:
         from fasttune.training.model import load_tokenizer
 
-        task, loaded = task_of(source.dataset.column_names, TASKS) or TASKS[recipe.task], load_tokenizer(tokenizer)
+        loaded = load_tokenizer(tokenizer)
         tokens = tokens_of(rows, task, recipe.data.columns.model_dump(), loaded)
-    return Preview(source.description, source.notes, rows, tokens)
+    return Preview(source.description, notes, rows, tokens)

@@ -31,7 +31,7 @@ class Problem:
 
     `where` is a place the user can open (`reviews.csv row 17, column 'label'`, `recipe.yaml: training.learning_rate`).
     `found` is the wrong value and `expected` what belongs there; without `expected`, `found` is a sentence of its own.
-    `code` names the kind of problem (`E202`) and is stable across releases.
+    `code` names the kind of problem (`E202`) and is stable across releases. `preview`: lines of data to decide by.
     """
 
     where: str
@@ -39,11 +39,13 @@ class Problem:
     expected: str = ""
     hint: str = ""
     code: str = ""
+    preview: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         code = f"{self.code} " if self.code else ""
         where, found, expected, hint = map(printable, (self.where, self.found, self.expected, self.hint))
         text = f"{code}{where}: " + (f"found {found}, expected {expected}" if expected else found)
+        text = "\n    ".join([text, *map(printable, self.preview)])
         return f"{text}\n  hint: {hint}" if hint else text
 
 
@@ -115,7 +117,8 @@ def from_json(content: Mapping[str, Any]) -> Error:
     """The error that `as_json` was given, of the same class."""
     kinds: list[type[Error]] = [Error, *_subclasses(Error)]
     kind = next(kind for kind in kinds if kind.__name__ == content["kind"])
-    return kind(*(Problem(**problem) for problem in content["problems"]))
+    problems = ({**problem, "preview": tuple(problem["preview"])} for problem in content["problems"])
+    return kind(*(Problem(**problem) for problem in problems))
 
 
 def _subclasses(kind: type[Error]) -> Iterator[type[Error]]:

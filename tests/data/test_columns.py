@@ -76,29 +76,30 @@ def test_a_column_already_given_to_one_role_is_not_guessed_for_another():
     [(["Review", "sentence", "label"], ["text"]), (["A", "B", "label"], ["text"]), (["A", "B"], ["text", "label"])],
 )
 def test_more_than_one_possibility_is_asked_for(available, roles):
-    problems = refused({}, available)
-    assert [problem.code for problem in problems] == ["E201"] * len(roles)
-    for problem, role in zip(problems, roles, strict=True):
-        assert f"cannot tell which column is the {role} " in problem.found
+    (problem,) = refused({}, available)
+    assert problem.code == "E201"
+    for role in roles:
+        assert f"the {role} (" in problem.found and f"data.columns.{role}=COLUMN" in problem.hint
 
 
 def test_too_few_columns():
     assert [problem.code for problem in refused({}, ["text"])] == ["E201"]
-    assert [problem.code for problem in refused({}, [])] == ["E201", "E201"]
+    assert [problem.code for problem in refused({}, [])] == ["E201"]
 
 
 @pytest.mark.parametrize(
     ("column", "hint"),
     [
-        ("Opinion", "data.columns.text=Opinion"),
-        ("My Review", "'data.columns.text=My Review'"),
-        ("#1 String", "'data.columns.text=\"#1 String\"'"),
-        ("no", "'data.columns.text=\"no\"'"),
-        ("it's", "'data.columns.text=\"it'\"'\"'s\"'"),
+        ("Opinion", "data.columns.label=Opinion"),
+        ("My Review", "'data.columns.label=My Review'"),
+        ("#1 String", "'data.columns.label=\"#1 String\"'"),
+        ("no", "'data.columns.label=\"no\"'"),
+        ("it's", "'data.columns.label=\"it'\"'\"'s\"'"),
     ],
 )
 def test_the_hint_can_be_typed(column, hint):
-    assert refused({}, [column, "other column", "label"])[0].hint == hint
+    (problem,) = refused({"label": column}, [column, "a column", "another column"])
+    assert problem.hint == f"data.columns.text=COLUMN {hint}"
 
 
 def test_wrong_names_come_together():

@@ -42,6 +42,9 @@ TEXTS = [
         "good\tpos\nbad\tneg\nfine\tpos\nwell\tpos\n",
         "E114 reviews.tsv row 1: found a row of data ('pos' occurs again further down), "
         "expected column names\n"
+        "    'good' | 'pos'\n"
+        "    'bad' | 'neg'\n"
+        "    'fine' | 'pos'\n"
         "  hint: data.header=false names the columns column1, column2 and so on; data.header=true if this is the "
         "header",
     ),
@@ -61,14 +64,16 @@ TEXTS = [
     (
         "reviews.csv",
         b"PK\x03\x04",
-        "E105 reviews.csv: found an Excel file or a zip archive, expected a text file\n"
-        "  hint: save the sheet as CSV UTF-8 in the spreadsheet program, and pass that file",
+        "E105 reviews.csv: found a spreadsheet or a zip archive under the extension of a text file, expected a text "
+        "file\n"
+        "  hint: rename it: reviews.xlsx (or .xls, .ods, .zip)",
     ),
     (
         "reviews.pkl",
         b"\x80",
-        "E109 reviews.pkl: found a .pkl file, expected one of .csv, .tsv, .txt, .jsonl, .ndjson, .json, .parquet, "
-        ".arrow, .feather, .conll, .conllu, .bio, .iob, .iob2, .bioes, .bmes, .ner\n"
+        "E109 reviews.pkl: found a .pkl file, expected one of .conll, .conllu, .bio, .iob, .iob2, .bioes, .bmes, .ner, "
+        ".ft, .csv, .tsv, .txt, .tab, .jsonl, .ndjson, .json, .xlsx, .xlsm, .xlsb, .xls, .ods, .parquet, .arrow, "
+        ".feather\n"
         "  hint: fasttune never reads pickle, which can run any code: save the data as .parquet or .csv instead",
     ),
     (
@@ -96,8 +101,8 @@ TEXTS = [
     ),
     (
         "reviews.csv",
-        b"text,label\nok,1\ncaf\xe9,1\n",
-        "E121 reviews.csv row 3: found byte 0xE9, which is not valid UTF-8; looks like cp1252, expected UTF-8\n"
+        b"text,label\nok,1\ntr\xe8s,1\n",
+        "E121 reviews.csv row 3: found byte 0xE8, which is not valid UTF-8; looks like cp1252, expected UTF-8\n"
         "  hint: data.encoding=cp1252",
     ),
     (
@@ -126,7 +131,7 @@ def test_the_text_of_an_error(tmp_path, monkeypatch, name, content, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError) as caught:
-        load_source(name)
+        raise DataError(*load_source(name).unreadable.values())
     assert str(caught.value) == text
     assert caught.value.exit_code == 4
 

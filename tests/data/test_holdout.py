@@ -108,14 +108,14 @@ def test_a_text_of_most_rows_stays_in_training() -> None:
     assert len(splits_of().validation.rows) == 6  # type: ignore[union-attr]
 
 
-def test_empty_rows_are_left_out_where_that_is_asked_for() -> None:
+def test_a_few_empty_rows_are_left_out_unless_they_are_refused() -> None:
     write("data.csv", "text,label", [*ROWS, ("", 1), (" ", 0), ("well", ""), ("NA", 1)])
     with pytest.raises(DataError) as caught:
-        splits_of()
+        splits_of(drop_empty=False)
     assert [problem.code for problem in caught.value.problems] == ["E210", "E211"], "both at once"
-    splits = splits_of(drop_empty=True)
+    splits = splits_of()
     assert sum(len(split.rows) for split in splits.all()) == 61
-    assert "dropped 3 rows with an empty text or label" in " ".join(splits.notes)
+    assert "dropped 2 rows without a text and 1 row without a label (empty)" in " ".join(splits.notes)
     both = dict(zip(splits.train.rows.ids, map(splits.train.rows.place, range(len(splits.train.rows))), strict=True))
     assert all(place == f"row {int(row_id) + 2}" for row_id, place in both.items()), "ids are those of the file"
     assert "63" in {*splits.train.rows.ids, *splits.validation.rows.ids}  # type: ignore[union-attr]

@@ -176,7 +176,8 @@ def test_what_does_not_exist(spec):
 @pytest.mark.parametrize(
     ("name", "content", "code"),
     [
-        ("data.xlsx", b"anything", "E105"),
+        ("data.xlsx", b"anything", "E127"),
+        ("data.xlsx", b"PK\x03\x04rest", "E127"),
         ("data.csv", b"PK\x03\x04rest", "E105"),
         ("data.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1rest", "E105"),
         ("data.jsonl", b"PK\x03\x04rest", "E105"),

@@ -7,6 +7,7 @@ otherwise the error shows the setting to add.
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fasttune.data.column_names import plain_name, words_of_name
 from fasttune.data.formats.text_file import Place
 from fasttune.data.guess import ROWS_LOOKED_AT, Look, look_of
 from fasttune.data.labels import Vocabulary, encode_labels, label_vocabulary
@@ -43,9 +45,12 @@ __all__ = [
 PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ .-]*(?<! )")
 NOT_PLAIN = frozenset(("true", "false", "yes", "no", "on", "off", "null", "y", "n"))
 INFINITE = (math.inf, -math.inf)
+# At least two numbers or quoted texts with blanks between them.
+NUMPY_LIST = re.compile(r"""\[\s*("[^"]*"|'[^']*'|[-+.\d]+)(\s+("[^"]*"|'[^']*'|[-+.\d]+))+\s*\]""")
 NO_LABEL = -1  # hub datasets fill the ClassLabel column of an unlabelled test split with it
 
 TEXTS_AT_ONCE = 1000
+VALUES_SHOWN, VALUE_CHARACTERS = 3, 40  # of each column in a question
 MIN_ROWS_PER_CHUNK = 100
 
 
@@ -95,7 +100,7 @@ def resolve(
     settled = {*names, *wrong}
     open_columns = [column for column in columns if column.role not in settled and column.follows not in settled]
     for column in open_columns:
-        guess = _guess(column, [name for name in available if name not in names.values()])
+        guess = guess_name(column, [name for name in available if name not in names.values()])
         if guess is not None:
             names[column.role] = guess
             if guess == column.role:
@@ -108,16 +113,61 @@ def resolve(
         notes.append(f"{where}: column {shown(left[0])} is used as the {missing[0].role}: the only column left")
         missing = []
     looks = {name: look_of(cells(name)) for name in left} if missing and cells is not None and not wrong else {}
+    unclear = []
     for column in missing:
         candidates = [name for name, (look, _) in looks.items() if look is not None and look == column.look]
-        if len(candidates) == 1:
+        if len(candidates) > 1:  # a word in the name decides, as in "Kommentar des Kunden"
+            known = {plain_name(guess) for guess in column.guesses}
+            candidates = [name for name in candidates if words_of_name(name) & known] or candidates
+        if len(candidates) == 1 and candidates[0] not in names.values():
             name = candidates[0]
             names[column.role] = name
             notes.append(f"{where}: column {shown(name)} is used as the {column.role}: {looks[name][1]}")
         else:
-            problems.add(_unclear_column(column, available, candidates or left, where))
+            unclear.append(column)
+    if unclear:
+        problems.add(_question(unclear, columns, names, available, cells, where))
     problems.raise_if_any()
     return Resolved(names, tuple(notes))
+
+
+def _question(
+    unclear: Sequence[Column],
+    columns: tuple[Column, ...],
+    names: Mapping[str, str],
+    available: Sequence[str],
+    cells: Callable[[str], Sequence[Any]] | None,
+    where: str,
+) -> Problem:
+    """One question for all unclear roles, with the first values of each column and the line to type."""
+    asked = " and which is ".join(f"the {column.role} ({column.description})" for column in unclear)
+    preview = tuple(f"{shown(name)}: {_first_values(cells(name))}" for name in available) if cells is not None else ()
+    open_roles = {column.role for column in unclear}
+    line = [
+        f"data.columns.{column.role}=COLUMN"
+        if column.role in open_roles
+        else _override(column.role, names[column.role])
+        for column in columns
+        if column.role in names or column.role in open_roles
+    ]
+    listed = f"the columns are {', '.join(map(shown, available))}" if available else "there are no columns"
+    return Problem(
+        code="E201",
+        where=where,
+        found=f"cannot tell which column is {asked}" + ("" if preview else f"; {listed}"),
+        preview=preview,
+        hint=" ".join(line),
+    )
+
+
+def _first_values(cells: Sequence[Any]) -> str:
+    values = list(dict.fromkeys(_short(cell) for cell in cells if cell is not None and str(cell).strip()))
+    return ", ".join(values[:VALUES_SHOWN]) + (", ..." if len(values) > VALUES_SHOWN else "") or "(empty)"
+
+
+def _short(cell: Any) -> str:
+    text = " ".join(str(cell).split())
+    return text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 4] + " ..."
 
 
 def _given_names(
@@ -158,27 +208,15 @@ def _given_names(
     return names
 
 
-def _guess(column: Column, available: Sequence[str]) -> str | None:
-    """The only column with a common name, ignoring case; the role's own name comes first."""
+def guess_name(column: Column, available: Sequence[str]) -> str | None:
+    """The only column with a common name, ignoring case and what is in brackets; the role's own name comes first."""
     for guesses in ((column.role,), column.guesses):
         known = {guess.lower() for guess in guesses}
-        matches = [name for name in available if name.strip().lower() in known]
-        if matches:
-            return matches[0] if len(matches) == 1 else None
+        for written in (lambda name: name.strip().lower(), plain_name):
+            matches = [name for name in available if written(name) in known]
+            if matches:
+                return matches[0] if len(matches) == 1 else None
     return None
-
-
-def _unclear_column(column: Column, available: Sequence[str], left: Sequence[str], where: str) -> Problem:
-    known = {guess.lower() for guess in column.guesses}
-    best = next((name for name in left if name.strip().lower() in known), None) or nearest(column.role, left)
-    hinted = best if best is not None else next(iter(left), None)
-    columns = f"the columns are {', '.join(map(shown, available))}" if available else "there are no columns"
-    return Problem(
-        code="E201",
-        where=where,
-        found=f"cannot tell which column is the {column.role} ({column.description}); {columns}",
-        hint=_override(column.role, hinted) if hinted is not None else "",
-    )
 
 
 def _override(role: str, name: str) -> str:
@@ -309,25 +347,27 @@ def is_text(value: object) -> bool:
 
 
 def label_values(
-    dataset: datasets.Dataset, column: str, where: str, place: Place = row_name
+    dataset: datasets.Dataset, column: str, where: str, place: Place = row_name, may_be_empty: bool = False
 ) -> list[str] | list[str | tuple[str, ...]]:
     """The labels as texts: strings unchanged, numbers and truth values written out, a ClassLabel by its names.
 
-    A list of labels becomes a tuple of texts; an empty list is a row without labels. DataError for empty labels and for
-    values of other types.
+    A list of labels becomes a tuple of texts; an empty list is a row without labels, and with `may_be_empty` so is an
+    empty cell. DataError for other empty labels and for values of other types.
     """
     feature = dataset.features[column]
     inner = getattr(feature, "feature", feature)
     names = _names_of(inner)
     at = f"{where}, column {shown(column)}"
-    values = cells_of(dataset, column)
+    values = lists_in(cells_of(dataset, column), at, place)
     if names is None and all(type(value) is str and value and not value.isspace() for value in values):
         same: dict[str, str] = {}  # the common case, with millions of rows: keep one string per label
         return [same.setdefault(value, value) for value in values]
     problems = Problems(where)
     lists = [value if isinstance(value, list) else [value] for value in values]
     empty = [row for row, labels in enumerate(lists) if any(_is_no_label(label, names) for label in labels)]
-    if empty:
+    if empty and may_be_empty and len(empty) < len(values):
+        values = [[] if _is_no_label(value, names) else value for value in values]
+    elif empty:
         problems.add(_empty_problem("E211", at, [place(row) for row in empty], "label"))
     invalid = [row for row, labels in enumerate(lists) if any(_is_invalid(label, names) for label in labels)]
     if invalid:
@@ -339,6 +379,45 @@ def label_values(
         problems.add(Problem(code="E205", where=at, found=found, expected=expected))
     problems.raise_if_any()
     return [as_texts(value, names) for value in values]
+
+
+def lists_in(cells: list[Any], where: str, place: Place = row_name) -> list[Any]:
+    """The cells, with lists for texts that write lists, such as "['joy', 'love']" or "[1 0 1]" in a CSV file.
+
+    Only if all cells that are not empty do. DataError if some of them cannot be read as a list.
+    """
+    first = next((cell for cell in cells if cell), None)
+    if not isinstance(first, str) or not first.lstrip().startswith("["):  # the common case costs nothing
+        return cells
+    written = [cell.strip() if isinstance(cell, str) else None for cell in cells]
+    if not all(cell is None or not cell or (cell[0] == "[" and cell[-1] == "]") for cell in written):
+        return cells
+    lists = [cell if text is None else _list_in(text) for cell, text in zip(cells, written, strict=True)]
+    wrong = [row for row, (text, value) in enumerate(zip(written, lists, strict=True)) if text and value is None]
+    if len(wrong) == sum(bool(text) for text in written):  # texts in brackets, such as [laughs]
+        return cells
+    if wrong:
+        found = f"{shown(written[wrong[0]])} ({some_of([place(row) for row in wrong])})"
+        expected = "a list such as ['joy', 'love'], as in the other rows"
+        raise DataError(Problem(code="E205", where=where, found=found, expected=expected))
+    return lists
+
+
+def _list_in(text: str) -> list[Any] | None:
+    """The list that a text writes in JSON, in Python, or as numpy prints it (without commas); None if it is none."""
+    if text == "":
+        return None
+    try:
+        if NUMPY_LIST.fullmatch(text):
+            parts = shlex.split(text[1:-1])
+            return parts if "'" in text or '"' in text else [float(part) for part in parts]
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            return None
+    return value if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value) else None
 
 
 def _is_invalid(label: Any, names: list[str] | None) -> bool:

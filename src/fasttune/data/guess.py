@@ -16,6 +16,11 @@ CHARACTERS_OF_LABEL = 40
 ROWS_OF_LABEL = 3  # on average
 
 
+def is_unspaced(character: str) -> bool:
+    """Whether a character is of a script without spaces between words, such as Chinese or Japanese."""
+    return character > "\u2e7f"
+
+
 def look_of(cells: Sequence[Any]) -> tuple[Look | None, str]:
     """What the cells look like, and the reason in words; None if they look like neither."""
     texts = [str(cell).strip() for cell in cells if cell is not None]
@@ -26,7 +31,7 @@ def look_of(cells: Sequence[Any]) -> tuple[Look | None, str]:
     numeric = sum(map(is_number, texts)) / len(texts)
     words = sum(len(text.split()) for text in texts) / len(texts)
     characters = sum(map(len, texts)) / len(texts)
-    without_spaces = sum(any(character > "\u2e7f" for character in text) for text in texts) / len(texts)
+    without_spaces = sum(any(map(is_unspaced, text)) for text in texts) / len(texts)
     reads = words >= WORDS_OF_TEXT or (without_spaces > 0.5 and characters >= CHARACTERS_OF_TEXT)
     is_text = all(isinstance(cell, str) for cell in cells if cell is not None)
     if is_text and numeric < 0.5 and reads and len(different) >= TEXTS_DIFFER * len(texts):

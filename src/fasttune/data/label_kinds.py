@@ -50,9 +50,13 @@ def kind_of(
         if problem == SINGLE and not has_names:
             _check_not_measured(cells, where)
         return LabelKind(problem, None)
-    if is_declared and problem == "auto" and not any(isinstance(cell, tuple) for cell in cells):
+    # An empty tuple may be an empty cell among texts with several labels.
+    has_lists = any(isinstance(cell, tuple) and cell for cell in cells) or all(
+        isinstance(cell, tuple) for cell in cells
+    )
+    if is_declared and problem == "auto" and not has_lists:
         return LabelKind(SINGLE, None)
-    if any(isinstance(cell, tuple) for cell in cells):
+    if has_lists:
         return LabelKind(MULTI, None, f"{where}: multi-label, because labels are lists")
     texts = [cell for cell in cells if isinstance(cell, str)]
     if problem == "auto" and separator is None:

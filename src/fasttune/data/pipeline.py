@@ -44,7 +44,7 @@ class Splits:
     train: Split
     validation: Split | None
     test: Split | None
-    columns: dict[str, str]
+    columns: dict[str, str | list[str]]
     notes: list[str]
     stream: RowStream | None = None
 

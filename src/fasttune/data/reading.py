@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fasttune.data.columns import Column, cells_of, empty_rows, has_no_label, resolve, some_cells
+from fasttune.data import label_columns
+from fasttune.data.columns import Column, cells_of, guess_name, has_no_label, resolve, some_cells
 from fasttune.data.formats.delimited import numbered_columns
 from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.holdout import GROUP, TIME, Split
-from fasttune.data.problems import counted
+from fasttune.data.missing import MAX_EMPTY_TEXTS, note_of, rows_without_label, rows_without_text
 from fasttune.data.rows import Rows
 from fasttune.data.sources import Source, from_rows, load_source, with_split
 from fasttune.data.starter import pairs, questions, reviews
-from fasttune.errors import DataError, Problem, UsageError
+from fasttune.errors import DataError, Problem, UsageError, shown
 from fasttune.recipe import Recipe
 from fasttune.recipe import load as load_recipe
 
@@ -29,6 +29,8 @@ STARTERS: dict[str, Callable[[], dict[str, Any]]] = {  # generated data sets, as
 }
 DEFAULT_TASK = "text-classification"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+ROWS_FOR_TASK = 20  # whose cells may show the task
+LABEL = "label"  # the role whose values may be in several columns
 ANY = "data"  # rows outside of any split, such as a file to predict
 
 
@@ -57,8 +59,18 @@ def name_of(spec: str | list[str]) -> str:
 
 
 def reading_of(recipe: Recipe) -> ReadOptions:
-    named = tuple(filter(None, recipe.data.columns.model_dump().values()))
-    return ReadOptions(recipe.data.encoding, recipe.data.header, recipe.data.max_bytes, named)
+    named = tuple(named_columns(recipe))
+    data = recipe.data
+    return ReadOptions(data.encoding, data.header, data.max_bytes, named, data.sheet)
+
+
+def named_columns(recipe: Recipe) -> Iterator[str]:
+    """The names of all columns that the recipe gives a role."""
+    for name in recipe.data.columns.model_dump().values():
+        if isinstance(name, list):
+            yield from name
+        elif name is not None:
+            yield name
 
 
 @dataclass
@@ -68,7 +80,7 @@ class Reader:
     recipe: Recipe
     tasks: Mapping[str, type[Task]]  # all tasks, by name
     notes: list[str] = field(default_factory=list)
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str | list[str]] = field(default_factory=dict)  # role -> column; of labels, several columns
 
     @property
     def task_class(self) -> type[Task]:
@@ -85,6 +97,10 @@ class Reader:
         """The checked rows of an open source."""
         self.notes += source.notes
         where = name_of(spec)
+        if split == TRAIN and source.settings:
+            self.recipe = load_recipe(self.recipe, source.settings)
+        if need_labels:
+            source = self._with_label_lists(source, where, split)
         names = self.names_in(source, where, split, need_labels)
         rows = self.rows_of(source, names, where)
         return Split(split, where, rows, source.fingerprint, source.licence, read_as=split)
@@ -92,13 +108,18 @@ class Reader:
     def is_unlabelled(self, source: Source) -> bool:
         """Whether no row has a target, as in the test splits of GLUE (-1) and Kaggle (no label column)."""
         roles = [column.role for column in self.task_class.columns if column.is_target and column.required]
-        names = [self.columns[role] for role in roles if role in self.columns]
+        known = [self.columns[role] for role in roles if role in self.columns]
+        names = [name for column in known for name in (column if isinstance(column, list) else [column])]
         missing = [name for name in names if name not in source.dataset.column_names]
-        return bool(missing) or any(has_no_label(source.dataset, name) for name in names)
+        return len(missing) == len(names) > 0 or any(has_no_label(source.dataset, n) for n in names if n not in missing)
 
     def rows_of(self, source: Source, names: dict[str, str], where: str) -> Rows:
         """The values that the task reads from a source, checked; `names`: role -> column."""
-        if self.recipe.data.drop_empty:
+        unreadable = [source.unreadable[name] for name in names.values() if name in source.unreadable]
+        if unreadable:
+            raise DataError(*unreadable)
+        data = self.recipe.data
+        if data.drop_empty is True or (data.drop_empty == "auto" and not data.streaming):
             source = self._without_empty(source, names, where)
         rows = self.task_class.read(source, names, self.recipe)
         self.notes += rows.notes
@@ -110,7 +131,10 @@ class Reader:
     def names_in(self, source: Source, where: str, split: str, need_labels: bool) -> dict[str, str]:
         """The column of each role of the task and, for training rows, of `group` and `time`."""
         # Every split has the columns of the training rows.
-        given = {**self.recipe.data.columns.model_dump(), **self.columns}
+        given: dict[str, str | None] = {
+            role: label_columns.column_of(name) if isinstance(name, list) else name
+            for role, name in {**self.recipe.data.columns.model_dump(), **self.columns}.items()
+        }
         ties = tuple(
             Column(role, "splits the rows", required=True)
             for role in (GROUP, TIME)
@@ -125,27 +149,64 @@ class Reader:
             required = [column.role for column in columns if column.required]
             if len(required) == 1 and source.dataset.column_names == numbered_columns(1):
                 given[required[0]] = source.dataset.column_names[0]  # a file of one text per line has no column names
+        available = [*source.dataset.column_names, *source.unreadable]
+
+        def cells(name: str) -> list[Any]:
+            return [] if name in source.unreadable else some_cells(source.dataset, name)
+
         try:
-            cells = partial(some_cells, source.dataset)
-            resolved = resolve(columns, given, source.dataset.column_names, where, cells)
+            resolved = resolve(columns, given, available, where, cells)
         except DataError as error:
-            raise self._with_other_task(error, source.dataset.column_names) from None
+            raise self._with_other_task(error, available) from None
         if split == TRAIN:
-            self.columns = dict(resolved.names)
+            kept = {role: name for role, name in self.columns.items() if isinstance(name, list)}
+            self.columns = {**resolved.names, **kept}
             self.notes += resolved.notes
         return resolved.names
 
-    def _without_empty(self, source: Source, names: dict[str, str], where: str) -> Source:
-        empty: set[int] = set()
-        for column in self.task_class.columns:
-            if column.role in names and not column.may_be_empty:
-                empty.update(empty_rows(source.dataset, names[column.role], lists=not column.is_target))
-        if not empty:
+    def _with_label_lists(self, source: Source, where: str, split: str) -> Source:
+        """The source with one column of labels for several columns of 0 and 1, as named or found in training rows."""
+        roles = {column.role: column for column in self.task_class.columns}
+        if LABEL not in roles:
             return source
-        self.notes.append(
-            f"{where}: dropped {counted(len(empty), 'row')} with an empty text or label (data.drop_empty)"
-        )
-        return source.take([row for row in range(len(source.dataset)) if row not in empty])
+        names = self.columns.get(LABEL) or self.recipe.data.columns.label
+        if names is None and split == TRAIN and guess_name(roles[LABEL], source.dataset.column_names) is None:
+            given = set(named_columns(self.recipe))
+            names = label_columns.flag_columns(source, [*given])
+            if names:
+                self.notes.append(
+                    f"{where}: multi-label, because the columns {', '.join(map(shown, names))} hold only 0 and 1, "
+                    "one for each label"
+                )
+        if not isinstance(names, list) or not names:
+            return source
+        self.columns[LABEL] = list(names)
+        return label_columns.with_label_lists(source, names, where)
+
+    def _without_empty(self, source: Source, names: dict[str, str], where: str) -> Source:
+        """The source without rows that hold no label, and without the few that hold no text."""
+        data = self.recipe.data
+        columns = [column for column in self.task_class.columns if column.role in names and not column.may_be_empty]
+        texts = rows_without_text(source, [names[column.role] for column in columns if not column.is_target])
+        if data.drop_empty == "auto" and len(texts) > MAX_EMPTY_TEXTS * len(source.dataset):
+            texts = []  # reported as an error, with their rows
+        labels, held = list[int](), ""
+        for column in columns:
+            if column.is_target:
+                found, held = rows_without_label(
+                    source,
+                    names[column.role],
+                    where,
+                    no_label=data.no_label,
+                    has_names=data.label_names is not None,
+                    is_multi=lambda cells: self.task_class.may_have_no_label(cells, self.recipe),
+                )
+                labels += found
+        dropped = {*texts, *labels}
+        if not dropped or len(dropped) == len(source.dataset):
+            return source
+        self.notes.append(note_of(where, len(texts), len(labels), held))
+        return source.take([row for row in range(len(source.dataset)) if row not in dropped])
 
     def _with_other_task(self, error: DataError, available: list[str]) -> DataError:
         """The error, or one that names the other task to which all these columns belong."""
@@ -164,10 +225,15 @@ class Reader:
         return DataError(*problems)
 
 
-def task_of(available: Sequence[str], tasks: Mapping[str, type[Task]]) -> type[Task] | None:
-    """The task whose required roles are all among these column names, if it is not the default task; else None."""
-    names = {name.strip().lower() for name in available}
-    for name, task in tasks.items():
-        if name != DEFAULT_TASK and {column.role for column in task.columns if column.required} <= names:
-            return task
-    return None
+def task_of(
+    available: Sequence[str], tasks: Mapping[str, type[Task]], rows: Sequence[Mapping[str, Any]] = ()
+) -> type[Task] | None:
+    """The task that recognises these columns, or the cells of some rows, if it is not the default task; else None."""
+    others = (task for name, task in tasks.items() if name != DEFAULT_TASK)
+    return next((task for task in others if task.recognises(available, rows)), None)
+
+
+def task_of_source(source: Source, tasks: Mapping[str, type[Task]]) -> type[Task] | None:
+    """The task of the rows of a source, as `task_of`."""
+    some = source.dataset.select(range(min(ROWS_FOR_TASK, source.dataset.num_rows)))
+    return task_of(source.dataset.column_names, tasks, some.with_format("arrow")[:].to_pylist())

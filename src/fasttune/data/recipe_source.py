@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fasttune.data.formats.in_memory import is_rows, stored
-from fasttune.data.reading import task_of
+from fasttune.data.reading import task_of_source
 from fasttune.data.row_stream import rows_to_see
 from fasttune.errors import DataError
 from fasttune.recipe import Overrides, Recipe, is_recipe, load
@@ -73,7 +73,7 @@ def _task_of_columns(data: str, tasks: Tasks, overrides: Overrides) -> str:
     heads = (HEAD, None) if Path(data).is_file() and not recipe.data.streaming else (None,)
     for head in heads:
         with suppress(DataError):
-            task = task_of(rows_to_see(data, None, recipe, head).dataset.column_names, tasks)
+            task = task_of_source(rows_to_see(data, None, recipe, head), tasks)
             return recipe.task if task is None else task.name
     return recipe.task
 

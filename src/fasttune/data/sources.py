@@ -10,17 +10,18 @@ import glob
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fasttune.data.formats import hub
 from fasttune.data.formats.files import ALL_SUFFIXES, disagreements, is_data_file, kind_of_file, read_file
-from fasttune.data.formats.folders import data_files, folder_problem, licence_of, splits_of
+from fasttune.data.formats.folders import SPLIT_WORDS, data_files, folder_problem, licence_of, splits_of
 from fasttune.data.formats.json_rows import rows_to_table
 from fasttune.data.formats.storage import ReadOptions, expand_address, is_address
 from fasttune.data.formats.text_file import FileRows
+from fasttune.data.formats.text_folders import TextFolder, read_text_folder, text_folder
 from fasttune.data.problems import Problems, row_name
 from fasttune.data.tokens.mapped import mapped
 from fasttune.errors import DataError, Problem, nearest, shown
@@ -45,6 +46,8 @@ class Source:
     - `pieces`: whether the parts are pieces of files, whose names say where they begin.
     - `kept`: indices of the rows that `take` has kept; None means all.
     - `licence`: from the dataset card; empty if the card names none, None if there is no card.
+    - `unreadable`: columns that the dataset leaves out, and why.
+    - `settings`: what was found while reading training rows, as fields of the recipe; other splits are read alike.
     """
 
     dataset: datasets.Dataset
@@ -56,6 +59,8 @@ class Source:
     pieces: bool = False
     kept: Sequence[int] | None = None
     licence: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    unreadable: Mapping[str, Problem] = field(default_factory=dict)
 
     def take(self, rows: Sequence[int]) -> Source:
         """Return a source with only these rows."""
@@ -81,6 +86,7 @@ class Files:
     note: str = ""
     split_names: tuple[str, ...] = ()
     licence: str | None = None
+    texts: TextFolder | None = None  # whose files are the rows, instead of `names`
 
 
 def load_source(spec: str | list[str], split: str = "train", reading: ReadOptions | None = None) -> Source:
@@ -119,7 +125,7 @@ def files_of(spec: str | list[str], split: str) -> Files | None:
 def check_has_splits(spec: str | list[str], split: str) -> None:
     """Raise DataError for plain files, which have no splits."""
     files = files_of(spec, split)
-    if files is not None and not files.note:
+    if files is not None and (not files.note or (files.texts is not None and not files.split_names)):
         found = f"the data has no splits, so {shown(split)} cannot be selected"
         raise DataError(Problem(code="E131", where=files.described_as, found=found, hint="leave the split out"))
 
@@ -127,12 +133,13 @@ def check_has_splits(spec: str | list[str], split: str) -> None:
 def streamed_files(spec: str | list[str], split: str) -> Files:
     """Return the files to stream for a spec, which may also be a hub dataset."""
     files = files_of(spec, split)
-    if files is not None:
+    if files is not None and files.texts is None:
         return files
     assert isinstance(spec, str), "a list names files"
     folder, _ = _folder_of(spec)
     if folder is not None:
-        found = "a folder written by save_to_disk cannot be streamed"
+        kind = "of text files" if files is not None else "written by save_to_disk"
+        found = f"a folder {kind} cannot be streamed"
         hint = "data.streaming=false, or write it as Parquet"
         raise DataError(Problem(code="E138", where=spec, found=found, hint=hint))
     name, config, named = hub.parse(spec)
@@ -179,8 +186,9 @@ def from_rows(rows: list[dict[str, Any]], where: str = "rows") -> Source:
             expected = "a dict with column names as keys"
             raise DataError(Problem(code="E126", where=row_name(index), found=shown(row), expected=expected))
     fingerprint = hashlib.sha256(json.dumps(rows, default=repr, sort_keys=True).encode()).hexdigest()
-    dataset = datasets.Dataset(rows_to_table(rows, where), fingerprint=fingerprint)
-    return Source(dataset, _describe(where, dataset), fingerprint=fingerprint)
+    table, unreadable = rows_to_table(rows, where)
+    dataset = datasets.Dataset(table, fingerprint=fingerprint)
+    return Source(dataset, _describe(where, dataset), fingerprint=fingerprint, unreadable=unreadable)
 
 
 def from_dataset(dataset: datasets.Dataset, where: str = "a datasets.Dataset") -> Source:
@@ -269,6 +277,9 @@ def _files_of_folder(folder: Path, spec: str, split: str, named: str) -> Files:
     splits, licence = splits_of(files), licence_of(folder)
     name = spec.removesuffix(f":{named}") if named else spec
     if "train" not in splits:
+        texts = _texts_of_folder(folder, name, split, named)
+        if texts is not None:
+            return texts
         if named or not files or splits or len({kind_of_file(file) for file in files}) > 1:
             raise DataError(folder_problem(files, name))
         return Files(files, name, licence=licence)
@@ -281,6 +292,25 @@ def _files_of_folder(folder: Path, spec: str, split: str, named: str) -> Files:
         note += f"; ignored: {', '.join(Path(file).name for file in others)}"
     names = tuple(other for other in splits if other != wanted)
     return Files(splits[wanted], f"{name}:{wanted}", note, names, licence)
+
+
+def _texts_of_folder(folder: Path, name: str, split: str, named: str) -> Files | None:
+    """The rows of a folder of text files, or of the folders of its splits; None if it is another folder."""
+    splits: dict[str, TextFolder] = {}
+    for child in sorted(folder.iterdir()):
+        words = [known for known, names in SPLIT_WORDS.items() if child.name.lower() in names]
+        texts = text_folder(child) if words and child.is_dir() else None
+        if texts is not None:
+            splits[words[0]] = texts
+    if "train" not in splits:
+        texts = None if named else text_folder(folder)
+        return None if texts is None else Files([str(folder)], name, texts.note, texts=texts)
+    wanted = named or split
+    if wanted not in splits:
+        raise DataError(_no_split(name, wanted, list(splits)))
+    others = tuple(other for other in splits if other != wanted)
+    texts = splits[wanted]
+    return Files([str(folder)], f"{name}:{wanted}", texts.note, others, texts=texts)
 
 
 def _load_hub(spec: str, split: str) -> Source:
@@ -327,6 +357,9 @@ def _load_files(files: Files, reading: ReadOptions) -> Source:
     import pyarrow as pa
 
     names, problems = files.names, Problems(files.described_as)
+    if files.texts is not None:
+        rows = read_text_folder(files.texts, files.described_as, reading)
+        return joined([(files.described_as, rows)], files.described_as, files.described_as)
     kinds = {kind_of_file(name): name for name in names}
     if len(kinds) > 1:
         raise DataError(several_kinds(files.described_as, list(kinds.values())))
@@ -357,7 +390,8 @@ def joined(read: list[tuple[str, FileRows]], title: str, where: str) -> Source:
     problems.add(*disagreements(read))
     problems.raise_if_any()
     # Columns are joined by name, in any order; a column gets the type that can hold the values of all files.
-    tables = [rows.table for _, rows in read]
+    left_out = {name for _, rows in read for name in rows.unreadable}
+    tables = [rows.table.drop_columns([*left_out & set(rows.table.column_names)]) for _, rows in read]
     table = mapped(tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive"))
     digests = [rows.sha256 for _, rows in read]
     fingerprint = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -367,4 +401,14 @@ def joined(read: list[tuple[str, FileRows]], title: str, where: str) -> Source:
         parts.append((first, name, rows.row_numbers))
         first += rows.table.num_rows
     notes = tuple(note for _, rows in read for note in rows.notes)
-    return Source(dataset, _describe(title, dataset), notes, fingerprint, parts=tuple(parts))
+    settings = {"data": {"header": False}} if all(rows.has_header is False for _, rows in read) else {}
+    unreadable = {name: problem for _, rows in read for name, problem in rows.unreadable.items()}
+    return Source(
+        dataset,
+        _describe(title, dataset),
+        notes,
+        fingerprint,
+        parts=tuple(parts),
+        settings=settings,
+        unreadable=unreadable,
+    )

@@ -37,8 +37,11 @@ class Columns(Section):
         "The column with the second text of a sentence pair. If unset, it is detected and reported when `text` is "
         "unset too; otherwise rows have a single text.",
     )
-    label: Text | None = column(
-        "The column with the label. If unset, it is detected from the column names and reported.",
+    label: Text | Texts | None = setting(
+        None,
+        "The column with the label, or a list of columns that hold 0 or 1, one for each label. If unset, it is "
+        "detected from the column names and cells, and reported.",
+        allowed="a column name, a list of at least two column names, or null (detected)",
     )
     question: Text | None = column(
         "The column with the question. If unset, it is detected and reported.",
@@ -102,6 +105,12 @@ class Data(Section):
         allowed="a list of at least two different names, or a table from the value in the data to the name "
         "(quote a name that looks like a number)",
     )
+    no_label: Texts | None = setting(
+        None,
+        "Values in the label column that mean that a row has no label, such as -1. These rows are dropped and counted, "
+        "as are rows with an empty label, '-', '?' or 'nan' (unless `label_names` names it).",
+        allowed="a list of values such as [-1]",
+    )
     label_separator: Text | None = setting(
         None,
         "Multi-label data in text files: the separator between the labels in a cell (`2,25`). If unset, a comma, "
@@ -127,10 +136,16 @@ class Data(Section):
     )
     header: Header = setting(
         "auto",
-        "Whether the first row of CSV, TSV and text files holds the column names. If `false`, the columns are named "
-        "column1, column2 and so on. `auto` expects a header, refuses a first row that looks like data, and reads a "
-        ".txt file without delimiters as one text per line, unless its first line is a common column name.",
+        "Whether the first row of CSV, TSV and text files and of spreadsheets holds the column names. If `false`, the "
+        "columns are named column1, column2 and so on. `auto` expects a header unless the first row looks like the "
+        "rows below it, skips title lines above a header, and reads a .txt file without delimiters as one text per "
+        "line, unless its first line is a common column name.",
         allowed="true, false or 'auto'",
+    )
+    sheet: Text | None = setting(
+        None,
+        "The sheet of a spreadsheet to read. If unset, the only sheet that has cells.",
+        allowed="the name of a sheet, or null",
     )
     max_bytes: Count | None = setting(
         None,
@@ -138,10 +153,12 @@ class Data(Section):
         "is larger.",
         allowed="a whole number of bytes above 0, or null",
     )
-    drop_empty: Annotated[bool, Strict()] = setting(
-        False,
-        "Drop rows with an empty text or label, and report how many. If false, such rows are an error.",
-        allowed="true or false",
+    drop_empty: Literal["auto"] | Annotated[bool, Strict()] = setting(
+        "auto",
+        "Whether to drop rows with an empty text or label. They are counted and reported. `auto` drops rows without a "
+        "label, and rows without a text if they are at most 5 % of the rows, but none with `data.streaming`. Rows that "
+        "are not dropped are an error.",
+        allowed="true, false or 'auto'",
     )
     drop_duplicates: Annotated[bool, Strict()] = setting(
         False,

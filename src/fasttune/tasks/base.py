@@ -67,6 +67,17 @@ class Task(ABC):
     """What was inferred from the training rows."""
 
     @classmethod
+    def recognises(cls, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether rows with columns of these names are of this task: all required roles are among the names."""
+        lower = {name.strip().lower() for name in names}
+        return {column.role for column in cls.columns if column.required} <= lower
+
+    @classmethod
+    def may_have_no_label(cls, cells: Sequence[Any], recipe: Recipe) -> bool:
+        """Whether labels are sets, so that an empty cell means none of them. `cells`: the others."""
+        return False
+
+    @classmethod
     @abstractmethod
     def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
         """Read and check the columns (role -> name) of a source; DataError names every bad row."""

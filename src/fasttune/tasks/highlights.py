@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fasttune.data.answers import pairs_of
-from fasttune.data.columns import resolve
+from fasttune.data.columns import guess_name, resolve
+from fasttune.data.tokens.tags import are_spans, form_of, spans_in
 from fasttune.data.tokens.words import joined
-from fasttune.tasks.metrics.entities import are_entities, entities_of
+from fasttune.tasks.metrics.entities import entities_of
+from fasttune.tasks.token_classification import TokenClassification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,9 +29,11 @@ class Mark(NamedTuple):
 
 
 def text_of(cell: Any) -> str:
-    """A cell as readable text: a list of words becomes a sentence."""
+    """A cell as readable text: a list of words becomes a sentence, spans their characters and labels."""
     if isinstance(cell, list) and cell and all(isinstance(word, str) for word in cell):
         return joined(cell).text
+    if are_spans([cell]):
+        return ", ".join(f"{span.start}-{span.end} {span.label}" for span in spans_in(cell))
     return str(cell)
 
 
@@ -41,9 +45,9 @@ def marks_of(row: Row) -> dict[str, list[Mark]]:
         context, answers = by_lower["context"], by_lower["answers"]
         start = row.get(by_lower.get("answer_start", ""))
         marks_by_column[context] = _answers(row[context], row[answers], start)
-    if {"tokens", "tags"} <= by_lower.keys():
-        tokens = by_lower["tokens"]
-        marks_by_column[tokens] = _entities(row[tokens], row[by_lower["tags"]])
+    tokens, tags = (guess_name(column, list(row)) for column in TokenClassification.columns)
+    if tokens is not None and tags is not None:
+        marks_by_column[tokens] = _entities(row[tokens], row[tags])
     return {name: _without_overlap(marks) for name, marks in marks_by_column.items() if marks}
 
 
@@ -63,13 +67,18 @@ def _answers(context: Any, cell: Any, start: Any) -> list[Mark]:
 
 
 def _entities(words: Any, tags: Any) -> list[Mark]:
+    if isinstance(words, str) and are_spans([tags]):
+        return [Mark(*span) for span in spans_in(tags) if words[span.start : span.end]]
     if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):
         return []
     names = [str(tag) for tag in tags]
-    if not are_entities(names):
+    form = form_of(names)
+    if form is None:
         return []
     spans = joined([str(word) for word in words]).spans
-    return [Mark(spans[entity.start][0], spans[entity.stop - 1][1], entity.type) for entity in entities_of(names)]
+    return [
+        Mark(spans[first][0], spans[stop - 1][1], kind or "entity") for first, stop, kind in entities_of(names, form)
+    ]
 
 
 def _without_overlap(marks: Sequence[Mark]) -> list[Mark]:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
+from fasttune.data.problems import counted, some_of
+from fasttune.data.reading import TRAIN, Reader
+from fasttune.data.sources import Source
+from fasttune.errors import Error, shown
+from fasttune.recipe import Recipe
 from fasttune.security.terminal import Terminal
 from fasttune.security.text import printable
 from fasttune.tasks.highlights import Mark, marks_of, text_of
 
+if TYPE_CHECKING:
+    from fasttune.tasks.base import Task
+
+LABELS_SHOWN = 12
 SHOWN_CHARACTERS = 400  # of one text
 BEFORE_MARK = 150  # characters shown before the first mark of a long text
 TOKENS = "tokens of the model"
@@ -34,6 +43,28 @@ class Preview:
 
     def _repr_html_(self) -> str:
         return rows_as_html(self)
+
+
+def understood(source: Source, recipe: Recipe, tasks: Mapping[str, type[Task]]) -> list[str]:
+    """What training would take from these rows, in lines: the task, the column of each role, the labels.
+
+    If it could not use them, the first reason.
+    """
+    reader = Reader(recipe, tasks)
+    try:
+        split = reader.split_of(replace(source, notes=()), recipe.data.train, TRAIN)
+        task = reader.task_class.from_rows(split.rows, reader.recipe, split.where)
+    except Error as error:
+        return [f"task: {recipe.task}", f"not ready to train: {error.problems[0].found}"]
+    roles = [
+        f"{role} = {', '.join(map(shown, name)) if isinstance(name, list) else shown(name)}"
+        for role, name in reader.columns.items()
+    ]
+    lines = [*reader.notes, f"task: {recipe.task}; columns: {', '.join(roles)}", *task.notes]
+    names = task.state().get("label2id")
+    if names:
+        lines.append(f"{counted(len(names), 'label')}: {some_of(list(names), LABELS_SHOWN)}")
+    return lines
 
 
 class Piece(NamedTuple):

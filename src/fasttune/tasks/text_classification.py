@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fasttune.data.columns import Column, class_names, is_text, label_values, text_values
-from fasttune.data.label_kinds import REGRESSION, SINGLE, kind_of, parts_of
+from fasttune.data.column_names import LABEL_NAMES, PAIR_NAMES, TEXT_NAMES
+from fasttune.data.columns import Column, as_texts, class_names, is_text, label_values, lists_in, text_values
+from fasttune.data.label_columns import from_multi_hot
+from fasttune.data.label_kinds import MULTI, REGRESSION, SINGLE, kind_of, parts_of
 from fasttune.data.labels import Vocabulary, is_number, label_vocabulary
 from fasttune.data.problems import Problems
 from fasttune.data.rows import Rows, ids_of
@@ -53,36 +55,21 @@ class TextClassification(Task):
             role="text",
             description="the text to classify",
             required=True,
-            guesses=(
-                *("text", "sentence", "review", "content", "comment", "message", "body", "document", "question"),
-                *("sentence1", "text1", "premise", "question1", "#1 string"),
-            ),
+            guesses=TEXT_NAMES,
             look="text",
         ),
         Column(
             role="text_pair",
             description="the second text of a pair",
             required=False,
-            guesses=("sentence2", "text2", "hypothesis", "question2", "#2 string"),
+            guesses=PAIR_NAMES,
             follows="text",
         ),
         Column(
             role="label",
             description="its label: a name or a number, or several of them",
             required=True,
-            guesses=(
-                "label",
-                "labels",
-                "class",
-                "category",
-                "stars",
-                "rating",
-                "sentiment",
-                "target",
-                "topic",
-                "quality",
-                "score",
-            ),
+            guesses=LABEL_NAMES,
             is_target=True,
             look="label",
         ),
@@ -96,12 +83,35 @@ class TextClassification(Task):
             if role in columns:
                 with problems.collected():
                     values[role] = text_values(dataset, columns[role], where, source.place, role)
+        notes: list[str] = []
         if "label" in columns:
             with problems.collected():
-                values["label"] = label_values(dataset, columns["label"], where, source.place)
+                # Empty cells are left only where they mean that no label applies.
+                may_be_empty = recipe.data.drop_empty is not False
+                read = label_values(dataset, columns["label"], where, source.place, may_be_empty)
+                cells, note = from_multi_hot(read, recipe.data.label_names, where, source.place)
+                notes += [note] if note else []
+                if recipe.problem in ("auto", SINGLE) and all(
+                    isinstance(cell, tuple) and len(cell) == 1 for cell in cells
+                ):
+                    cells = [cell[0] for cell in cells]
+                    notes.append(f"{where}: each list holds one label; problem=multi-label if a text can have several")
+                values["label"] = cells
         problems.raise_if_any()
         declared = class_names(dataset, columns["label"]) if "label" in columns else None
-        return Rows(ids_of(source), values, class_names=declared)
+        return Rows(ids_of(source), values, notes=tuple(notes), class_names=declared)
+
+    @classmethod
+    def may_have_no_label(cls, cells: Sequence[Any], recipe: Recipe) -> bool:
+        if recipe.problem != "auto":
+            return recipe.problem == MULTI
+        lists = [as_texts(cell, None) for cell in lists_in(list(cells), "labels")]
+        if any(isinstance(cell, tuple) for cell in lists):
+            return True
+        try:
+            return kind_of(lists, "auto", recipe.data.label_separator, False, "labels").problem == MULTI
+        except DataError:
+            return False  # raised again, with its place, when the labels are read
 
     def rows_of(self, inputs: Any) -> Rows:
         """Rows from a text, or with `pairs` a tuple of two texts, or from several of them."""

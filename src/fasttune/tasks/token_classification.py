@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fasttune.data.columns import Column, cells_of, class_names, is_text, label_values
+from fasttune.data.columns import Column, cells_of, class_names, guess_name, is_text, label_values, lists_in
 from fasttune.data.labels import encode_all, label_vocabulary
+from fasttune.data.problems import Problems
 from fasttune.data.rows import Rows, ids_of
 from fasttune.data.sources import Source
 from fasttune.data.tokens.store import IGNORED, TokenStore
+from fasttune.data.tokens.tags import EXAMPLES, OUTSIDE, Form, SpanTags, are_spans, form_of, odd_tags
 from fasttune.data.tokens.words import (
     CHARACTERS,
     NO_WORD,
@@ -52,13 +54,13 @@ SPLIT_AT = {
 
 @dataclass(frozen=True)
 class TokenClassification(Task):
-    """`target`: one of K tags for each word; `has_entities`: whether the tags mark entities, such as B-PER.
+    """`target`: one of K tags for each word; `form`: that of tags which mark entities, such as B-PER, else None.
 
     `word_boundaries`: where texts are split into words (data/tokens/words.py).
     """
 
     target: SingleLabel
-    has_entities: bool
+    form: Form | None
     word_boundaries: str = PUNCTUATION
     notes: tuple[str, ...] = ()
 
@@ -71,33 +73,70 @@ class TokenClassification(Task):
             role="tokens",
             description="the words: a list, or a text",
             required=True,
-            guesses=("tokens", "words", "text", "sentence"),
+            guesses=("tokens", "words", "word", "token", "text", "sentence"),
         ),
         Column(
             role="tags",
             description="a tag for each word",
             required=True,
-            guesses=("tags", "ner_tags", "pos_tags", "labels", "label", "ner"),
+            guesses=("tags", "ner_tags", "tag", "spans", "entities", "labels", "label", "ner", "pos_tags"),
             is_target=True,
         ),
     )
 
     @classmethod
+    def recognises(cls, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Also by cells: spans of characters, or entity tags, one for each word."""
+        if super().recognises(names, rows):
+            return True
+        tokens, tags = (guess_name(column, names) for column in cls.columns)
+        if tokens is None or tags is None or tokens == tags or not rows:
+            return False
+        cells = [row[tags] for row in rows]
+        if are_spans(cells):
+            return True
+        words, lists = lists_in([row[tokens] for row in rows], tokens), lists_in(cells, tags)
+        marks = [str(tag) for cell in lists if isinstance(cell, list) for tag in cell]
+        are_words = all(isinstance(cell, list) for cell in words)
+        fits = all(
+            isinstance(cell, list) and len(cell) in ([len(text)] if are_words else [len(text), len(str(text).split())])
+            for text, cell in zip(words, lists, strict=True)
+            if text is not None
+        )
+        return fits and (are_words or form_of(marks) is not None)
+
+    @classmethod
     def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
         dataset, where = source.dataset, source.description.partition(":")[0]
+        boundaries: str = recipe.preprocessing.word_boundaries
+        words = lists_in(cells_of(dataset, columns["tokens"]), where, source.place)
+        if "tags" in columns and are_spans(spans := cells_of(dataset, columns["tags"])):
+            return cls._of_spans(source, words, spans, boundaries, where)
         values: dict[str, Sequence[Any]] = {}
         if "tags" in columns:
             cells = label_values(dataset, columns["tags"], where, source.place)
             values["tags"] = [tuple(cell.split()) if isinstance(cell, str) else cell for cell in cells]
         declared = class_names(dataset, columns["tags"]) if "tags" in columns else None
-        words = cells_of(dataset, columns["tokens"])
-        boundaries: str = recipe.preprocessing.word_boundaries
         settings = {}
         if boundaries == "auto":
             boundaries = find_boundaries(words, values.get("tags"))
             settings = {"preprocessing": {"word_boundaries": boundaries}}
         tokens = read_sentences(words, values.get("tags"), boundaries, where, source.place)
         return Rows(ids_of(source), {"tokens": tokens, **values}, class_names=declared, settings=settings)
+
+    @classmethod
+    def _of_spans(cls, source: Source, texts: Sequence[Any], spans: Sequence[Any], boundaries: str, where: str) -> Rows:
+        """Rows whose entities are spans of characters, as annotation tools write them."""
+        boundaries = PUNCTUATION if boundaries == "auto" else boundaries
+        sentences = read_sentences(texts, None, boundaries, where, source.place)
+        reader = SpanTags(where)
+        tags = [
+            reader.tags(sentence, cell, source.place(row))
+            for row, (sentence, cell) in enumerate(zip(sentences, spans, strict=True))
+        ]
+        reader.problems.raise_if_any()
+        settings = {"preprocessing": {"word_boundaries": boundaries}}
+        return Rows(ids_of(source), {"tokens": sentences, "tags": tags}, notes=reader.notes(), settings=settings)
 
     def rows_of(self, inputs: Any) -> Rows:
         """Rows from a text, or from several texts or lists of words."""
@@ -119,12 +158,13 @@ class TokenClassification(Task):
     def from_rows(cls, rows: Rows, recipe: Recipe, where: str) -> TokenClassification:
         tags = list(chain.from_iterable(rows.values["tags"]))
         vocabulary = label_vocabulary(tags, recipe.data.label_names, where, "tags", rows.class_names)
-        has_entities = entities.are_entities(vocabulary.names)
-        first = next((name for name in vocabulary.names if name != entities.OUTSIDE), entities.OUTSIDE)
-        kind = "tags mark entities" if has_entities else "tags do not mark entities"
+        form = form_of(vocabulary.names)
+        _check_one_form(rows, where)
+        first = next((name for name in vocabulary.names if name != OUTSIDE), OUTSIDE)
+        kind = "tags mark entities" if form else "tags do not mark entities"
         target = SingleLabel(
             vocabulary,
-            _metrics(recipe, has_entities),
+            _metrics(recipe, form),
             recipe.training.label_smoothing_factor,
             class_weights(recipe, vocabulary),
         )
@@ -133,7 +173,7 @@ class TokenClassification(Task):
             f"{where}: {kind}, for example {shown(first)}",
             f"texts to predict are split into words {SPLIT_AT[boundaries]}",
         )
-        return cls(target, has_entities, boundaries, notes)
+        return cls(target, form, boundaries, notes)
 
     def for_training_rows(self, rows: Rows, recipe: Recipe) -> TokenClassification:
         tags = chain.from_iterable(rows.values["tags"])
@@ -143,11 +183,11 @@ class TokenClassification(Task):
     @classmethod
     def from_state(cls, state: Mapping[str, Any], recipe: Recipe) -> TokenClassification:
         vocabulary = saved_vocabulary(state, recipe)
-        has_entities = entities.are_entities(vocabulary.names)
+        form = form_of(vocabulary.names)
         smoothing = recipe.training.label_smoothing_factor
         weights = class_weights(recipe, vocabulary)
-        target = SingleLabel(vocabulary, _metrics(recipe, has_entities), smoothing, weights)
-        return cls(target, has_entities, _boundaries(recipe))
+        target = SingleLabel(vocabulary, _metrics(recipe, form), smoothing, weights)
+        return cls(target, form, _boundaries(recipe))
 
     @property
     def example(self) -> str:
@@ -155,7 +195,7 @@ class TokenClassification(Task):
 
     @property
     def primary_metric(self) -> str:
-        return "f1" if self.has_entities else "accuracy"
+        return "f1" if self.form else "accuracy"
 
     def settings(self) -> dict[str, Any]:
         found = {name: value for name, value in self.target.settings().items() if name != "problem"}
@@ -202,11 +242,11 @@ class TokenClassification(Task):
         return torch.stack([tag.float(), probability], dim=-1)
 
     def tags(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[tuple[list[str], np.ndarray]]:
-        """For each row, the tags of its words and their probabilities; a word without tokens is OUTSIDE."""
+        """For each row, the tags of its words and their probabilities; a word without tokens is outside."""
         names = self.target.vocabulary.names
         for row, tokens, words in _first_tokens(store, len(rows)):
             num_words = len(rows.values["tokens"][row].spans)
-            tags, probabilities = [entities.OUTSIDE] * num_words, np.zeros(num_words)
+            tags, probabilities = [OUTSIDE] * num_words, np.zeros(num_words)
             for word, tag in zip(words, results[tokens, 0].astype(np.int64), strict=True):
                 tags[word] = names[tag]
             probabilities[words] = results[tokens, 1]
@@ -216,9 +256,9 @@ class TokenClassification(Task):
         tagged = zip(rows.ids, rows.values["tokens"], self.tags(results, store, rows), strict=True)
         for row_id, sentence, (tags, probabilities) in tagged:
             prediction = {"id": row_id, "text": sentence.text, "tokens": sentence.words, "tags": tags}
-            if self.has_entities:
+            if self.form is not None:
                 prediction["entities"] = [
-                    _as_json(entity, sentence, probabilities) for entity in entities.entities_of(tags)
+                    _as_json(entity, sentence, probabilities) for entity in entities.entities_of(tags, self.form)
                 ]
             yield prediction
 
@@ -226,9 +266,9 @@ class TokenClassification(Task):
         vocabulary = self.target.vocabulary
         predicted = [tags for tags, _ in self.tags(results, store, rows)]
         gold = encode_all(rows.values["tags"], vocabulary, "tags")
-        if self.has_entities:
+        if self.form is not None:
             names = [[vocabulary.names[number] for number in row] for row in gold]
-            return entities.score(predicted, names, self.target.metrics)
+            return entities.score(predicted, names, self.target.metrics, self.form)
         number_of = {name: number for number, name in enumerate(vocabulary.names)}
         predicted_tags = np.array([number_of.get(tag, -1) for tag in chain.from_iterable(predicted)])
         gold_tags = np.fromiter(chain.from_iterable(gold), dtype=np.int64)
@@ -241,8 +281,29 @@ def _boundaries(recipe: Recipe) -> str:
     return PUNCTUATION if setting == "auto" else setting
 
 
-def _metrics(recipe: Recipe, has_entities: bool) -> tuple[str, ...]:
-    if has_entities:
+def _check_one_form(rows: Rows, where: str) -> None:
+    """DataError if most tags mark entities, such as B-PER, and a few do not: each spelling would be a class."""
+    odd = odd_tags(chain.from_iterable(rows.values["tags"]))
+    if odd is None:
+        return
+    form, others = odd
+    problems = Problems(where)
+    for tag in others:
+        row = next(row for row, tags in enumerate(rows.values["tags"]) if tag in tags)
+        problems.add(
+            Problem(
+                code="E263",
+                where=f"{where} {rows.place(row)}",
+                found=f"the tag {shown(tag)}, while most tags have the form {EXAMPLES[form]}",
+                expected=f"{OUTSIDE}, or a tag of that form",
+                hint="write all tags in one form, and O for words outside of entities",
+            )
+        )
+    problems.raise_if_any()
+
+
+def _metrics(recipe: Recipe, form: Form | None) -> tuple[str, ...]:
+    if form is not None:
         return chosen_metrics(recipe, "f1", entities.METRICS, ("precision", "recall", "f1", "accuracy"))
     possible = [name for name in classification.METRICS if name != "f1"]
     return chosen_metrics(recipe, "accuracy", possible, ("accuracy", "f1_macro"))
@@ -262,4 +323,10 @@ def _as_json(entity: entities.Entity, sentence: Sentence, probabilities: np.ndar
     """The entity with its characters in the text; its score is the mean probability of its tags."""
     start, end = sentence.spans[entity.start][0], sentence.spans[entity.stop - 1][1]
     score = float(probabilities[entity.start : entity.stop].mean())
-    return {"type": entity.type, "text": sentence.text[start:end], "start": start, "end": end, "score": score}
+    return {
+        "type": entity.type or "entity",
+        "text": sentence.text[start:end],
+        "start": start,
+        "end": end,
+        "score": score,
+    }

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasttune.tasks.metrics.entities import are_entities, entities_of, score
+from fasttune.data.tokens.tags import form_of
+from fasttune.tasks.metrics.entities import entities_of, score
 
 
 @pytest.mark.parametrize(
@@ -69,13 +70,36 @@ def test_nothing_to_find() -> None:
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [
-        (["O", "B-PER", "I-PER"], True),
-        (["S-LOC", "O"], True),
-        (["NOUN", "VERB"], False),
-        (["O"], False),
-        (["O", "PER"], False),
-        (["O", "B-"], False),
+        (["O", "B-PER", "I-PER"], "prefix"),
+        (["O", "B_PER", "I_PER"], "prefix"),
+        (["S-LOC", "O"], "prefix"),
+        (["O", "PER-B", "PER-I"], "suffix"),
+        (["O", "B", "I"], "bare"),
+        (["NOUN", "VERB"], None),
+        (["O"], None),
+        (["O", "PER"], None),
+        (["O", "B-"], None),
+        (["O", "B-PER", "PER"], None),
+        (["X", "O"], None),
     ],
 )
-def test_which_tags_are_of_entities(tags: list[str], expected: bool) -> None:
-    assert are_entities(tags) is expected
+def test_which_tags_are_of_entities(tags: list[str], expected: str | None) -> None:
+    assert form_of(tags) == expected
+
+
+@pytest.mark.parametrize(
+    ("tags", "form"),
+    [
+        ("PER-B PER-I O LOC-B", "suffix"),
+        ("B_PER I_PER O B_LOC", "prefix"),
+        ("B-PER M-PER O W-LOC", "prefix"),  # BMEWO
+    ],
+)
+def test_other_forms_mark_the_same_entities(tags: str, form: str) -> None:
+    assert form_of(tags.split()) == form
+    assert entities_of(tags.split(), form) == [(0, 2, "PER"), (3, 4, "LOC")]  # type: ignore[arg-type]
+
+
+def test_bare_positions_are_entities_of_one_kind() -> None:
+    assert entities_of(["B", "I", "O", "B", "B"], "bare") == [(0, 2, ""), (3, 4, ""), (4, 5, "")]
+    assert score([["B", "I"]], [["B", "I"]], ["f1", "f1_macro"], "bare") == {"f1": 1.0, "f1_macro": 1.0}

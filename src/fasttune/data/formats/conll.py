@@ -7,13 +7,15 @@ whose columns have fixed names.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 
-from fasttune.data.formats.text_file import FileRows, TextFile, lines_of
+from fasttune.data.formats.storage import ReadOptions
+from fasttune.data.formats.text_file import FileRows, TextFile, lines_of, read_text
+from fasttune.data.formats.word_rows import is_header
 from fasttune.data.problems import Problems, counted
+from fasttune.data.tokens.tags import OUTSIDE, form_of
 from fasttune.errors import DataError, Problem, shown
 
 CONLLU_SUFFIX = ".conllu"
@@ -23,7 +25,10 @@ CONLLU_NAMES = ("id", "tokens", "lemma", "tags", "xpos", "feats", "head", "depre
 DOCUMENT = "-DOCSTART-"
 LINES_LOOKED_AT = 1000  # to recognise the form in files with another extension
 RECOGNISED_SHARE = 0.95  # of these lines
-ENTITY_TAG = re.compile(r"O|[BIESMLUW][-_]\S+")  # outside, or a position and a type
+
+
+def read_conll(name: str, suffix: str, reading: ReadOptions) -> FileRows:
+    return sentences_of(read_text(name, reading), name, suffix)
 
 
 def sentences_of(file: TextFile, where: str, suffix: str) -> FileRows:
@@ -36,17 +41,20 @@ def sentences_of(file: TextFile, where: str, suffix: str) -> FileRows:
     is_conllu = suffix == CONLLU_SUFFIX
     width = num_fields(file.text)
     sentences: list[tuple[tuple[str, ...], ...]] = []  # of each sentence, its columns
+    header: list[str] | None = None
     starts: list[int] = []
     num_skipped = 0
     problems = Problems(where)
     for first_line, block in _blocks(file.text):
-        words = []
+        words: list[list[str]] = []
         for number, line in enumerate(block, start=first_line):
             values = fields_of(line)
             if _is_skipped(line, values, width, is_conllu):
                 num_skipped += 1
             elif len(values) != width or width < 2:
                 problems.add(_other_width(where, number, line, len(values), width))
+            elif not sentences and not words and is_header(values):
+                header = values
             else:
                 words.append(values)
         if words:
@@ -61,6 +69,8 @@ def sentences_of(file: TextFile, where: str, suffix: str) -> FileRows:
         {name: pa.array(column, pa.list_(pa.string())) for name, column in zip(names, columns, strict=True)}
     )
     notes = [f"{where}: one word per line, sentences in columns {', '.join(names)}"]
+    if header is not None:
+        notes.append(f"{where}: the first line names the columns ({', '.join(header)})")
     if num_skipped:
         notes.append(f"{where}: skipped {counted(num_skipped, 'comment or document line')}")
     return FileRows(table, starts, file.sha256, (*file.notes, *notes))
@@ -75,9 +85,12 @@ def looks_like_conll(text: str) -> bool:
     lines = [line.strip("\r\n") for line in islice(lines_of(text), LINES_LOOKED_AT)]
     width = num_fields("\n".join(lines))
     rows = [fields_of(line) for line in lines if line.strip() and not line.startswith(("#", DOCUMENT))]
-    tags = [values[-1] for values in rows if len(values) == width and ENTITY_TAG.fullmatch(values[-1])]
     is_divided = any(not line.strip() for line in "\n".join(lines).strip().split("\n"))
-    return width >= 2 and is_divided and "O" in tags and len(tags) >= RECOGNISED_SHARE * len(rows)
+    tags = Counter(values[-1] for values in rows if len(values) == width)
+    common = [tag for tag, number in tags.items() if form_of([tag]) is not None or tag == OUTSIDE]
+    fitting = sum(tags[tag] for tag in common)
+    has_one_form = common == [OUTSIDE] or form_of(common) is not None
+    return width >= 2 and is_divided and has_one_form and OUTSIDE in tags and fitting >= RECOGNISED_SHARE * len(rows)
 
 
 def num_fields(text: str) -> int:

@@ -10,16 +10,19 @@ from __future__ import annotations
 import csv
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from fasttune.data.column_names import LABEL_NAMES, PAIR_NAMES, TEXT_NAMES, plain_name
 from fasttune.data.formats.storage import Header, ReadOptions
 from fasttune.data.formats.text_file import LINE_END, WRITE_AGAIN, FileRows, TextFile, lines_of
+from fasttune.data.guess import is_unspaced
 from fasttune.data.labels import is_number
-from fasttune.data.problems import Problems
+from fasttune.data.problems import Problems, counted
 from fasttune.errors import DataError, Problem, shown
 
 if TYPE_CHECKING:
@@ -31,10 +34,12 @@ ENOUGH_AGREE = 0.9  # the share of these records that must have as many fields a
 MAX_FIELD_CHARACTERS = 2**31 - 1  # csv's default limit of 131,072 characters would refuse long documents
 RECORDS_PER_CHUNK = 20_000
 LONE_CARRIAGE_RETURN = re.compile(r"\r(?!\n)")
+MAX_TITLE_LINES = 10
+WORDS_OF_TEXT, CHARACTERS_OF_TEXT = 4, 8  # more than names of columns have; characters of scripts without spaces
 RECORDS_LOOKED_AT = 1_000  # to distinguish a header from data
 
 # A first row that contains any of these names is always taken for a header.
-USUAL_NAMES = frozenset(
+USUAL_NAMES = frozenset((*TEXT_NAMES, *PAIR_NAMES, *LABEL_NAMES)) | frozenset(
     re.findall(
         r"\w+",
         """answer answers body category class comment content context document headline hypothesis id idx index label
@@ -110,10 +115,12 @@ class Scan:
 
 def read_delimited(file: TextFile, where: str, suffix: str, reading: ReadOptions) -> FileRows:
     """The rows of a file. `where` is its path or address, `suffix` its extension without that of a compression."""
-    scan, _, notes = _parsed(file.text, where, suffix, reading.header, named=reading.columns)
+    scan, layout, notes = _parsed(file.text, where, suffix, reading.header, named=reading.columns)
     if scan.num_blank:
         notes.append(f"{where}: ignored {scan.num_blank:,} empty lines between rows")
-    return FileRows(scan.records.table(scan.names), scan.row_numbers, file.sha256, (*file.notes, *notes))
+    has_header = layout.header or len(layout.names) == 1  # a file of one text per line says nothing about others
+    table = scan.records.table(scan.names)
+    return FileRows(table, scan.row_numbers, file.sha256, (*file.notes, *notes), has_header)
 
 
 def layout_of(
@@ -172,10 +179,18 @@ def _parsed(
         header = has_header(text, suffix, delimiter, named) if setting == "auto" else setting
         if setting == "auto" and not header:
             notes.append(f"{where}: read as one text per line, without a header (if there is one: data.header=true)")
-        if delimiter == "\t":
-            scan, note = _scan_tabs(text, where, header)
-        else:
-            scan, note = _scan(text, delimiter, where, header), ""
+        num_titles = num_title_lines(text, delimiter) if header else 0
+        scan, note = _scanned(text, delimiter, where, header, num_titles)
+        evidence = _looks_like_data(scan) if setting == "auto" and header and not in_lines else ""
+        if evidence and not set(named) & set(scan.names) and not num_titles and _has_a_text(scan.names):
+            header = False
+            scan, note = _scanned(text, delimiter, where, header, 0)
+            notes.append(
+                f"{where}: read without a header, because the first row is like the others ({evidence}); if it is the "
+                "header: data.header=true"
+            )
+        if num_titles:
+            notes.append(f"{where}: skipped {counted(num_titles, 'title line')} above the header")
     if note:
         notes.append(f"{where}: {note}")
     if in_lines:
@@ -228,18 +243,28 @@ def _share_like_header(text: str, delimiter: str, *, quoted: bool = True) -> flo
     # Not strict: quoting errors do not matter yet, `_scan` reports them.
     reader = _reader(text, delimiter, quoted=quoted, strict=False)
     records = [record for record in islice(reader, RECORDS_FOR_DETECTION) if record]
+    num_titles = next((number for number, record in enumerate(records) if len(record) > 1), 0)
+    if 0 < num_titles <= MAX_TITLE_LINES and any(map(_is_usual, records[num_titles])):  # title lines above the header
+        records = records[num_titles:]
     if not records or len(records[0]) < 2:
         return 0.0
     return sum(len(record) == len(records[0]) for record in records) / len(records)
 
 
 def _scan(
-    text: str, delimiter: str, where: str, header: bool, *, quoted: bool = True, names: Sequence[str] = ()
+    text: str,
+    delimiter: str,
+    where: str,
+    header: bool,
+    *,
+    quoted: bool = True,
+    names: Sequence[str] = (),
+    num_titles: int = 0,
 ) -> Scan:
     """Parse `text` and collect its records and problems.
 
-    `header`: whether the first record has the column names. Otherwise they are `names` or, if there are none,
-    `numbered_columns`.
+    `header`: whether the first record after `num_titles` others has the column names. Otherwise they are `names` or, if
+    there are none, `numbered_columns`.
     """
     scan = Scan(names=list(names), problems=Problems(where), quoted=quoted)
     reader = _reader(text, delimiter, quoted=quoted)
@@ -248,6 +273,8 @@ def _scan(
         for record in reader:
             if not record:
                 num_blank += 1
+            elif num_titles:
+                num_titles -= 1
             elif not scan.names and header:
                 scan.names = record
             else:
@@ -319,12 +346,44 @@ def _broken_quote(message: str, start: int, line: int, where: str) -> Problem:
     return Problem(code="E112", where=f"{where} row {line}", found=f"the row cannot be parsed: {message}")
 
 
-def _scan_tabs(text: str, where: str, header: bool) -> tuple[Scan, str]:
+def _scanned(text: str, delimiter: str, where: str, header: bool, num_titles: int) -> tuple[Scan, str]:
+    if delimiter == "\t":
+        return _scan_tabs(text, where, header, num_titles)
+    return _scan(text, delimiter, where, header, num_titles=num_titles), ""
+
+
+def num_title_lines(text: str, delimiter: str) -> int:
+    """The number of records above the header that are a title, as spreadsheets have them.
+
+    A title fills one cell of at least three, or is a line without delimiter above a header of common column names.
+    """
+    records = [record for record in islice(_reader(text, delimiter, strict=False), RECORDS_FOR_DETECTION) if record]
+    width = Counter(map(len, records)).most_common(1)[0][0] if records else 0
+    if width < 2 or len(records) < 3:
+        return 0
+    for number, record in enumerate(records[: MAX_TITLE_LINES + 1]):
+        filled = sum(bool(cell.strip()) for cell in record)
+        if filled == len(record) == width or filled > max(1, width // 2):
+            is_header = len(record) == width and (width > 2 or any(map(_is_usual, record)))
+            return number if is_header else 0
+        if filled > 1 or (len(record) > 1 and width < 3):
+            return 0
+    return 0
+
+
+def _has_a_text(names: Sequence[str]) -> bool:
+    """Whether a first row holds a text, which no column has as its name. A label alone may be a column's name."""
+    return any(
+        len(name.split()) >= WORDS_OF_TEXT or sum(map(is_unspaced, name)) >= CHARACTERS_OF_TEXT for name in names
+    )
+
+
+def _scan_tabs(text: str, where: str, header: bool, num_titles: int = 0) -> tuple[Scan, str]:
     """Parse a tab-separated file, with quoting (spreadsheets, pandas) or without (research data): the data decides."""
     if '"' not in text:
-        return _scan(text, "\t", where, header), ""
-    literal = _scan(text, "\t", where, header, quoted=False)
-    quoted = _scan(text, "\t", where, header)
+        return _scan(text, "\t", where, header, num_titles=num_titles), ""
+    literal = _scan(text, "\t", where, header, quoted=False, num_titles=num_titles)
+    quoted = _scan(text, "\t", where, header, num_titles=num_titles)
     if literal.problems and not quoted.broken and len(quoted.problems) <= len(literal.problems):
         return quoted, "double quotes are read as quoting"
     if literal.problems or quoted.problems or not _may_be_quoted(literal):
@@ -358,7 +417,7 @@ def has_header(text: str, suffix: str, delimiter: str, named: Sequence[str]) -> 
 
 
 def _is_usual(name: str) -> bool:
-    return name.strip().lower() in USUAL_NAMES
+    return plain_name(name) in USUAL_NAMES
 
 
 def _check_names(scan: Scan, where: str) -> None:
@@ -407,6 +466,7 @@ def _check_not_data(scan: Scan, where: str, named: Sequence[str]) -> None:
                 where=f"{where} row 1",
                 found=f"a row of data ({evidence})",
                 expected="column names",
+                preview=tuple(" | ".join(map(shown, row)) for row in (scan.names, *islice(scan.records, 2))),
                 hint="data.header=false names the columns column1, column2 and so on; data.header=true if this is the "
                 "header",
             )

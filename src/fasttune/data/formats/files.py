@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fasttune.data.formats.conll import CONLL_SUFFIXES, looks_like_conll, sentences_of
+from fasttune.data.formats.conll import CONLL_SUFFIXES, looks_like_conll, read_conll
 from fasttune.data.formats.delimited import read_delimited
+from fasttune.data.formats.fasttext import FASTTEXT_SUFFIXES, looks_like_fasttext, read_fasttext
 from fasttune.data.formats.json_rows import read_json
+from fasttune.data.formats.sheets import SHEET_SUFFIXES, read_sheet
 from fasttune.data.formats.storage import (
     COMPRESSED,
     ZIP,
@@ -24,22 +26,61 @@ from fasttune.data.formats.storage import (
     unpacked_too_much,
 )
 from fasttune.data.formats.text_file import EXCEL_MAGIC, WRITE_AGAIN, FileRows, excel_problem, read_text
+from fasttune.data.formats.word_rows import sentences_from_words
 from fasttune.errors import DataError, Problem, shown
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
+DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt", ".tab")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 ARROW_SUFFIXES = (".arrow", ".feather")
-DATA_SUFFIXES = (*DELIMITED_SUFFIXES, *JSON_SUFFIXES, ".parquet", *ARROW_SUFFIXES, *CONLL_SUFFIXES)
-CONLL_HEAD = 1 << 16  # bytes of a file with an unknown extension
+PARQUET_SUFFIXES = (".parquet",)
+HEAD = 1 << 16  # bytes of a text file to look at
+MAY_BE_ANOTHER = (".txt", ".tsv", ".tab")  # extensions of texts of any form
 PACKED_SUFFIXES = (*COMPRESSED, ZIP)
-EXCEL_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
-OTHER_FILE_SUFFIXES = (".tar", ".tgz", ".7z", ".rar", ".yaml", ".yml", ".py", ".xml", ".html")
-ALL_SUFFIXES = (*DATA_SUFFIXES, *PACKED_SUFFIXES, *EXCEL_SUFFIXES, *PICKLE_SUFFIXES, *OTHER_FILE_SUFFIXES)
+OTHER_FILE_SUFFIXES = (".tar", ".tgz", ".7z", ".rar", ".yaml", ".yml", ".py", ".xml", ".html", ".pdf", ".docx")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form of data files. To add one, write its reader in a module of this package and an entry in FORMATS.
+
+    - `suffixes`: the extensions of such files.
+    - `read`: takes the file's path or address, its extension without that of a compression, and how to read files;
+      returns its rows, or raises a DataError that names the file and the row.
+    - `looks_like`: whether the beginning of a text is of this form, for files with another extension.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Callable[[str, str, ReadOptions], FileRows]
+    looks_like: Callable[[str], bool] | None = None
+
+
+def _read_delimited(name: str, suffix: str, reading: ReadOptions) -> FileRows:
+    return read_delimited(read_text(name, reading), name, suffix, reading)
+
+
+def _read_table(name: str, suffix: str, reading: ReadOptions) -> FileRows:
+    if inner_name(name) != name:
+        raise DataError(_unknown(name, inner_name(name)))
+    return read_table(name, suffix, reading.max_bytes)
+
+
+FORMATS = (
+    Format("CoNLL columns", CONLL_SUFFIXES, read_conll, looks_like_conll),
+    Format("fastText", FASTTEXT_SUFFIXES, read_fasttext, looks_like_fasttext),
+    Format("CSV and TSV", DELIMITED_SUFFIXES, _read_delimited),
+    Format("JSON", JSON_SUFFIXES, read_json),
+    Format("spreadsheet", SHEET_SUFFIXES, read_sheet),
+    Format("Parquet", PARQUET_SUFFIXES, _read_table),
+    Format("Arrow", ARROW_SUFFIXES, _read_table),
+)
+DATA_SUFFIXES = tuple(suffix for form in FORMATS for suffix in form.suffixes)
+ALL_SUFFIXES = (*DATA_SUFFIXES, *PACKED_SUFFIXES, *PICKLE_SUFFIXES, *OTHER_FILE_SUFFIXES)
 
 
 def is_data_file(name: str) -> bool:
@@ -51,68 +92,62 @@ def is_data_file(name: str) -> bool:
 def kind_of_file(name: str) -> str:
     """Return the kind of a file; only files of one kind can be read as one table."""
     suffix = suffix_of(inner_name(name))
-    for suffixes in (DELIMITED_SUFFIXES, JSON_SUFFIXES, ARROW_SUFFIXES, CONLL_SUFFIXES):
-        if suffix in suffixes:
-            return suffixes[0]
-    return suffix
+    return next((form.name for form in FORMATS if suffix in form.suffixes), suffix)
 
 
 def read_file(name: str, reading: ReadOptions) -> FileRows:
-    refuse_foreign(name)
+    refuse_pickle(name)
     try:
         inner = inner_name(name)
+        refuse_pickle(inner, where=name)
         suffix = suffix_of(inner)
-        if suffix in CONLL_SUFFIXES:
-            return sentences_of(read_text(name, reading), name, suffix)
-        if suffix in DELIMITED_SUFFIXES:
-            file = read_text(name, reading)
-            if suffix != ".csv" and looks_like_conll(file.text):
-                return sentences_of(file, name, suffix)
-            return read_delimited(file, name, suffix, reading)
-        if suffix in JSON_SUFFIXES:
-            return read_json(name, suffix, reading)
-        if suffix in (".parquet", *ARROW_SUFFIXES) and inner == name:
-            return _read_table(name, suffix, reading.max_bytes)
-        if inner == name and suffix not in ALL_SUFFIXES and _begins_like_conll(name, reading):
-            return sentences_of(read_text(name, reading), name, suffix)
+        form = next((form for form in FORMATS if suffix in form.suffixes), None)
+        if suffix in MAY_BE_ANOTHER or suffix not in ALL_SUFFIXES:
+            form = _recognised(name, reading) or form
+        if form is None:
+            raise DataError(_unknown(name, inner))
+        return sentences_from_words(form.read(name, suffix, reading), name)
     except OSError as error:
         found = f"cannot be read: {error.strerror or error}"
         raise DataError(Problem(code="E101", where=name, found=found)) from None
-    refuse_foreign(inner, where=name)
+
+
+def form_of_text(text: str) -> Format | None:
+    """The form that the beginning of a text shows, whatever its extension; None for tables and anything else."""
+    return next((form for form in FORMATS if form.looks_like is not None and form.looks_like(text)), None)
+
+
+def _recognised(name: str, reading: ReadOptions) -> Format | None:
+    """The form of a text file by its beginning, such as eng.testa or cooking.train; binary files have none."""
+    try:
+        return form_of_text(read_text(name, replace(reading, head=HEAD)).text)
+    except DataError:
+        return None  # reported when all of it is read
+
+
+def _unknown(name: str, inner: str) -> Problem:
+    suffix = suffix_of(inner)
     found = f"a {suffix} file" if suffix else "a file without an extension"
     hint = "unpack it first" if inner != name or suffix in (".tar", ".tgz", ".7z", ".rar") else ""
-    raise DataError(
-        Problem(code="E100", where=name, found=found, expected=f"one of {', '.join(DATA_SUFFIXES)}", hint=hint)
-    )
+    return Problem(code="E100", where=name, found=found, expected=f"one of {', '.join(DATA_SUFFIXES)}", hint=hint)
 
 
-def _begins_like_conll(name: str, reading: ReadOptions) -> bool:
-    """Whether a file with an unknown extension is one of a shared task, such as eng.testa; binary files are not."""
-    try:
-        return looks_like_conll(read_text(name, replace(reading, head=CONLL_HEAD)).text)
-    except DataError:
-        return False
-
-
-def refuse_foreign(name: str, where: str = "") -> None:
-    """Raise DataError for pickle files and spreadsheets, by their extensions."""
-    where = where or name
+def refuse_pickle(name: str, where: str = "") -> None:
+    """Raise DataError for pickle files, by their extensions."""
     suffix = suffix_of(name)
     if suffix in PICKLE_SUFFIXES:
         raise DataError(
             Problem(
                 code="E109",
-                where=where,
+                where=where or name,
                 found=f"a {suffix} file",
                 expected=f"one of {', '.join(DATA_SUFFIXES)}",
                 hint="fasttune never reads pickle, which can run any code: save the data as .parquet or .csv instead",
             )
         )
-    if suffix in EXCEL_SUFFIXES:
-        raise DataError(excel_problem(where))
 
 
-def _read_table(where: str, suffix: str, max_bytes: int | None) -> FileRows:
+def read_table(where: str, suffix: str, max_bytes: int | None) -> FileRows:
     """Read a Parquet or Arrow file."""
     import pyarrow.parquet as pq
 
@@ -264,10 +299,10 @@ def disagreements(read: list[tuple[str, FileRows]]) -> Iterator[Problem]:
     import pyarrow as pa
 
     first_name, first = read[0]
-    expected = first.table.column_names
+    expected = [*first.table.column_names, *first.unreadable]
     types: dict[str, tuple[Any, str]] = {}  # column -> type, and the first file that has it
     for name, rows in read:
-        columns = rows.table.column_names
+        columns = [*rows.table.column_names, *rows.unreadable]
         if set(columns) != set(expected):
             yield Problem(
                 code="E128",

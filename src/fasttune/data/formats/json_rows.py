@@ -12,9 +12,10 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Any
 
+from fasttune.data.formats.annotations import annotations_of
 from fasttune.data.formats.squad_json import are_answers, flat_rows, is_squad
 from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.formats.text_file import FileRows, TextFile, lines_of, read_text
@@ -24,7 +25,10 @@ from fasttune.errors import DataError, Problem, shown
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Its line (0 in a .json document), its place in words, and the value, or the Problem why there is none.
+Value = tuple[int, str, Any]
 NumberedRow = tuple[int, dict[str, Any]]  # the number of its line or, in a .json document, of the row
+VALUES_LOOKED_AT = 50  # to recognise the tool that wrote a file
 ROWS_AT_ONCE = 20_000
 MAX_COLUMNS = 1_000
 SNIPPET_CHARACTERS = 20
@@ -56,20 +60,47 @@ def read_json(where: str, suffix: str, reading: ReadOptions) -> FileRows:
 
 
 def read_json_lines(file: TextFile, where: str) -> FileRows:
-    """Read whole lines from anywhere in a file; blank lines are skipped."""
-    return _table_of(file, where, _lines)
+    """Read whole lines from anywhere in a file; blank lines are skipped. DataError for rows with different keys."""
+    read = _table_of(file, where, _lines)
+    if read.unreadable:  # all pieces of a file must have the same columns
+        raise DataError(*read.unreadable.values())
+    return read
 
 
-def _table_of(file: TextFile, where: str, read: Callable[[str, str, Problems], Iterator[NumberedRow]]) -> FileRows:
-    problems = Problems(where)
+def _table_of(file: TextFile, where: str, values_of: Callable[[str, str], Iterator[Value]]) -> FileRows:
+    problems, notes = Problems(where), list(file.notes)
     row_numbers = array("q")  # a list's objects would outlive the rows and fragment memory
     table = GrowingTable(where, lambda index: f"row {row_numbers[index]}")
-    rows = read(file.text, where, problems)
+    rows = _rows(values_of(file.text, where), where, problems, notes)
     while part := list(islice(rows, ROWS_AT_ONCE)):
         row_numbers.extend(number for number, _ in part)
         table.add([row for _, row in part])
     problems.raise_if_any()
-    return FileRows(table.whole(), row_numbers, file.sha256, file.notes)
+    whole, unreadable = table.whole()
+    return FileRows(whole, row_numbers, file.sha256, tuple(notes), unreadable=unreadable)
+
+
+def _rows(values: Iterator[Value], where: str, problems: Problems, notes: list[str]) -> Iterator[NumberedRow]:
+    """Yield the rows that the values of a file hold: themselves, the questions of SQuAD, or annotated texts."""
+    first = list(islice(values, VALUES_LOOKED_AT))
+    annotations = annotations_of([value for _, _, value in first])
+    numbers = count(1)
+    for line, place, value in chain(first, values):
+        if isinstance(value, Problem):
+            problems.add(value)
+        elif annotations is not None:
+            with problems.collected():
+                row = annotations.row(value, place)
+                if row is not None:
+                    yield line or next(numbers), row
+        elif not isinstance(value, dict):
+            found, expected = shown(value), 'an object {"column": value, ...}'
+            problems.add(Problem(code="E126", where=place, found=found, expected=expected))
+        else:
+            for row in flat_rows(value, place) if is_squad(value) else [value]:
+                yield line or next(numbers), row
+    if annotations is not None:
+        notes += annotations.notes(where)
 
 
 def _parse(text: str) -> Any:
@@ -127,8 +158,7 @@ def _problem(error: Exception, where: str, text: str, first_line: int) -> Proble
     return Problem(code="E115", where=place, found=f"a value cannot be read: {error}")
 
 
-def _lines(text: str, where: str, problems: Problems) -> Iterator[NumberedRow]:
-    """Yield the rows with their line numbers."""
+def _lines(text: str, where: str) -> Iterator[Value]:
     for number, line_with_end in enumerate(lines_of(text), 1):
         line = line_with_end.rstrip("\r\n")
         if not line.strip():
@@ -136,18 +166,12 @@ def _lines(text: str, where: str, problems: Problems) -> Iterator[NumberedRow]:
         try:
             value = _parse(line)
         except (ValueError, RecursionError) as error:
-            problems.add(_problem(error, where, line, number))
-            continue
-        if not isinstance(value, dict):
-            problems.add(_not_an_object(value, f"{where} line {number}"))
-        elif is_squad(value):
-            yield from ((number, row) for row in flat_rows(value, f"{where} line {number}"))
-        else:
-            yield number, value
+            value = _problem(error, where, line, number)
+        yield number, f"{where} line {number}", value
 
 
-def _document(text: str, where: str, problems: Problems) -> Iterator[NumberedRow]:
-    """Yield the rows of a .json file: a list of objects or, as is common, JSON lines under the wrong name."""
+def _document(text: str, where: str) -> Iterator[Value]:
+    """The values of a .json file: a list of objects or, as is common, JSON lines under the wrong name."""
     begin = len(text) - len(text.lstrip())
     if text[begin : begin + 1] == "{":
         try:
@@ -155,44 +179,35 @@ def _document(text: str, where: str, problems: Problems) -> Iterator[NumberedRow
         except (ValueError, RecursionError):
             end = len(text)  # the error is reported below
         if text[end:].strip():
-            yield from _lines(text, where, problems)
+            yield from _lines(text, where)
             return
     try:
         value = _parse(text)
     except (ValueError, RecursionError) as error:
-        problems.add(_problem(error, where, text, 0))
+        yield 0, where, _problem(error, where, text, 0)
         return
-    if is_squad(value):
-        value = flat_rows(value, where)
-    if isinstance(value, dict) and not any(isinstance(x, list | dict) for x in value.values()):
-        value = [value]
     if isinstance(value, dict):
-        keys = ", ".join(shown(key) for key in list(value)[:5])
-        raise DataError(
-            Problem(
-                code="E126",
-                where=where,
-                found=f"one object with the keys {keys}",
-                expected="a list of objects, or one object per line",
-                hint='[{"text": "...", "label": "..."}, ...]',
+        if is_squad(value):
+            yield 0, where, value
+            return
+        if any(isinstance(x, list | dict) for x in value.values()) and annotations_of([value]) is None:
+            keys = ", ".join(shown(key) for key in list(value)[:5])
+            raise DataError(
+                Problem(
+                    code="E126",
+                    where=where,
+                    found=f"one object with the keys {keys}",
+                    expected="a list of objects, or one object per line",
+                    hint='[{"text": "...", "label": "..."}, ...]',
+                )
             )
-        )
-    numbers = count(1)
-    for position, item in enumerate(value if isinstance(value, list) else [value], 1):
-        place = f"{where} item {position}"
-        if not isinstance(item, dict):
-            problems.add(_not_an_object(item, place))
-            continue
-        for row in flat_rows(item, place) if is_squad(item) else [item]:
-            yield next(numbers), row
+    items = value if isinstance(value, list) else [value]
+    for position, item in enumerate(items, 1):
+        yield 0, f"{where} item {position}", item
 
 
-def _not_an_object(value: Any, where: str) -> Problem:
-    return Problem(code="E126", where=where, found=shown(value), expected='an object {"column": value, ...}')
-
-
-def rows_to_table(rows: list[dict[str, Any]], where: str) -> pa.Table:
-    """Convert dicts to an Arrow table after checking that all have the same keys with values of one type."""
+def rows_to_table(rows: list[dict[str, Any]], where: str) -> tuple[pa.Table, dict[str, Problem]]:
+    """An Arrow table of the keys that all dicts have with values of one type, and why other keys are left out."""
     table = GrowingTable(where, row_name)
     table.add(rows)
     return table.whole()
@@ -230,23 +245,33 @@ class GrowingTable:
                 self.columns[name] = _Column(first_missing=0 if self.num_rows else None)
         for name, column in self.columns.items():
             self._inspect(column, name, rows)
-        if not self._problems():
-            for name, column in self.columns.items():
-                values = [row[name] for row in rows]
-                column.parts += self._arrays(column, name, values)
+        for name, column in self.columns.items():
+            if column.first_missing is None and not self._wrong_values(name, column):
+                column.parts += self._arrays(column, name, [row[name] for row in rows])
         self.num_rows += len(rows)
 
-    def whole(self) -> pa.Table:
-        """Return the table; DataError lists everything that is wrong with the rows."""
+    def whole(self) -> tuple[pa.Table, dict[str, Problem]]:
+        """The table, and the columns that it leaves out with what is wrong with them.
+
+        DataError with everything that is wrong if no column is left.
+        """
         import pyarrow as pa
 
-        problems = Problems(self.where)
-        problems.add(*self._problems())
-        problems.raise_if_any()
-        arrays = {name: self._joined(column, name) for name, column in self.columns.items()}
-        problems.add(*(problem for column in self.columns.values() for problem in column.refusals[:1]))
-        problems.raise_if_any()
-        return pa.table(arrays)
+        arrays: dict[str, pa.ChunkedArray] = {}
+        problems, unreadable = Problems(self.where), dict[str, Problem]()
+        for name, column in self.columns.items():
+            missing = self._missing_key(name, column)
+            wrong = [*([missing] if missing else []), *self._wrong_values(name, column)]
+            if not wrong:
+                arrays[name] = self._joined(column, name)
+                wrong = column.refusals[:1]
+            if wrong:
+                arrays.pop(name, None)
+                problems.add(*wrong)
+                unreadable[name] = wrong[0]
+        if not arrays:
+            problems.raise_if_any()
+        return pa.table(arrays), unreadable
 
     def _inspect(self, column: _Column, name: str, rows: list[dict[str, Any]]) -> None:
         for index, row in enumerate(rows, self.num_rows):
@@ -264,13 +289,6 @@ class GrowingTable:
             if isinstance(value, float) and not math.isfinite(value):
                 at = f"{self.where} {self.place(index)}, column {shown(name)}"
                 column.problems.append(Problem(code="E118", where=at, found=repr(value), expected="a finite number"))
-
-    def _problems(self) -> list[Problem]:
-        missing = [self._missing_key(name, column) for name, column in self.columns.items()]
-        problems = [problem for problem in missing if problem is not None]
-        for name, column in self.columns.items():
-            problems += self._wrong_values(name, column)
-        return problems
 
     def _missing_key(self, name: str, column: _Column) -> Problem | None:
         if column.first_missing is None:

@@ -47,6 +47,7 @@ class ReadOptions:
     - `header`: whether the first row of CSV and TSV files has the column names; "auto": `delimited.has_header` decides.
     - `max_bytes`: the limit for an unpacked file; None means the larger of 1 GiB and 100 times the packed size.
     - `columns`: the columns that the recipe names; a first row with any of them is a header.
+    - `sheet`: the sheet of a spreadsheet; None means the only one with cells.
     - `head`: read only this many bytes of a plain file, up to the last complete line; None means all of it.
     """
 
@@ -54,6 +55,7 @@ class ReadOptions:
     header: Header = "auto"
     max_bytes: int | None = None
     columns: tuple[str, ...] = ()
+    sheet: str | None = None
     head: int | None = None
 
 

@@ -1,8 +1,8 @@
 """Decode text files without ever guessing their encoding.
 
-Accepts UTF-8 (with or without a byte order mark), UTF-16 and UTF-32 with a byte order mark, and the encoding in
-`data.encoding`. Anything else is an error that names the byte, the row and the likely encoding, because a wrong guess
-would silently corrupt the data.
+Accepts UTF-8 (with or without a byte order mark), UTF-16 and UTF-32 with a byte order mark, the encoding in
+`data.encoding`, and another one if no other gives plausible text. Anything else is an error that names the byte, the
+row and the likely encoding, because a wrong guess would silently corrupt the data.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import codecs
 import hashlib
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fasttune.data.formats.encodings import certain_encoding, guess_encoding
 from fasttune.data.formats.storage import ReadOptions, read_bytes
 from fasttune.data.problems import some_of
 from fasttune.errors import DataError, Problem
@@ -36,8 +37,6 @@ BYTE_ORDER_MARKS = (
 EXCEL_MAGIC = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")  # .xlsx is a zip archive, .xls an OLE file
 WRITE_AGAIN = "write the file again: the program that wrote it may have been interrupted"
 LINE_END = re.compile(r"\r\n|\r|\n")
-HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
-MULTI_BYTE_ENCODINGS = ("gb18030", "big5", "shift_jis", "euc_kr")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +44,16 @@ class FileRows:
     """The rows of a file.
 
     `row_numbers[i]`: the line of the file where row i begins or, in a JSON document, the number of the row; None means
-    1, 2, 3 ...
+    1, 2, 3 ... `has_header`: False for a table whose first row is one of its rows. `unreadable`:
+    columns that the table leaves out, and why; that matters only if one of them is used.
     """
 
     table: pa.Table
     row_numbers: Sequence[int] | None
     sha256: str
     notes: tuple[str, ...] = ()
+    has_header: bool = True
+    unreadable: Mapping[str, Problem] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _decoded(data: bytes, where: str, encoding_setting: str | None) -> tuple[str
             note = f"N120 {where}: read as {encoding.upper()}, as its byte order mark says"
             return _decode_as(data, encoding, where, "as the byte order mark says"), (note,)
     if data.startswith(codecs.BOM_UTF8) or encoding_setting is None:
-        return _decode_utf8(data.removeprefix(codecs.BOM_UTF8), where), ()
+        return _decode_utf8(data.removeprefix(codecs.BOM_UTF8), where)
     note = f"{where}: read as {encoding_setting}, as data.encoding says"
     return _decode_as(data, encoding_setting, where, "as data.encoding says"), (note,)
 
@@ -116,9 +118,9 @@ def excel_problem(where: str) -> Problem:
     return Problem(
         code="E105",
         where=where,
-        found="an Excel file or a zip archive",
+        found="a spreadsheet or a zip archive under the extension of a text file",
         expected="a text file",
-        hint="save the sheet as CSV UTF-8 in the spreadsheet program, and pass that file",
+        hint=f"rename it: {Path(where).stem}.xlsx (or .xls, .ods, .zip)",
     )
 
 
@@ -143,13 +145,13 @@ def _decode_as(data: bytes, encoding: str, where: str, reason: str) -> str:
         ) from None
 
 
-def _decode_utf8(data: bytes, where: str) -> str:
+def _decode_utf8(data: bytes, where: str) -> tuple[str, tuple[str, ...]]:
     if data.count(0) * 4 > len(data):
         # ASCII in UTF-16 is also valid UTF-8, with a NUL beside each letter.
         guess = "UTF-16LE" if data[1::2].count(0) > data[::2].count(0) else "UTF-16BE"
         raise DataError(_encoding_problem(where, "a NUL in every other byte", guess))
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8"), ()
     except UnicodeDecodeError as error:
         first = error.start
     lines = re.split(rb"\r\n|\r|\n", data)
@@ -167,7 +169,11 @@ def _decode_utf8(data: bytes, where: str) -> str:
                 hint=f"fix these rows: {some_of([str(number) for number in bad])}",
             )
         )
-    raise DataError(_encoding_problem(f"{where} row {bad[0]}", found_byte, _guess_encoding(data)))
+    certain = certain_encoding(data)
+    if certain is not None:
+        note = f"{where}: read as {certain}, because it is not UTF-8 and in no other encoding plausible text"
+        return data.decode(certain), (note,)
+    raise DataError(_encoding_problem(f"{where} row {bad[0]}", found_byte, guess_encoding(data)))
 
 
 def _encoding_problem(where: str, found: str, guess: str) -> Problem:
@@ -183,32 +189,6 @@ def _encoding_problem(where: str, found: str, guess: str) -> Problem:
 def _is_utf8(line: bytes) -> bool:
     try:
         line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _guess_encoding(data: bytes) -> str:
-    """Guess the encoding of a file for the hint; it is never decoded with this guess.
-
-    Western text has single high bytes between ASCII letters; Chinese, Japanese, Korean and Cyrillic text has runs.
-    """
-    sample = data[: 1 << 20]
-    runs = HIGH_BYTES.findall(sample)
-    num_high = sum(len(run) for run in runs)
-    if sum(len(run) for run in runs if len(run) == 1) * 2 > num_high:
-        return "cp1252" if _decodes(sample, "cp1252") else "iso-8859-1"
-    for encoding in MULTI_BYTE_ENCODINGS:
-        if _decodes(sample, encoding):
-            return encoding
-    num_letters = sum(byte >= 0xC0 for run in runs for byte in run)
-    return "cp1251" if num_letters * 10 > num_high * 9 else ""
-
-
-def _decodes(data: bytes, encoding: str) -> bool:
-    # The sample may end inside a character, which an incremental decoder tolerates.
-    try:
-        codecs.getincrementaldecoder(encoding)().decode(data, final=False)
     except UnicodeDecodeError:
         return False
     return True

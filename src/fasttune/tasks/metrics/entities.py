@@ -1,56 +1,52 @@
 """Precision, recall and F1 of the entities of tag sequences, as in CoNLL-2003: span and type must both be correct.
 
-Tags are O, or a position and a type such as B-PER. BIO: B begins an entity, I continues it. BIOES and BILOU: E or L
-ends it, S or U is an entity of one word. BMES: M continues it. Malformed sequences are read as by conlleval: a tag that
-continues no entity of the same type begins one.
+The forms of tags are those of `data.tokens.tags`. Malformed sequences, and those of IOB1, are read as by conlleval: a
+tag that continues no entity of the same type begins one.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from fasttune.data.tokens.tags import OUTSIDE, Form, parts_of_tag
+
 METRICS = ("precision", "recall", "f1", "f1_macro", "accuracy")
-OUTSIDE = "O"
-BEGINS, ENDS = frozenset("BSU"), frozenset("ESLU")
-TAG = re.compile(r"O|[BIEMSLU]-.+", re.DOTALL)
+BEGINS, ENDS = frozenset("BSUW"), frozenset("ESLUW")
 
 
 class Entity(NamedTuple):
-    """Words [start, stop) of one `type`."""
+    """Words [start, stop) of one `type`, which is empty if tags have positions only."""
 
     start: int
     stop: int
     type: str
 
 
-def are_entities(tags: Iterable[str]) -> bool:
-    """Whether the tags mark entities rather than, say, parts of speech."""
-    tags = set(tags)
-    return tags != {OUTSIDE} and all(TAG.fullmatch(tag) for tag in tags)
-
-
-def entities_of(tags: Sequence[str]) -> list[Entity]:
+def entities_of(tags: Sequence[str], form: Form = "prefix") -> list[Entity]:
     """The entities of `tags` such as ["B-PER", "I-PER", "O", "S-LOC"], in order."""
     found: list[Entity] = []
-    start, current = 0, ""
+    start: int | None = None
+    current = ""
     for index, tag in enumerate([*tags, OUTSIDE]):
-        position, kind = tag[0], tag[2:]
-        if current and (kind != current or position in BEGINS):
+        position, kind = parts_of_tag(tag, form)
+        if start is not None and (position == OUTSIDE or kind != current or position in BEGINS):
             found.append(Entity(start, index, current))
-            current = ""
-        if kind and not current:
+            start = None
+        if position != OUTSIDE and start is None:
             start, current = index, kind
-        if current and position in ENDS:
+        if start is not None and position in ENDS:
             found.append(Entity(start, index + 1, current))
-            current = ""
+            start = None
     return found
 
 
 def score(
-    predicted: Iterable[Sequence[str]], gold: Iterable[Sequence[str]], names: Sequence[str] = METRICS
+    predicted: Iterable[Sequence[str]],
+    gold: Iterable[Sequence[str]],
+    names: Sequence[str] = METRICS,
+    form: Form = "prefix",
 ) -> dict[str, float]:
     """The named metrics in 0..1; 0 if the denominator is 0.
 
@@ -59,7 +55,7 @@ def score(
     num_correct, num_predicted, num_gold = Counter[str](), Counter[str](), Counter[str]()
     num_correct_tags = num_tags = 0
     for predicted_tags, gold_tags in zip(predicted, gold, strict=True):
-        predicted_entities, gold_entities = set(entities_of(predicted_tags)), set(entities_of(gold_tags))
+        predicted_entities, gold_entities = set(entities_of(predicted_tags, form)), set(entities_of(gold_tags, form))
         num_correct.update(entity.type for entity in predicted_entities & gold_entities)
         num_predicted.update(entity.type for entity in predicted_entities)
         num_gold.update(entity.type for entity in gold_entities)

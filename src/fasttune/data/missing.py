@@ -1,0 +1,100 @@
+"""Rows without a text or without a label: which they are, and whether they are dropped or refused.
+
+A few empty texts and any number of rows without a label are dropped and counted. In multi-label data an empty cell is a
+row to which no label applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fasttune.data.columns import as_texts, cells_of, class_names, empty_rows
+from fasttune.data.labels import is_number
+from fasttune.data.problems import counted, some_of
+from fasttune.data.sources import Source
+from fasttune.errors import DataError, Problem, shown
+
+# What corpora write for "no label": SNLI for texts on which the annotators disagree, pandas for an empty cell.
+NO_LABEL_MARKS = ("-", "?", "nan", "NaN")
+OPPOSITE = "+"  # beside which "-" is a class
+MAX_EMPTY_TEXTS = 0.05  # of the rows: more are a sign of a wrong column
+
+
+def rows_without_text(source: Source, columns: Sequence[str]) -> list[int]:
+    """The rows in which any of these columns is empty, in order."""
+    found: set[int] = set()
+    for column in columns:
+        found.update(empty_rows(source.dataset, column, lists=True))
+    return sorted(found)
+
+
+def rows_without_label(
+    source: Source,
+    column: str,
+    where: str,
+    *,
+    no_label: Sequence[str] | None,
+    has_names: bool,
+    is_multi: Callable[[Sequence[Any]], bool],
+) -> tuple[list[int], str]:
+    """The rows of a label column that hold no label, and what they hold, in words.
+
+    `no_label`: further values that mean this (data.no_label). `has_names`: the recipe names all labels, so a mark such
+    as "-" is one of them. `is_multi`: whether labels are sets of labels, in which an empty cell has a meaning.
+    DataError for -1 beside other whole numbers, which may be a class.
+    """
+    dataset = source.dataset
+    names = class_names(dataset, column)
+    empty = empty_rows(dataset, column, lists=False)
+    if empty and len(empty) < len(dataset) and is_multi(_others(cells_of(dataset, column), empty)):
+        empty = []
+    marks = set(no_label or ())
+    if names is None and not has_names:
+        values = {
+            str(as_texts(value, None)) for value in cells_of(dataset, column) if isinstance(value, str | int | float)
+        }
+        if OPPOSITE not in values:
+            marks |= values & set(NO_LABEL_MARKS)
+        if "-1" in values - marks and len(values) > 2 and all(map(is_number, values)):
+            _ask_about_minus_one(source, column, where, sorted(values - {"-1"}, key=float))
+    if not marks:
+        return empty, "empty"
+    marked = [
+        row
+        for row, value in enumerate(cells_of(dataset, column))
+        if isinstance(value, str | int | float) and str(as_texts(value, names)).strip() in marks
+    ]
+    if len(marked) + len(empty) == len(dataset):
+        return empty, "empty"
+    return sorted({*empty, *marked}), " or ".join([*(["empty"] if empty else []), *map(shown, sorted(marks))])
+
+
+def _others(cells: Sequence[Any], left_out: Sequence[int]) -> list[Any]:
+    dropped = set(left_out)
+    return [cell for row, cell in enumerate(cells) if row not in dropped]
+
+
+def _ask_about_minus_one(source: Source, column: str, where: str, others: Sequence[str]) -> None:
+    if any(float(value) < 0 or float(value) % 1 for value in others):
+        return
+    cells = cells_of(source.dataset, column)
+    rows = [row for row, value in enumerate(cells) if str(as_texts(value, None)) == "-1"]
+    raise DataError(
+        Problem(
+            code="E219",
+            where=f"{where}, column {shown(column)}",
+            found=f"label -1 in {counted(len(rows), 'row')} ({some_of([source.place(row) for row in rows])}) beside "
+            f"{', '.join(others[:5])}: is it a class, or does it mean that the row has no label?",
+            hint=f"data.no_label=[-1] drops these rows; 'data.label_names=[-1, {', '.join(others)}]' makes it a class",
+        )
+    )
+
+
+def note_of(where: str, num_texts: int, num_labels: int, held: str) -> str:
+    parts = []
+    if num_texts:
+        parts.append(f"{counted(num_texts, 'row')} without a text")
+    if num_labels:
+        parts.append(f"{counted(num_labels, 'row')} without a label ({held})")
+    return f"{where}: dropped {' and '.join(parts)}"
