@@ -51,7 +51,7 @@ MIN_ROWS_PER_CHUNK = 100
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a task reads. `guesses` are its common names.
+    """A column that a task reads. `guesses` are its common names, `last_guesses` those used if no column has one.
 
     `is_target`: its values are predicted, so rows to predict do not need it. `follows`: it is guessed only if the
     column of that role is guessed too; a recipe that names the text alone means that there is no second text.
@@ -63,6 +63,7 @@ class Column:
     description: str
     required: bool
     guesses: tuple[str, ...] = ()
+    last_guesses: tuple[str, ...] = ()
     follows: str | None = None
     is_target: bool = False
     may_be_empty: bool = False
@@ -160,7 +161,7 @@ def _given_names(
 
 def _guess(column: Column, available: Sequence[str]) -> str | None:
     """The only column with a common name, ignoring case; the role's own name comes first."""
-    for guesses in ((column.role,), column.guesses):
+    for guesses in ((column.role,), column.guesses, column.last_guesses):
         known = {guess.lower() for guess in guesses}
         matches = [name for name in available if name.strip().lower() in known]
         if matches:

@@ -150,6 +150,8 @@ class Reader:
     def _with_other_task(self, error: DataError, available: list[str]) -> DataError:
         """The error, or one that names the other task to which all these columns belong."""
         task = task_of(available, self.tasks)
+        if task is None and "answers" in _roles_by_name(self.tasks["question-answering"], available):
+            task = self.tasks["question-answering"]
         if task is None or task is self.task_class:
             return error
         found = f"the columns of {task.name}: {', '.join(column.role for column in task.columns if column.required)}"
@@ -165,9 +167,20 @@ class Reader:
 
 
 def task_of(available: Sequence[str], tasks: Mapping[str, type[Task]]) -> type[Task] | None:
-    """The task whose required roles are all among these column names, if it is not the default task; else None."""
+    """The task whose required roles are all among these column names, if it is not the default task; else None.
+
+    Common names of the roles count too if there are starts of answers, which no other task has.
+    """
     names = {name.strip().lower() for name in available}
     for name, task in tasks.items():
         if name != DEFAULT_TASK and {column.role for column in task.columns if column.required} <= names:
             return task
-    return None
+    return next((task for task in tasks.values() if "answer_start" in _roles_by_name(task, available)), None)
+
+
+def _roles_by_name(task: type[Task], available: Sequence[str]) -> set[str]:
+    """The roles whose columns have common names; empty if a required one has none."""
+    try:
+        return set(resolve(task.columns, {}, available, "").names)
+    except DataError:
+        return set()
