@@ -75,10 +75,12 @@ def _written_out(cell: Any, context: str) -> Any:
     except ValueError:
         value = _python_value(cell)
     parts = value if isinstance(value, list) else [value]
-    if value is cell and BEGINNING_OF_LITERAL.match(cell):
-        raise ValueError  # cut off, or printed by NumPy without commas
     is_form = all(isinstance(part, str | int) or (isinstance(part, dict) and "text" in part) for part in parts)
-    return value if is_form else cell
+    if value is not cell and is_form:
+        return value
+    if BEGINNING_OF_LITERAL.match(cell):
+        raise ValueError  # cut off, printed by NumPy without commas, or another form
+    return cell
 
 
 def _python_value(cell: str) -> Any:

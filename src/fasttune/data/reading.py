@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -149,9 +150,7 @@ class Reader:
 
     def _with_other_task(self, error: DataError, available: list[str]) -> DataError:
         """The error, or one that names the other task to which all these columns belong."""
-        task = task_of(available, self.tasks)
-        if task is None and "answers" in _roles_by_name(self.tasks["question-answering"], available):
-            task = self.tasks["question-answering"]
+        task = task_of(available, self.tasks) or _task_with("answers", available, self.tasks)
         if task is None or task is self.task_class:
             return error
         found = f"the columns of {task.name}: {', '.join(column.role for column in task.columns if column.required)}"
@@ -175,12 +174,13 @@ def task_of(available: Sequence[str], tasks: Mapping[str, type[Task]]) -> type[T
     for name, task in tasks.items():
         if name != DEFAULT_TASK and {column.role for column in task.columns if column.required} <= names:
             return task
-    return next((task for task in tasks.values() if "answer_start" in _roles_by_name(task, available)), None)
+    return _task_with("answer_start", available, tasks)
 
 
-def _roles_by_name(task: type[Task], available: Sequence[str]) -> set[str]:
-    """The roles whose columns have common names; empty if a required one has none."""
-    try:
-        return set(resolve(task.columns, {}, available, "").names)
-    except DataError:
-        return set()
+def _task_with(role: str, available: Sequence[str], tasks: Mapping[str, type[Task]]) -> type[Task] | None:
+    """The task that has this role, if the columns of the role and of all required ones have common names."""
+    for task in tasks.values():
+        with suppress(DataError):
+            if role in resolve(task.columns, {}, available, "").names:
+                return task
+    return None

@@ -12,6 +12,7 @@ from fasttune.errors import DataError, Problem, shown
 Row = dict[str, Any]
 
 
+NO_ANSWERS: dict[str, list[Any]] = {"text": [], "answer_start": []}
 # The first key is SQuAD's; the others are those of its relatives.
 CONTEXT, QUESTION, ID = ("context", "context_text"), ("question", "query_text"), ("id", "query_id")
 
@@ -91,9 +92,10 @@ def _of_article(article: Any, where: str, problems: Problems, open_ids: list[str
                 "context": context,
                 "question": text,
             }
+            num_problems = len(problems)
             impossible = _is_impossible(question, question_place, problems)
             answers = _answers(question, impossible, question_place, problems)
-            if impossible is False and answers is not None and not answers["text"]:
+            if impossible is False and answers == NO_ANSWERS and len(problems) == num_problems:
                 open_ids.append(row["id"])
             yield row if answers is None else {**row, "answers": answers}
 
@@ -122,7 +124,7 @@ def _answers(question: Row, impossible: bool | None, where: str, problems: Probl
     except (KeyError, TypeError, ValueError):
         expected = 'a list of {"text": ..., "answer_start": ...}, as in SQuAD files'
         problems.add(Problem(code="E124", where=where, found=f"answers: {shown(given)}", expected=expected))
-        return None
+        return NO_ANSWERS
     if impossible and pairs:
         found = f"is_impossible: true together with answers {shown(given)}"
         expected = "no answers to an impossible question (plausible_answers may list near misses)"
