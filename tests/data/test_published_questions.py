@@ -269,6 +269,21 @@ def test_one_object_as_answers(tmp_path: Path) -> None:
     assert read(write(tmp_path, "train.jsonl", rows)).rows == BOTH
 
 
+def test_an_unused_key_never_makes_rows_unreadable(tmp_path: Path) -> None:
+    rows = rows_with(*({"answers": cell} for cell in HUB["the hub"]))
+    rows[0] |= {"plausible_answers": [], "level": 1, "meta": {"a": [1]}, "many": [1, "a"]}
+    rows[1] |= {"level": "hard", "meta": "none", "many": [[]]}
+    rows[2] |= {"level": None, "meta": 1.5, "many": []}
+    path = write(tmp_path, "train.jsonl", rows)
+    assert read(path).rows == OPEN
+    assert any(
+        "row 1 and" in problem or "row 2" in problem for _, problem in refused(path, **{"columns.group": "level"})
+    )
+    del rows[1]["question"]
+    ((code, text),) = refused(write(tmp_path, "train.jsonl", rows))
+    assert code == "E117" and "the key 'question' is missing in 1 of 3 rows (first: row 2)" in text
+
+
 WRITTEN = {
     "JSON": json.dumps,
     "Python": str,

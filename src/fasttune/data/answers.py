@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
@@ -120,8 +120,7 @@ def read_answers(
         pairs_by_row.append([(text, begin) for text, begin in pairs if text.strip()])
     fitting = _fitting_readings(pairs_by_row, contexts)
     result.reading = fitting[0] if len(fitting) == 1 else ""
-    wrong: list[Problem] = []
-    num_repairable = num_without_start = 0
+    num_wrong = num_repairable = num_without_start = 0
     for row, (pairs, context) in enumerate(zip(pairs_by_row, contexts, strict=True)):
         answers = []
         for text, given_start in pairs:
@@ -134,13 +133,13 @@ def read_answers(
                 result.num_moved += repaired.start != NOWHERE
                 result.num_nowhere += repaired.start == NOWHERE
             else:
-                wrong.append(_problem(text, given_start, context, f"{where} {place(row)}"))
+                problems.add(_problem(text, given_start, context, f"{where} {place(row)}"))
+                num_wrong += 1
                 num_without_start += given_start is None
                 num_repairable += _repaired(text, context).start != NOWHERE
         result.rows.append(tuple(answers))
-    problems.add(*wrong)
-    if len(wrong) > 1:
-        summary = _summary(len(wrong), sum(map(len, pairs_by_row)), num_repairable, num_without_start, where)
+    if num_wrong > 1:
+        summary = _summary(num_wrong, sum(map(len, pairs_by_row)), num_repairable, num_without_start, where)
         if fitting:
             summary = replace(summary, hint=f"{summary.hint}; counted {' or '.join(fitting)}, all would be right")
         problems.lead(summary)
@@ -167,18 +166,24 @@ def _fitting_readings(pairs_by_row: Sequence[Sequence[Pair]], contexts: Sequence
     Answers that are right as they are count too: a file in which some are right in characters and some in bytes has
     wrong rows, and no unit.
     """
-    answers = [
-        (row, text, start) for row, pairs in enumerate(pairs_by_row) for text, start in pairs if start is not None
-    ]
     wrong = [
-        (row, text, start) for row, text, start in answers if start < 0 or not contexts[row].startswith(text, start)
+        (text, start, context)
+        for text, start, context in _with_start(pairs_by_row, contexts)
+        if start < 0 or not context.startswith(text, start)
     ]
+    # Wrong starts come first, because they rule out most readings at once.
+    fitting = [reading for reading in READINGS if wrong and all(_read_as(reading, *answer) for answer in wrong)]
     return [
         reading
-        for reading in READINGS
-        # Wrong starts come first, because they rule out most readings at once.
-        if wrong and all(_read_as(reading, text, start, contexts[row]) for row, text, start in (*wrong, *answers))
+        for reading in fitting
+        if all(_read_as(reading, *answer) for answer in _with_start(pairs_by_row, contexts))
     ]
+
+
+def _with_start(pairs_by_row: Sequence[Sequence[Pair]], contexts: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+    """The text, the given start and the context of each answer that has a start."""
+    for pairs, context in zip(pairs_by_row, contexts, strict=True):
+        yield from ((text, start, context) for text, start in pairs if start is not None)
 
 
 def _read_as(reading: str, text: str, start: int, context: str) -> Answer | None:

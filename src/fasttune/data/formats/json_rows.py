@@ -10,7 +10,7 @@ import json
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 NumberedRow = tuple[int, dict[str, Any]]  # the number of its line or, in a .json document, of the row
 ROWS_AT_ONCE = 20_000
 MAX_COLUMNS = 1_000
+QUESTIONS = {"question", "context", "answers"}  # rows with these keys are questions, and need at most these:
+OF_QUESTIONS = QUESTIONS | {"id", "answer_start", "is_impossible"}
 SNIPPET_CHARACTERS = 20
 LIST = "a list"
 EXPECTED_BY_MESSAGE = {
@@ -49,7 +51,9 @@ class _Refused(ValueError):
 
 def read_json(where: str, suffix: str, reading: ReadOptions) -> FileRows:
     """Read a file. `where` is its path or address, `suffix` its extension without that of a compression."""
-    read = _table_of(read_text(where, reading), where, _document if suffix == ".json" else _lines)
+    read = _table_of(
+        read_text(where, reading), where, _document if suffix == ".json" else _lines, needed=reading.columns
+    )
     if not read.table.num_rows:
         raise DataError(Problem(code="E104", where=where, found="the file has no rows"))
     return read
@@ -60,16 +64,23 @@ def read_json_lines(file: TextFile, where: str) -> FileRows:
     return _table_of(file, where, _lines)
 
 
-def _table_of(file: TextFile, where: str, read: Callable[[str, str, Problems], Iterator[NumberedRow]]) -> FileRows:
+def _table_of(
+    file: TextFile,
+    where: str,
+    read: Callable[[str, str, Problems], Iterator[NumberedRow]],
+    needed: Sequence[str] | None = None,
+) -> FileRows:
+    """The rows of a file. `needed`: see `GrowingTable`."""
     problems = Problems(where)
     row_numbers = array("q")  # a list's objects would outlive the rows and fragment memory
-    table = GrowingTable(where, lambda index: f"row {row_numbers[index]}")
+    table = GrowingTable(where, lambda index: f"row {row_numbers[index]}", needed)
     rows = read(file.text, where, problems)
     while part := list(islice(rows, ROWS_AT_ONCE)):
         row_numbers.extend(number for number, _ in part)
         table.add([row for _, row in part])
     problems.raise_if_any()
-    return FileRows(table.whole(), row_numbers, file.sha256, file.notes)
+    whole = table.whole()
+    return FileRows(whole, row_numbers, file.sha256, (*file.notes, *table.notes))
 
 
 def _parse(text: str) -> Any:
@@ -213,11 +224,14 @@ class _Column:
 class GrowingTable:
     """An Arrow table built from dicts in parts, because Python objects are several times larger than Arrow's arrays.
 
-    `place` returns the name of a row, given its index, for messages.
+    `place` returns the name of a row, given its index, for messages. `needed`: the columns that the recipe names; other
+    columns beside questions and answers are left out if their values do not fit together, with a note. None: no column
+    is left out.
     """
 
-    def __init__(self, where: str, place: Callable[[int], str]):
-        self.where, self.place = where, place
+    def __init__(self, where: str, place: Callable[[int], str], needed: Sequence[str] | None = None):
+        self.where, self.place, self.needed = where, place, needed
+        self.notes: list[str] = []
         self.num_rows = 0
         self.columns: dict[str, _Column] = {}
 
@@ -230,8 +244,8 @@ class GrowingTable:
                 self.columns[name] = _Column(first_missing=0 if self.num_rows else None)
         for name, column in self.columns.items():
             self._inspect(column, name, rows)
-        if not self._problems():
-            for name, column in self.columns.items():
+        for name, column in self.columns.items():
+            if not self._problems_of(name, column):
                 values = [row[name] for row in rows]
                 column.parts += self._arrays(column, name, values)
         self.num_rows += len(rows)
@@ -240,13 +254,24 @@ class GrowingTable:
         """Return the table; DataError lists everything that is wrong with the rows."""
         import pyarrow as pa
 
+        sound = {name: column for name, column in self.columns.items() if not self._problems_of(name, column)}
+        arrays = {name: self._joined(column, name) for name, column in sound.items()}
+        self._leave_out_unused()
         problems = Problems(self.where)
         problems.add(*self._problems())
         problems.raise_if_any()
-        arrays = {name: self._joined(column, name) for name, column in self.columns.items()}
         problems.add(*(problem for column in self.columns.values() for problem in column.refusals[:1]))
         problems.raise_if_any()
-        return pa.table(arrays)
+        return pa.table({name: arrays[name] for name in self.columns})
+
+    def _leave_out_unused(self) -> None:
+        if self.needed is None or not self.columns.keys() >= QUESTIONS:
+            return
+        for name in [name for name in self.columns if name not in (*OF_QUESTIONS, *self.needed)]:
+            found = [*self._problems_of(name, self.columns[name]), *self.columns[name].refusals]
+            if found:
+                self.notes.append(f"{self.where}: the column {shown(name)} is left out: {found[0].found}")
+                del self.columns[name]
 
     def _inspect(self, column: _Column, name: str, rows: list[dict[str, Any]]) -> None:
         for index, row in enumerate(rows, self.num_rows):
@@ -271,6 +296,10 @@ class GrowingTable:
         for name, column in self.columns.items():
             problems += self._wrong_values(name, column)
         return problems
+
+    def _problems_of(self, name: str, column: _Column) -> list[Problem]:
+        missing = self._missing_key(name, column)
+        return [*([missing] if missing is not None else []), *self._wrong_values(name, column)]
 
     def _missing_key(self, name: str, column: _Column) -> Problem | None:
         if column.first_missing is None:
