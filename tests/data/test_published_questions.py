@@ -493,9 +493,9 @@ def test_starts_in_one_other_unit_are_converted(name: str, ending: str, tmp_path
 
 
 def test_starts_in_characters_stay_although_another_unit_fits(tmp_path: Path) -> None:
-    rows = [one("aaaa", "a", 2), one("ééé", "é", 2)]  # from 1, both are right too
-    found = read(write(tmp_path, "train.jsonl", rows))
-    assert [answers for _, _, answers in found.rows] == [(("a", 2),), (("é", 2),)] and found.notes == ()
+    context = f"{SMILE}{SMILE}\r\n\n\nxaax"  # the only other unit that finds an "a" counts from 1
+    found = read(write(tmp_path, "train.jsonl", [one(context, "a", 8)]))
+    assert found == ([(WHO, context, (("a", 8),))], (), ["0"])
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,7 @@ def pairs_of(cell: Any, start: Any, context: str) -> list[Pair]:
     if cell is None or cell == "":
         return []
     if isinstance(cell, dict):
-        start = cell.get("answer_start", start)
-        cell = cell["text"]
+        cell, start = cell["text"], cell.get("answer_start")
     if cell is None or isinstance(cell, str):
         cell, start = [cell], start if isinstance(start, list) else [start]
     if any(isinstance(answer, dict) for answer in cell):

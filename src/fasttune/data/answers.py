@@ -46,8 +46,6 @@ def _with_line_ends(context: str, start: int, width: int) -> str:
         if start <= after - width:
             break
         counted, position = after, line_end.end()
-    if start < counted:
-        raise ValueError("inside a line end")
     return context[: position + start - counted]
 
 
@@ -169,7 +167,7 @@ def _fitting_readings(pairs_by_row: Sequence[Sequence[Pair]], contexts: Sequence
     wrong = [
         (text, start, context)
         for text, start, context in _with_start(pairs_by_row, contexts)
-        if start < 0 or not context.startswith(text, start)
+        if not context.startswith(text, start)
     ]
     # Wrong starts come first, because they rule out most readings at once.
     fitting = [reading for reading in READINGS if wrong and all(_read_as(reading, *answer) for answer in wrong)]
