@@ -281,6 +281,7 @@ def test_starts_that_count_a_line_end_as_one_are_named(tmp_path: Path) -> None:
         }
         for n in range(4)
     ]
+    rows[3]["answers"] = {"text": ["Ann"], "answer_start": [context.index("Ann")]}  # a file of two units has none
     recipe = {"task": "question-answering", "data": {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows))}}
     with pytest.raises(fasttune.Error, match=r"E245 .*counted with \\r\\n as one character"):
         read_splits(recipes.load(recipe), TASKS)

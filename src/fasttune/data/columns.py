@@ -56,7 +56,7 @@ MIN_ROWS_PER_CHUNK = 100
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a task reads. `guesses` are its common names.
+    """A column that a task reads. `guesses` are its common names, `last_guesses` those used if no column has one.
 
     `is_target`: its values are predicted, so rows to predict do not need it. `follows`: it is guessed only if the
     column of that role is guessed too; a recipe that names the text alone means that there is no second text.
@@ -68,6 +68,7 @@ class Column:
     description: str
     required: bool
     guesses: tuple[str, ...] = ()
+    last_guesses: tuple[str, ...] = ()
     follows: str | None = None
     is_target: bool = False
     may_be_empty: bool = False
@@ -210,7 +211,7 @@ def _given_names(
 
 def guess_name(column: Column, available: Sequence[str]) -> str | None:
     """The only column with a common name, ignoring case and what is in brackets; the role's own name comes first."""
-    for guesses in ((column.role,), column.guesses):
+    for guesses in ((column.role,), column.guesses, column.last_guesses):
         known = {guess.lower() for guess in guesses}
         for written in (lambda name: name.strip().lower(), plain_name):
             matches = [name for name in available if written(name) in known]

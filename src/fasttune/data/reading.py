@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -210,7 +211,7 @@ class Reader:
 
     def _with_other_task(self, error: DataError, available: list[str]) -> DataError:
         """The error, or one that names the other task to which all these columns belong."""
-        task = task_of(available, self.tasks)
+        task = task_of(available, self.tasks) or _task_with("answers", available, self.tasks)
         if task is None or task is self.task_class:
             return error
         found = f"the columns of {task.name}: {', '.join(column.role for column in task.columns if column.required)}"
@@ -236,4 +237,13 @@ def task_of(
 def task_of_source(source: Source, tasks: Mapping[str, type[Task]]) -> type[Task] | None:
     """The task of the rows of a source, as `task_of`."""
     some = source.dataset.select(range(min(ROWS_FOR_TASK, source.dataset.num_rows)))
-    return task_of(source.dataset.column_names, tasks, some.with_format("arrow")[:].to_pylist())
+    return task_of([*source.dataset.column_names, *source.unreadable], tasks, some.with_format("arrow")[:].to_pylist())
+
+
+def _task_with(role: str, available: Sequence[str], tasks: Mapping[str, type[Task]]) -> type[Task] | None:
+    """The task that has this role, if the columns of the role and of all required ones have common names."""
+    for task in tasks.values():
+        with suppress(DataError):
+            if role in resolve(task.columns, {}, available, "").names:
+                return task
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fasttune.data.answers import pairs_of
+from fasttune.data.answer_cells import pairs_of
 from fasttune.data.columns import guess_name, resolve
 from fasttune.data.tokens.tags import are_spans, form_of, spans_in
 from fasttune.data.tokens.words import joined
@@ -53,11 +53,11 @@ def marks_of(row: Row) -> dict[str, list[Mark]]:
 
 def _answers(context: Any, cell: Any, start: Any) -> list[Mark]:
     """Marks of the answers that do occur at their start."""
+    text = str(context)
     try:
-        pairs = pairs_of(cell, start)
+        pairs = pairs_of(cell, start, text)
     except (KeyError, TypeError, ValueError):
         return []
-    text = str(context)
     places = ((answer, text.find(answer) if begin is None else begin) for answer, begin in pairs)
     return [
         Mark(begin, begin + len(answer), "answer")

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from fasttune.data.answer_cells import flag_of
 from fasttune.data.answers import NOWHERE, Answer, read_answers
-from fasttune.data.columns import Column, cells_of, is_text, text_values
-from fasttune.data.problems import Problems
+from fasttune.data.columns import Column, cells_of, is_text, resolve, text_values
+from fasttune.data.problems import Problems, counted, some_of
 from fasttune.data.rows import Rows, ids_of
 from fasttune.data.sources import Source
 from fasttune.data.tokens.store import IGNORED, TokenStore
@@ -78,7 +80,8 @@ class QuestionAnswering(Task):
             role="answers",
             description="the correct answers: texts from the context, with their starts",
             required=True,
-            guesses=("answers", "answer", "answer_text"),
+            guesses=("answers", "answer", "answer_text", "answers.text"),
+            last_guesses=("text",),  # beside a context; there is a well-known table of SQuAD with this column
             is_target=True,
             may_be_empty=True,
         ),
@@ -86,12 +89,30 @@ class QuestionAnswering(Task):
             role="answer_start",
             description="the first character of the answer, if answers are plain texts",
             required=False,
-            guesses=("answer_start", "start"),
+            guesses=(
+                "answer_start",
+                "start",
+                "answers.answer_start",
+                "answer_begin",
+                "answer_offset",
+                "answer_start_index",
+                "start_index",
+                "start_char",
+            ),
             follows="answers",
             is_target=True,
             may_be_empty=True,
         ),
     )
+
+    @classmethod
+    def recognises(cls, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Also by common names of all required roles, if there are starts of answers, which no other task has."""
+        if super().recognises(names, rows):
+            return True
+        with suppress(DataError):
+            return "answer_start" in resolve(cls.columns, {}, names, "").names
+        return False
 
     @classmethod
     def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
@@ -106,6 +127,7 @@ class QuestionAnswering(Task):
             starts = cells_of(dataset, columns["answer_start"]) if "answer_start" in columns else None
             answers = read_answers(cells, starts, values["context"], where, source.place, recipe.data.fix_spans)
             values["answers"] = answers.rows
+            _check_flags(source, answers.rows, where)
             notes = [f"{where}: {answers.note}"] if answers.note else []
         ids = ids_of(source)
         twice = next((row_id for row_id, count in Counter(ids).items() if count > 1), None)
@@ -324,6 +346,29 @@ class QuestionAnswering(Task):
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         gold = [[answer.text for answer in answers] for answers in rows.values["answers"]]
         return squad.score(list(self.answers(results, store, rows)), gold, self.metrics)
+
+
+def _check_flags(source: Source, answers: Sequence[Sequence[Answer]], where: str) -> None:
+    """DataError for rows whose column is_impossible, if there is one, contradicts their answers."""
+    name = next((name for name in source.dataset.column_names if name.strip().lower() == "is_impossible"), None)
+    if name is None:
+        return
+    problems = Problems(where)
+    by_flag: dict[bool, list[str]] = {True: [], False: []}
+    for row, (cell, given) in enumerate(zip(cells_of(source.dataset, name), answers, strict=True)):
+        try:
+            impossible = flag_of(cell)
+        except ValueError:
+            return  # another column that happens to have this name
+        if impossible is not None and impossible == bool(given):
+            by_flag[impossible].append(source.place(row))
+    for impossible, places in by_flag.items():
+        if places:
+            answer, flag = ("an answer", "true") if impossible else ("no answer", "false")
+            found = f"{counted(len(places), 'question')} with is_impossible: {flag} and {answer} ({some_of(places)})"
+            hint = "leave the answer empty, or set is_impossible: false" if impossible else "set is_impossible: true"
+            problems.add(Problem(code="E247", where=where, found=found, hint=hint))
+    problems.raise_if_any()
 
 
 def _span(answer: Answer) -> tuple[int, int]:

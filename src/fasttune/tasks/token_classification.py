@@ -92,10 +92,10 @@ class TokenClassification(Task):
         tokens, tags = (guess_name(column, names) for column in cls.columns)
         if tokens is None or tags is None or tokens == tags or not rows:
             return False
-        cells = [row[tags] for row in rows]
+        cells = [row.get(tags) for row in rows]
         if are_spans(cells):
             return True
-        words, lists = lists_in([row[tokens] for row in rows], tokens), lists_in(cells, tags)
+        words, lists = lists_in([row.get(tokens) for row in rows], tokens), lists_in(cells, tags)
         marks = [str(tag) for cell in lists if isinstance(cell, list) for tag in cell]
         are_words = all(isinstance(cell, list) for cell in words)
         fits = all(
