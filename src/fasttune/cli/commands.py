@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from fasttune.security.text import json_text, write_line
 from fasttune.training import signals
 
 SETTING = re.compile(r"(data|preprocessing|training|evaluation|output|tracking)\.[a-z_.]+=")
+HINTED = re.compile(r"(task|problem|model|[a-z]+\.[a-z_.]+)=.+")  # a setting in a hint
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="fasttune",
@@ -404,6 +406,9 @@ def run(arguments: Sequence[str]) -> int:
     except Error as error:
         if not error.reported_by_main:
             _print_error(f"error: {error}")
+            line = _line_to_type(arguments, error)
+            if line:
+                _print_error(f"  type: {line}")
         return error.exit_code
     except OSError as error:
         if error.errno is None:
@@ -416,6 +421,23 @@ def run(arguments: Sequence[str]) -> int:
     except Exception:
         return _report_bug()
     return 0
+
+
+def _line_to_type(arguments: Sequence[str], error: Error) -> str:
+    """The command again with the settings that the hints name, quoted for the shell; empty if a hint is no setting."""
+    settings: list[str] = []
+    for problem in error.problems:
+        try:
+            parts = shlex.split(problem.hint)
+        except ValueError:
+            return ""
+        if not parts or not all(map(HINTED.fullmatch, parts)):
+            return ""
+        settings += [part for part in parts if part not in settings]
+    names = {setting.partition("=")[0] for setting in settings}
+    kept = [argument for argument in arguments if argument.partition("=")[0] not in names]
+    words = ["fasttune", *kept, *settings]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def _report_bug() -> int:

@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,14 @@ from fasttune.data.label_kinds import SINGLE
 from fasttune.data.labels import is_number
 from fasttune.data.personal import rows_with
 from fasttune.data.problems import counted, some_of
+from fasttune.data.reading import TRAIN
+from fasttune.data.tokens.language import MAX_PIECES, pieces_per_word
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import Problem, shown
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from fasttune.tasks.base import Task
 
 RESTRICTED = re.compile(r"(^|-)nc(-|$)|other|unknown", re.IGNORECASE)  # licence ids of the hub
@@ -284,11 +288,10 @@ def _in_order(values: Sequence[str]) -> bool:
     return bool((steps > 0).all() or (steps < 0).all())
 
 
-def audit_tokens(audit: Audit, split: Split, store: TokenStore, task: Task, unknown: int | None) -> None:
-    """Check what only tokens show: truncation, unknown tokens, answers that no prediction can give.
-
-    `unknown`: the id of the tokenizer's unknown token, if it has one.
-    """
+def audit_tokens(
+    audit: Audit, split: Split, store: TokenStore, task: Task, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Check what only tokens show: truncation, unknown tokens, a foreign language, answers that cannot be predicted."""
     cut = store.num_tokens_cut
     share = float((cut > 0).mean())
     if share >= CUT_SHARE:
@@ -302,7 +305,7 @@ def audit_tokens(audit: Audit, split: Split, store: TokenStore, task: Task, unkn
             share=share,
             num_tokens=num_cut,
         )
-    rate = store.share_of(unknown)
+    rate = store.share_of(tokenizer.unk_token_id)
     if rate >= UNKNOWN_SHARE:
         audit.add(
             "W254",
@@ -310,6 +313,16 @@ def audit_tokens(audit: Audit, split: Split, store: TokenStore, task: Task, unkn
             f"{rate:.1%} of the tokens are unknown to the tokenizer: the model cannot tell them apart",
             "model=FacebookAI/xlm-roberta-base (100 languages)",
             share=rate,
+        )
+    pieces = pieces_per_word(task.input_texts(split.rows), tokenizer) if split.name == TRAIN else None
+    if pieces is not None and pieces > MAX_PIECES:
+        audit.add(
+            "W267",
+            _where(split),
+            f"the tokenizer splits a word into {pieces:.1f} tokens on average, 1.1 in its own language: the model may "
+            "not know the language of these texts",
+            "model=FacebookAI/xlm-roberta-base (100 languages)",
+            pieces_per_word=pieces,
         )
     rows = task.unanswerable(store)
     audit.add_rows(

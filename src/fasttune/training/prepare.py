@@ -108,7 +108,7 @@ def build_run(recipe: Recipe, splits: Splits, folder: RunFolder, log: Log, audit
     for line in decisions(recipe, splits, stores, setup):
         log(line)
     for split in splits.all():
-        audit_tokens(audit, split, stores[split.name], splits.task, setup.tokenizer.unk_token_id)
+        audit_tokens(audit, split, stores[split.name], splits.task, setup.tokenizer)
     release_pages()  # of the texts, which are tokens from here on
     return TrainingRun(recipe, folder, uuid.uuid4().hex, splits, stores, setup, log, used_rows)
 

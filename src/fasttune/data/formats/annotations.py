@@ -75,7 +75,7 @@ def _span(start: Any, end: Any, label: Any) -> Row:
 def _row(value: Mapping[str, Any], text: Any, **targets: Any) -> Row:
     if not isinstance(text, str):
         raise TypeError
-    return {**({"id": str(value["id"])} if value.get("id") is not None else {}), "text": text, **targets}
+    return {**({"id": value["id"]} if value.get("id") is not None else {}), "text": text, **targets}
 
 
 # --- doccano: {"text": ..., "label": [[0, 5, "PER"]]}, or "entities" as objects, with "relations" beside them ---
