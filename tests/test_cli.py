@@ -165,7 +165,9 @@ def test_predict_reads_a_file_and_writes_one(here: Path, capsys: pytest.CaptureF
     out, err = capsys.readouterr()
     assert (out, err) == ("", "wrote 80 predictions to found.jsonl\n")
     found = [json.loads(line) for line in (here / "found.jsonl").read_text().splitlines()]
-    assert found == fasttune.predict("run", data="reviews.csv")
+    texts = [row["text"] for row in make_rows(80)]
+    predicted = fasttune.predict("run", data="reviews.csv")
+    assert found == [{**one, "text": text} for one, text in zip(predicted, texts, strict=True)]
     assert cli.run(["predict", "run", "--data", "reviews.csv", "--json"]) == 0
     assert capsys.readouterr().out == (here / "found.jsonl").read_text()
 

@@ -253,7 +253,8 @@ def predict(
         number = api.write_predictions(run, inputs or None, data=data, output=output, overrides=settings)
         write_line(f"wrote {number:,} predictions to {output}", sys.stderr)
         return
-    predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings)
+    from_file = data is not None
+    predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings, with_inputs=from_file)
     if as_json:
         for prediction in predictions:
             _print_json(prediction, indent=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,9 +16,10 @@ from fasttune.data.problems import counted
 from fasttune.data.rows import Rows
 from fasttune.data.sources import Source, from_rows, load_source, with_split
 from fasttune.data.starter import pairs, questions, reviews
-from fasttune.errors import DataError, Problem, UsageError
+from fasttune.errors import DataError, Problem, UsageError, shown
 from fasttune.recipe import Recipe
 from fasttune.recipe import load as load_recipe
+from fasttune.recipe.yaml_text import write_inline
 
 if TYPE_CHECKING:
     from fasttune.tasks.base import Task
@@ -63,12 +65,16 @@ def reading_of(recipe: Recipe) -> ReadOptions:
 
 @dataclass
 class Reader:
-    """Reads the sources of one recipe for its task, and collects notes."""
+    """Reads the sources of one recipe for its task, and collects notes.
+
+    `roles_of_run`: roles whose columns a finished run named for its own files; another file may name them differently.
+    """
 
     recipe: Recipe
     tasks: Mapping[str, type[Task]]  # all tasks, by name
     notes: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
+    roles_of_run: frozenset[str] = frozenset()
 
     @property
     def task_class(self) -> type[Task]:
@@ -125,6 +131,8 @@ class Reader:
             required = [column.role for column in columns if column.required]
             if len(required) == 1 and source.dataset.column_names == numbered_columns(1):
                 given[required[0]] = source.dataset.column_names[0]  # a file of one text per line has no column names
+        if self.roles_of_run:
+            columns, given = self._for_run(columns, given, source, where)
         try:
             cells = partial(some_cells, source.dataset)
             resolved = resolve(columns, given, source.dataset.column_names, where, cells)
@@ -134,6 +142,59 @@ class Reader:
             self.columns = dict(resolved.names)
             self.notes += resolved.notes
         return resolved.names
+
+    def _for_run(
+        self, columns: tuple[Column, ...], given: dict[str, str | None], source: Source, where: str
+    ) -> tuple[tuple[Column, ...], dict[str, str | None]]:
+        """Find the columns of a finished run that this file names differently; the columns to read, and their names.
+
+        DataError has the settings to type as its hint if one of them is unclear.
+        """
+        available = source.dataset.column_names
+        # A model for single texts never reads a second text, however its column is called.
+        columns = tuple(
+            column for column in columns if column.is_target or not column.follows or given.get(column.role)
+        )
+        lacking = {role for role in self.roles_of_run if given.get(role) is not None and given[role] not in available}
+        opened = [replace(column, follows=None) for column in columns if column.role in lacking]
+        taken = {name for role, name in given.items() if role not in lacking}
+        left = [name for name in available if name not in taken]
+        names = self._guessed(opened, left, source, where)
+        unclear = [role for role, name in names.items() if name is None]
+        if unclear and all(column.required for column in opened):
+            settings = (f"data.columns.{role}={write_inline(name or 'COLUMN')}" for role, name in names.items())
+            found = f"cannot tell which column is the {' or the '.join(unclear)}; the columns are "
+            raise DataError(
+                Problem(
+                    code="E201",
+                    where=where,
+                    found=f"{found}{', '.join(map(shown, available))}",
+                    hint=" ".join(map(shlex.quote, settings)),
+                )
+            )
+        for role, name in names.items():
+            if name is not None:
+                self.notes.append(
+                    f"{where}: column {shown(name)} is used as the {role}; in the run it was {shown(given[role])}"
+                )
+                given[role] = name
+        return columns, given
+
+    def _guessed(self, columns: list[Column], left: list[str], source: Source, where: str) -> dict[str, str | None]:
+        """The column of each role among those left; None if it is unclear."""
+        if len(columns) == len(left) == 1 and columns[0].required:
+            return {columns[0].role: left[0]}
+        cells = partial(some_cells, source.dataset)
+        try:
+            found = resolve(tuple(columns), {}, left, where, cells).names
+        except DataError:
+            if len(columns) == 1:
+                return {columns[0].role: None}
+            alone = [self._guessed([column], left, source, where) for column in columns]
+            found = {role: name for guess in alone for role, name in guess.items() if name is not None}
+            if len({*found.values()}) < len(found):  # one column for two roles
+                found = {}
+        return {column.role: found.get(column.role) for column in columns}
 
     def _without_empty(self, source: Source, names: dict[str, str], where: str) -> Source:
         empty: set[int] = set()
