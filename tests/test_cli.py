@@ -165,7 +165,9 @@ def test_predict_reads_a_file_and_writes_one(here: Path, capsys: pytest.CaptureF
     out, err = capsys.readouterr()
     assert (out, err) == ("", "wrote 80 predictions to found.jsonl\n")
     found = [json.loads(line) for line in (here / "found.jsonl").read_text().splitlines()]
-    assert found == fasttune.predict("run", data="reviews.csv")
+    texts = [row["text"] for row in make_rows(80)]
+    predicted = fasttune.predict("run", data="reviews.csv")
+    assert found == [{**one, "text": text} for one, text in zip(predicted, texts, strict=True)]
     assert cli.run(["predict", "run", "--data", "reviews.csv", "--json"]) == 0
     assert capsys.readouterr().out == (here / "found.jsonl").read_text()
 
@@ -298,7 +300,8 @@ REFUSED = {
         ["train", "reviews.csv", *SETTINGS, "data.columns.label=lable", "--output", "new"],
         4,
         "E202 data.columns.label: found 'lable', expected a column of reviews.csv: 'text', 'label'\n"
-        "  hint: data.columns.label=label",
+        "  hint: data.columns.label=label\n"
+        f"  type: fasttune train reviews.csv {' '.join(SETTINGS)} --output new data.columns.label=label",
     ),
     "an output that holds a run": (
         ["train", "reviews.csv", *SETTINGS, "--output", "run"],

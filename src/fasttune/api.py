@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -12,13 +13,13 @@ from typing import Any
 from fasttune.data import builder
 from fasttune.data.builder import Built, write
 from fasttune.data.formats.in_memory import is_rows, stored
-from fasttune.data.pipeline import read_labelled, read_unlabelled
 from fasttune.data.preview import sample_rows
 from fasttune.data.reading import task_of_source
 from fasttune.data.recipe_source import RecipeSource, recipe_from, with_stored_rows
 from fasttune.data.row_stream import rows_to_see
 from fasttune.errors import DivergedError, Problem, UsageError
 from fasttune.evaluation import predictions
+from fasttune.evaluation.other_data import in_place, read_to_predict, read_to_score
 from fasttune.evaluation.own_split import read_own_split
 from fasttune.evaluation.predictor import Predictor
 from fasttune.parallel import collectives, rendezvous
@@ -197,18 +198,25 @@ def load(
 
 
 def evaluate(
-    run: str | Path, *, data: Any = None, split: str | None = None, overrides: Overrides = ()
+    run: str | Path,
+    *,
+    data: Any = None,
+    split: str | None = None,
+    overrides: Overrides = (),
+    progress: bool = True,
 ) -> dict[str, float]:
     """Evaluate a finished run on a split of its own data (default: test, else validation), or on `data`.
 
-    Metrics are named as in the run folder: test_accuracy, or eval_accuracy for validation and for other data.
+    Metrics are named as in the run folder: test_accuracy, or eval_accuracy for validation and for other data. Columns
+    and labels of `data` that are named differently are matched with the run's; `data.label_names` among the overrides
+    maps labels of the file to labels of the run. `progress` logs notes and warnings to stderr.
     """
     if data is not None and split is not None:
         problem = Problem(where="evaluate", found="both data and split", expected="one of them", hint="--data FILE")
         raise UsageError(problem)
-    predictor = load(run, overrides)
+    predictor = Predictor.open(run, overrides, _log(progress), maps_labels=data is not None)
     if data is not None:
-        return predictor.score(read_labelled(predictor.recipe, TASKS, stored(data) if is_rows(data) else data, "data"))
+        return predictor.score(read_to_score(predictor, *_spec_and_command("evaluate", run, data, overrides)))
     rows = read_own_split(predictor, split)
     prefix = RESULT_PREFIX[rows.name]
     return {key.replace("eval_", f"{prefix}_", 1): value for key, value in predictor.score(rows).items()}
@@ -221,14 +229,16 @@ def predict(
     data: Any = None,
     output: str | Path | None = None,
     overrides: Overrides = (),
+    progress: bool = True,
 ) -> list[Prediction]:
     """Predict texts (or pairs of texts, or questions with contexts), or the rows of `data`, in order.
 
-    Also writes the predictions to `output`, if given: a .csv, .tsv, .jsonl, .json or .parquet file.
+    A row of `data` without a text has a prediction in which every value is None. `progress` logs notes and warnings to
+    stderr. Also writes the predictions to `output`, if given: a .csv, .tsv, .jsonl, .json or .parquet file.
     """
     if output is not None:
         predictions.check_ending(Path(output))
-    rows, iterator = _predicted(run, texts, data, overrides)
+    rows, iterator = _predicted(run, texts, data, overrides, progress)
     predicted = list(iterator)
     if output is not None:
         predictions.write(Path(output), predicted, rows)
@@ -250,12 +260,16 @@ def iter_predictions(
     *,
     data: Any = None,
     overrides: Overrides = (),
+    with_inputs: bool = False,
 ) -> Iterator[Prediction]:
-    """Like `predict`, but decodes each prediction when it is asked for."""
-    return _predicted(run, texts, data, overrides)[1]
+    """Like `predict`, but decodes each prediction when it is asked for; `with_inputs` adds the texts of each."""
+    rows, iterator = _predicted(run, texts, data, overrides)
+    return predictions.with_inputs(iterator, rows) if with_inputs else iterator
 
 
-def _predicted(run: str | Path, texts: Any, data: Any, overrides: Overrides) -> tuple[Rows, Iterator[Prediction]]:
+def _predicted(
+    run: str | Path, texts: Any, data: Any, overrides: Overrides, progress: bool = True
+) -> tuple[Rows, Iterator[Prediction]]:
     """The inputs as rows, and an iterator over their predictions."""
     if (texts is None) == (data is None):
         raise UsageError(
@@ -266,12 +280,23 @@ def _predicted(run: str | Path, texts: Any, data: Any, overrides: Overrides) -> 
                 hint='fasttune predict RUN "some text", or --data FILE',
             )
         )
-    predictor = load(run, overrides)
+    predictor = Predictor.open(run, overrides, _log(progress))
     if data is not None:
-        split = read_unlabelled(predictor.recipe, TASKS, stored(data) if is_rows(data) else data)
-        return split.rows, predictor.predict_rows(split.rows, split.where)
+        read = read_to_predict(predictor, *_spec_and_command("predict", run, data, overrides))
+        return read.rows, in_place(predictor.predict_rows(read.split.rows, read.split.where), read)
     rows = predictor.task.rows_of(texts)
     return rows, predictor.predict_rows(rows, "texts")
+
+
+def _log(progress: bool) -> Log | None:
+    return ConsoleLog(1).log if progress else None
+
+
+def _spec_and_command(name: str, run: str | Path, data: Any, overrides: Overrides) -> tuple[Any, str]:
+    """The source that `data` names, and the command with it, to which a setting may be added."""
+    if is_rows(data) or isinstance(data, list) or isinstance(overrides, Mapping):
+        return (stored(data) if is_rows(data) else data), ""
+    return data, shlex.join(["fasttune", name, str(run), "--data", str(data), *overrides])
 
 
 def build(definition: str | Path, output: str | Path, repository: str | None = None) -> Built:

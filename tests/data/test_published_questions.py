@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fasttune.api import recipe_of
-from fasttune.data.pipeline import read_labelled, read_unlabelled
+from fasttune.data.reading import ANY, Reader
 from fasttune.errors import DataError
 from fasttune.tasks import TASKS
 
@@ -35,7 +35,7 @@ class Found(NamedTuple):
 
 def read(path: Path, **overrides: Any) -> Found:
     recipe, _ = recipe_of(str(path), [f"data.{name}={value}" for name, value in overrides.items()])
-    rows = read_labelled(recipe, TASKS, recipe.data.train, "train").rows
+    rows = Reader(recipe, TASKS).rows(recipe.data.train, "train")[0].rows
     assert recipe.task == "question-answering"
     for context, answers in zip(rows.values["context"], rows.values["answers"], strict=True):
         assert all(context.startswith(*answer) for answer in answers)
@@ -214,9 +214,9 @@ def test_an_answerable_question_without_an_answer_is_not_taken_for_an_unanswerab
 def test_a_file_in_which_no_question_is_answered_has_questions_to_predict(tmp_path: Path) -> None:
     path = write(tmp_path, "test.json", squad(asked(WHO, id=1, is_impossible=False)))
     recipe, _ = recipe_of({"task": "question-answering", "data": {"train": str(path)}})
-    assert list(read_unlabelled(recipe, TASKS, str(path)).rows.values["question"]) == [WHO]
+    assert list(Reader(recipe, TASKS).rows(str(path), ANY, need_labels=False)[0].rows.values["question"]) == [WHO]
     with pytest.raises(DataError, match="E201"):
-        read_labelled(recipe, TASKS, str(path), "train")
+        Reader(recipe, TASKS).rows(str(path), "train")
 
 
 @pytest.mark.parametrize(
@@ -373,9 +373,9 @@ def test_a_table_without_starts_is_read_with_the_line_of_the_message(tmp_path: P
     path = write(tmp_path, "train.csv", rows_with({"answer": "saw Ann"}, {"answer": "Paris"}))
     recipe, _ = recipe_of(str(path))
     with pytest.raises(DataError, match=r"E116 (.|\n)*hint: task=question-answering"):
-        read_labelled(recipe, TASKS, str(path), "train")
+        Reader(recipe, TASKS).rows(str(path), "train")
     recipe, _ = recipe_of(str(path), ["task=question-answering"])
-    assert read_labelled(recipe, TASKS, str(path), "train").rows.values["answers"] == [(("saw Ann", 4),), (PARIS,)]
+    assert Reader(recipe, TASKS).rows(str(path), "train")[0].rows.values["answers"] == [(("saw Ann", 4),), (PARIS,)]
 
 
 @pytest.mark.parametrize(

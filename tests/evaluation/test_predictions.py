@@ -65,10 +65,11 @@ def test_a_table_has_a_row_for_each_prediction(run: fasttune.Run, rows: Path, tm
 
 
 @pytest.mark.parametrize("ending", [".json", ".jsonl"])
-def test_json_holds_the_objects(run: fasttune.Run, rows: Path, tmp_path: Path, ending: str) -> None:
+def test_json_holds_the_objects_with_their_texts(run: fasttune.Run, rows: Path, tmp_path: Path, ending: str) -> None:
     output = tmp_path / f"found{ending}"
     expected = fasttune.predict(run.folder, data=str(rows), output=output)
-    assert read_back(output) == expected and len(expected) == 3
+    texts = ['good, "bad"\nfood', "the room was not good", "=1+1 staff"]
+    assert read_back(output) == [{**one, "text": text} for one, text in zip(expected, texts, strict=True)]
 
 
 def test_the_command_writes_what_the_ending_says(run: fasttune.Run, rows: Path, tmp_path: Path) -> None:

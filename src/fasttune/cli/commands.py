@@ -21,7 +21,7 @@ import typer
 
 from fasttune import __version__
 from fasttune.cli import results
-from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
+from fasttune.errors import DataError, EnvironmentProblem, Error, Problem, UsageError
 from fasttune.parallel import collectives
 from fasttune.runs.folder import RunFolder, open_run, plain
 from fasttune.security.addresses import go_offline
@@ -255,7 +255,8 @@ def predict(
         number = api.write_predictions(run, inputs or None, data=data, output=output, overrides=settings)
         write_line(f"wrote {number:,} predictions to {output}", sys.stderr)
         return
-    predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings)
+    from_file = data is not None
+    predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings, with_inputs=from_file)
     if as_json:
         for prediction in predictions:
             _print_json(prediction, indent=None)
@@ -406,7 +407,7 @@ def run(arguments: Sequence[str]) -> int:
     except Error as error:
         if not error.reported_by_main:
             _print_error(f"error: {error}")
-            line = _line_to_type(arguments, error)
+            line = _line_to_type(arguments, error) if isinstance(error, DataError) else ""
             if line:
                 _print_error(f"  type: {line}")
         return error.exit_code

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fasttune.training.preflight import Checked
 
 BAR_WIDTH = 20
+INPUT_CHARACTERS = 80  # shown of a text from a file
+NOT_PREDICTED = ("id", "text", "text_pair", "question", "context", "probabilities")
 MEANINGS = {
     "model.safetensors": "weights; from_pretrained loads this folder",
     "README.md": "model card",
@@ -117,16 +119,18 @@ def tree_lines(folder: Path) -> list[str]:
 def print_predictions(
     predictions: Iterable[Mapping[str, Any]], inputs: Sequence[str] | Sequence[tuple[str, str]]
 ) -> None:
-    """`inputs`: the texts or pairs from the command line; empty if they come from a file."""
+    """`inputs`: the texts or pairs from the command line; empty if the predictions hold those of a file."""
     out = Terminal(soft_wrap=True)
     for position, prediction in enumerate(predictions):
-        given = inputs[position] if inputs else f"row {prediction['id']}"
+        given = inputs[position] if inputs else f"row {prediction['id']}  {beginning(prediction)}".rstrip()
         shown = "  " + printable(given if isinstance(given, str) else " | ".join(given))
         out.print(Text(printable(answer(prediction)), style="bold"), bar(prediction), Text(shown), sep="")
 
 
 def answer(prediction: Mapping[str, Any]) -> str:
     """A prediction in words: label, labels with probabilities, number, answer, entities or tags."""
+    if is_empty(prediction):
+        return "(no text)"
     if "tags" in prediction:
         marked = prediction.get("entities")
         if marked is None:
@@ -140,8 +144,20 @@ def answer(prediction: Mapping[str, Any]) -> str:
     return prediction["label"] if "label" in prediction else f"{prediction['score']:.4f}"
 
 
+def beginning(prediction: Mapping[str, Any]) -> str:
+    """The first characters of its input, on one line."""
+    roles = ("text", "text_pair", "question", "context")
+    text = " ".join(" | ".join(prediction[role] for role in roles if prediction.get(role)).split())
+    return text if len(text) <= INPUT_CHARACTERS else text[: INPUT_CHARACTERS - 4] + " ..."
+
+
+def is_empty(prediction: Mapping[str, Any]) -> bool:
+    """Whether it belongs to a row without a text."""
+    return all(value is None for name, value in prediction.items() if name not in NOT_PREDICTED)
+
+
 def bar(prediction: Mapping[str, Any]) -> str:
-    if "label" not in prediction and "answer" not in prediction:
+    if is_empty(prediction) or ("label" not in prediction and "answer" not in prediction):
         return ""
     filled = round(prediction["score"] * BAR_WIDTH)
     return f" {prediction['score']:.3f} {'#' * filled}{'.' * (BAR_WIDTH - filled)}"

@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -288,9 +288,7 @@ def _in_order(values: Sequence[str]) -> bool:
     return bool((steps > 0).all() or (steps < 0).all())
 
 
-def audit_tokens(
-    audit: Audit, split: Split, store: TokenStore, task: Task, tokenizer: PreTrainedTokenizerBase
-) -> None:
+def audit_tokens(audit: Audit, split: Split, store: TokenStore, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
     """Check what only tokens show: truncation, unknown tokens, a foreign language, answers that cannot be predicted."""
     cut = store.num_tokens_cut
     share = float((cut > 0).mean())

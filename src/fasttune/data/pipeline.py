@@ -14,7 +14,7 @@ import numpy as np
 
 from fasttune.data.holdout import Split, hold_out, without_leaks, without_repeats
 from fasttune.data.problems import Problems
-from fasttune.data.reading import ANY, TEST, TRAIN, VALIDATION, Reader, is_starter, own_split
+from fasttune.data.reading import TEST, TRAIN, VALIDATION, Reader, is_starter, own_split
 from fasttune.data.row_stream import RowStream, open_row_stream
 from fasttune.data.tokens.cache import cached, key_of
 from fasttune.data.tokens.store import TokenStore
@@ -133,11 +133,6 @@ def _divided(train: Split, held_out: dict[str, Split], task: Task, recipe: Recip
     return train
 
 
-def read_labelled(recipe: Recipe, tasks: Tasks, spec: str | list[str], split: str) -> Split:
-    """All labelled rows of a source to score a finished run on; `data.max_eval_samples` does not apply."""
-    return Reader(recipe, tasks).rows(spec, split)[0]
-
-
 def read_kept(recipe: Recipe, tasks: Tasks, name: str, kept: Mapping[str, Any], folder: Path) -> Split:
     """A split of a finished run exactly as it was scored. `kept`: its section of data_report.json.
 
@@ -169,11 +164,6 @@ def _changed(split: Split, folder: Path, found: str) -> Problem:
     return Problem(code="E531", where=f"{folder}: {split.where}", found=found, hint=hint)
 
 
-def read_unlabelled(recipe: Recipe, tasks: Tasks, spec: str | list[str]) -> Split:
-    """Rows to predict; a label column is ignored."""
-    return Reader(recipe, tasks).rows(spec, ANY, need_labels=False)[0]
-
-
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenStore:
     """Tokenise a split, or map its tokens from the cache; DataError if the tokenizer does not know the language."""
     settings = {"task": task.name, "encoding": task.encoding(), "max_length": max_length}
@@ -188,18 +178,28 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase, max_len
                 found=f"the {split.name} rows have nothing to learn or score: no token belongs to an answer or a tag",
             )
         )
-    share = store.share_of(tokenizer.unk_token_id)
-    if share > MAX_UNKNOWN_SHARE:
+    unknown = unknown_language(store, tokenizer)
+    if unknown:
         raise DataError(
             Problem(
                 code="E254",
                 where=split.where,
-                found=f"{share:.0%} of the tokens are unknown to the model's tokenizer: it does not know the language "
-                "(the embedded model reads English)",
+                found=unknown,
                 hint="model=FacebookAI/xlm-roberta-base (100 languages), model=google-bert/bert-base-chinese (Chinese)",
             )
         )
     return store
+
+
+def unknown_language(store: TokenStore, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A sentence if the tokenizer does not know the language of these texts, else ""."""
+    share = store.share_of(tokenizer.unk_token_id)
+    if share <= MAX_UNKNOWN_SHARE:
+        return ""
+    return (
+        f"{share:.0%} of the tokens are unknown to the model's tokenizer: it does not know the language (the embedded "
+        "model reads English)"
+    )
 
 
 def targets_of(store: TokenStore) -> dict[str, Any]:

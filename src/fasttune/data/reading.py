@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fasttune.data import label_columns
@@ -19,6 +21,7 @@ from fasttune.data.starter import pairs, questions, reviews
 from fasttune.errors import DataError, Problem, UsageError, shown
 from fasttune.recipe import Recipe
 from fasttune.recipe import load as load_recipe
+from fasttune.recipe.yaml_text import write_inline
 
 if TYPE_CHECKING:
     from fasttune.tasks.base import Task
@@ -76,12 +79,16 @@ def named_columns(recipe: Recipe) -> Iterator[str]:
 
 @dataclass
 class Reader:
-    """Reads the sources of one recipe for its task, and collects notes."""
+    """Reads the sources of one recipe for its task, and collects notes.
+
+    `roles_of_run`: roles whose columns a finished run named for its own files; another file may name them differently.
+    """
 
     recipe: Recipe
     tasks: Mapping[str, type[Task]]  # all tasks, by name
     notes: list[str] = field(default_factory=list)
     columns: dict[str, str | list[str]] = field(default_factory=dict)  # role -> column; of labels, several columns
+    roles_of_run: frozenset[str] = frozenset()
 
     @property
     def task_class(self) -> type[Task]:
@@ -155,6 +162,8 @@ class Reader:
         def cells(name: str) -> list[Any]:
             return [] if name in source.unreadable else some_cells(source.dataset, name)
 
+        if self.roles_of_run:
+            columns, given = self._for_run(columns, given, source, where)
         try:
             resolved = resolve(columns, given, available, where, cells)
         except DataError as error:
@@ -164,6 +173,59 @@ class Reader:
             self.columns = {**resolved.names, **kept}
             self.notes += resolved.notes
         return resolved.names
+
+    def _for_run(
+        self, columns: tuple[Column, ...], given: dict[str, str | None], source: Source, where: str
+    ) -> tuple[tuple[Column, ...], dict[str, str | None]]:
+        """Find the columns of a finished run that this file names differently; the columns to read, and their names.
+
+        DataError has the settings to type as its hint if one of them is unclear.
+        """
+        available = source.dataset.column_names
+        # A model for single texts never reads a second text, however its column is called.
+        columns = tuple(
+            column for column in columns if column.is_target or not column.follows or given.get(column.role)
+        )
+        lacking = {role for role in self.roles_of_run if given.get(role) is not None and given[role] not in available}
+        opened = [replace(column, follows=None) for column in columns if column.role in lacking]
+        taken = {name for role, name in given.items() if role not in lacking}
+        left = [name for name in available if name not in taken]
+        names = self._guessed(opened, left, source, where)
+        unclear = [role for role, name in names.items() if name is None]
+        if unclear and all(column.required for column in opened):
+            settings = (f"data.columns.{role}={write_inline(name or 'COLUMN')}" for role, name in names.items())
+            found = f"cannot tell which column is the {' or the '.join(unclear)}; the columns are "
+            raise DataError(
+                Problem(
+                    code="E201",
+                    where=where,
+                    found=f"{found}{', '.join(map(shown, available))}",
+                    hint=" ".join(map(shlex.quote, settings)),
+                )
+            )
+        for role, name in names.items():
+            if name is not None:
+                self.notes.append(
+                    f"{where}: column {shown(name)} is used as the {role}; in the run it was {shown(given[role])}"
+                )
+                given[role] = name
+        return columns, given
+
+    def _guessed(self, columns: list[Column], left: list[str], source: Source, where: str) -> dict[str, str | None]:
+        """The column of each role among those left; None if it is unclear."""
+        if len(columns) == len(left) == 1 and columns[0].required:
+            return {columns[0].role: left[0]}
+        cells = partial(some_cells, source.dataset)
+        try:
+            found = resolve(tuple(columns), {}, left, where, cells).names
+        except DataError:
+            if len(columns) == 1:
+                return {columns[0].role: None}
+            alone = [self._guessed([column], left, source, where) for column in columns]
+            found = {role: name for guess in alone for role, name in guess.items() if name is not None}
+            if len({*found.values()}) < len(found):  # one column for two roles
+                found = {}
+        return {column.role: found.get(column.role) for column in columns}
 
     def _with_label_lists(self, source: Source, where: str, split: str) -> Source:
         """The source with one column of labels for several columns of 0 and 1, as named or found in training rows."""

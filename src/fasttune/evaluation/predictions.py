@@ -1,8 +1,8 @@
 """Writes predictions to files in the format that the file extension names.
 
-JSON lines hold the objects of `predict --json`. Tables have one row per prediction: id, the input, then label, labels,
-score or answer, and a column `probability_NAME` per label. In CSV and TSV a text that a spreadsheet would treat as a
-formula gets an apostrophe in front.
+JSON holds the objects of `predict --json` with the input of each. Tables have one row per prediction: id, the input,
+then label, labels, score or answer, and a column `probability_NAME` per label. In CSV and TSV a text that a spreadsheet
+would treat as a formula gets an apostrophe in front.
 """
 
 from __future__ import annotations
@@ -47,14 +47,26 @@ def _json(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
     number = 0
     with staged(path) as file:
         file.write("[")
-        for number, prediction in enumerate(predictions, 1):
+        for number, prediction in enumerate(with_inputs(predictions, rows), 1):
             file.write(f"{',' if number > 1 else ''}\n{json_text(plain(prediction))}")
         file.write("\n]\n")
     return number
 
 
 def _json_lines(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
-    return write_json_lines(path, predictions)
+    return write_json_lines(path, with_inputs(predictions, rows))
+
+
+def with_inputs(predictions: Iterable[Prediction], rows: Rows) -> Iterator[Prediction]:
+    """The predictions with their inputs behind the id."""
+    for number, prediction in enumerate(predictions):
+        yield {"id": prediction["id"], **_inputs_of(rows, number), **prediction}
+
+
+def _inputs_of(rows: Rows, number: int) -> dict[str, Any]:
+    """The texts of one row by role; tokens as the text that they are words of."""
+    cells = {role: rows.values[role][number] for role in INPUT_ROLES if role in rows.values}
+    return {"text" if role == "tokens" else role: getattr(cell, "text", cell) for role, cell in cells.items()}
 
 
 def _delimited(path: Path, predictions: Iterable[Prediction], rows: Rows, delimiter: str) -> int:
@@ -123,11 +135,8 @@ INPUT_ROLES = ("text", "text_pair", "question", "context", "tokens")
 
 def table_rows(predictions: Iterable[Prediction], rows: Rows) -> Iterator[dict[str, Any]]:
     """One flat row per prediction, all with the same columns; a number that is not finite becomes None."""
-    inputs: Mapping[str, Sequence[Any]] = {role: rows.values[role] for role in INPUT_ROLES if role in rows.values}
     for number, prediction in enumerate(predictions):
-        row: dict[str, Any] = {"id": prediction["id"]}
-        for role, values in inputs.items():
-            row["text" if role == "tokens" else role] = getattr(values[number], "text", values[number])
+        row: dict[str, Any] = {"id": prediction["id"], **_inputs_of(rows, number)}
         probabilities = prediction.get("probabilities", {})
         # n_best does not fit into a flat row; the JSON formats have it.
         row |= {key: value for key, value in prediction.items() if key not in ("id", "text", "probabilities", "n_best")}

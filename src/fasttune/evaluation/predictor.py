@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fasttune.data.holdout import Split
-from fasttune.data.pipeline import encode
-from fasttune.errors import Problem, UsageError
+from fasttune.data.pipeline import encode, unknown_language
+from fasttune.data.problems import counted
+from fasttune.data.tokens.store import TokenStore
+from fasttune.errors import Problem, UsageError, shown
 from fasttune.recipe import Overrides, Recipe, differences
 from fasttune.recipe import load as load_recipe
 from fasttune.runs.folder import RunFolder, open_run, read_json
 from fasttune.tasks import TASKS, Prediction, Rows, Task
 from fasttune.training.model import check_model
+from fasttune.training.run import Log
 from fasttune.training.scoring import predict_split, score_split
 from fasttune.training.setup import Setup, set_up
 
@@ -37,31 +42,55 @@ MAY_OVERRIDE = (
     "data.columns.ROLE",
 )
 
+COLUMN, LABEL_NAMES = "data.columns.", "data.label_names"
+
 
 def _may_override(name: str, values: tuple[Any, Any]) -> bool:
     if name == "data.columns.text_pair":
         return None not in values  # a model for single texts cannot read pairs, nor the reverse
-    return name in MAY_OVERRIDE or name.startswith("data.columns.")
+    return name in MAY_OVERRIDE or name.startswith(COLUMN)
 
 
 @dataclass
 class Predictor:
-    """A loaded run; `fasttune.load(RUN)` returns one. Threads may share it."""
+    """A loaded run; `fasttune.load(RUN)` returns one. Threads may share it.
+
+    `label_names`: labels of the run for labels of the file to score. `roles_named_now`: roles whose columns an override
+    names. `log` takes notes and warnings.
+    """
 
     folder: RunFolder
     recipe: Recipe
     task: Task
     setup: Setup
+    label_names: Mapping[Any, Any] | None = None
+    roles_named_now: frozenset[str] = frozenset()
+    log: Log = field(default=lambda line: None, repr=False)
     # Truncation is state of the tokenizer, and the boundaries of a packed batch are state of the model.
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @classmethod
-    def open(cls, path: str | Path, overrides: Overrides = ()) -> Predictor:
-        """Load the run at `path`; `overrides` replace its settings of precision, device, memory and column names."""
+    def open(
+        cls, path: str | Path, overrides: Overrides = (), log: Log | None = None, maps_labels: bool = False
+    ) -> Predictor:
+        """Load the run at `path`; `overrides` replace its settings of precision, device, memory and column names.
+
+        `maps_labels`: `data.label_names` among them maps labels of the file to score to labels of the run.
+        """
         folder = open_run(path)
         saved = load_recipe(folder.recipe)
         recipe = load_recipe(saved, overrides)
-        fixed = [name for name, values in differences(saved, recipe).items() if not _may_override(name, values)]
+        changed = differences(saved, recipe)
+        label_names: Mapping[Any, Any] | None = None
+        if maps_labels and LABEL_NAMES in changed:
+            given = recipe.data.label_names
+            if not isinstance(given, Mapping):
+                expected = "a table from labels of the file to labels of the run"
+                raise UsageError(Problem(where=LABEL_NAMES, found=shown(given), expected=expected))
+            label_names = given
+            recipe = load_recipe(recipe, {"data": {"label_names": saved.data.label_names}})
+            del changed[LABEL_NAMES]
+        fixed = [name for name, values in changed.items() if not _may_override(name, values)]
         if fixed:
             raise UsageError(
                 Problem(
@@ -73,7 +102,10 @@ class Predictor:
         if folder.checksums.exists():  # early runs of 0.1.0 have none
             check_model(folder.path, read_json(folder.checksums))
         task = TASKS[recipe.task].from_state(read_json(folder.config), recipe)
-        return cls(folder, recipe, task, set_up(recipe, str(folder.path), task))
+        named = frozenset(name.removeprefix(COLUMN) for name in changed if name.startswith(COLUMN))
+        predictor = cls(folder, recipe, task, set_up(recipe, str(folder.path), task), label_names, named)
+        predictor.log = log or predictor.log
+        return predictor
 
     def predict(self, inputs: Any) -> list[Prediction]:
         """One prediction for each text, or pair of texts, in order: {"id", "label", "score", "probabilities"}.
@@ -93,8 +125,18 @@ class Predictor:
             return iter(())
         with self.lock:
             store = self.task.encode(rows, self.setup.tokenizer, self.setup.max_length, where)
+            self._log_about(store, len(rows), where)
             results = predict_split(self.setup, self.task, store).results
         return self.task.decode(results, store, rows)
+
+    def _log_about(self, store: TokenStore, num_rows: int, where: str) -> None:
+        unknown = unknown_language(store, self.setup.tokenizer)
+        if unknown:
+            self.log(f"warning: {where}: {unknown}; do not rely on these predictions")
+        num_cut = len(np.unique(store.rows[store.num_tokens_cut > 0]))
+        if num_cut:
+            limit = f"{self.setup.max_length} tokens"
+            self.log(f"{where}: {num_cut:,} of {counted(num_rows, 'text')} truncated to {limit}")
 
     def score(self, split: Split) -> dict[str, float]:
         """Score a labelled split; metrics are named eval_..."""

@@ -16,7 +16,7 @@ from fasttune.data.columns import Column
 from fasttune.data.rows import Rows
 from fasttune.data.sources import Source
 from fasttune.data.tokens.store import TokenStore
-from fasttune.errors import Problem, RecipeError
+from fasttune.errors import DataError, Problem, RecipeError
 from fasttune.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -131,6 +131,16 @@ class Task(ABC):
     def strata_names(self) -> Sequence[str]:
         """The names of the strata, if they are classes."""
         return ()
+
+    def with_labels_of_run(self, rows: Rows, table: Mapping[Any, Any] | None, where: str) -> tuple[Rows, str]:
+        """Rows of another file with their labels written as the run's, and a note if any were not.
+
+        `table`: the user's, from labels of the file to labels of the run. DataError for labels that match none.
+        """
+        if table is not None:
+            found = f"{self.name} has no labels to map"
+            raise DataError(Problem(code="E313", where="data.label_names", found=found, hint="remove it"))
+        return rows, ""
 
     def groups(self, rows: Rows) -> Sequence[str] | None:
         """The group of each row; a group is never divided between splits. None: there are no groups."""

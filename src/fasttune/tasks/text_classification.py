@@ -12,6 +12,7 @@ from fasttune.data.column_names import LABEL_NAMES, PAIR_NAMES, TEXT_NAMES
 from fasttune.data.columns import Column, as_texts, class_names, is_text, label_values, lists_in, text_values
 from fasttune.data.label_columns import from_multi_hot
 from fasttune.data.label_kinds import MULTI, REGRESSION, SINGLE, kind_of, parts_of
+from fasttune.data.label_matching import as_labels_of_run, names_given
 from fasttune.data.labels import Vocabulary, is_number, label_vocabulary
 from fasttune.data.problems import Problems
 from fasttune.data.rows import Rows, ids_of
@@ -21,7 +22,7 @@ from fasttune.data.tokens.store import TokenStore, tokenize
 from fasttune.errors import DataError, Problem, RecipeError, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Task
-from fasttune.tasks.targets import SingleLabel, Target, class_weights, make_target, saved_vocabulary
+from fasttune.tasks.targets import MultiLabel, SingleLabel, Target, class_weights, make_target, saved_vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -194,6 +195,14 @@ class TextClassification(Task):
 
     def strata_names(self) -> Sequence[str]:
         return self.target.strata_names()
+
+    def with_labels_of_run(self, rows: Rows, table: Mapping[Any, Any] | None, where: str) -> tuple[Rows, str]:
+        if not isinstance(self.target, SingleLabel | MultiLabel):
+            return super().with_labels_of_run(rows, table, where)
+        vocabulary, separator = self.target.vocabulary, getattr(self.target, "separator", None)
+        given = names_given(table, vocabulary) if table is not None else {}
+        labels, note = as_labels_of_run(rows.values["label"], vocabulary, separator, given, where, rows.place)
+        return (replace(rows, values={**rows.values, "label": labels}) if note else rows), note
 
     def describe(self, store: TokenStore) -> dict[str, Any]:
         return self.target.describe(store.targets["labels"])
