@@ -46,7 +46,9 @@ PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ .-]*(?<! )")
 NOT_PLAIN = frozenset(("true", "false", "yes", "no", "on", "off", "null", "y", "n"))
 INFINITE = (math.inf, -math.inf)
 # At least two numbers or quoted texts with blanks between them.
-NUMPY_LIST = re.compile(r"""\[\s*("[^"]*"|'[^']*'|[-+.\d]+)(\s+("[^"]*"|'[^']*'|[-+.\d]+))+\s*\]""")
+NUMPY_LIST = re.compile(
+    r"""\[\s*("[^"]*"|'[^']*'|[-+]?[\d.]+(e[-+]\d+)?)(\s+("[^"]*"|'[^']*'|[-+]?[\d.]+(e[-+]\d+)?))+\s*\]"""
+)
 NO_LABEL = -1  # hub datasets fill the ClassLabel column of an unlabelled test split with it
 
 TEXTS_AT_ONCE = 1000

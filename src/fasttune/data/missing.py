@@ -6,6 +6,8 @@ row to which no label applies.
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,6 +81,7 @@ def _ask_about_minus_one(source: Source, column: str, where: str, others: Sequen
     if any(float(value) < 0 or float(value) % 1 for value in others):
         return
     cells = cells_of(source.dataset, column)
+    names = json.dumps(["-1", *others])
     rows = [row for row, value in enumerate(cells) if str(as_texts(value, None)) == "-1"]
     raise DataError(
         Problem(
@@ -86,7 +89,7 @@ def _ask_about_minus_one(source: Source, column: str, where: str, others: Sequen
             where=f"{where}, column {shown(column)}",
             found=f"label -1 in {counted(len(rows), 'row')} ({some_of([source.place(row) for row in rows])}) beside "
             f"{', '.join(others[:5])}: is it a class, or does it mean that the row has no label?",
-            hint=f"data.no_label=[-1] drops these rows; 'data.label_names=[-1, {', '.join(others)}]' makes it a class",
+            hint=f"data.no_label=-1 drops these rows; {shlex.quote(f'data.label_names={names}')} makes it a class",
         )
     )
 

@@ -6,7 +6,7 @@ The test split is never used to choose anything: without validation rows, some a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from fasttune.data.holdout import Split, hold_out, without_leaks, without_repeats
 from fasttune.data.problems import Problems
-from fasttune.data.reading import TEST, TRAIN, VALIDATION, Reader, is_starter, own_split
+from fasttune.data.reading import TEST, TRAIN, VALIDATION, Reader, is_starter, name_of, own_split
 from fasttune.data.row_stream import RowStream, open_row_stream
 from fasttune.data.tokens.cache import cached, key_of
 from fasttune.data.tokens.store import TokenStore
@@ -37,7 +37,8 @@ MAX_UNKNOWN_SHARE = 0.2
 class Splits:
     """The rows of a run; `notes` are the decisions to report and store.
 
-    `stream`: the training rows of a streamed run; `train` is then only a sample of them.
+    `stream`: the training rows of a streamed run; `train` is then only a sample of them. `settings`: what the files
+    showed that the recipe left open, as fields of the recipe.
     """
 
     task: Task
@@ -47,6 +48,7 @@ class Splits:
     columns: dict[str, str | list[str]]
     notes: list[str]
     stream: RowStream | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def num_training_examples(self, store: TokenStore) -> int:
         """The examples of an epoch; `store`: those of `train`. A streamed row is one example."""
@@ -61,6 +63,7 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
     reader, data = Reader(recipe, tasks), recipe.data
     problems = Problems("data")
     train = task = stream = None
+    settings: Mapping[str, Any] = {}
     split_names: tuple[str, ...] = ()  # of the data set of the training rows
     with problems.collected():
         if data.streaming:
@@ -68,7 +71,7 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
             split_names = stream.files.split_names
         else:
             train, source = reader.rows(data.train, TRAIN)
-            split_names = source.split_names
+            split_names, settings = source.split_names, source.settings
         task = reader.task_class.from_rows(train.rows, reader.recipe, train.where)
         task.strata(train.rows, train.where)  # raises DataError for unusable targets
         reader.notes += task.notes
@@ -80,8 +83,9 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
         if spec is not None:
             with problems.collected():
                 source = reader.open(spec, name)
-                if is_own and name == TEST and reader.is_unlabelled(source):
-                    reader.notes.append(f"{name}: the data set's own {name} split has no labels and is not scored")
+                if (is_own or name == TEST) and task is not None and reader.is_unlabelled(source):
+                    whose = f"the data set's own {name} split" if is_own else name_of(spec)
+                    reader.notes.append(f"{name}: {whose} has no labels and is not scored")
                     continue
                 if is_own:
                     reader.notes.append(f"{name}: the data set's own {name} split")
@@ -101,7 +105,9 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
     for name, split in held_out.items():
         held_out[name] = split.limited(data.max_eval_samples, data.seed, reader.notes)
     task = task.for_training_rows(train.rows, recipe)
-    return Splits(task, train, held_out.get(VALIDATION), held_out.get(TEST), reader.columns, reader.notes, stream)
+    return Splits(
+        task, train, held_out.get(VALIDATION), held_out.get(TEST), reader.columns, reader.notes, stream, settings
+    )
 
 
 def _check_batch(where: str, number: int, batch_size: int) -> None:

@@ -2,7 +2,8 @@
 
 JSON holds the objects of `predict --json` with the input of each. Tables have one row per prediction: id, the input,
 then label, labels, score or answer, and a column `probability_NAME` per label. In CSV and TSV a text that a spreadsheet
-would treat as a formula gets an apostrophe in front.
+would treat as a formula gets an apostrophe in front. Tags of words are also written as CoNLL columns and as doccano's
+JSON lines.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PROBABILITY = "probability_"
 
 def check_ending(path: Path) -> None:
     """UsageError for an unknown file extension, before anything is computed."""
-    if path.suffix.lower() not in WRITERS:
+    if _ending(path) not in WRITERS:
         endings = ", ".join(WRITERS)
         found = f"the extension {path.suffix!r}" if path.suffix else "no file extension"
         hint = f"--output {path.with_suffix('.jsonl')}"
@@ -40,7 +41,45 @@ def write(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
     `rows`: the inputs in the same order; their labels, if they have any, are not written.
     """
     check_ending(path)
-    return WRITERS[path.suffix.lower()](path, predictions, rows)
+    return WRITERS[_ending(path)](path, predictions, rows)
+
+
+def _ending(path: Path) -> str:
+    name = path.name.lower()
+    return next((ending for ending in WRITERS if ending.count(".") > 1 and name.endswith(ending)), path.suffix.lower())
+
+
+def _conll(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+    """One word and its tag per line, with a tab between them, and an empty line between sentences."""
+    number = 0
+    with staged(path) as file:
+        for number, prediction in enumerate(predictions, 1):
+            _check_tagged(path, prediction)
+            file.write("\n" if number > 1 else "")
+            file.writelines(
+                f"{word}\t{tag}\n" for word, tag in zip(prediction["tokens"], prediction["tags"], strict=True)
+            )
+    return number
+
+
+def _doccano(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+    """One text per line with its entities as [start, end, type], as doccano imports and exports them."""
+
+    def lines() -> Iterator[dict[str, Any]]:
+        for prediction in predictions:
+            _check_tagged(path, prediction)
+            row_id = prediction["id"]
+            spans = [[entity["start"], entity["end"], entity["type"]] for entity in prediction.get("entities") or ()]
+            yield {"id": int(row_id) if row_id.isdecimal() else row_id, "text": prediction["text"], "label": spans}
+
+    return write_json_lines(path, lines())
+
+
+def _check_tagged(path: Path, prediction: Prediction) -> None:
+    if "tags" not in prediction:
+        found, expected = "predictions without tags", "a run of token-classification for this file extension"
+        hint = f"--output {path.with_suffix('.jsonl')}"
+        raise UsageError(Problem(where=f"--output {path}", found=found, expected=expected, hint=hint))
 
 
 def _json(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
@@ -129,6 +168,8 @@ WRITERS: dict[str, Callable[[Path, Iterable[Prediction], Rows], int]] = {
     ".jsonl": _json_lines,
     ".json": _json,
     ".parquet": _parquet,
+    ".conll": _conll,
+    ".doccano.jsonl": _doccano,
 }
 INPUT_ROLES = ("text", "text_pair", "question", "context", "tokens")
 

@@ -17,6 +17,7 @@ from fasttune.recipe.types import (
     Seed,
     Text,
     Texts,
+    Values,
     Whole,
     check_encoding,
     to_list,
@@ -105,11 +106,11 @@ class Data(Section):
         allowed="a list of at least two different names, or a table from the value in the data to the name "
         "(quote a name that looks like a number)",
     )
-    no_label: Texts | None = setting(
+    no_label: Values | None = setting(
         None,
         "Values in the label column that mean that a row has no label, such as -1. These rows are dropped and counted, "
         "as are rows with an empty label, '-', '?' or 'nan' (unless `label_names` names it).",
-        allowed="a list of values such as [-1]",
+        allowed="a value such as -1, or a list of values",
     )
     label_separator: Text | None = setting(
         None,

@@ -74,6 +74,12 @@ def to_list(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _to_values(value: object) -> object:
+    """Values of cells, which are text: -1 is "-1". A single value is a list of one."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [str(item) if type(item) in (int, float) else item for item in values]
+
+
 def _to_name_table(value: object) -> object:
     """Python users may write integer labels as keys; in the data and in recipes they are text."""
     if isinstance(value, dict):
@@ -132,6 +138,7 @@ Count = Annotated[Whole, Field(gt=0)]
 Seed = Annotated[Whole, Field(ge=0, le=LARGEST_SEED)]
 Text = Annotated[str, BeforeValidator(_to_text), Strict(), Field(min_length=1)]
 Texts = Annotated[list[Text], BeforeValidator(to_list), Field(min_length=1)]
+Values = Annotated[list[Text], BeforeValidator(_to_values), Field(min_length=1)]
 Strategy = Annotated[Literal["no", "steps", "epoch"], BeforeValidator(_to_strategy)]
 NameList = Annotated[list[Text], BeforeValidator(to_list), Field(min_length=2), AfterValidator(_check_names)]
 WeightTable = Annotated[

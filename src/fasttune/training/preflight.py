@@ -91,7 +91,15 @@ def _sampled(splits: Splits, seed: int) -> Splits:
     for split in splits.all():
         if len(split.rows) > SAMPLE:
             notes.append(f"{split.name}: counted tokens in a random sample of {SAMPLE:,} of {len(split.rows):,} rows")
-    return Splits(splits.task, sampled[TRAIN], sampled.get(VALIDATION), sampled.get(TEST), splits.columns, notes)
+    return Splits(
+        splits.task,
+        sampled[TRAIN],
+        sampled.get(VALIDATION),
+        sampled.get(TEST),
+        splits.columns,
+        notes,
+        settings=splits.settings,
+    )
 
 
 def _forecast(run: TrainingRun, num_rows: dict[str, int]) -> Forecast:

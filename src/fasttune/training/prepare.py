@@ -227,7 +227,8 @@ def pins(recipe: Recipe) -> dict[str, Choice]:
 def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) -> Recipe:
     """The recipe with every automatic choice filled in."""
     choices = setup.choices
-    filled = load_recipe(load_recipe(recipe, splits.task.settings()), {"data": {"columns": splits.columns}})
+    filled = load_recipe(load_recipe(recipe, splits.task.settings()), splits.settings)
+    filled = load_recipe(filled, {"data": {"columns": splits.columns}})
     return load_recipe(
         filled,
         {

@@ -63,6 +63,8 @@ ROUNDING = ("device", "kernel", "attention")
 FILLED_IN = (
     "problem",
     "data.label_separator",
+    "data.header",
+    "data.drop_empty",
     "training.class_weights",
     *(f"data.columns.{role}" for role in Columns.model_fields),
     "preprocessing.max_length",

@@ -39,7 +39,7 @@ def sentences_of(file: TextFile, where: str, suffix: str) -> FileRows:
     import pyarrow as pa
 
     is_conllu = suffix == CONLLU_SUFFIX
-    width = num_fields(file.text)
+    width, is_tabbed = num_fields(file.text), "\t" in file.text
     sentences: list[tuple[tuple[str, ...], ...]] = []  # of each sentence, its columns
     header: list[str] | None = None
     starts: list[int] = []
@@ -49,7 +49,7 @@ def sentences_of(file: TextFile, where: str, suffix: str) -> FileRows:
         words: list[list[str]] = []
         for number, line in enumerate(block, start=first_line):
             values = fields_of(line)
-            if _is_skipped(line, values, width, is_conllu):
+            if _is_skipped(line, values, width, is_tabbed, is_conllu):
                 num_skipped += 1
             elif len(values) != width or width < 2:
                 problems.add(_other_width(where, number, line, len(values), width))
@@ -105,13 +105,13 @@ def fields_of(line: str) -> list[str]:
     return line.split("\t") if "\t" in line else line.split()
 
 
-def _is_skipped(line: str, values: list[str], width: int, is_conllu: bool) -> bool:
-    """Whether a line holds no word of a sentence. The word "#" has as many fields as any other."""
+def _is_skipped(line: str, values: list[str], width: int, is_tabbed: bool, is_conllu: bool) -> bool:
+    """Whether a line holds no word of a sentence. The word "#" has as many fields as any other, divided alike."""
     if line.startswith(DOCUMENT):
         return True
     if is_conllu:
         return not values[0].isdigit()  # a comment; 1-2, a contraction; or 1.1, an empty node
-    return line.startswith("#") and len(values) != width
+    return line.startswith("#") and (len(values) != width or (is_tabbed and "\t" not in line))
 
 
 def _column_names(columns: Sequence[Sequence[Sequence[str]]], is_conllu: bool) -> list[str]:

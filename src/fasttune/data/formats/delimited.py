@@ -366,7 +366,7 @@ def num_title_lines(text: str, delimiter: str) -> int:
         if filled == len(record) == width or filled > max(1, width // 2):
             is_header = len(record) == width and (width > 2 or any(map(_is_usual, record)))
             return number if is_header else 0
-        if filled > 1 or (len(record) > 1 and width < 3):
+        if filled > 1:
             return 0
     return 0
 

@@ -61,8 +61,7 @@ def sentences_from_words(rows: FileRows, where: str) -> FileRows:
             )
         )
     _check_words(words, rows, word, where)
-    names = {word: "tokens", tag: "tags"}
-    others = {name: name for name in rows.table.column_names if name not in (word, tag, sentence)}
+    names = {name: {word: "tokens", tag: "tags"}.get(name, name) for name in rows.table.column_names}
     bounds = [*starts, len(words)]
     import pyarrow as pa
 
@@ -70,7 +69,9 @@ def sentences_from_words(rows: FileRows, where: str) -> FileRows:
     if sentence:
         ids = rows.table.column(sentence).to_pylist()
         lists["id"] = pa.array([str(ids[start]) for start in starts])
-    for old, new in (names | others).items():
+    for old, new in names.items():
+        if old == sentence:
+            continue
         cells = rows.table.column(old).to_pylist()
         lists[new] = pa.array([cells[first:stop] for first, stop in pairwise(bounds)])
     how = f"column {shown(sentence)}" if sentence else "the empty lines"
@@ -101,7 +102,8 @@ def _some(table: pa.Table, name: str) -> list[Any]:
 
 
 def _are_words(cells: Sequence[Any]) -> bool:
-    return sum(isinstance(cell, str) and len(cell.split()) == 1 for cell in cells) >= NEARLY_ALL * len(cells) > 0
+    filled = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    return sum(len(cell.split()) == 1 for cell in filled) >= NEARLY_ALL * len(filled) > len(cells) / 2
 
 
 def _are_entity_tags(cells: Sequence[Any]) -> bool:
