@@ -292,6 +292,14 @@ def test_a_spreadsheet_that_is_none_or_too_large_is_refused(tmp_path: Path) -> N
     assert "E107" in refused(tmp_path / "data.xlsx", "data.max_bytes=100")
 
 
+def test_a_total_is_asked_about_and_never_dropped_unasked(tmp_path: Path) -> None:
+    path = put(tmp_path, "rows.csv", table(["review", "stars"], [*TEXTS, "Total"], [*([1, 2] * 3), 9]))
+    text = refused(path)
+    assert text.startswith("E145 ") and "row 8: the last row looks like a total ('Total', '9')" in text
+    assert len(read(path, "data.total_row=drop")[0]) == 6
+    assert len(read(path, "data.total_row=keep")[0]) == 7
+
+
 @pytest.mark.parametrize("header", [["email", "spam"], ["0", "1"]])
 def test_a_header_that_may_be_a_row_is_asked_about_with_a_preview(header: list[str], tmp_path: Path) -> None:
     text = refused(put(tmp_path, "rows.csv", table(header, TEXTS, [header[1], "x"] * 3)))
@@ -394,3 +402,15 @@ def test_a_language_that_the_tokenizer_splits_into_pieces() -> None:
     assert german is not None and german > MAX_PIECES
     assert pieces_per_word(["".join(CHINESE) * 20], tokenizer) is None, "no spaces between words"
     assert pieces_per_word(["too short"], tokenizer) is None
+
+
+def test_a_folder_with_the_name_of_a_shipped_recipe_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "mrpc/train.tsv", table(["text", "label"], TEXTS, GOOD_BAD, mark="\t"))
+    with pytest.raises(fasttune.Error, match=r"E314 mrpc: .*\n.*\./mrpc for the folder"):
+        recipe_of("mrpc")
+    assert recipe_of("./mrpc")[0].data.train == "./mrpc"
+    put(tmp_path, "mrpc/recipe.yaml", "")  # a run folder
+    assert recipe_of("mrpc")[0].data.train == "nyu-mll/glue:mrpc:train"

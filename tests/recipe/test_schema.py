@@ -39,6 +39,7 @@ FIELDS_AND_DEFAULTS = {
     "data.header": "auto",
     "data.sheet": None,
     "data.max_bytes": None,
+    "data.total_row": "ask",
     "data.drop_empty": "auto",
     "data.drop_duplicates": False,
     "data.streaming": False,

@@ -39,6 +39,14 @@ LABEL_NAMES = (
         "카테고리",
     ),
 )
+# What spreadsheets have in the last row, under the columns that are summed up or averaged.
+TOTAL_NAMES = frozenset(
+    (
+        *("total", "totals", "grand total", "sum", "average", "mean", "summe", "gesamt", "gesamtsumme", "durchschnitt"),
+        *("total général", "somme", "moyenne", "suma", "promedio", "totale", "media", "totaal", "итого", "всего"),
+        *("合计", "总计", "小计", "平均", "合計", "합계"),
+    )
+)
 IN_BRACKETS = re.compile(r"\s*[(\[\uff08].*?[)\]\uff09]\s*")
 BETWEEN_WORDS = re.compile(r"[^\w#]+|_+")
 

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fasttune.data.column_names import TOTAL_NAMES, plain_name
 from fasttune.data.columns import as_texts, cells_of, class_names, empty_rows
 from fasttune.data.labels import is_number
 from fasttune.data.problems import counted, some_of
@@ -92,6 +93,36 @@ def _ask_about_minus_one(source: Source, column: str, where: str, others: Sequen
             hint=f"data.no_label=-1 drops these rows; {shlex.quote(f'data.label_names={names}')} makes it a class",
         )
     )
+
+
+def total_row(source: Source) -> int | None:
+    """The last row if a cell of it names a total, in a column that has no such cell elsewhere; otherwise None."""
+    last = source.dataset.num_rows - 1
+    if last < 2:
+        return None
+    row = source.dataset.select([last]).with_format("arrow")[:].to_pylist()[0]
+    for name, cell in row.items():
+        if isinstance(cell, str) and plain_name(cell).rstrip(":") in TOTAL_NAMES:
+            return last if cells_of(source.dataset, name).count(cell) == 1 else None
+    return None
+
+
+def without_total(source: Source, choice: str, where: str) -> tuple[Source, str]:
+    """The source without its total row if `choice` is drop, and a note; DataError if it is ask."""
+    row = total_row(source) if choice != "keep" else None
+    if row is None:
+        return source, ""
+    cells = source.dataset.select([row]).with_format("arrow")[:].to_pylist()[0]
+    if choice == "ask":
+        raise DataError(
+            Problem(
+                code="E145",
+                where=f"{where} {source.place(row)}",
+                found=f"the last row looks like a total ({', '.join(map(shown, cells.values()))})",
+                hint="data.total_row=drop leaves it out, data.total_row=keep keeps it",
+            )
+        )
+    return source.take(range(row)), f"{where}: left out the last row, a total (data.total_row)"
 
 
 def note_of(where: str, num_texts: int, num_labels: int, held: str) -> str:

@@ -14,7 +14,7 @@ from fasttune.data.columns import Column, cells_of, guess_name, has_no_label, re
 from fasttune.data.formats.delimited import numbered_columns
 from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.holdout import GROUP, TIME, Split
-from fasttune.data.missing import MAX_EMPTY_TEXTS, note_of, rows_without_label, rows_without_text
+from fasttune.data.missing import MAX_EMPTY_TEXTS, note_of, rows_without_label, rows_without_text, without_total
 from fasttune.data.rows import Rows
 from fasttune.data.sources import Source, from_rows, load_source, with_split
 from fasttune.data.starter import pairs, questions, reviews
@@ -108,6 +108,8 @@ class Reader:
         if split == TRAIN and source.settings:
             self.recipe = load_recipe(self.recipe, source.settings)
         if need_labels:
+            source, note = without_total(source, self.recipe.data.total_row, where)
+            self.notes += [note] if note else []
             source = self._with_label_lists(source, where, split)
         names = self.names_in(source, where, split, need_labels)
         rows = self.rows_of(source, names, where)

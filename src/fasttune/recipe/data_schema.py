@@ -154,6 +154,11 @@ class Data(Section):
         "is larger.",
         allowed="a whole number of bytes above 0, or null",
     )
+    total_row: Literal["ask", "keep", "drop"] = setting(
+        "ask",
+        "What to do with a last row that looks like the total of a spreadsheet ('Total', 'Summe'). `ask` refuses it.",
+        allowed="'ask', 'keep' or 'drop'",
+    )
     drop_empty: Literal["auto"] | Annotated[bool, Strict()] = setting(
         "auto",
         "Whether to drop rows with an empty text or label. They are counted and reported. `auto` drops rows without a "

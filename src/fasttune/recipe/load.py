@@ -120,11 +120,22 @@ def _values(source: Source) -> tuple[Any, Origin, list[Problem]]:
         return source, Origin("recipe: "), []
     name = os.fspath(source)
     if name in _shipped_names():
+        _check_is_meant(name)
         text, name = shipped_text(name), f"{name}.yaml"
     else:
         text = _file_text(name)
     values, problems = yaml_text.read(text, _printable(name))
     return values, Origin(f"{_printable(name)}: ", in_file=True), problems
+
+
+def _check_is_meant(name: str) -> None:
+    """RecipeError if a file or folder has the name of a shipped recipe; a run folder is no data."""
+    path = Path(name)
+    if path.exists() and not (path / "recipe.yaml").exists():
+        kind = "folder" if path.is_dir() else "file"
+        found = f"the name of a shipped recipe and of a {kind} here: which one is meant?"
+        hint = f"./{name} for the {kind}; for the recipe, work in another folder"
+        raise RecipeError(Problem(code="E314", where=name, found=found, hint=hint))
 
 
 def _printable(text: str) -> str:

@@ -55,7 +55,9 @@ def understood(source: Source, recipe: Recipe, tasks: Mapping[str, type[Task]]) 
         split = reader.split_of(replace(source, notes=()), recipe.data.train, TRAIN)
         task = reader.task_class.from_rows(split.rows, reader.recipe, split.where)
     except Error as error:
-        return [f"task: {recipe.task}", f"not ready to train: {error.problems[0].found}"]
+        first = error.problems[0]
+        hint = f"; {first.hint}" if first.hint else ""
+        return [f"task: {recipe.task}", f"not ready to train: {first.found}{hint}", *first.preview]
     roles = [
         f"{role} = {', '.join(map(shown, name)) if isinstance(name, list) else shown(name)}"
         for role, name in reader.columns.items()
