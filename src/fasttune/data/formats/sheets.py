@@ -11,6 +11,7 @@ import csv
 import datetime
 import hashlib
 import io
+import shlex
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from typing import Any
 from fasttune.data.formats.delimited import numbered_columns, read_delimited
 from fasttune.data.formats.storage import ReadOptions, limit_of, read_bytes, unpacked_too_much
 from fasttune.data.formats.text_file import LINE_END, FileRows, TextFile
+from fasttune.data.problems import counted
 from fasttune.errors import DataError, EnvironmentProblem, Problem, nearest, shown
 
 SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
@@ -75,7 +77,7 @@ def _sheet(data: bytes, where: str, wanted: str | None) -> tuple[str, list[list[
                     where=f"{where}: data.sheet",
                     found=shown(wanted),
                     expected=f"one of the sheets {', '.join(map(shown, names))}",
-                    hint=f"data.sheet={near}" if near else "",
+                    hint=shlex.quote(f"data.sheet={near}") if near else "",
                 )
             )
         sheets = {name: workbook.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in names}
@@ -85,14 +87,14 @@ def _sheet(data: bytes, where: str, wanted: str | None) -> tuple[str, list[list[
         raise DataError(Problem(code="E127", where=where, found=found, hint=hint)) from None
     filled = [name for name in names if any(cell not in ("", None) for row in sheets[name] for cell in row)]
     if wanted is None and len(filled) > 1:
-        listed = ", ".join(f"{shown(name)} ({len(sheets[name]):,} rows)" for name in filled)
+        listed = ", ".join(f"{shown(name)} ({counted(len(sheets[name]), 'row')})" for name in filled)
         raise DataError(
             Problem(
                 code="E144",
                 where=where,
                 found=f"{len(filled)} sheets with cells: {listed}",
                 expected="one sheet to read",
-                hint=f"data.sheet={shown(filled[0])}",
+                hint=shlex.quote(f"data.sheet={filled[0]}"),
             )
         )
     chosen = wanted or (filled or names)[0]
