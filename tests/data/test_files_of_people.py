@@ -202,10 +202,23 @@ def test_a_column_per_label_may_be_named_and_holds_only_zeros_and_ones(tmp_path:
     assert "found '2' (row 2, row 6), expected 0 or 1" in refused(path, "data.columns.label=[a, b]")
 
 
+def test_two_columns_of_zeros_and_ones_may_be_no_labels(tmp_path: Path) -> None:
+    path = put(tmp_path, "rows.csv", table(["text", "toxic", "is_member"], TEXTS, [1, 0] * 3, [0, 0, 1] * 2))
+    text = refused(path)
+    assert text.startswith("E201 ") and '\'data.columns.label=["toxic", "is_member"]\' if each is a label' in text
+    assert list(read(path, "data.columns.label=toxic")[0].values["label"]) == ["1", "0"] * 3
+
+
+def test_columns_of_zeros_and_ones_beside_a_label_are_no_labels(tmp_path: Path) -> None:
+    flags = [[1, 0] * 3, [0, 0, 1] * 2, [1, 1, 0] * 2]
+    path = put(tmp_path, "rows.csv", table(["text", "mood", "a", "b", "c"], TEXTS, GOOD_BAD, *flags))
+    assert "cannot tell which column is the label" in refused(path)
+
+
 def test_columns_per_label_are_scored_and_predicted(tiny_model: Path, tmp_path: Path) -> None:
     texts = [f"the {word} was w{n}" for n in range(20) for word in ("food", "room")]
     path = put(tmp_path, "rows.csv", table(["comment", "food", "room"], texts, [1, 0] * 20, [0, 1] * 20))
-    recipe = {"model": str(tiny_model), "data": {"train": str(path)},
+    recipe = {"model": str(tiny_model), "data": {"train": str(path), "columns": {"label": ["food", "room"]}},
               "training": {"max_steps": 2, "device": "cpu", "precision": "fp32"}}  # fmt: skip
     run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
     assert run.is_complete

@@ -297,11 +297,41 @@ def empty_rows(dataset: datasets.Dataset, column: str, lists: bool) -> list[int]
     A row with no words is empty; a row with no labels is a valid multi-label row.
     """
     names = _names_of(dataset.features[column])
+    cells = _cells(dataset, column)
+    if names is None and _is_text_column(cells):
+        return _blank_rows(cells)
     return [
         row
         for row, value in enumerate(cells_of(dataset, column))
         if (lists and value == []) or _is_no_label(value, names)
     ]
+
+
+def _is_text_column(cells: pa.ChunkedArray) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
+
+
+def _blank_rows(cells: pa.ChunkedArray) -> list[int]:
+    """The rows of a column of texts that are missing or hold only white space, found without Python strings."""
+    import pyarrow.compute as pc
+
+    if not _is_text_column(cells):  # string views, or nothing but nulls
+        return [row for row, value in enumerate(cells.to_pylist()) if value is None or not value.strip()]
+    is_blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(cells)), 0)
+    rows: list[int] = np.flatnonzero(pc.fill_null(is_blank, True).to_numpy()).tolist()
+    return rows
+
+
+def different_values(dataset: datasets.Dataset, column: str) -> list[Any]:
+    """The different values of a column that holds no lists, in the order of their first rows."""
+    import pyarrow as pa
+
+    cells = _cells(dataset, column)
+    if not (_is_text_column(cells) or pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type)):
+        return [value for value in cells.to_pylist() if not isinstance(value, list | dict)]
+    return list(cells.unique().to_pylist())
 
 
 def text_values(
@@ -319,8 +349,9 @@ def text_values(
         found = f"values of type {'ClassLabel' if _names_of(feature) is not None else kind}"
         hint = _override(role, texts[0]) if texts else ""
         raise DataError(Problem(code="E204", where=at, found=found, expected="text", hint=hint))
-    values = Texts(_cells(dataset, column))
-    empty = [place(index) for index, value in enumerate(values) if value is None or not value.strip()]
+    cells = _cells(dataset, column)
+    values = Texts(cells)
+    empty = [place(row) for row in _blank_rows(cells)]
     if empty:
         raise DataError(_empty_problem("E243" if role in ("question", "context") else "E210", at, empty, "text"))
     return values

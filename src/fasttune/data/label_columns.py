@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from fasttune.data.columns import NO_LABEL, cells_of, some_cells
 from fasttune.data.formats.text_file import Place
+from fasttune.data.guess import look_of
 from fasttune.data.problems import some_of
 from fasttune.data.sources import Source
 from fasttune.errors import DataError, Problem, shown
 
+SURELY_LABELS = 3  # columns of 0 and 1: fewer may be properties of the text, or one label and a property
 YES, NO = ("1", "1.0", "true", "True", "TRUE"), ("0", "0.0", "false", "False", "FALSE")
 
 
 def flag_columns(source: Source, left_out: Sequence[str]) -> list[str]:
-    """The columns, besides these, that hold only 0 and 1, if there are at least two; an id of 0 and 1 is none."""
+    """The columns, besides these, that hold only 0 and 1, if there are at least two and no other may be the label."""
     found = []
     for name in source.dataset.column_names:
         if name in left_out or name.strip().lower() in ("id", "index"):
             continue
-        values = {_flag(cell) for cell in some_cells(source.dataset, name)}
-        if values and values <= {True, False, None} and len(values - {None}) > 0:
+        cells = some_cells(source.dataset, name)
+        values = {_flag(cell) for cell in cells}
+        if values <= {True, False, None} and values - {None}:
             found.append(name)
+        elif look_of(cells)[0] == "label":
+            return []
     return found if len(found) > 1 else []
+
+
+def question(columns: Sequence[str], where: str) -> Problem:
+    """The problem that asks whether these columns are labels."""
+    quoted = json.dumps(list(columns), ensure_ascii=False)
+    return Problem(
+        code="E201",
+        where=where,
+        found=f"cannot tell the label: the columns {', '.join(map(shown, columns))} hold only 0 and 1",
+        hint=f"{shlex.quote(f'data.columns.label={quoted}')} if each is a label; data.columns.label=COLUMN if one is",
+    )
 
 
 def column_of(columns: Sequence[str]) -> str:

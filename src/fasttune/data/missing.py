@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fasttune.data.column_names import TOTAL_NAMES, plain_name
-from fasttune.data.columns import as_texts, cells_of, class_names, empty_rows
+from fasttune.data.columns import as_texts, cells_of, class_names, different_values, empty_rows
 from fasttune.data.labels import is_number
 from fasttune.data.problems import counted, some_of
 from fasttune.data.sources import Source
@@ -54,9 +54,8 @@ def rows_without_label(
         empty = []
     marks = set(no_label or ())
     if names is None and not has_names:
-        values = {
-            str(as_texts(value, None)) for value in cells_of(dataset, column) if isinstance(value, str | int | float)
-        }
+        different = different_values(dataset, column)
+        values = {str(as_texts(value, None)) for value in different if isinstance(value, str | int | float)}
         if OPPOSITE not in values:
             marks |= values & set(NO_LABEL_MARKS)
         if "-1" in values - marks and len(values) > 2 and all(map(is_number, values)):

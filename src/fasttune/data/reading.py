@@ -236,8 +236,9 @@ class Reader:
             return source
         names = self.columns.get(LABEL) or self.recipe.data.columns.label
         if names is None and split == TRAIN and guess_name(roles[LABEL], source.dataset.column_names) is None:
-            given = set(named_columns(self.recipe))
-            names = label_columns.flag_columns(source, [*given])
+            names = label_columns.flag_columns(source, [*named_columns(self.recipe)])
+            if 0 < len(names) < label_columns.SURELY_LABELS:
+                raise DataError(label_columns.question(names, where))
             if names:
                 self.notes.append(
                     f"{where}: multi-label, because the columns {', '.join(map(shown, names))} hold only 0 and 1, "
