@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Any
 
-from fasttune.data.formats.annotations import annotations_of
+from fasttune.data.formats.annotations import Annotations, annotations_of
 from fasttune.data.formats.squad_json import are_answers, flat_rows, is_squad
 from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.formats.text_file import FileRows, TextFile, lines_of, read_text
@@ -25,8 +25,8 @@ from fasttune.errors import DataError, Problem, shown
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Its line (0 in a .json document), its place in words, and the value, or the Problem why there is none.
-Value = tuple[int, str, Any]
+# Its line or, in a .json document, its place in words; and the value, or the Problem why there is none.
+Value = tuple[int | str, Any]
 NumberedRow = tuple[int, dict[str, Any]]  # the number of its line or, in a .json document, of the row
 VALUES_LOOKED_AT = 50  # to recognise the tool that wrote a file
 ROWS_AT_ONCE = 20_000
@@ -83,24 +83,30 @@ def _table_of(file: TextFile, where: str, values_of: Callable[[str, str], Iterat
 def _rows(values: Iterator[Value], where: str, problems: Problems, notes: list[str]) -> Iterator[NumberedRow]:
     """Yield the rows that the values of a file hold: themselves, the questions of SQuAD, or annotated texts."""
     first = list(islice(values, VALUES_LOOKED_AT))
-    annotations = annotations_of([value for _, _, value in first])
+    annotations = annotations_of([value for _, value in first])
     numbers = count(1)
-    for line, place, value in chain(first, values):
-        if isinstance(value, Problem):
+    for place, value in chain(first, values):
+        if type(value) is dict and annotations is None and not is_squad(value):  # nearly always
+            yield place if type(place) is int else next(numbers), value
+        elif isinstance(value, Problem):
             problems.add(value)
-        elif annotations is not None:
-            with problems.collected():
-                row = annotations.row(value, place)
-                if row is not None:
-                    yield line or next(numbers), row
-        elif not isinstance(value, dict):
-            found, expected = shown(value), 'an object {"column": value, ...}'
-            problems.add(Problem(code="E126", where=place, found=found, expected=expected))
         else:
-            for row in flat_rows(value, place) if is_squad(value) else [value]:
-                yield line or next(numbers), row
+            at = f"{where} line {place}" if type(place) is int else str(place)
+            with problems.collected():
+                for row in _rows_in(value, at, annotations):
+                    yield place if type(place) is int else next(numbers), row
     if annotations is not None:
         notes += annotations.notes(where)
+
+
+def _rows_in(value: Any, place: str, annotations: Annotations | None) -> list[dict[str, Any]]:
+    if annotations is not None:
+        row = annotations.row(value, place)
+        return [] if row is None else [row]
+    if not isinstance(value, dict):
+        found, expected = shown(value), 'an object {"column": value, ...}'
+        raise DataError(Problem(code="E126", where=place, found=found, expected=expected))
+    return flat_rows(value, place)
 
 
 def _parse(text: str) -> Any:
@@ -167,7 +173,7 @@ def _lines(text: str, where: str) -> Iterator[Value]:
             value = _parse(line)
         except (ValueError, RecursionError) as error:
             value = _problem(error, where, line, number)
-        yield number, f"{where} line {number}", value
+        yield number, value
 
 
 def _document(text: str, where: str) -> Iterator[Value]:
@@ -184,11 +190,11 @@ def _document(text: str, where: str) -> Iterator[Value]:
     try:
         value = _parse(text)
     except (ValueError, RecursionError) as error:
-        yield 0, where, _problem(error, where, text, 0)
+        yield where, _problem(error, where, text, 0)
         return
     if isinstance(value, dict):
         if is_squad(value):
-            yield 0, where, value
+            yield where, value
             return
         if any(isinstance(x, list | dict) for x in value.values()) and annotations_of([value]) is None:
             keys = ", ".join(shown(key) for key in list(value)[:5])
@@ -203,7 +209,7 @@ def _document(text: str, where: str) -> Iterator[Value]:
             )
     items = value if isinstance(value, list) else [value]
     for position, item in enumerate(items, 1):
-        yield 0, f"{where} item {position}", item
+        yield f"{where} item {position}", item
 
 
 def rows_to_table(rows: list[dict[str, Any]], where: str) -> tuple[pa.Table, dict[str, Problem]]:
