@@ -246,7 +246,9 @@ def test_predict_reads_rows_without_labels_and_writes_json_lines(overfitted: fas
     rows = [{"id": f"row-{number}", "text": row["text"]} for number, row in enumerate(EIGHT_ROWS)]
     data = write_csv(tmp_path / "new.csv", rows)
     found = fasttune.predict(overfitted.folder, data=str(data), output=tmp_path / "out.jsonl")
-    assert read_lines(tmp_path / "out.jsonl") == found
+    assert read_lines(tmp_path / "out.jsonl") == [
+        {**one, "text": row["text"]} for one, row in zip(found, rows, strict=True)
+    ]
     assert [prediction["id"] for prediction in found] == [row["id"] for row in rows]
 
 
