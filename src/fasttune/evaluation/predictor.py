@@ -142,4 +142,7 @@ class Predictor:
         """Score a labelled split; metrics are named eval_..."""
         with self.lock:
             store = encode(split, self.task, self.setup.tokenizer, self.setup.max_length)
-            return score_split(self.setup, self.task, split, store).metrics
+            scored = score_split(self.setup, self.task, split, store)
+        for remark in self.task.remarks(scored.results, store, split.where):
+            self.log(remark)
+        return scored.metrics

@@ -198,6 +198,10 @@ class Task(ABC):
         An iterator, so that a million predictions need not fit into memory.
         """
 
+    def remarks(self, results: np.ndarray, store: TokenStore, where: str) -> Sequence[str]:
+        """Lines to log about a scored split, such as a class that it lacks; `where` names the split."""
+        return ()
+
     def files(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, Any]:
         """Predictions of a scored split in other common formats of the task: name -> content of a JSON file."""
         return {}

@@ -24,9 +24,10 @@ from fasttune.data.label_kinds import (
     encode_numbers,
     parts_of,
 )
+from fasttune.data.label_matching import LABELS_SHOWN
 from fasttune.data.labels import Vocabulary, encode_labels
-from fasttune.data.problems import row_name
-from fasttune.errors import Problem, RecipeError
+from fasttune.data.problems import row_name, some_of
+from fasttune.errors import Problem, RecipeError, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import chosen_metrics
 from fasttune.tasks.metrics import classification, multilabel, regression
@@ -89,6 +90,10 @@ class Target(ABC):
     @abstractmethod
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
         """The metrics of `logits` (N, K)."""
+
+    def remarks(self, logits: np.ndarray, encoded: np.ndarray, where: str) -> Iterator[str]:
+        """Lines to log about scored rows."""
+        yield from ()
 
     def calibrated(self, logits: np.ndarray, encoded: np.ndarray) -> Target:
         """The target calibrated on validation rows after training."""
@@ -155,6 +160,17 @@ class SingleLabel(Target):
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
         return classification.score(encoded, logits.argmax(axis=1), len(self.vocabulary.names), self.metrics)
 
+    def remarks(self, logits: np.ndarray, encoded: np.ndarray, where: str) -> Iterator[str]:
+        predicted, counts = np.unique(logits.argmax(axis=1)), np.bincount(encoded, minlength=logits.shape[1])
+        if len(predicted) == 1 and np.count_nonzero(counts) > 1:
+            only = shown(self.vocabulary.names[predicted[0]])
+            yield (
+                f"warning: {where}: every prediction is {only}; the model does not "
+                "tell the classes apart (try more steps, another training.learning_rate or "
+                "training.class_weights=balanced)"
+            )
+        yield from lacking(counts, self.vocabulary.names, self.metrics, where)
+
 
 @dataclass(frozen=True)
 class MultiLabel(Target):
@@ -215,6 +231,9 @@ class MultiLabel(Target):
         predicted = multilabel.sigmoid(logits) >= np.array(self.thresholds)
         return multilabel.score(encoded, predicted, self.metrics)
 
+    def remarks(self, logits: np.ndarray, encoded: np.ndarray, where: str) -> Iterator[str]:
+        yield from lacking(encoded.sum(axis=0), self.vocabulary.names, self.metrics, where)
+
     def calibrated(self, logits: np.ndarray, encoded: np.ndarray) -> MultiLabel:
         thresholds = multilabel.best_thresholds(multilabel.sigmoid(logits), encoded > 0)
         return replace(self, thresholds=tuple(map(float, thresholds)))
@@ -255,6 +274,15 @@ class Regression(Target):
 
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
         return regression.score(encoded, logits[:, 0].astype(np.float64), self.metrics)
+
+
+def lacking(counts: np.ndarray, names: Sequence[str], metrics: Sequence[str], where: str) -> Iterator[str]:
+    """A line on classes without rows, `counts` (K) of which are those of a scored split, if a mean includes them."""
+    absent = [name for name, count in zip(names, counts, strict=True) if not count]
+    means = [metric for metric in metrics if metric.endswith("_macro")]
+    if absent and means:
+        listed = some_of(list(map(shown, absent)), LABELS_SHOWN)
+        yield f"{where}: no row has {listed}; each class without rows counts 0 in {', '.join(means)}"
 
 
 def names_of(vocabulary: Vocabulary) -> dict[str, Any]:

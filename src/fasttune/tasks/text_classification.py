@@ -246,6 +246,9 @@ class TextClassification(Task):
         for row_id, answer in zip(rows.ids, self.target.answers(results), strict=True):
             yield {"id": row_id, **answer}
 
+    def remarks(self, results: np.ndarray, store: TokenStore, where: str) -> Sequence[str]:
+        return list(self.target.remarks(results, store.targets["labels"], where))
+
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         return self.target.score(results, store.targets["labels"])
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
+from statistics import mean
 from typing import Any
 
 from fasttune.data.reading import TRAIN, VALIDATION
@@ -11,15 +14,18 @@ from fasttune.errors import CheckpointError
 from fasttune.parallel.collectives import is_main
 from fasttune.runs.checkpoint import open_checkpoint
 from fasttune.runs.checkpoint.write import path_of
-from fasttune.runs.folder import RESULT_PREFIX, read_json, write_json, write_json_lines, write_text
+from fasttune.runs.folder import RESULT_PREFIX, RunFolder, read_json, write_json, write_json_lines, write_text
 from fasttune.training.card import card
 from fasttune.training.environment import peak_memory_bytes
+from fasttune.training.events import StepDone
 from fasttune.training.flops import MEASURABLE_FLOPS, peak_flops, training_flops
 from fasttune.training.loop import TrainState
 from fasttune.training.model import checksums, save_model
 from fasttune.training.resume import find_on_all_ranks, tensors_of
 from fasttune.training.run import TrainingRun
 from fasttune.training.trainer import Trainer
+
+STEPS_TO_JUDGE = 30
 
 
 def save_best_weights(trainer: Trainer) -> int:
@@ -70,6 +76,8 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
         if split.name == TRAIN:
             continue
         scored, store = trainer.evaluator.score(split.name, step), run.stores[split.name]
+        for remark in task.remarks(scored.results, store, split.name):
+            run.log(remark)
         prefix = RESULT_PREFIX[split.name]
         results[prefix] = {key.replace("eval_", f"{prefix}_", 1): value for key, value in scored.metrics.items()}
         if is_main():
@@ -79,6 +87,8 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
                 write_json(run.folder.predictions_as(prefix, name), content)
     all_results = {key: value for metrics in results.values() for key, value in metrics.items()}
     if is_main():
+        for line in flat_loss(step_losses(run.folder), run.recipe.training.learning_rate):
+            run.log(line)
         _write_card(run, list(task.state().get("label2id", ())), all_results)
         run.folder.write_results(results)
         if run.mirror is not None:
@@ -103,6 +113,31 @@ def _write_card(run: TrainingRun, label_names: list[str], results: dict[str, Any
         run.log(f"warning: could not write the model card: {type(error).__name__}: {error}")
     else:
         write_text(folder.card, text)
+
+
+def step_losses(folder: RunFolder) -> list[float]:
+    """The training loss of each step, in order; empty if the file of events is not there."""
+    losses: dict[int, float] = {}
+    with suppress(OSError), folder.events.open(encoding="utf-8") as lines:
+        for line in lines:
+            event = json.loads(line)
+            if event["event"] == StepDone.name and event["loss"] is not None:
+                losses[event["step"]] = event["loss"]
+    return [losses[step] for step in sorted(losses)]
+
+
+def flat_loss(losses: Sequence[float], learning_rate: float) -> Iterator[str]:
+    """A warning if the loss oscillates or stays where it was; too few steps tell nothing."""
+    third = len(losses) // 3
+    if len(losses) < STEPS_TO_JUDGE:
+        return
+    first, last = mean(losses[:third]), mean(losses[-third:])
+    if last >= first:
+        yield (
+            f"warning: the training loss did not fall: {first:.4f} on average in the first third of the steps, "
+            f"{last:.4f} in the last. Try training.learning_rate={learning_rate / 10:g}, a larger "
+            "training.batch_size or more epochs, and check that the labels belong to the texts"
+        )
 
 
 def incidents(state: TrainState) -> Iterator[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from fasttune.data.audit import Audit, audit_rows, audit_tokens
 from fasttune.data.formats import hub
 from fasttune.data.pipeline import Split, Splits, encode, read_splits, report
+from fasttune.data.problems import counted
 from fasttune.data.reading import TRAIN
 from fasttune.data.tokens.mapped import release_pages
 from fasttune.data.tokens.store import TokenStore
@@ -39,6 +40,7 @@ from fasttune.training.environment import versions
 from fasttune.training.loop import num_training_steps, times_due
 from fasttune.training.memory_probe import probe
 from fasttune.training.model import pinned
+from fasttune.training.optimizer import num_warmup_steps
 from fasttune.training.precision import REQUESTED, Choice
 from fasttune.training.resume import find_checkpoint, pin, reconciled_on_all_ranks
 from fasttune.training.run import Log, TrainingRun
@@ -129,6 +131,19 @@ def decisions(recipe: Recipe, splits: Splits, stores: dict[str, TokenStore], set
     widths = max(map(len, shown)), min(max(len(choice.value) for choice in shown.values()), MAX_VALUE_WIDTH)
     for name, choice in shown.items():
         yield f"  {name:<{widths[0]}}  {choice.value:<{widths[1]}}  {choice.reason}"
+    yield from long_warmup(recipe, splits.num_training_examples(stores[TRAIN]))
+
+
+def long_warmup(recipe: Recipe, num_examples: int) -> Iterator[str]:
+    """A warning if the run ends before its warm-up does."""
+    training = recipe.training
+    num_steps = num_training_steps(recipe, math.ceil(num_examples / training.batch_size))
+    warmup = num_warmup_steps(training.warmup_steps, num_steps)
+    if warmup >= num_steps:
+        yield (
+            f"warning: the warm-up takes {counted(warmup, 'step')} and the run {counted(num_steps, 'step')}, so the "
+            f"learning rate never reaches {training.learning_rate:g}; try training.warmup_steps=0.1 or more steps"
+        )
 
 
 def num_saves(run: TrainingRun) -> int:
