@@ -24,7 +24,7 @@ from fasttune.data.labels import is_number
 from fasttune.data.personal import rows_with
 from fasttune.data.problems import counted, some_of
 from fasttune.data.reading import TRAIN
-from fasttune.data.tokens.language import MAX_PIECES, pieces_per_word
+from fasttune.data.tokens.language import split_into_pieces
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import Problem, shown
 
@@ -312,16 +312,9 @@ def audit_tokens(audit: Audit, split: Split, store: TokenStore, task: Task, toke
             "model=FacebookAI/xlm-roberta-base (100 languages)",
             share=rate,
         )
-    pieces = pieces_per_word(task.input_texts(split.rows), tokenizer) if split.name == TRAIN else None
-    if pieces is not None and pieces > MAX_PIECES:
-        audit.add(
-            "W267",
-            _where(split),
-            f"the tokenizer splits a word into {pieces:.1f} tokens on average, 1.1 in its own language: the model may "
-            "not know the language of these texts",
-            "model=FacebookAI/xlm-roberta-base (100 languages)",
-            pieces_per_word=pieces,
-        )
+    foreign = split_into_pieces(task.input_texts(split.rows), tokenizer) if split.name == TRAIN else ""
+    if foreign:
+        audit.add("W267", _where(split), foreign, "model=FacebookAI/xlm-roberta-base (100 languages)")
     rows = task.unanswerable(store)
     audit.add_rows(
         "W246",

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any
 
 from fasttune.data.columns import cells_of, empty_rows
+from fasttune.data.formats.delimited import is_usual_name, numbered_columns
 from fasttune.data.holdout import GROUP, TIME, Split
 from fasttune.data.problems import counted
 from fasttune.data.reading import ANY, Reader, name_of
@@ -17,6 +18,7 @@ from fasttune.data.rows import Rows, ids_of
 from fasttune.data.sources import Source
 from fasttune.errors import DataError
 from fasttune.evaluation.predictor import Predictor
+from fasttune.recipe import load as load_recipe
 from fasttune.tasks import TASKS, Prediction
 
 SETTING = re.compile(r"'?data\.[a-z_.]+=")
@@ -35,7 +37,7 @@ def read_to_score(predictor: Predictor, spec: str | list[str], command: str = ""
     """All labelled rows of a source; `data.max_eval_samples` does not apply. `command`: what to type with a setting."""
     reader = _reader(predictor)
     with _whole_command(command):
-        source = reader.open(spec, ANY)
+        source = _opened(reader, spec)
         split = reader.split_of(replace(source, notes=()), spec, ANY)
         rows, note = predictor.task.with_labels_of_run(split.rows, predictor.label_names, split.where)
     _log_notes(predictor, [*reader.notes, note])
@@ -46,7 +48,7 @@ def read_to_predict(predictor: Predictor, spec: str | list[str], command: str = 
     """All rows of a source; a label column is ignored. `command`: what to type with a setting."""
     reader, where = _reader(predictor), name_of(spec)
     with _whole_command(command):
-        source = reader.open(spec, ANY)
+        source = _opened(reader, spec)
         names = reader.names_in(source, where, ANY, need_labels=False)
     empty = [] if predictor.recipe.data.drop_empty is True else _empty_rows(reader, source, names)
     if len(empty) == len(source.dataset):
@@ -76,6 +78,17 @@ def in_place(predictions: Iterator[Prediction], read: Unlabelled) -> Iterator[Pr
 def _reader(predictor: Predictor) -> Reader:
     named = {role for role, name in predictor.recipe.data.columns.model_dump().items() if name is not None}
     return Reader(predictor.recipe, TASKS, roles_of_run=frozenset(named - predictor.roles_named_now - {GROUP, TIME}))
+
+
+def _opened(reader: Reader, spec: str | list[str]) -> Source:
+    """The source, read with a header if the run's file had none but this one begins with common column names."""
+    source = reader.open(spec, ANY)
+    names = source.dataset.column_names
+    if names == numbered_columns(len(names)) and all(map(is_usual_name, source.dataset[0].values())):
+        reader.recipe = load_recipe(reader.recipe, {"data": {"header": True}})
+        reader.notes.append(f"{name_of(spec)}: the first row is read as the header, unlike in the run")
+        source = reader.open(spec, ANY)
+    return source
 
 
 def _log_notes(predictor: Predictor, notes: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from fasttune.data.holdout import Split
 from fasttune.data.pipeline import encode, unknown_language
 from fasttune.data.problems import counted
+from fasttune.data.tokens.language import split_into_pieces
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import Problem, UsageError, shown
 from fasttune.recipe import Overrides, Recipe, differences
@@ -33,6 +35,9 @@ MAY_OVERRIDE = (
     "data.encoding",
     "data.header",
     "data.max_bytes",
+    "data.sheet",
+    "data.total_row",
+    "data.no_label",
     "data.drop_empty",
     "preprocessing.doc_stride",
     "preprocessing.word_boundaries",
@@ -125,18 +130,27 @@ class Predictor:
             return iter(())
         with self.lock:
             store = self.task.encode(rows, self.setup.tokenizer, self.setup.max_length, where)
-            self._log_about(store, len(rows), where)
+            self._log_about(rows, store, where)
             results = predict_split(self.setup, self.task, store).results
         return self.task.decode(results, store, rows)
 
-    def _log_about(self, store: TokenStore, num_rows: int, where: str) -> None:
+    def _log_about(self, rows: Rows, store: TokenStore, where: str) -> None:
         unknown = unknown_language(store, self.setup.tokenizer)
+        if not unknown and not self._was_warned_of_language:
+            unknown = split_into_pieces(self.task.input_texts(rows), self.setup.tokenizer)
         if unknown:
             self.log(f"warning: {where}: {unknown}; do not rely on these predictions")
         num_cut = len(np.unique(store.rows[store.num_tokens_cut > 0]))
         if num_cut:
             limit = f"{self.setup.max_length} tokens"
-            self.log(f"{where}: {num_cut:,} of {counted(num_rows, 'text')} truncated to {limit}")
+            self.log(f"{where}: {num_cut:,} of {counted(len(rows), 'text')} truncated to {limit}")
+
+    @cached_property
+    def _was_warned_of_language(self) -> bool:
+        """Whether training warned of the same: the run was made for texts like these."""
+        path = self.folder.data_report
+        warnings = read_json(path).get("warnings", []) if path.exists() else []
+        return any(warning["code"] == "W267" for warning in warnings)
 
     def score(self, split: Split) -> dict[str, float]:
         """Score a labelled split; metrics are named eval_..."""

@@ -35,6 +35,7 @@ from fasttune.tasks.metrics import classification, multilabel, regression
 if TYPE_CHECKING:
     import torch
 
+MIN_ROWS_TO_JUDGE = 6  # fewer may be of one class for the model by chance
 MIN_ROWS_OF_STRATUM = 20  # a tenth of them is held out
 Answer = dict[str, Any]  # a prediction without its id
 
@@ -162,7 +163,7 @@ class SingleLabel(Target):
 
     def remarks(self, logits: np.ndarray, encoded: np.ndarray, where: str) -> Iterator[str]:
         predicted, counts = np.unique(logits.argmax(axis=1)), np.bincount(encoded, minlength=logits.shape[1])
-        if len(predicted) == 1 and np.count_nonzero(counts) > 1:
+        if len(predicted) == 1 and np.count_nonzero(counts) > 1 and len(encoded) >= MIN_ROWS_TO_JUDGE:
             only = shown(self.vocabulary.names[predicted[0]])
             yield (
                 f"warning: {where}: every prediction is {only}; the model does not "

@@ -121,7 +121,7 @@ def step_losses(folder: RunFolder) -> list[float]:
     with suppress(OSError), folder.events.open(encoding="utf-8") as lines:
         for line in lines:
             event = json.loads(line)
-            if event["event"] == StepDone.name and event["loss"] is not None:
+            if event["event"] == StepDone.name and isinstance(event["loss"], float):  # not "nan", after an overflow
                 losses[event["step"]] = event["loss"]
     return [losses[step] for step in sorted(losses)]
 

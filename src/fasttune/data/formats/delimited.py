@@ -416,6 +416,10 @@ def has_header(text: str, suffix: str, delimiter: str, named: Sequence[str]) -> 
     return len(first) != 1 or first[0] in named or _is_usual(first[0])
 
 
+def is_usual_name(name: object) -> bool:
+    return isinstance(name, str) and _is_usual(name)
+
+
 def _is_usual(name: str) -> bool:
     return plain_name(name) in USUAL_NAMES
 

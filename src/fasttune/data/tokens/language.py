@@ -33,3 +33,14 @@ def pieces_per_word(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) ->
         return None
     encoded = tokenizer(some, add_special_tokens=False, truncation=False, padding=False, verbose=False)
     return sum(map(len, encoded["input_ids"])) / num_words
+
+
+def split_into_pieces(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> str:
+    """A sentence if the tokenizer splits the words of these texts into pieces, else ""."""
+    pieces = pieces_per_word(texts, tokenizer)
+    if pieces is None or pieces <= MAX_PIECES:
+        return ""
+    return (
+        f"the tokenizer splits a word into {pieces:.1f} tokens on average, 1.1 in its own language: the model may not "
+        "know the language of these texts"
+    )
