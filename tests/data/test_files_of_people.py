@@ -103,6 +103,16 @@ def test_a_tag_of_another_form_is_named_with_its_row(odd: str, form: str, tmp_pa
     assert text.startswith("E263 ") and f"row 2: found the tag '{odd}', while most tags have the form {form}" in text
 
 
+def test_entity_tags_in_lower_case_are_refused(tmp_path: Path) -> None:
+    assert "E263" in refused(put(tmp_path, "train.conll", columns_of(tags=[[t.lower() for t in row] for row in TAGS])))
+
+
+def test_tags_in_one_cell_are_tags_and_no_class(tmp_path: Path) -> None:
+    cells = [" ".join(row) for row in TAGS]
+    rows, _ = read(put(tmp_path, "rows.tsv", table(["sentence", "label"], map(" ".join, WORDS), cells, mark="\t")))
+    assert rows.values["tags"] == list(map(tuple, TAGS))
+
+
 # --- spans of characters --------------------------------------------------------------------------------------------
 
 
@@ -144,6 +154,12 @@ def test_tags_of_whole_words_give_the_same_spans_back(words: list[str], data: st
     tags = reader.tags(sentence, [span], "row 1")
     assert tags == ("O",) * first + ("B-X",) + ("I-X",) * (last - first) + ("O",) * (len(tags) - last - 1)
     assert not reader.problems and not reader.notes()
+
+
+def test_spans_written_into_a_cell(tmp_path: Path) -> None:
+    cells = [json.dumps([dict(zip(("start", "end", "label"), x, strict=True)) for x in spans]) for spans in SPANS]
+    rows, _ = read(put(tmp_path, "rows.csv", table(["text", "spans"], SENTENCES, cells)))
+    assert rows.values["tags"] == list(map(tuple, TAGS))
 
 
 def test_an_object_that_the_tool_does_not_write_is_named(tmp_path: Path) -> None:
@@ -247,6 +263,26 @@ def test_a_test_file_without_labels_is_not_scored(tmp_path: Path) -> None:
     recipe, _ = recipe_of(str(train), [f"data.test={test}"])
     splits = read_splits(recipe, TASKS)
     assert splits.test is None and "has no labels and is not scored" in " ".join(splits.notes)
+
+
+# --- JSON of one object ---------------------------------------------------------------------------------------------
+
+ROWS = [{"text": text, "label": label} for text, label in zip(TEXTS, GOOD_BAD, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"version": 1, "data": ROWS},
+        {"text": TEXTS, "label": GOOD_BAD},
+        {name: {str(n): row[name] for n, row in enumerate(ROWS)} for name in ("text", "label")},
+        {"columns": ["text", "label"], "index": list(range(6)), "data": [list(row.values()) for row in ROWS]},
+    ],
+    ids=["rows under a key", "lists", "pandas", "pandas, split"],
+)
+def test_one_object_that_holds_all_rows(document: dict[str, Any], tmp_path: Path) -> None:
+    rows, _ = read(put(tmp_path, "rows.json", json.dumps(document)))
+    assert list(rows.values["text"]) == TEXTS and list(rows.values["label"]) == GOOD_BAD
 
 
 # --- columns --------------------------------------------------------------------------------------------------------

@@ -451,7 +451,9 @@ def _list_in(text: str) -> list[Any] | None:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             return None
-    return value if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value) else None
+    return (
+        value if isinstance(value, list) and all(isinstance(item, str | int | float | dict) for item in value) else None
+    )
 
 
 def _is_invalid(label: Any, names: list[str] | None) -> bool:

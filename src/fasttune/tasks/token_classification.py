@@ -15,7 +15,7 @@ import numpy as np
 
 from fasttune.data.columns import Column, cells_of, class_names, guess_name, is_text, label_values, lists_in
 from fasttune.data.labels import encode_all, label_vocabulary
-from fasttune.data.problems import Problems
+from fasttune.data.problems import Problems, some_of
 from fasttune.data.rows import Rows, ids_of
 from fasttune.data.sources import Source
 from fasttune.data.tokens.store import IGNORED, TokenStore
@@ -92,10 +92,11 @@ class TokenClassification(Task):
         tokens, tags = (guess_name(column, names) for column in cls.columns)
         if tokens is None or tags is None or tokens == tags or not rows:
             return False
-        cells = [row.get(tags) for row in rows]
+        words = lists_in([row.get(tokens) for row in rows], tokens)
+        cells = lists_in([row.get(tags) for row in rows], tags)
         if are_spans(cells):
             return True
-        words, lists = lists_in([row.get(tokens) for row in rows], tokens), lists_in(cells, tags)
+        lists = [cell.split() if isinstance(cell, str) else cell for cell in cells]
         marks = [str(tag) for cell in lists if isinstance(cell, list) for tag in cell]
         are_words = all(isinstance(cell, list) for cell in words)
         fits = all(
@@ -103,14 +104,14 @@ class TokenClassification(Task):
             for text, cell in zip(words, lists, strict=True)
             if text is not None
         )
-        return fits and (are_words or form_of(marks) is not None)
+        return fits and ((are_words and all(isinstance(cell, list) for cell in cells)) or form_of(marks) is not None)
 
     @classmethod
     def read(cls, source: Source, columns: Mapping[str, str], recipe: Recipe) -> Rows:
         dataset, where = source.dataset, source.description.partition(":")[0]
         boundaries: str = recipe.preprocessing.word_boundaries
         words = lists_in(cells_of(dataset, columns["tokens"]), where, source.place)
-        if "tags" in columns and are_spans(spans := cells_of(dataset, columns["tags"])):
+        if "tags" in columns and are_spans(spans := lists_in(cells_of(dataset, columns["tags"]), where, source.place)):
             return cls._of_spans(source, words, spans, boundaries, where)
         values: dict[str, Sequence[Any]] = {}
         if "tags" in columns:
@@ -283,7 +284,12 @@ def _boundaries(recipe: Recipe) -> str:
 
 def _check_one_form(rows: Rows, where: str) -> None:
     """DataError if most tags mark entities, such as B-PER, and a few do not: each spelling would be a class."""
-    odd = odd_tags(chain.from_iterable(rows.values["tags"]))
+    tags = set(chain.from_iterable(rows.values["tags"]))
+    if form_of(tags) is None and form_of({tag.upper() for tag in tags}) is not None and OUTSIDE.lower() in tags:
+        found = f"entity tags in lower case ({some_of(sorted(tags))})"
+        hint = f"write them in capitals, such as {EXAMPLES['prefix']} and {OUTSIDE}"
+        raise DataError(Problem(code="E263", where=where, found=found, hint=hint))
+    odd = odd_tags(tags)
     if odd is None:
         return
     form, others = odd

@@ -196,6 +196,10 @@ def _document(text: str, where: str) -> Iterator[Value]:
         if is_squad(value):
             yield where, value
             return
+        rows = _rows_of_object(value)
+        if rows is not None:
+            yield from ((f"{where} item {position}", row) for position, row in enumerate(rows, 1))
+            return
         if any(isinstance(x, list | dict) for x in value.values()) and annotations_of([value]) is None:
             keys = ", ".join(shown(key) for key in list(value)[:5])
             raise DataError(
@@ -210,6 +214,24 @@ def _document(text: str, where: str) -> Iterator[Value]:
     items = value if isinstance(value, list) else [value]
     for position, item in enumerate(items, 1):
         yield f"{where} item {position}", item
+
+
+def _rows_of_object(value: dict[str, Any]) -> list[Any] | None:
+    """The rows of an object that holds them all: as a list under one key, or as pandas writes a frame; else None."""
+    if annotations_of([value]) is not None or ("text" in value and isinstance(value["text"], str)):
+        return None  # one row
+    parts, names, table = list(value.values()), value.get("columns"), value.get("data")
+    if isinstance(names, list) and isinstance(table, list):  # orient="split"
+        is_table = all(isinstance(row, list) and len(row) == len(names) for row in table)
+        return [dict(zip(names, row, strict=True)) for row in table] if is_table else None
+    lists = [part for part in parts if isinstance(part, list)]
+    if len(lists) == 1 and lists[0] and all(isinstance(row, dict) for row in lists[0]):
+        return lists[0] if not any(isinstance(part, dict) for part in parts) else None
+    if len(parts) > 1 and len(lists) == len(parts) and len({len(part) for part in lists}) == 1:  # orient="list"
+        return [dict(zip(value, row, strict=True)) for row in zip(*lists, strict=True)]
+    if len(parts) > 1 and all(isinstance(part, dict) and part.keys() == parts[0].keys() for part in parts):
+        return [{name: value[name][key] for name in value} for key in parts[0]]  # the default, orient="columns"
+    return None
 
 
 def rows_to_table(rows: list[dict[str, Any]], where: str) -> tuple[pa.Table, dict[str, Problem]]:
