@@ -62,6 +62,18 @@ def test_words_without_anything_that_ends_a_sentence_are_asked_about(tmp_path: P
     assert text.startswith("E143") and "'Ann', 'came', 'to'" in text and "sentence_id" in text
 
 
+def test_columns_of_words_without_empty_lines_are_asked_about(tmp_path: Path) -> None:
+    content = columns_of(mark=" ").replace("\n\n", "\n")
+    assert refused(put(tmp_path, "train.txt", content)).startswith("E143 ")
+    rows, _ = read(put(tmp_path, "train.conll", content))
+    assert len(rows) == 1, "one long sentence, as the extension says"
+
+
+def test_words_and_tags_with_commas_and_without_a_header(tmp_path: Path) -> None:
+    rows, _ = read(put(tmp_path, "train.csv", columns_of(mark=",")))
+    assert rows.values["tags"] == list(map(tuple, TAGS))
+
+
 def test_a_sentence_whose_rows_are_apart_is_named(tmp_path: Path) -> None:
     numbers, words, tags = zip(*FLAT, strict=True)
     numbers = (*numbers[:-1], 0)

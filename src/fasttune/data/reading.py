@@ -241,8 +241,7 @@ class Reader:
                 raise DataError(label_columns.question(names, where))
             if names:
                 self.notes.append(
-                    f"{where}: multi-label, because the columns {', '.join(map(shown, names))} hold only 0 and 1, "
-                    "one for each label"
+                    f"{where}: the columns {', '.join(map(shown, names))} hold only 0 and 1, so each is a label"
                 )
         if not isinstance(names, list) or not names:
             return source

@@ -13,7 +13,7 @@ from itertools import groupby, islice
 
 from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.formats.text_file import FileRows, TextFile, lines_of, read_text
-from fasttune.data.formats.word_rows import is_header
+from fasttune.data.formats.word_rows import is_header, sentences_unknown
 from fasttune.data.problems import Problems, counted
 from fasttune.data.tokens.tags import OUTSIDE, form_of
 from fasttune.errors import DataError, Problem, shown
@@ -63,6 +63,8 @@ def sentences_of(file: TextFile, where: str, suffix: str) -> FileRows:
     problems.raise_if_any()
     if not sentences:
         raise DataError(Problem(code="E104", where=where, found="the file has no words"))
+    if len(sentences) == 1 and suffix not in CONLL_SUFFIXES and is_words_without_sentences(file.text):
+        raise DataError(sentences_unknown(where, sentences[0][0]))
     columns = list(zip(*sentences, strict=True))
     names = _column_names(columns, is_conllu)
     table = pa.table(
@@ -76,11 +78,17 @@ def sentences_of(file: TextFile, where: str, suffix: str) -> FileRows:
     return FileRows(table, starts, file.sha256, (*file.notes, *notes))
 
 
+def is_words_without_sentences(text: str) -> bool:
+    """Whether a text has several lines and no empty one between them."""
+    lines = text.strip().splitlines()
+    return len(lines) > 1 and all(line.strip() for line in lines)
+
+
 def looks_like_conll(text: str) -> bool:
     """Whether a text file with another extension has this form.
 
     Recognised by entity tags, O among them, in the last column of nearly all lines: a line with a field too few is then
-    reported and not read as something else. Empty lines divide the sentences, which rows of a table do not have.
+    reported and not read as something else. Empty lines divide the sentences.
     """
     lines = [line.strip("\r\n") for line in islice(lines_of(text), LINES_LOOKED_AT)]
     width = num_fields("\n".join(lines))
@@ -89,8 +97,11 @@ def looks_like_conll(text: str) -> bool:
     tags = Counter(values[-1] for values in rows if len(values) == width)
     common = [tag for tag, number in tags.items() if form_of([tag]) is not None or tag == OUTSIDE]
     fitting = sum(tags[tag] for tag in common)
-    has_one_form = common == [OUTSIDE] or form_of(common) is not None
-    return width >= 2 and is_divided and has_one_form and OUTSIDE in tags and fitting >= RECOGNISED_SHARE * len(rows)
+    form = form_of(common)
+    # Two columns without empty lines are words whose sentences are unknown; more may have a column for the sentence.
+    is_known = is_divided and (form is not None or common == [OUTSIDE])
+    is_form = is_known or (width == 2 and form is not None)
+    return width >= 2 and is_form and OUTSIDE in tags and fitting >= RECOGNISED_SHARE * len(rows)
 
 
 def num_fields(text: str) -> int:

@@ -23,6 +23,7 @@ from fasttune.data.formats.text_file import LINE_END, WRITE_AGAIN, FileRows, Tex
 from fasttune.data.guess import is_unspaced
 from fasttune.data.labels import is_number
 from fasttune.data.problems import Problems, counted
+from fasttune.data.tokens.tags import OUTSIDE, form_of
 from fasttune.errors import DataError, Problem, shown
 
 if TYPE_CHECKING:
@@ -181,8 +182,8 @@ def _parsed(
             notes.append(f"{where}: read as one text per line, without a header (if there is one: data.header=true)")
         num_titles = num_title_lines(text, delimiter) if header else 0
         scan, note = _scanned(text, delimiter, where, header, num_titles)
-        evidence = _looks_like_data(scan) if setting == "auto" and header and not in_lines else ""
-        if evidence and not set(named) & set(scan.names) and not num_titles and _has_a_text(scan.names):
+        evidence = "" if num_titles or in_lines or setting != "auto" or not header else _surely_data(scan, named)
+        if evidence:
             header = False
             scan, note = _scanned(text, delimiter, where, header, 0)
             notes.append(
@@ -369,6 +370,16 @@ def num_title_lines(text: str, delimiter: str) -> int:
         if filled > 1:
             return 0
     return 0
+
+
+def _surely_data(scan: Scan, named: Sequence[str]) -> str:
+    """Why the first row can only be one of the rows; empty if it may be the header. `named`: by the recipe."""
+    if not scan.names or set(named) & set(scan.names):
+        return ""
+    tags = [record[-1] for record in islice(scan.records, RECORDS_LOOKED_AT)]
+    if OUTSIDE in tags and form_of([*tags, scan.names[-1]]) is not None:
+        return "it ends with a tag"
+    return _looks_like_data(scan) if _has_a_text(scan.names) else ""
 
 
 def _has_a_text(names: Sequence[str]) -> bool:

@@ -50,16 +50,7 @@ def sentences_from_words(rows: FileRows, where: str) -> FileRows:
     words = rows.table.column(word).to_pylist()
     starts = _starts_by_column(rows, sentence, where) if sentence else _starts_by_lines(rows)
     if starts is None:
-        raise DataError(
-            Problem(
-                code="E143",
-                where=where,
-                found=f"one word per row ({', '.join(map(shown, words[:3]))}, ...) and nothing that says where a "
-                "sentence ends",
-                hint="add a column sentence_id with the number of each row's sentence, or an empty line between "
-                "sentences",
-            )
-        )
+        raise DataError(sentences_unknown(where, words))
     _check_words(words, rows, word, where)
     names = {name: {word: "tokens", tag: "tags"}.get(name, name) for name in rows.table.column_names}
     bounds = [*starts, len(words)]
@@ -79,6 +70,15 @@ def sentences_from_words(rows: FileRows, where: str) -> FileRows:
     numbers = rows.row_numbers
     first_lines = [start + 1 if numbers is None else int(numbers[start]) for start in starts]
     return replace(rows, table=pa.table(lists), row_numbers=first_lines, notes=(*rows.notes, note))
+
+
+def sentences_unknown(where: str, words: Sequence[Any]) -> Problem:
+    return Problem(
+        code="E143",
+        where=where,
+        found=f"one word per row ({', '.join(map(shown, words[:3]))}, ...) and nothing that says where a sentence ends",
+        hint="add a column sentence_id with the number of each row's sentence, or an empty line between sentences",
+    )
 
 
 def _columns(table: pa.Table) -> tuple[str, str, str | None] | None:
