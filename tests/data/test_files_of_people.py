@@ -197,6 +197,7 @@ def test_minus_one_beside_other_numbers_is_asked_about(tmp_path: Path) -> None:
     rows, notes = read(path, "data.no_label=-1")
     assert list(rows.values["label"]) == ["0", "1", "0", "1"]
     assert "dropped 2 rows without a label ('-1')" in " ".join(notes)
+    assert list(read(path, "problem=regression")[0].values["label"]) == ["0", "1", "-1", "0", "1", "-1"]
     assert list(read(path, 'data.label_names=["-1", "0", "1"]')[0].values["label"]) == ["0", "1", "-1", "0", "1", "-1"]
 
 

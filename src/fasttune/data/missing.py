@@ -39,12 +39,14 @@ def rows_without_label(
     *,
     no_label: Sequence[str] | None,
     has_names: bool,
+    are_numbers: bool,
     is_multi: Callable[[Sequence[Any]], bool],
 ) -> tuple[list[int], str]:
     """The rows of a label column that hold no label, and what they hold, in words.
 
     `no_label`: further values that mean this (data.no_label). `has_names`: the recipe names all labels, so a mark such
-    as "-" is one of them. `is_multi`: whether labels are sets of labels, in which an empty cell has a meaning.
+    as "-" is one of them. `are_numbers`: labels are numbers to predict, so -1 is one of them. `is_multi`: whether
+    labels are sets of labels, in which an empty cell has a meaning.
     DataError for -1 beside other whole numbers, which may be a class.
     """
     dataset = source.dataset
@@ -58,7 +60,7 @@ def rows_without_label(
         values = {str(as_texts(value, None)) for value in different if isinstance(value, str | int | float)}
         if OPPOSITE not in values:
             marks |= values & set(NO_LABEL_MARKS)
-        if "-1" in values - marks and len(values) > 2 and all(map(is_number, values)):
+        if "-1" in values - marks and len(values) > 2 and not are_numbers and all(map(is_number, values)):
             _ask_about_minus_one(source, column, where, sorted(values - {"-1"}, key=float))
     if not marks:
         return empty, "empty"

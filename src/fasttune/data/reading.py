@@ -264,6 +264,7 @@ class Reader:
                     where,
                     no_label=data.no_label,
                     has_names=data.label_names is not None,
+                    are_numbers=self.recipe.problem == "regression",
                     is_multi=lambda cells: self.task_class.may_have_no_label(cells, self.recipe),
                 )
                 labels += found
