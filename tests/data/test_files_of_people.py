@@ -476,3 +476,14 @@ def test_a_folder_with_the_name_of_a_shipped_recipe_is_asked_about(
     assert recipe_of("./mrpc")[0].data.train == "./mrpc"
     put(tmp_path, "mrpc/recipe.yaml", "")  # a run folder
     assert recipe_of("mrpc")[0].data.train == "nyu-mll/glue:mrpc:train"
+
+
+def test_check_shows_what_was_understood_and_the_first_rows(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": f"the food was w{n} w{n // 2}", "label": [[4, 8, "DISH"]]} for n in range(40)]
+    path = put(tmp_path, "all.jsonl", lines(*rows))
+    assert cli.run(["check", str(path), f"model={tiny_model}", "training.precision=fp32", "training.device=cpu"]) == 0
+    out, err = capsys.readouterr()
+    assert "  task        token-classification\n  columns     tokens = 'text', tags = 'spans'\n  labels      2: " in err
+    assert "the [food] DISH was w" in out and out.count("[food] DISH") == 3

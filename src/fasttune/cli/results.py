@@ -69,8 +69,11 @@ def print_built(built: Built, folder: Path) -> None:
 
 
 def print_checked(checked: Checked) -> None:
-    """Warnings, the forecast, and the verdict."""
+    """The first rows, warnings, the forecast, and the verdict."""
+    from fasttune.tasks.preview import print_rows
+
     out = Terminal(soft_wrap=True)
+    print_rows(checked.rows)
     for warning in checked.warnings:
         out.print(f"warning: {warning}\n")
     forecast, measured = checked.forecast, checked.forecast.measured

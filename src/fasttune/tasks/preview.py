@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from fasttune.data.problems import counted, some_of
+from fasttune.data.answers import Answer
+from fasttune.data.problems import some_of
 from fasttune.data.reading import TRAIN, Reader
+from fasttune.data.rows import Rows
 from fasttune.data.sources import Source
+from fasttune.data.tokens.words import Sentence
 from fasttune.errors import Error, shown
 from fasttune.recipe import Recipe
 from fasttune.security.terminal import Terminal
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from fasttune.tasks.base import Task
 
 LABELS_SHOWN = 12
+ROWS_SHOWN = 3  # of a check
 SHOWN_CHARACTERS = 400  # of one text
 BEFORE_MARK = 150  # characters shown before the first mark of a long text
 TOKENS = "tokens of the model"
@@ -58,15 +62,36 @@ def understood(source: Source, recipe: Recipe, tasks: Mapping[str, type[Task]]) 
         first = error.problems[0]
         hint = f"; {first.hint}" if first.hint else ""
         return [f"task: {recipe.task}", f"not ready to train: {first.found}{hint}", *first.preview]
+    return [*reader.notes, *task.notes, *(f"{name}: {line}" for name, line in decided(task, reader.columns).items())]
+
+
+def decided(task: Task, columns: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
+    """The task, the column of each role and the labels, in words."""
     roles = [
-        f"{role} = {', '.join(map(shown, name)) if isinstance(name, list) else shown(name)}"
-        for role, name in reader.columns.items()
+        f"{role} = {shown(name) if isinstance(name, str) else ', '.join(map(shown, name))}"
+        for role, name in columns.items()
     ]
-    lines = [*reader.notes, f"task: {recipe.task}; columns: {', '.join(roles)}", *task.notes]
+    lines = {"task": task.name, "columns": ", ".join(roles)}
     names = task.state().get("label2id")
     if names:
-        lines.append(f"{counted(len(names), 'label')}: {some_of(list(names), LABELS_SHOWN)}")
+        lines["labels"] = f"{len(names)}: {some_of(list(names), LABELS_SHOWN)}"
     return lines
+
+
+def first_rows(rows: Rows, task: Task) -> Preview:
+    """The first rows as the task reads them."""
+    chosen = range(min(ROWS_SHOWN, len(rows)))
+    roles = [column.role for column in task.columns if column.role in rows.values]
+    return Preview("", (), [{role: _as_cell(rows.values[role][row]) for role in roles} for row in chosen])
+
+
+def _as_cell(value: Any) -> Any:
+    """A value as a cell of a file has it, whose passages can be marked."""
+    if isinstance(value, Sentence):
+        return value.words
+    if isinstance(value, tuple) and value and isinstance(value[0], Answer):
+        return {"text": [answer.text for answer in value], "answer_start": [answer.start for answer in value]}
+    return list(value) if isinstance(value, tuple) else value
 
 
 class Piece(NamedTuple):
@@ -79,7 +104,8 @@ class Piece(NamedTuple):
 def print_rows(preview: Preview) -> None:
     """Print rows as a table; long texts are truncated, with the number of characters cut."""
     out = Terminal()
-    out.print(Text(preview.description))
+    if preview.description:
+        out.print(Text(preview.description))
     for note in preview.notes:
         out.print(Text(note))
     table = Table(show_lines=True)

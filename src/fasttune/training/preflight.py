@@ -23,6 +23,7 @@ from fasttune.recipe import Recipe
 from fasttune.runs.checkpoint.space import check_space, needed_bytes
 from fasttune.runs.folder import DEFAULT_PARENT, RunFolder
 from fasttune.tasks import TASKS
+from fasttune.tasks.preview import Preview, first_rows
 from fasttune.training.environment import peak_memory_bytes
 from fasttune.training.events import Event, SaveDue, StepDone
 from fasttune.training.loop import TrainState, num_training_steps, times_due
@@ -59,6 +60,7 @@ class Checked:
     warnings: list[Problem]
     report: dict[str, Any] = field(repr=False)
     forecast: Forecast
+    rows: Preview = field(repr=False)  # the first training rows
 
     def as_json(self) -> dict[str, Any]:
         return {"forecast": asdict(self.forecast), **self.report}
@@ -81,7 +83,7 @@ def check(recipe: Recipe, log: Log) -> Checked:
             forecast = _forecast(run, num_rows)
         finally:
             run.close()
-    return Checked(run.recipe, audit.warnings, report, forecast)
+    return Checked(run.recipe, audit.warnings, report, forecast, first_rows(splits.train.rows, splits.task))
 
 
 def _sampled(splits: Splits, seed: int) -> Splits:

@@ -34,6 +34,7 @@ from fasttune.runs.folder import RunFolder, write_json, write_text
 from fasttune.security.cache import mark_as_made_here
 from fasttune.security.secrets import noted_command
 from fasttune.tasks import TASKS
+from fasttune.tasks.preview import decided
 from fasttune.training import signals
 from fasttune.training.embedding import rows_in_use
 from fasttune.training.environment import versions
@@ -120,6 +121,8 @@ def decisions(recipe: Recipe, splits: Splits, stores: dict[str, TokenStore], set
     yield "data"
     for split in splits.all():
         yield f"  {split.name:<12}{described(split, stores[split.name])}"
+    for name, line in decided(splits.task, splits.columns).items():
+        yield f"  {name:<12}{line}"
     for note in splits.notes:
         yield f"  {note}"
     for line in without_effect(recipe, splits.num_training_examples(stores[TRAIN])):
