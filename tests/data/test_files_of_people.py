@@ -174,6 +174,21 @@ def test_spans_written_into_a_cell(tmp_path: Path) -> None:
     assert rows.values["tags"] == list(map(tuple, TAGS))
 
 
+def test_classes_of_label_studio_and_several_annotators(tmp_path: Path) -> None:
+    about = {"annotator": 1, "annotation_id": 1, "created_at": "2026-01-02"}
+    rows = [{"id": n, "text": text, "topics": {"choices": labels} if len(labels) > 1 else labels[0], **about}
+            for n, (text, labels) in enumerate(zip(TEXTS, [["a", "b"], ["a"], ["b"]] * 2, strict=True))]  # fmt: skip
+    found, _ = read(put(tmp_path, "min.json", json.dumps(rows)))
+    assert found.values["label"][:2] == [("a", "b"), ("a",)]
+    results = [{"result": [{"value": {"choices": [label]}}]} for label in ("a", "b")]
+    tasks = [
+        {"id": n, "data": {"text": text}, "annotations": results if n else results[1:]} for n, text in enumerate(TEXTS)
+    ]
+    found, notes = read(put(tmp_path, "full.json", json.dumps(tasks)))
+    assert list(found.values["label"]) == ["b", *"aaaaa"]
+    assert "used the first annotation of 5 texts with several" in " ".join(notes)
+
+
 def test_an_object_that_the_tool_does_not_write_is_named(tmp_path: Path) -> None:
     rows = [{"text": SENTENCES[0], "label": [[0, 3, "PER"]]}, {"text": SENTENCES[1], "label": [[0, "x", "PER"]]}]
     with pytest.raises(DataError, match=r"E126 .*line 2: .*expected an annotated text as doccano writes it"):

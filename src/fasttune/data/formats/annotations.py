@@ -21,11 +21,12 @@ Convert = Callable[[Any], Row | None]  # None: the annotator rejected or skipped
 
 @dataclass
 class Annotations:
-    """The rows of one file, as `tool` writes them, and how many objects hold no annotation."""
+    """The rows of one file, as `tool` writes them; how many objects hold no annotation, and how many hold several."""
 
     tool: str
     convert: Convert
     num_rejected: int = 0
+    num_several: int = 0
 
     def row(self, value: Any, where: str) -> Row | None:
         """The row of one object, None if it was rejected; DataError if it has another form than the first one."""
@@ -42,6 +43,8 @@ class Annotations:
             ) from None
         if row is None:
             self.num_rejected += 1
+        elif isinstance(value, dict) and len(_kept(value)) > 1:
+            self.num_several += 1
         return row
 
     def notes(self, where: str) -> tuple[str, ...]:
@@ -50,6 +53,8 @@ class Annotations:
             notes.append(
                 f"{where}: left out {counted(self.num_rejected, 'text')} that the annotators rejected or skipped"
             )
+        if self.num_several:
+            notes.append(f"{where}: used the first annotation of {counted(self.num_several, 'text')} with several")
         return tuple(notes)
 
 
@@ -120,6 +125,9 @@ def _doccano_relations(value: Any) -> Row:
 # --- Label Studio: JSON (a task with its annotations) and JSON-MIN (a task with its labels beside the data) ---
 
 
+TIMES = ("created_at", "updated_at")
+
+
 def _text_of(data: Mapping[str, Any]) -> str:
     if isinstance(data.get("text"), str):
         return str(data["text"])
@@ -133,8 +141,14 @@ def _is_label_studio(value: Any) -> bool:
     return isinstance(value["data"], dict) and isinstance(value["annotations"], list)
 
 
+def _kept(value: Mapping[str, Any]) -> list[Any]:
+    """The annotations of a task that the annotators did not cancel."""
+    annotations = value.get("annotations") or []
+    return [annotation for annotation in annotations if not annotation.get("was_cancelled")]
+
+
 def _label_studio(value: Any) -> Row | None:
-    kept = [annotation for annotation in value["annotations"] if not annotation.get("was_cancelled")]
+    kept = _kept(value)
     if not kept:
         return None
     spans, choices, is_spans = [], [], False
@@ -160,13 +174,26 @@ def _min_spans(value: Mapping[str, Any]) -> list[Any] | None:
     return None
 
 
+def _min_choices(value: Mapping[str, Any]) -> list[str] | None:
+    """The classes of a text: an object if there are several, a plain cell beside the text if there is one."""
+    several = next((cell["choices"] for cell in value.values() if isinstance(cell, dict) and "choices" in cell), None)
+    if several is not None:
+        return several
+    plain = [cell for name, cell in value.items() if isinstance(cell, str) and name not in ("text", *TIMES)]
+    return plain if "text" in value and len(plain) == 1 else None
+
+
 def _is_label_studio_min(value: Any) -> bool:
-    return "annotator" in value and "annotation_id" in value and _min_spans(value) is not None
+    has_choices = any(isinstance(cell, dict) and "choices" in cell for cell in value.values())
+    return "annotator" in value and "annotation_id" in value and (has_choices or _min_spans(value) is not None)
 
 
 def _label_studio_min(value: Any) -> Row:
     spans = [_span(span["start"], span["end"], label) for span in _min_spans(value) or () for label in span["labels"]]
-    texts = {name: cell for name, cell in value.items() if name not in ("created_at", "updated_at")}
+    texts = {name: cell for name, cell in value.items() if name not in TIMES}
+    choices = _min_choices(value)
+    if choices is not None and not spans:
+        return _row(value, _text_of(texts), label=choices)
     return _row(value, _text_of(texts), spans=spans)
 
 
