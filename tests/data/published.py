@@ -572,14 +572,14 @@ CASES = [
             "train.jsonl": lines(
                 *(
                     {"gold_label": x, "sentence1": t, "sentence2": u}
-                    for t, u, x in zip(TEXTS, TEXTS[::-1], ["yes", "no", "-", "yes", "no", "-"], strict=True)
+                    for t, u, x in zip(TEXTS, TEXTS[::-1], ["yes", "no", "-", "yes", "no", "yes"], strict=True)
                 )
             )
         },
         TEXT,
-        [(TEXTS[n], x) for n, x in ((0, "yes"), (1, "no"), (3, "yes"), (4, "no"))],
+        [(TEXTS[n], x) for n, x in ((0, "yes"), (1, "no"), (3, "yes"), (4, "no"), (5, "yes"))],
         ("no", "yes"),
-        note="dropped 2 rows without a label",
+        note="dropped 1 row without a label",
     ),
     # --- several labels ---
     Published(

@@ -39,6 +39,27 @@ LABEL_NAMES = (
         "카테고리",
     ),
 )
+# Columns that say where a text comes from: never guessed by their cells.
+ABOUT_TEXTS = frozenset(
+    (
+        *(
+            "date",
+            "datum",
+            "fecha",
+            "data",
+            "year",
+            "jahr",
+            "month",
+            "time",
+            "author",
+            "autor",
+            "auteur",
+            "user",
+            "username",
+        ),
+        *("source", "quelle", "url", "link", "lang", "language", "sprache", "country", "page", "file", "filename"),
+    )
+)
 # What spreadsheets have in the last row, under the columns that are summed up or averaged.
 TOTAL_NAMES = frozenset(
     (

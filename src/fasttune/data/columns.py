@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fasttune.data.column_names import plain_name, words_of_name
+from fasttune.data.column_names import ABOUT_TEXTS, plain_name, words_of_name
 from fasttune.data.formats.text_file import Place
 from fasttune.data.guess import ROWS_LOOKED_AT, Look, look_of
 from fasttune.data.labels import Vocabulary, encode_labels, label_vocabulary
@@ -118,7 +118,11 @@ def resolve(
     looks = {name: look_of(cells(name)) for name in left} if missing and cells is not None and not wrong else {}
     unclear = []
     for column in missing:
-        candidates = [name for name, (look, _) in looks.items() if look is not None and look == column.look]
+        candidates = [
+            name
+            for name, (look, _) in looks.items()
+            if look is not None and look == column.look and not words_of_name(name) & ABOUT_TEXTS
+        ]
         if len(candidates) > 1:  # a word in the name decides, as in "Kommentar des Kunden"
             known = {plain_name(guess) for guess in column.guesses}
             candidates = [name for name in candidates if words_of_name(name) & known] or candidates

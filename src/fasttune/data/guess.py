@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from fasttune.data.labels import MIN_CLASS_LIMIT, is_number
 
+# Days, months and years: 2026-05-01, 01.05.2026, 5/1/26, 2026.
+DATE = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([T ].*)?|(19|20)\d\d(-\d\d)?")
 Look = Literal["text", "label"]
 ROWS_LOOKED_AT = 1000
 WORDS_OF_TEXT = 3  # on average; names and categories have fewer
@@ -37,6 +40,8 @@ def look_of(cells: Sequence[Any]) -> tuple[Look | None, str]:
     if is_text and numeric < 0.5 and reads and len(different) >= TEXTS_DIFFER * len(texts):
         return "text", f"{characters:.0f} characters on average, {len(different):,} of {len(texts):,} values distinct"
     measured = numeric == 1 and any(float(text) % 1 for text in different)
+    if all(map(DATE.fullmatch, different)):
+        return None, ""
     few = 2 <= len(different) <= max(MIN_CLASS_LIMIT, len(texts) / ROWS_OF_LABEL)
     if few and not measured and characters <= CHARACTERS_OF_LABEL and len(texts) > len(different):
         return "label", f"{len(different):,} distinct values in {len(texts):,} rows"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,31 +12,44 @@ from typing import Any
 from fasttune.data.columns import NO_LABEL, cells_of, some_cells
 from fasttune.data.formats.text_file import Place
 from fasttune.data.guess import look_of
+from fasttune.data.labels import is_number
 from fasttune.data.problems import some_of
 from fasttune.data.sources import Source
 from fasttune.errors import DataError, Problem, shown
 
 SURELY_LABELS = 3  # columns of 0 and 1: fewer may be properties of the text, or one label and a property
+IDS = ("id", "index", "unnamed: 0", "")
+# Columns of 0 and 1 that are no labels: properties, raters, splits.
+OTHERWISE = re.compile(
+    r"(is|has|was|are)([_ ]|(?=[A-Z]))|.*(annotator|rater|coder|judge|train|test|split|fold|seed)", re.IGNORECASE
+)
 YES, NO = ("1", "1.0", "true", "True", "TRUE"), ("0", "0.0", "false", "False", "FALSE")
 
 
-def flag_columns(source: Source, left_out: Sequence[str]) -> list[str]:
-    """The columns, besides these, that hold only 0 and 1, if there are at least two and no other may be the label."""
-    found = []
+def flag_columns(source: Source, left_out: Sequence[str]) -> tuple[list[str], bool]:
+    """The columns, besides these, that hold only 0 and 1, if there are at least two; and whether each is a label.
+
+    That is so if there are several, and otherwise only texts and ids. None if another column looks like the label.
+    """
+    found, are_labels = [], True
     for name in source.dataset.column_names:
-        if name in left_out or name.strip().lower() in ("id", "index"):
+        if name in left_out or name.strip().lower() in IDS:
             continue
         cells = some_cells(source.dataset, name)
         values = {_flag(cell) for cell in cells}
         if values <= {True, False, None} and values - {None}:
             found.append(name)
-        elif look_of(cells)[0] == "label":
-            return []
-    return found if len(found) > 1 else []
+            are_labels &= not OTHERWISE.match(name)
+            continue
+        look = look_of(cells)[0]
+        if look == "label":
+            return [], False
+        are_labels &= look == "text"
+    return (found, are_labels and len(found) >= SURELY_LABELS) if len(found) > 1 else ([], False)
 
 
 def question(columns: Sequence[str], where: str) -> Problem:
-    """The problem that asks whether these columns are labels."""
+    """The problem that asks whether each of these columns is a label."""
     quoted = json.dumps(list(columns), ensure_ascii=False)
     return Problem(
         code="E201",
@@ -111,6 +125,18 @@ def from_multi_hot(cells: Sequence[Any], label_names: Any, where: str, place: Pl
     lists = [cell for cell in cells if isinstance(cell, tuple)]
     if not lists or len(lists) < len(cells):
         return cells, ""
+    soft = next(
+        (row for row, cell in enumerate(lists) if any(is_number(part) and float(part) % 1 for part in cell)), None
+    )
+    if soft is not None:
+        raise DataError(
+            Problem(
+                code="E205",
+                where=where,
+                found=f"a list of fractions, {shown(', '.join(lists[soft]))} ({place(soft)})",
+                expected="the names of the labels that apply, or 0 and 1 for each label",
+            )
+        )
     width = len(lists[0])
     if width < 2 or any(len(cell) != width or not set(cell) <= {*YES, *NO} for cell in lists):
         return cells, ""

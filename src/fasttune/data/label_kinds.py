@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,9 @@ from fasttune.errors import DataError, Problem, shown, suggestion
 
 SINGLE, MULTI, REGRESSION = "single-label", "multi-label", "regression"
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d")  # one decimal only: 2,25 is more often two labels
+COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+")
 SEPARATORS = (",", ";", "|")
+ROWS_OF_GRADES = 10  # a single fraction among so many whole numbers is more likely a total or a slip
 MAX_GRADES = 20  # different numbers with fractions that may be classes, such as 0.5 to 5 stars in halves
 
 Cell = str | tuple[str, ...]
@@ -69,8 +72,13 @@ def kind_of(
     different = dict.fromkeys(texts)
     if not has_names:
         _check_not_mixed(list(different), where)
+        _check_not_combined(list(different), where)
     if not has_names and all(map(is_number, different)):
         fraction = next((text for text in different if float(text) % 1), None)
+        if fraction is not None and sum(bool(float(text) % 1) for text in texts) == 1 and len(texts) >= ROWS_OF_GRADES:
+            found = f"{shown(fraction)} in one row, and whole numbers in all others"
+            hint = f"correct the row, or problem={REGRESSION} if labels are numbers"
+            raise DataError(Problem(code="E217", where=where, found=found, hint=hint))
         if fraction is not None:
             return LabelKind(REGRESSION, None, f"{where}: regression, because labels are numbers such as {fraction}")
     return LabelKind(SINGLE, None)
@@ -112,6 +120,23 @@ def _check_not_mixed(cells: Sequence[str], where: str) -> None:
                 found = f"label {shown(cell)} contains label {shown(alone[0])}: it may be one label or several"
                 hint = f"problem={MULTI} if {mark!r} separates labels, problem={SINGLE} if it does not"
                 raise DataError(Problem(code="E218", where=where, found=found, hint=hint))
+
+
+def _check_not_combined(cells: Sequence[str], where: str) -> None:
+    """DataError if labels seem to be several in a cell, or numbers with a decimal comma, though none stands alone."""
+    if len(cells) > 2 and all(COMMA_NUMBER.fullmatch(cell.strip()) for cell in cells):
+        found = f"labels such as {shown(cells[0])} may be numbers with a decimal comma, or several labels"
+        hint = f"write a decimal point; or problem={MULTI} if the comma separates labels"
+        raise DataError(Problem(code="E218", where=where, found=found, hint=hint))
+    for mark in SEPARATORS:
+        parts = [set(parts_of(cell, mark)) for cell in cells if mark in cell]
+        shared = Counter(part for of_cell in parts for part in of_cell)
+        again = [part for part, count in shared.items() if count > 1]
+        if len(parts) > 1 and 2 * len(parts) > len(cells) and len(again) > 1:
+            cell = next(cell for cell in cells if again[0] in parts_of(cell, mark))
+            found = f"label {shown(cell)} may be several: {shown(again[0])} is also part of other labels"
+            hint = f"problem={MULTI} if {mark!r} separates labels, problem={SINGLE} if it does not"
+            raise DataError(Problem(code="E218", where=where, found=found, hint=hint))
 
 
 def _check_not_measured(cells: Sequence[Cell], where: str) -> None:

@@ -7,11 +7,12 @@ row to which no label applies.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fasttune.data.column_names import TOTAL_NAMES, plain_name
+from fasttune.data.column_names import TOTAL_NAMES, plain_name, words_of_name
 from fasttune.data.columns import as_texts, cells_of, class_names, different_values, empty_rows
 from fasttune.data.labels import is_number
 from fasttune.data.problems import counted, some_of
@@ -19,8 +20,11 @@ from fasttune.data.sources import Source
 from fasttune.errors import DataError, Problem, shown
 
 # What corpora write for "no label": SNLI for texts on which the annotators disagree, pandas for an empty cell.
-NO_LABEL_MARKS = ("-", "?", "nan", "NaN")
-OPPOSITE = "+"  # beside which "-" is a class
+NO_LABEL_MARKS = ("-", "?", "nan", "NaN", "#N/A", "#VALUE!", "#REF!")
+OPPOSITE = re.compile(r"\++|!|o")  # beside which a mark is a class
+MAX_UNLABELLED = 0.5  # of the rows: more may be merged cells, or another column
+MAX_MARKED = 0.2  # of the rows: more may be a class
+WORDS_OF_TOTAL = 3  # such as "Average rating"
 MAX_EMPTY_TEXTS = 0.05  # of the rows: more are a sign of a wrong column
 
 
@@ -58,10 +62,12 @@ def rows_without_label(
     if names is None and not has_names:
         different = different_values(dataset, column)
         values = {str(as_texts(value, None)) for value in different if isinstance(value, str | int | float)}
-        if OPPOSITE not in values:
-            marks |= values & set(NO_LABEL_MARKS)
-        if "-1" in values - marks and len(values) > 2 and not are_numbers and all(map(is_number, values)):
-            _ask_about_minus_one(source, column, where, sorted(values - {"-1"}, key=float))
+        found = values & set(NO_LABEL_MARKS) if not any(map(OPPOSITE.fullmatch, values)) else set()
+        _check_not_a_class(source, column, where, found - marks)
+        marks |= found
+        minus = {value for value in values - marks if is_number(value) and float(value) == -1}
+        if minus and len(values) > 2 and not are_numbers and all(map(is_number, values)):
+            _ask_about_minus_one(source, column, where, minus.pop(), sorted(values - {"-1", "-1.0"}, key=float))
     if not marks:
         return empty, "empty"
     marked = [
@@ -79,19 +85,37 @@ def _others(cells: Sequence[Any], left_out: Sequence[int]) -> list[Any]:
     return [cell for row, cell in enumerate(cells) if row not in dropped]
 
 
-def _ask_about_minus_one(source: Source, column: str, where: str, others: Sequence[str]) -> None:
-    if any(float(value) < 0 or float(value) % 1 for value in others):
+def _check_not_a_class(source: Source, column: str, where: str, marks: set[str]) -> None:
+    """DataError if so many rows hold a mark such as "?" that it may be a class."""
+    cells = [str(as_texts(value, None)) for value in cells_of(source.dataset, column)] if marks else []
+    for mark in sorted(marks):
+        number = cells.count(mark)
+        if number > MAX_MARKED * len(cells):
+            raise DataError(
+                Problem(
+                    code="E219",
+                    where=f"{where}, column {shown(column)}",
+                    found=f"label {shown(mark)} in {number:,} of {counted(len(cells), 'row')}: is it a class, or does "
+                    "it mean that the row has no label?",
+                    hint=f"{shlex.quote(f'data.no_label={json.dumps(mark)}')} drops these rows; data.label_names with "
+                    "all labels makes it a class",
+                )
+            )
+
+
+def _ask_about_minus_one(source: Source, column: str, where: str, minus: str, others: Sequence[str]) -> None:
+    if any(float(value) < 0 for value in others):
         return
     cells = cells_of(source.dataset, column)
-    names = json.dumps(["-1", *others])
-    rows = [row for row, value in enumerate(cells) if str(as_texts(value, None)) == "-1"]
+    names = json.dumps([minus, *others])
+    rows = [row for row, value in enumerate(cells) if str(as_texts(value, None)) == minus]
     raise DataError(
         Problem(
             code="E219",
             where=f"{where}, column {shown(column)}",
             found=f"label -1 in {counted(len(rows), 'row')} ({some_of([source.place(row) for row in rows])}) beside "
             f"{', '.join(others[:5])}: is it a class, or does it mean that the row has no label?",
-            hint=f"data.no_label=-1 drops these rows; {shlex.quote(f'data.label_names={names}')} makes it a class",
+            hint=f"data.no_label={minus} drops these rows; {shlex.quote(f'data.label_names={names}')} makes it a class",
         )
     )
 
@@ -103,9 +127,13 @@ def total_row(source: Source) -> int | None:
         return None
     row = source.dataset.select([last]).with_format("arrow")[:].to_pylist()[0]
     for name, cell in row.items():
-        if isinstance(cell, str) and plain_name(cell).rstrip(":") in TOTAL_NAMES:
+        if isinstance(cell, str) and len(cell.split()) <= WORDS_OF_TOTAL and _names_total(cell):
             return last if cells_of(source.dataset, name).count(cell) == 1 else None
     return None
+
+
+def _names_total(cell: str) -> bool:
+    return plain_name(cell).rstrip(":") in TOTAL_NAMES or not TOTAL_NAMES.isdisjoint(words_of_name(cell))
 
 
 def without_total(source: Source, choice: str, where: str) -> tuple[Source, str]:

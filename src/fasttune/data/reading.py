@@ -14,7 +14,14 @@ from fasttune.data.columns import Column, cells_of, guess_name, has_no_label, re
 from fasttune.data.formats.delimited import numbered_columns
 from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.holdout import GROUP, TIME, Split
-from fasttune.data.missing import MAX_EMPTY_TEXTS, note_of, rows_without_label, rows_without_text, without_total
+from fasttune.data.missing import (
+    MAX_EMPTY_TEXTS,
+    MAX_UNLABELLED,
+    note_of,
+    rows_without_label,
+    rows_without_text,
+    without_total,
+)
 from fasttune.data.rows import Rows
 from fasttune.data.sources import Source, from_rows, load_source, with_split
 from fasttune.data.starter import pairs, questions, reviews
@@ -236,8 +243,8 @@ class Reader:
             return source
         names = self.columns.get(LABEL) or self.recipe.data.columns.label
         if names is None and split == TRAIN and guess_name(roles[LABEL], source.dataset.column_names) is None:
-            names = label_columns.flag_columns(source, [*named_columns(self.recipe)])
-            if 0 < len(names) < label_columns.SURELY_LABELS:
+            names, are_labels = label_columns.flag_columns(source, [*named_columns(self.recipe)])
+            if names and not are_labels:
                 raise DataError(label_columns.question(names, where))
             if names:
                 self.notes.append(
@@ -265,9 +272,14 @@ class Reader:
                     no_label=data.no_label,
                     has_names=data.label_names is not None,
                     are_numbers=self.recipe.problem == "regression",
-                    is_multi=lambda cells: self.task_class.may_have_no_label(cells, self.recipe),
+                    # Of several columns of 0 and 1, an empty cell says nothing about its label.
+                    is_multi=lambda cells: (
+                        not isinstance(self.columns.get(LABEL), list)
+                        and self.task_class.may_have_no_label(cells, self.recipe)
+                    ),
                 )
-                labels += found
+                if len(found) <= MAX_UNLABELLED * len(source.dataset) or data.drop_empty is True:
+                    labels += found  # otherwise reported as an error, with their rows
         dropped = {*texts, *labels}
         if not dropped or len(dropped) == len(source.dataset):
             return source

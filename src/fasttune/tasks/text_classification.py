@@ -85,6 +85,7 @@ class TextClassification(Task):
                 with problems.collected():
                     values[role] = text_values(dataset, columns[role], where, source.place, role)
         notes: list[str] = []
+        settings: dict[str, Any] = {}
         if "label" in columns:
             with problems.collected():
                 # Empty cells are left only where they mean that no label applies.
@@ -92,15 +93,15 @@ class TextClassification(Task):
                 read = label_values(dataset, columns["label"], where, source.place, may_be_empty)
                 cells, note = from_multi_hot(read, recipe.data.label_names, where, source.place)
                 notes += [note] if note else []
-                if recipe.problem in ("auto", SINGLE) and all(
-                    isinstance(cell, tuple) and len(cell) == 1 for cell in cells
-                ):
-                    cells = [cell[0] for cell in cells]
+                if recipe.problem in ("auto", SINGLE) and all(_is_one(cell) for cell in cells):
+                    cells, settings = [cell[0] for cell in cells], {"problem": SINGLE}
                     notes.append(f"{where}: each list holds one label; problem=multi-label if a text can have several")
+                elif recipe.problem == "auto" and any(isinstance(cell, tuple) and cell for cell in cells):
+                    settings = {"problem": MULTI}  # also for splits whose lists happen to hold one label each
                 values["label"] = cells
         problems.raise_if_any()
         declared = class_names(dataset, columns["label"]) if "label" in columns else None
-        return Rows(ids_of(source), values, notes=tuple(notes), class_names=declared)
+        return Rows(ids_of(source), values, notes=tuple(notes), class_names=declared, settings=settings)
 
     @classmethod
     def may_have_no_label(cls, cells: Sequence[Any], recipe: Recipe) -> bool:
@@ -251,6 +252,10 @@ class TextClassification(Task):
 
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         return self.target.score(results, store.targets["labels"])
+
+
+def _is_one(cell: Any) -> bool:
+    return isinstance(cell, tuple) and len(cell) == 1
 
 
 def _numbered(vocabulary: Vocabulary) -> str:

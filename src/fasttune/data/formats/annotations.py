@@ -25,6 +25,7 @@ class Annotations:
 
     tool: str
     convert: Convert
+    holds_classes: bool = False
     num_rejected: int = 0
     num_several: int = 0
 
@@ -41,6 +42,8 @@ class Annotations:
                     expected=f"an annotated text as {self.tool} writes it, like the first one of the file",
                 )
             ) from None
+        if row is not None and self.holds_classes and row.get("spans") == []:
+            row = None  # a text without classes, among texts that have some
         if row is None:
             self.num_rejected += 1
         elif isinstance(value, dict) and len(_kept(value)) > 1:
@@ -67,8 +70,17 @@ def annotations_of(first: Sequence[Any]) -> Annotations | None:
         for tool, (recognise, convert) in TOOLS.items():
             with suppress(KeyError, TypeError, ValueError, IndexError, AttributeError):
                 if recognise(value):
-                    return Annotations(tool, convert)
+                    return Annotations(tool, convert, _hold_classes(first, convert))
     return None
+
+
+def _hold_classes(values: Sequence[Any], convert: Convert) -> bool:
+    for value in values:
+        with suppress(KeyError, TypeError, ValueError, IndexError, AttributeError, DataError):
+            row = convert(value)
+            if row is not None and row.get("label"):
+                return True
+    return False
 
 
 def _span(start: Any, end: Any, label: Any) -> Row:
@@ -110,11 +122,8 @@ def _doccano_spans(value: Any) -> Row:
 
 def _is_doccano_relations(value: Any) -> bool:
     entities = value["entities"]
-    return (
-        isinstance(value["text"], str)
-        and isinstance(entities, list)
-        and ("relations" in value or all("start_offset" in entity for entity in entities))
-    )
+    is_text = isinstance(value["text"], str) and isinstance(entities, list) and bool(entities)
+    return is_text and all("start_offset" in entity for entity in entities)
 
 
 def _doccano_relations(value: Any) -> Row:
@@ -126,15 +135,15 @@ def _doccano_relations(value: Any) -> Row:
 
 
 TIMES = ("created_at", "updated_at")
+SPAN_LABELS = ("labels", "hypertextlabels")
 
 
-def _text_of(data: Mapping[str, Any]) -> str:
-    if isinstance(data.get("text"), str):
-        return str(data["text"])
-    texts = [value for value in data.values() if isinstance(value, str)]
-    if len(texts) != 1:
+def _texts_of(data: Mapping[str, Any]) -> Row:
+    """The texts of a task: `text` if there is one, otherwise all, whatever their keys."""
+    texts = {name: value for name, value in data.items() if isinstance(value, str)}
+    if not texts:
         raise ValueError
-    return texts[0]
+    return {"text": texts["text"]} if "text" in texts else texts
 
 
 def _is_label_studio(value: Any) -> bool:
@@ -148,23 +157,35 @@ def _kept(value: Mapping[str, Any]) -> list[Any]:
 
 
 def _label_studio(value: Any) -> Row | None:
+    """Spans, or the classes of one control; a text without classes is not annotated yet."""
     kept = _kept(value)
     if not kept:
         return None
-    spans, choices, is_spans = [], [], False
-    for result in kept[0]["result"]:  # the first annotator's; others would annotate the same text again
-        found = result["value"]
-        if "choices" in found:
-            choices += found["choices"]
-        elif "labels" in found:
-            is_spans = True
-            spans += [_span(found["start"], found["end"], label) for label in found["labels"]]
-        elif "rating" in found:
-            choices.append(str(found["rating"]))
-    text = _text_of(value["data"])
-    if choices and not is_spans:
-        return _row(value, text, label=choices)
-    return _row(value, text, spans=spans)
+    spans: list[Row] = []
+    choices: dict[str, list[str]] = {}
+    for result in kept[0]["result"]:
+        found = result.get("value", {})  # relations have none
+        labels = next((found[key] for key in SPAN_LABELS if key in found), None)
+        if labels is not None:
+            spans += [_span(found["start"], found["end"], label) for label in labels]
+        elif "choices" in found or "rating" in found:
+            classes = found.get("choices") or [str(found["rating"])]
+            choices.setdefault(result.get("from_name", ""), []).extend(classes)
+    if len(choices) + bool(spans) > 1:
+        raise DataError(_several_controls([*choices, *(["spans"] if spans else [])]))
+    row = {**({"id": value["id"]} if value.get("id") is not None else {}), **_texts_of(value["data"])}
+    if choices:
+        return {**row, "label": next(iter(choices.values()))}
+    return {**row, "spans": spans}
+
+
+def _several_controls(names: Sequence[str]) -> Problem:
+    return Problem(
+        code="E146",
+        where="Label Studio",
+        found=f"a text is annotated by several controls ({', '.join(names)}), which are several tasks",
+        hint="export the project once for each control, or use JSON-MIN, in which each control is a column",
+    )
 
 
 def _min_spans(value: Mapping[str, Any]) -> list[Any] | None:
@@ -191,10 +212,9 @@ def _is_label_studio_min(value: Any) -> bool:
 def _label_studio_min(value: Any) -> Row:
     spans = [_span(span["start"], span["end"], label) for span in _min_spans(value) or () for label in span["labels"]]
     texts = {name: cell for name, cell in value.items() if name not in TIMES}
+    row = {**({"id": value["id"]} if value.get("id") is not None else {}), **_texts_of(texts)}
     choices = _min_choices(value)
-    if choices is not None and not spans:
-        return _row(value, _text_of(texts), label=choices)
-    return _row(value, _text_of(texts), spans=spans)
+    return {**row, "label": choices} if choices is not None and not spans else {**row, "spans": spans}
 
 
 # --- Prodigy: {"text": ..., "spans": [...], "answer": "accept"}, or "accept" with the chosen options ---

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 
 from fasttune.data.formats.storage import ReadOptions
 from fasttune.data.formats.text_file import FileRows, TextFile, lines_of, read_text
 from fasttune.data.formats.word_rows import is_header, sentences_unknown
 from fasttune.data.problems import Problems, counted
-from fasttune.data.tokens.tags import OUTSIDE, form_of
+from fasttune.data.tokens.tags import OUTSIDE, form_of, parts_of_tag
 from fasttune.errors import DataError, Problem, shown
 
 CONLLU_SUFFIX = ".conllu"
@@ -28,11 +28,11 @@ RECOGNISED_SHARE = 0.95  # of these lines
 
 
 def read_conll(name: str, suffix: str, reading: ReadOptions) -> FileRows:
-    return sentences_of(read_text(name, reading), name, suffix)
+    return sentences_of(read_text(name, reading), name, suffix, reading.columns)
 
 
-def sentences_of(file: TextFile, where: str, suffix: str) -> FileRows:
-    """One row per sentence: a list of words, and a list for each other column.
+def sentences_of(file: TextFile, where: str, suffix: str, named: Sequence[str] = ()) -> FileRows:
+    """One row per sentence: a list of words, and a list for each other column. `named`: columns that the recipe names.
 
     DataError for lines with another number of fields than most lines have.
     """
@@ -67,6 +67,8 @@ def sentences_of(file: TextFile, where: str, suffix: str) -> FileRows:
         raise DataError(sentences_unknown(where, sentences[0][0]))
     columns = list(zip(*sentences, strict=True))
     names = _column_names(columns, is_conllu)
+    if not is_conllu:
+        names = _checked_names(columns, names, where, named)
     table = pa.table(
         {name: pa.array(column, pa.list_(pa.string())) for name, column in zip(names, columns, strict=True)}
     )
@@ -112,8 +114,9 @@ def num_fields(text: str) -> int:
 
 def fields_of(line: str) -> list[str]:
     """The fields of a line: separated by tabs if it has any, else by blanks."""
-    line = line.rstrip("\r\n")
-    return line.split("\t") if "\t" in line else line.split()
+    line = line.rstrip("\t \r\n")
+    # Only blanks separate, no non-breaking spaces, which are part of words such as 10 000.
+    return line.split("\t") if "\t" in line else [value for value in line.split(" ") if value]
 
 
 def _is_skipped(line: str, values: list[str], width: int, is_tabbed: bool, is_conllu: bool) -> bool:
@@ -134,6 +137,36 @@ def _column_names(columns: Sequence[Sequence[Sequence[str]]], is_conllu: bool) -
     )
     first = ["id", "tokens"] if is_numbered else ["tokens"]
     return [*first, *(f"column{position}" for position in range(len(first) + 1, len(columns))), "tags"]
+
+
+def _checked_names(
+    columns: Sequence[Sequence[Sequence[str]]], names: list[str], where: str, named: Sequence[str]
+) -> list[str]:
+    """The names, exchanged if the tag comes first; DataError if two columns tag entities of the same types."""
+    types = [_types(column) for column in columns]
+    if types[0] and not types[-1]:
+        return ["tags", *names[1:-1], "tokens"]
+    tagging = [
+        name for name, found in zip(names[1:-1], types[1:-1], strict=True) if found and found & (types[-1] or found)
+    ]
+    is_empty = not types[-1] and all(tag == OUTSIDE for sentence in columns[-1] for tag in sentence)
+    if tagging and (types[-1] or is_empty) and not set(named) & set(names):
+        raise DataError(
+            Problem(
+                code="E146",
+                where=where,
+                found=f"two columns hold entity tags, {shown(tagging[-1])} and the last one, as with nested entities",
+                hint=f"data.columns.tags={tagging[-1]} or data.columns.tags=tags",
+            )
+        )
+    return names
+
+
+def _types(column: Sequence[Sequence[str]]) -> set[str]:
+    """The types of entities that a column tags; empty if it holds anything else."""
+    tags = set(chain.from_iterable(column))
+    form = form_of(tags) if OUTSIDE in tags else None
+    return {parts_of_tag(tag, form)[1] for tag in tags - {OUTSIDE}} if form is not None else set()
 
 
 def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:

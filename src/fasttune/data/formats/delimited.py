@@ -36,6 +36,7 @@ MAX_FIELD_CHARACTERS = 2**31 - 1  # csv's default limit of 131,072 characters wo
 RECORDS_PER_CHUNK = 20_000
 LONE_CARRIAGE_RETURN = re.compile(r"\r(?!\n)")
 MAX_TITLE_LINES = 10
+EXCEL_SEPARATOR = re.compile(r"sep=.(?=\r?\n)")
 WORDS_OF_TEXT, CHARACTERS_OF_TEXT = 4, 8  # more than names of columns have; characters of scripts without spaces
 RECORDS_LOOKED_AT = 1_000  # to distinguish a header from data
 
@@ -172,6 +173,8 @@ def _parsed(
     `setting` is `data.header`. With `in_lines` each record must be a single line.
     """
     notes = []
+    if EXCEL_SEPARATOR.match(text):  # for Excel alone; its line keeps its place, so that rows keep their numbers
+        text = EXCEL_SEPARATOR.sub("", text, count=1)
     with _long_fields():
         usual = "," if suffix == ".csv" else "\t"
         delimiter = detect_delimiter(text, preferred=usual)
@@ -180,7 +183,7 @@ def _parsed(
         header = has_header(text, suffix, delimiter, named) if setting == "auto" else setting
         if setting == "auto" and not header:
             notes.append(f"{where}: read as one text per line, without a header (if there is one: data.header=true)")
-        num_titles = num_title_lines(text, delimiter) if header else 0
+        num_titles = num_title_lines(text, delimiter) if header and setting == "auto" else 0
         scan, note = _scanned(text, delimiter, where, header, num_titles)
         evidence = "" if num_titles or in_lines or setting != "auto" or not header else _surely_data(scan, named)
         if evidence:
@@ -356,19 +359,20 @@ def _scanned(text: str, delimiter: str, where: str, header: bool, num_titles: in
 def num_title_lines(text: str, delimiter: str) -> int:
     """The number of records above the header that are a title, as spreadsheets have them.
 
-    A title fills one cell of at least three, or is a line without delimiter above a header of common column names.
+    Above a header of common names, a title has an empty cell or fewer cells; above another one of at least three
+    columns, it fills only one cell.
     """
     records = [record for record in islice(_reader(text, delimiter, strict=False), RECORDS_FOR_DETECTION) if record]
     width = Counter(map(len, records)).most_common(1)[0][0] if records else 0
     if width < 2 or len(records) < 3:
         return 0
+    least = sum(map(_is_usual, records[0]))  # a first line with a common name is the header, unless one has more
+    filled = [sum(bool(cell.strip()) for cell in record) for record in records[: MAX_TITLE_LINES + 1]]
     for number, record in enumerate(records[: MAX_TITLE_LINES + 1]):
-        filled = sum(bool(cell.strip()) for cell in record)
-        if filled == len(record) == width or filled > max(1, width // 2):
-            is_header = len(record) == width and (width > 2 or any(map(_is_usual, record)))
-            return number if is_header else 0
-        if filled > 1:
-            return 0
+        if len(record) == filled[number] == width:
+            if sum(map(_is_usual, record)) > least:
+                return number
+            return number if not least and width > 2 and max(filled[:number], default=0) == 1 else 0
     return 0
 
 
@@ -379,7 +383,7 @@ def _surely_data(scan: Scan, named: Sequence[str]) -> str:
     tags = [record[-1] for record in islice(scan.records, RECORDS_LOOKED_AT)]
     if OUTSIDE in tags and form_of([*tags, scan.names[-1]]) is not None:
         return "it ends with a tag"
-    return _looks_like_data(scan) if _has_a_text(scan.names) else ""
+    return _evidence(scan, 1) if _has_a_text(scan.names) else ""
 
 
 def _has_a_text(names: Sequence[str]) -> bool:
@@ -490,12 +494,17 @@ def _check_not_data(scan: Scan, where: str, named: Sequence[str]) -> None:
 
 def _looks_like_data(scan: Scan) -> str:
     """Return what a header would not contain but the first row does, or an empty string."""
-    if any(map(_is_usual, scan.names)):
-        return ""
+    if _has_a_text(scan.names):
+        return _evidence(scan, 1) or "it holds a whole text"
+    return "" if any(map(_is_usual, scan.names)) else _evidence(scan, 2)
+
+
+def _evidence(scan: Scan, least: int) -> str:
+    """A cell of the first row that occurs at least so often further down, or a number above numbers."""
     first = list(islice(scan.records, RECORDS_LOOKED_AT))
     for position, name in enumerate(scan.names):
         values = [record[position] for record in first]
-        if name.strip() and values.count(name) >= 2:
+        if name.strip() and values.count(name) >= least:
             return f"{shown(name)} occurs again further down"
         if values and is_number(name) and all(map(is_number, values)):
             return f"{shown(name)} is a number, like the values below it"

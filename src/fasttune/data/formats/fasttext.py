@@ -16,14 +16,14 @@ RECOGNISED_SHARE = 0.95
 
 
 def looks_like_fasttext(text: str) -> bool:
-    """Whether nearly all lines begin or end with a label."""
-    lines = [words for line in islice(lines_of(text), LINES_LOOKED_AT) if (words := line.split())]
-    labelled = sum(PREFIX in (words[0][: len(PREFIX)], words[-1][: len(PREFIX)]) for words in lines)
+    """Whether nearly all lines begin with a label."""
+    lines = [line for line in islice(lines_of(text), LINES_LOOKED_AT) if line.strip()]
+    labelled = sum(line.lstrip().startswith(PREFIX) for line in lines)
     return labelled >= RECOGNISED_SHARE * len(lines) > 0
 
 
 def read_fasttext(name: str, suffix: str, reading: ReadOptions) -> FileRows:
-    """One row per line: its text, and its label or, if any line has another number than one, its list of labels."""
+    """One row per line: its text, and its label or, if any line has several, its list of labels."""
     import pyarrow as pa
 
     file = read_text(name, reading)
@@ -32,14 +32,18 @@ def read_fasttext(name: str, suffix: str, reading: ReadOptions) -> FileRows:
         words = line.split()
         if not words:
             continue
-        found = [word.removeprefix(PREFIX) for word in words if word.startswith(PREFIX)]
+        found = [word.removeprefix(PREFIX).rstrip(",") for word in words if word.startswith(PREFIX)]
         if "" in found:
             problems.add(Problem(code="E211", where=f"{name} line {number}", found=f"{PREFIX} without a name"))
         texts.append(" ".join(word for word in words if not word.startswith(PREFIX)) if found else line.strip())
         labels.append(found)
         numbers.append(number)
     problems.raise_if_any()
-    is_single = all(len(found) == 1 for found in labels)
-    cells = pa.array([found[0] for found in labels]) if is_single else pa.array(labels, pa.list_(pa.string()))
+    is_single = all(len(found) <= 1 for found in labels)
+    cells = (
+        pa.array([found[0] if found else None for found in labels], pa.string())
+        if is_single
+        else pa.array(labels, pa.list_(pa.string()))
+    )
     notes = (*file.notes, f"{name}: labels are the words that begin with {shown(PREFIX)}, as in fastText")
     return FileRows(pa.table({"text": pa.array(texts, pa.string()), "label": cells}), numbers, file.sha256, notes)

@@ -7,15 +7,11 @@ from pathlib import Path
 
 from fasttune.data.formats.files import is_data_file
 from fasttune.data.formats.storage import inner_name, suffix_of
+from fasttune.data.formats.text_folders import SPLIT_WORDS
 from fasttune.errors import Problem
 from fasttune.recipe import yaml_text
 
 # File names that people and `datasets` use: train.csv, reviews-train.jsonl, dev_2.tsv, test-00000-of-00002.parquet.
-SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval"),
-}
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # in names such as dev-00000-of-2.csv, TestData.csv
 CARD = "README.md"
 HEAD_OF_CARD = re.compile(r"---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)

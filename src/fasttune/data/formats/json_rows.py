@@ -226,10 +226,13 @@ def _rows_of_object(value: dict[str, Any]) -> list[Any] | None:
         return [dict(zip(names, row, strict=True)) for row in table] if is_table else None
     lists = [part for part in parts if isinstance(part, list)]
     if len(lists) == 1 and lists[0] and all(isinstance(row, dict) for row in lists[0]):
-        return lists[0] if not any(isinstance(part, dict) for part in parts) else None
+        is_only = "schema" in value or not any(isinstance(part, dict) for part in parts)  # orient="table" has a schema
+        return lists[0] if is_only else None
     if len(parts) > 1 and len(lists) == len(parts) and len({len(part) for part in lists}) == 1:  # orient="list"
         return [dict(zip(value, row, strict=True)) for row in zip(*lists, strict=True)]
     if len(parts) > 1 and all(isinstance(part, dict) and part.keys() == parts[0].keys() for part in parts):
+        if all(map(str.isdecimal, value)) and not all(map(str.isdecimal, parts[0])):  # orient="index"
+            return parts
         return [{name: value[name][key] for name in value} for key in parts[0]]  # the default, orient="columns"
     return None
 

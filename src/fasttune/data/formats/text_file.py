@@ -109,7 +109,9 @@ def _decoded(data: bytes, where: str, encoding_setting: str | None) -> tuple[str
             note = f"N120 {where}: read as {encoding.upper()}, as its byte order mark says"
             return _decode_as(data, encoding, where, "as the byte order mark says"), (note,)
     if data.startswith(codecs.BOM_UTF8) or encoding_setting is None:
-        return _decode_utf8(data.removeprefix(codecs.BOM_UTF8), where)
+        while data.startswith(codecs.BOM_UTF8):  # joined files have several
+            data = data.removeprefix(codecs.BOM_UTF8)
+        return _decode_utf8(data, where)
     note = f"{where}: read as {encoding_setting}, as data.encoding says"
     return _decode_as(data, encoding_setting, where, "as data.encoding says"), (note,)
 

@@ -15,12 +15,18 @@ from typing import Any
 
 from fasttune.data.formats.storage import ReadOptions, read_bytes
 from fasttune.data.formats.text_file import FileRows, text_of
-from fasttune.data.problems import Problems, counted
+from fasttune.data.problems import Problems, counted, some_of
 from fasttune.errors import DataError, Problem, shown
 
 TEXT_SUFFIXES = (".txt", ".text", "")
 UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")  # IMDB's texts without a class
 ANNOTATIONS = ".ann"
+# Names of splits, of files and of folders.
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval"),
+}
 BRAT_ENTITY = re.compile(r"T\d+\t(\S+) (\d+) (\d+)((?:;\d+ \d+)*)\t")
 
 
@@ -37,15 +43,25 @@ def text_folder(folder: Path) -> TextFolder | None:
     annotated = sorted(path.with_suffix(".txt") for path in folder.glob(f"*{ANNOTATIONS}"))
     if annotated:
         note = f"{folder}: {counted(len(annotated), 'text')} with entities in .ann files, as brat writes them"
+        alone = [path.name for path in sorted(folder.glob("*.txt")) if path not in annotated]
+        if alone:
+            note += f"; left out {some_of(alone)} without such a file"
         return TextFolder(tuple((path, None) for path in annotated), note)
-    classes = {child.name: _texts(child) for child in sorted(folder.iterdir()) if _is_visible_folder(child)}
+    folders = [child for child in sorted(folder.iterdir()) if _is_visible_folder(child)]
+    classes = {child.name: _texts(child) for child in folders}
+    if any(name.lower() in names for name in classes for names in SPLIT_WORDS.values()):
+        return None  # splits of texts without classes
     left_out = [name for name, files in classes.items() if name.lower() in UNLABELLED and files]
     classes = {name: files for name, files in classes.items() if files and name not in left_out}
-    if len(classes) < 2:
+    if len(classes) < 2 or any(len(files) < 2 for files in classes.values()):
         return None
     note = f"{folder}: one folder of text files per class ({', '.join(classes)})"
     if left_out:
         note += f"; left out {', '.join(left_out)}, which has no labels"
+    used = {path for files in classes.values() for path in files}
+    strays = [f"{name}/{path.name}" for name in classes for path in _files(folder / name) if path not in used]
+    if strays:
+        note += f"; left out {some_of(strays)}, which {'are no texts' if len(strays) > 1 else 'is no text'}"
     return TextFolder(tuple((path, name) for name, files in classes.items() for path in files), note)
 
 
@@ -53,10 +69,15 @@ def _is_visible_folder(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith((".", "__"))
 
 
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+
+
 def _texts(folder: Path) -> list[Path]:
-    """The files of a class, if they are all texts: .txt, or without an extension (or a number) as in 20 Newsgroups."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    return files if all(path.suffix in TEXT_SUFFIXES or path.suffix[1:].isdecimal() for path in files) else []
+    """The texts of a class: .txt, or without an extension (or a number) as in 20 Newsgroups; none if few files are."""
+    files = _files(folder)
+    texts = [path for path in files if path.suffix.lower() in TEXT_SUFFIXES or path.suffix[1:].isdecimal()]
+    return texts if 2 * len(texts) > len(files) else []
 
 
 def read_text_folder(folder: TextFolder, where: str, reading: ReadOptions) -> FileRows:

@@ -30,6 +30,8 @@ TAG_NAMES = (
 )
 ROWS_LOOKED_AT = 1000
 NEARLY_ALL = 0.95
+MOST_DIFFERENT = 0.67  # of the rows, in a column that says to which sentence a word belongs
+DOCUMENT_NAMES = ("doc", "document", "doc_id", "document_id", "docid", "file", "filename", "article_id")
 NUMBERED = "column1"  # the first of the names that a table without a header gets
 
 
@@ -91,6 +93,8 @@ def _columns(table: pa.Table) -> tuple[str, str, str | None] | None:
     if word is None or not tags or not _are_words(_some(table, word)):
         return None
     sentence = next((by_name[name] for name in SENTENCE_NAMES if name in by_name and by_name[name] != word), None)
+    if sentence is not None and not _repeats(_some(table, sentence)):
+        sentence = None  # a text of its own in each row
     marking = [name for name in tags if name != word and _are_entity_tags(_some(table, name))]
     if not marking and sentence is None:
         return None
@@ -106,6 +110,12 @@ def _are_words(cells: Sequence[Any]) -> bool:
     return sum(len(cell.split()) == 1 for cell in filled) >= NEARLY_ALL * len(filled) > len(cells) / 2
 
 
+def _repeats(cells: Sequence[Any]) -> bool:
+    """Whether several rows belong to one sentence: its value is repeated, or the cells below it are empty."""
+    filled = [str(cell) for cell in cells if cell is not None and cell == cell and str(cell).strip()]
+    return len(set(filled)) <= MOST_DIFFERENT * len(cells)
+
+
 def _are_entity_tags(cells: Sequence[Any]) -> bool:
     tags = [cell for cell in cells if isinstance(cell, str) and (cell == OUTSIDE or form_of([cell]))]
     return OUTSIDE in tags and form_of(tags) is not None and len(tags) >= NEARLY_ALL * len(cells)
@@ -117,8 +127,12 @@ def _starts_by_column(rows: FileRows, sentence: str, where: str) -> list[int]:
     starts: list[int] = []
     seen: dict[Any, int] = {}
     current: Any = None
-    for row, value in enumerate(rows.table.column(sentence).to_pylist()):
-        is_empty = value is None or (isinstance(value, str) and not value.strip()) or value != value
+    by_name = {name.strip().lower(): name for name in rows.table.column_names}
+    document = next((by_name[name] for name in DOCUMENT_NAMES if name in by_name and by_name[name] != sentence), None)
+    documents = rows.table.column(document).to_pylist() if document else [None] * rows.table.num_rows
+    for row, (number, of) in enumerate(zip(rows.table.column(sentence).to_pylist(), documents, strict=True)):
+        is_empty = number is None or (isinstance(number, str) and not number.strip()) or number != number
+        value = number if of is None else (of, number)  # numbers may begin anew in each document
         if (is_empty and row) or value == current:
             continue
         if value in seen:
@@ -126,7 +140,7 @@ def _starts_by_column(rows: FileRows, sentence: str, where: str) -> list[int]:
                 Problem(
                     code="E143",
                     where=f"{where} row {_line(rows, row)}",
-                    found=f"sentence {shown(value)} again; its first rows are at row {seen[value]}",
+                    found=f"sentence {shown(number)} again; its first rows are at row {seen[value]}",
                     hint="sort the file by sentence, and keep the words of a sentence together",
                 )
             )
