@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 RecipeSource = Any  # str | Path | Mapping[str, Any] | Recipe | rows; see recipe_from
 
 HEAD = 1 << 20  # bytes read from a file to learn its column names
+OF_WORDS = ("E142", "E143", "E146")  # errors of files with one word per line
 READING_FIELDS = ("encoding", "header", "max_bytes", "streaming")  # of `data`: how files are read
 
 
@@ -72,9 +72,12 @@ def _task_of_columns(data: str, tasks: Tasks, overrides: Overrides) -> str:
     # The beginning of a file usually shows its columns. Errors are reported later, when all of it is read.
     heads = (HEAD, None) if Path(data).is_file() and not recipe.data.streaming else (None,)
     for head in heads:
-        with suppress(DataError):
+        try:
             task = task_of_source(rows_to_see(data, None, recipe, head), tasks)
             return recipe.task if task is None else task.name
+        except DataError as error:
+            if error.problems[0].code in OF_WORDS:
+                return "token-classification"
     return recipe.task
 
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fasttune.data.column_names import LABEL_NAMES, PAIR_NAMES, TEXT_NAMES
-from fasttune.data.columns import Column, as_texts, class_names, is_text, label_values, lists_in, text_values
+from fasttune.data.columns import (
+    Column,
+    as_texts,
+    cells_of,
+    class_names,
+    empty_rows,
+    is_text,
+    label_values,
+    lists_in,
+    text_values,
+)
 from fasttune.data.label_columns import from_multi_hot
 from fasttune.data.label_kinds import MULTI, REGRESSION, SINGLE, kind_of, parts_of
 from fasttune.data.label_matching import as_labels_of_run, names_given
@@ -25,6 +35,7 @@ from fasttune.tasks.base import Prediction, Task
 from fasttune.tasks.targets import MultiLabel, SingleLabel, Target, class_weights, make_target, saved_vocabulary
 
 if TYPE_CHECKING:
+    import datasets
     import torch
     from transformers import PreTrainedTokenizerBase
     from transformers.utils import ModelOutput
@@ -88,8 +99,9 @@ class TextClassification(Task):
         settings: dict[str, Any] = {}
         if "label" in columns:
             with problems.collected():
-                # Empty cells are left only where they mean that no label applies.
-                may_be_empty = recipe.data.drop_empty is not False
+                may_be_empty = recipe.data.drop_empty is not False and cls._has_label_sets(
+                    dataset, columns["label"], recipe
+                )
                 read = label_values(dataset, columns["label"], where, source.place, may_be_empty)
                 cells, note = from_multi_hot(read, recipe.data.label_names, where, source.place)
                 notes += [note] if note else []
@@ -102,6 +114,15 @@ class TextClassification(Task):
         problems.raise_if_any()
         declared = class_names(dataset, columns["label"]) if "label" in columns else None
         return Rows(ids_of(source), values, notes=tuple(notes), class_names=declared, settings=settings)
+
+    @classmethod
+    def _has_label_sets(cls, dataset: datasets.Dataset, column: str, recipe: Recipe) -> bool:
+        """Whether empty cells, if there are any, mean that no label applies."""
+        empty = set(empty_rows(dataset, column, lists=False))
+        if not empty:
+            return False
+        cells = [cell for row, cell in enumerate(cells_of(dataset, column)) if row not in empty]
+        return bool(cells) and cls.may_have_no_label(cells, recipe)
 
     @classmethod
     def may_have_no_label(cls, cells: Sequence[Any], recipe: Recipe) -> bool:

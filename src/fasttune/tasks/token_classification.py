@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fasttune.data.column_names import TEXT_NAMES
 from fasttune.data.columns import Column, cells_of, class_names, guess_name, is_text, label_values, lists_in
 from fasttune.data.labels import encode_all, label_vocabulary
 from fasttune.data.problems import Problems, some_of
@@ -74,6 +75,7 @@ class TokenClassification(Task):
             description="the words: a list, or a text",
             required=True,
             guesses=("tokens", "words", "word", "token", "text", "sentence"),
+            last_guesses=TEXT_NAMES,
         ),
         Column(
             role="tags",

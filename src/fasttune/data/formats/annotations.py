@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fasttune.data.problems import counted
@@ -33,6 +33,8 @@ class Annotations:
         """The row of one object, None if it was rejected; DataError if it has another form than the first one."""
         try:
             row = self.convert(value)
+        except DataError as error:
+            raise DataError(*(replace(problem, where=where) for problem in error.problems)) from None
         except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             raise DataError(
                 Problem(
@@ -181,8 +183,8 @@ def _label_studio(value: Any) -> Row | None:
 
 def _several_controls(names: Sequence[str]) -> Problem:
     return Problem(
-        code="E146",
-        where="Label Studio",
+        code="E147",
+        where="",
         found=f"a text is annotated by several controls ({', '.join(names)}), which are several tasks",
         hint="export the project once for each control, or use JSON-MIN, in which each control is a column",
     )
