@@ -119,7 +119,15 @@ CASES = [
     one("D6", "a row that is too short", csv("well"), "E111", "row 22: found 1 field ('label' missing)"),
     one("D7", "a quote that is never closed", csv('"well,neg'), "E112", "row 22"),
     one("D8", "UTF-16", csv().encode("utf-16"), "N120", "read as UTF-16, as its byte order mark says"),
-    one("D9", "Latin-1", LATIN, "E121", "row 22: found byte 0xE8", "looks like cp1252", "data.encoding=cp1252"),
+    one(
+        "D9",
+        "Latin-1",
+        LATIN,
+        "E121",
+        "row 22: found byte 0xE8",
+        "data.encoding=cp1252: fermé, très",
+        "data.encoding=cp1250: fermé, trčs",
+    ),
     one(
         "D10",
         "two encodings in one file",

@@ -78,8 +78,10 @@ def message_of(case: Case, said: str) -> str:
     mark = {"E": "error: ", "W": f"warning: {case.code}", "N": case.says[0]}[case.code[0]]
     first = next(number for number, line in enumerate(output) if mark in line)
     message = [output[first].strip().removeprefix("error: ").removeprefix("warning: ")]
-    if output[first + 1 : first + 2] and output[first + 1].startswith("  hint: "):
-        message.append(output[first + 1].strip())
+    for line in output[first + 1 :]:
+        if not line.startswith(("    ", "  hint: ")):  # the first values of columns, and the hint
+            break
+        message.append(line.strip())
     return "<br>".join(f"`` {line} ``".replace("|", "\\|") for line in message)
 
 

@@ -154,7 +154,7 @@ FILES = [
         "cp1252 or cp1250",
         table("text,label", [f"{text}, très" for text in TEXTS], labels(*TWO)).encode("cp1252"),
         code="E121",
-        hint="data.encoding=cp1252",
+        hint="the setting whose words are right",
     ),
     Odd(
         "cp1252, and reported",

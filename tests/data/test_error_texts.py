@@ -102,8 +102,10 @@ TEXTS = [
     (
         "reviews.csv",
         b"text,label\nok,1\ntr\xe8s,1\n",
-        "E121 reviews.csv row 3: found byte 0xE8, which is not valid UTF-8; looks like cp1252, expected UTF-8\n"
-        "  hint: data.encoding=cp1252",
+        "E121 reviews.csv row 3: found byte 0xE8, which is not valid UTF-8, expected UTF-8\n"
+        "    data.encoding=cp1252: tr\u00e8s\n"
+        "    data.encoding=cp1250: tr\u010ds\n"
+        "  hint: the setting whose words are right",
     ),
     (
         "reviews.csv",

@@ -209,3 +209,21 @@ def test_a_frame_by_rows(tmp_path: Path) -> None:
     assert list(read(put(tmp_path, "index.json", json.dumps(by_row)))[0].values["text"]) == TEXTS
     with_schema = {"schema": {"fields": [], "primaryKey": ["index"]}, "data": rows}
     assert list(read(put(tmp_path, "table.json", json.dumps(with_schema)))[0].values["text"]) == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Bardzo ładny pokój, życzę miłego dnia, źle oświetlony hol", "cp1250"),
+        ("Das Zimmer war schön und für die Größe günstig", "cp850"),
+        ("Das Zimmer war schön und für die Größe günstig", "mac-roman"),
+        ("La chambre était très propre et agréable, à côté", "cp1252"),
+    ],
+)
+def test_a_hint_of_an_encoding_gives_the_text(text: str, encoding: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "rows.csv", table(["text", "label"], [text, *TEXTS[1:]], GOOD_BAD).encode(encoding))
+    message = refused(path)
+    word = next(word.strip(",") for word in sorted(text.split()) if not word.isascii())
+    assert f"hint: data.encoding={encoding}" in message or f"data.encoding={encoding}: " in message
+    assert word in message or "looks like" in message
+    assert read(path, f"data.encoding={encoding}")[0].values["text"][0] == text

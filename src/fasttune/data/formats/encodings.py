@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
+from collections.abc import Sequence
 from itertools import pairwise
 
 HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
@@ -21,6 +22,10 @@ SINGLE_BYTE_ENCODINGS = (
     *(WESTERN, "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8-r", "iso8859-5", "cp866"),
     "cp850",
 )
+LATIN_ENCODINGS = (WESTERN, "cp1250", "cp1254", "cp1257", "cp850", "mac-roman")  # in the order of their use
+ASCII_LETTERS = [bytes([code]) for code in (*range(65, 91), *range(97, 123))]
+WORDS_SHOWN = 3
+LEAST_ASCII = 3  # ASCII letters for each high byte, in Latin scripts
 OLD_MAC = "mac-roman"  # only where lines end with a carriage return alone
 MOST_ACCENTED = 0.5  # of the letters of a Latin word of at least four letters
 # The commonest characters of Chinese texts; together they are a tenth of any such text.
@@ -34,36 +39,47 @@ def certain_encoding(data: bytes) -> str | None:
         return "gb18030"
     if any(_common_share(data, encoding) > CHINESE_SHARE for encoding in MULTI_BYTE_ENCODINGS):
         return None
-    words = set(WORDS_WITH_HIGH_BYTES.findall(data))
-    if len(words) > WORDS_LOOKED_AT:
-        words = set(sorted(words)[:WORDS_LOOKED_AT])
     old_mac = [OLD_MAC] if b"\r" in data and b"\n" not in data else []
-    readings: dict[tuple[str, ...], str] = {}
-    for encoding in (*SINGLE_BYTE_ENCODINGS, *old_mac):
-        try:
-            decoded = tuple(word.decode(encoding) for word in sorted(words))
-        except UnicodeDecodeError:
-            continue
-        if all(map(_is_plausible, decoded)):
-            readings.setdefault(decoded, encoding)  # pages that give the same letters are one reading
+    readings = _readings(data, (*SINGLE_BYTE_ENCODINGS, *old_mac))
     return WESTERN if list(readings.values()) == [WESTERN] and _decodes(data, WESTERN) else None
 
 
 def guess_encoding(data: bytes) -> str:
     """A guess for a hint; nothing is decoded with it. Empty if there is none.
 
-    Western text has single high bytes between ASCII letters; Chinese, Japanese, Korean and Cyrillic text has runs.
+    Latin scripts have some high bytes among ASCII letters; Chinese, Japanese, Korean and Cyrillic text has runs.
     """
     sample = data[: 1 << 20]
     runs = HIGH_BYTES.findall(sample)
     num_high = sum(len(run) for run in runs)
-    if sum(len(run) for run in runs if len(run) == 1) * 2 > num_high:
-        return "cp1252" if _decodes(sample, "cp1252") else "iso-8859-1"
+    num_ascii = sum(sample.count(letter) for letter in ASCII_LETTERS)
+    if num_ascii > LEAST_ASCII * num_high or sum(len(run) for run in runs if len(run) == 1) * 2 > num_high:
+        return next(iter(_readings(sample, LATIN_ENCODINGS).values()), "")
     for encoding in MULTI_BYTE_ENCODINGS:
         if _decodes(sample, encoding):
             return encoding
     num_letters = sum(byte >= 0xC0 for run in runs for byte in run)
     return "cp1251" if num_letters * 10 > num_high * 9 else ""
+
+
+def latin_readings(data: bytes) -> dict[str, str]:
+    """The Latin code pages that give plausible words, each with some of them; pages that agree are one."""
+    readings = _readings(data[: 1 << 20], LATIN_ENCODINGS)
+    return {encoding: ", ".join(words[:WORDS_SHOWN]) for words, encoding in readings.items()}
+
+
+def _readings(data: bytes, encodings: Sequence[str]) -> dict[tuple[str, ...], str]:
+    """The plausible readings of the words with high bytes, each with the first encoding that gives it."""
+    words = sorted(set(WORDS_WITH_HIGH_BYTES.findall(data)))[:WORDS_LOOKED_AT]
+    readings: dict[tuple[str, ...], str] = {}
+    for encoding in encodings:
+        try:
+            decoded = tuple(word.decode(encoding) for word in words)
+        except UnicodeDecodeError:
+            continue
+        if all(map(_is_plausible, decoded)):
+            readings.setdefault(decoded, encoding)  # pages that give the same letters are one reading
+    return readings
 
 
 def _is_certainly_chinese(data: bytes) -> bool:

@@ -12,11 +12,11 @@ import hashlib
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fasttune.data.formats.encodings import certain_encoding, guess_encoding
+from fasttune.data.formats.encodings import certain_encoding, guess_encoding, latin_readings
 from fasttune.data.formats.storage import ReadOptions, read_bytes
 from fasttune.data.problems import some_of
 from fasttune.errors import DataError, Problem
@@ -175,7 +175,12 @@ def _decode_utf8(data: bytes, where: str) -> tuple[str, tuple[str, ...]]:
     if certain is not None:
         note = f"{where}: read as {certain}, because it is not UTF-8 and in no other encoding plausible text"
         return data.decode(certain), (note,)
-    raise DataError(_encoding_problem(f"{where} row {bad[0]}", found_byte, guess_encoding(data)))
+    problem = _encoding_problem(f"{where} row {bad[0]}", found_byte, guess := guess_encoding(data))
+    readings = latin_readings(data)
+    if guess in readings and len(readings) > 1:  # only a person can tell
+        preview = tuple(f"data.encoding={encoding}: {words}" for encoding, words in readings.items())
+        problem = replace(problem, found=found_byte, preview=preview, hint="the setting whose words are right")
+    raise DataError(problem)
 
 
 def _encoding_problem(where: str, found: str, guess: str) -> Problem:
