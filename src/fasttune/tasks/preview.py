@@ -74,7 +74,7 @@ def decided(task: Task, columns: Mapping[str, str | Sequence[str]]) -> dict[str,
     lines = {"task": task.name, "columns": ", ".join(roles)}
     names = task.state().get("label2id")
     if names:
-        lines["labels"] = f"{len(names)}: {some_of(list(names), LABELS_SHOWN)}"
+        lines["labels"] = f"{len(names)}: {some_of([printable(str(name)) for name in names], LABELS_SHOWN)}"
     return lines
 
 
