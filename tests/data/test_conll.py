@@ -136,7 +136,7 @@ def test_rows_are_named_by_their_first_line(tmp_path: Path) -> None:
 
 def test_it_is_not_streamed(tmp_path: Path) -> None:
     (tmp_path / "eng.txt").write_text(CONLL_2003)
-    with pytest.raises(DataError, match="found a file with one word per line"):
+    with pytest.raises(DataError, match="found a file in the form of CoNLL columns"):
         open_stream(str(tmp_path / "eng.txt"), "train", ReadOptions(), 10, 1)
 
 

@@ -10,8 +10,16 @@ import pytest
 from data.published import GOOD_BAD, TEXTS, lines, table
 from data.test_files_of_people import put, read, refused
 
+from fasttune.data.columns import resolve
+from fasttune.data.file_stream import open_stream
+from fasttune.data.formats.storage import ReadOptions
+from fasttune.data.precheck import refuse_early
+from fasttune.errors import DataError
+from fasttune.tasks import TASKS
+
 MORE = [f"{text} {n}" for n in range(5) for text in TEXTS]
 BOTH = ["good", "bad"] * 15
+NUMBERS = [n // 3 for n in range(30)]  # of sentences of three words
 FLAGS = [[1, 0, 1] * 10, [0, 1, 1] * 10, [1, 1, 0] * 10]
 
 
@@ -227,3 +235,47 @@ def test_a_hint_of_an_encoding_gives_the_text(text: str, encoding: str, tmp_path
     assert f"hint: data.encoding={encoding}" in message or f"data.encoding={encoding}: " in message
     assert word in message or "looks like" in message
     assert read(path, f"data.encoding={encoding}")[0].values["text"][0] == text
+
+
+# --- streams and the command line: the same readings ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.txt", "".join(f"__label__{label} {text}\n" for text, label in zip(MORE, BOTH, strict=True))),
+        (
+            "rows.csv",
+            table(["sentence_id", "word", "tag"], [n // 3 for n in range(30)], ["w"] * 30, ["B-X", "O", "O"] * 10),
+        ),
+        ("rows.csv", "Report,\n" + table(["text", "label"], MORE, BOTH)),
+        ("rows.csv", "sep=;\n" + table(["text", "label"], MORE, BOTH, mark=";")),
+    ],
+    ids=["fastText", "one word per row", "a title", "sep="],
+)
+def test_what_a_stream_cannot_read_piece_by_piece_is_refused(name: str, content: str, tmp_path: Path) -> None:
+    path = put(tmp_path, name, content)
+    with pytest.raises(DataError, match=r"E138|E1\d\d|E201"):
+        stream = open_stream(str(path), "train", ReadOptions(), 100, 1)
+        columns = stream.window(0, 0).dataset.column_names
+        assert columns != ["text", "label"], "the header is not among the rows"
+        resolve(TASKS["text-classification"].columns, {}, columns, "rows")
+
+
+@pytest.mark.parametrize(
+    ("content", "settings"),
+    [
+        (table(["text", "a", "b"], MORE, *FLAGS[:2]), ["data.columns.label=[a, b]"]),
+        ("Report of May,,\n" + table(["text", "who", "mood"], MORE, MORE, BOTH), ["data.columns.label=mood"]),
+        (table(None, MORE, BOTH, range(30)), ["data.columns.text=column1", "data.columns.label=column2"]),
+    ],
+    ids=["several columns", "a title", "no header"],
+)
+def test_the_command_line_checks_columns_as_training_reads_them(
+    content: str, settings: list[str], tmp_path: Path
+) -> None:
+    path = put(tmp_path, "rows.csv", content)
+    refuse_early(str(path), settings)
+    assert len(read(path, *settings)[0]) == 30
+    with pytest.raises(DataError, match=r"E202 data\.columns\.text: found 'txet'"):
+        refuse_early(str(put(tmp_path, "plain.csv", table(["text", "label"], MORE, BOTH))), ["data.columns.text=txet"])

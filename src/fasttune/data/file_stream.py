@@ -19,12 +19,19 @@ from typing import Any
 import numpy as np
 
 from fasttune.data.bad_rows import BadRows
-from fasttune.data.formats.conll import looks_like_conll
 from fasttune.data.formats.delimited import is_whole_quote, layout_of, read_lines
-from fasttune.data.formats.files import DELIMITED_SUFFIXES, bounded, plain_table, reading_tables
+from fasttune.data.formats.files import (
+    DELIMITED_SUFFIXES,
+    MAY_BE_ANOTHER,
+    bounded,
+    form_of_text,
+    plain_table,
+    reading_tables,
+)
 from fasttune.data.formats.json_rows import read_json_lines
 from fasttune.data.formats.storage import ReadOptions, inner_name, limit_of, opened, suffix_of
 from fasttune.data.formats.text_file import BYTE_ORDER_MARKS, WRITE_AGAIN, FileRows, TextFile, text_of
+from fasttune.data.formats.word_rows import holds_words
 from fasttune.data.sources import Source, joined, several_kinds, streamed_files
 from fasttune.errors import DataError, Problem
 
@@ -152,6 +159,8 @@ class Stream:
         read = [(name, rows) for name, rows in read if rows.table.num_rows] or read[:1]
         if self.bad.most:
             read = self._with_same_columns(read)
+        if any(holds_words(rows.table) for _, rows in read):
+            raise DataError(_not_streamed(self.described_as, "a table with one word per row"))
         return replace(joined(read, self.described_as, self.described_as), pieces=True)
 
     def _read(self, file: StreamedFile, first: int, last: int) -> list[tuple[str, FileRows]]:
@@ -272,8 +281,9 @@ def _lines(name: str, reading: ReadOptions) -> Lines:
     digest, size = _digest_and_size(name)
     text = text_of(head, name, reading.encoding)
     suffix, notes = suffix_of(name), text.notes
-    if suffix in (".tsv", ".txt") and looks_like_conll(text.text):
-        raise DataError(_not_streamed(name, "a file with one word per line"))
+    other = form_of_text(text.text) if suffix in MAY_BE_ANOTHER else None
+    if other is not None:
+        raise DataError(_not_streamed(name, f"a file in the form of {other.name}"))
     begin, parse = 0, read_json_lines
     if suffix in DELIMITED_SUFFIXES:
         layout, layout_notes = layout_of(text.text, name, suffix, reading.header, reading.columns)

@@ -51,21 +51,17 @@ def _recipe_of_data(source: str, overrides: Sequence[str]) -> Recipe:
 def _check_columns(recipe: Recipe) -> None:
     """DataError if `data.columns` names a column that a local table of training rows does not have."""
     train, data = recipe.data.train, recipe.data
-    named = {role: name for role, name in data.columns.model_dump().items() if name is not None}
+    # Several columns of labels are checked when the rows are read.
+    named = {role: name for role, name in data.columns.model_dump().items() if isinstance(name, str)}
     if not named or not isinstance(train, str) or suffix_of(train) not in (".csv", ".tsv") or not Path(train).is_file():
         return
     from fasttune.data.columns import Column, resolve  # imports numpy, which other commands do not need
-    from fasttune.data.formats.conll import looks_like_conll
-    from fasttune.data.formats.delimited import layout_of
-    from fasttune.data.formats.text_file import read_text
+    from fasttune.data.formats.files import read_file
 
     try:
         reading = ReadOptions(data.encoding, data.header, data.max_bytes, tuple(named.values()), head=HEAD)
-        text = read_text(train, reading).text
-        if looks_like_conll(text):
-            return
-        layout, _ = layout_of(text, train, suffix_of(train), data.header, reading.columns)
+        available = read_file(train, reading).table.column_names
     except DataError:
         return  # reported in full, with the row, when the file is read
     # Only names are compared here; which roles a task has is checked when the rows are read.
-    resolve(tuple(Column(role, "", required=False) for role in named), named, layout.names, train)
+    resolve(tuple(Column(role, "", required=False) for role in named), named, available, train)

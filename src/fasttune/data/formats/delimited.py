@@ -173,7 +173,9 @@ def _parsed(
     `setting` is `data.header`. With `in_lines` each record must be a single line.
     """
     notes = []
-    if EXCEL_SEPARATOR.match(text):  # for Excel alone; its line keeps its place, so that rows keep their numbers
+    if (
+        EXCEL_SEPARATOR.match(text) and not in_lines
+    ):  # for Excel alone; its line keeps its place, so that rows keep their numbers
         text = EXCEL_SEPARATOR.sub("", text, count=1)
     with _long_fields():
         usual = "," if suffix == ".csv" else "\t"
@@ -183,9 +185,10 @@ def _parsed(
         header = has_header(text, suffix, delimiter, named) if setting == "auto" else setting
         if setting == "auto" and not header:
             notes.append(f"{where}: read as one text per line, without a header (if there is one: data.header=true)")
-        num_titles = num_title_lines(text, delimiter) if header and setting == "auto" else 0
+        may_have_titles = header and setting == "auto" and not in_lines  # a stream finds its header in the first line
+        num_titles = num_title_lines(text, delimiter) if may_have_titles else 0
         scan, note = _scanned(text, delimiter, where, header, num_titles)
-        evidence = "" if num_titles or in_lines or setting != "auto" or not header else _surely_data(scan, named)
+        evidence = _surely_data(scan, named) if may_have_titles and not num_titles else ""
         if evidence:
             header = False
             scan, note = _scanned(text, delimiter, where, header, 0)

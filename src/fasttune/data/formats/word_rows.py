@@ -83,12 +83,17 @@ def sentences_unknown(where: str, words: Sequence[Any]) -> Problem:
     )
 
 
+def holds_words(table: pa.Table) -> bool:
+    """Whether each row holds one word and its tag."""
+    return _columns(table) is not None
+
+
 def _columns(table: pa.Table) -> tuple[str, str, str | None] | None:
     """The columns of the word, its tag and its sentence; None if the rows are not words."""
     by_name = {name.strip().lower(): name for name in table.column_names}
     word = next((by_name[name] for name in WORD_NAMES if name in by_name), None)
     tags = [by_name[name] for name in TAG_NAMES if name in by_name]
-    if word is None and table.column_names[0] == NUMBERED and len(table.column_names) > 1:
+    if word is None and table.column_names[:1] == [NUMBERED] and len(table.column_names) > 1:
         word, tags = table.column_names[0], [table.column_names[-1]]
     if word is None or not tags or not _are_words(_some(table, word)):
         return None
