@@ -321,7 +321,7 @@ def _blank_rows(cells: pa.ChunkedArray) -> list[int]:
     """The rows of a column of texts that are missing or hold only white space, found without Python strings."""
     import pyarrow.compute as pc
 
-    if not _is_text_column(cells):  # string views, or nothing but nulls
+    if not _is_text_column(cells):  # string views, or only nulls
         return [row for row, value in enumerate(cells.to_pylist()) if value is None or not value.strip()]
     is_blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(cells)), 0)
     rows: list[int] = np.flatnonzero(pc.fill_null(is_blank, True).to_numpy()).tolist()

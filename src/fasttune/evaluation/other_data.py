@@ -10,7 +10,8 @@ from itertools import chain
 from typing import Any
 
 from fasttune.data.columns import cells_of, empty_rows
-from fasttune.data.formats.delimited import is_usual_name, numbered_columns
+from fasttune.data.formats.delimited import numbered_columns
+from fasttune.data.formats.header import is_usual_name
 from fasttune.data.holdout import GROUP, TIME, Split
 from fasttune.data.problems import counted
 from fasttune.data.reading import ANY, Reader, name_of
@@ -84,7 +85,7 @@ def _opened(reader: Reader, spec: str | list[str]) -> Source:
     """The source, read with a header if the run's file had none but this one begins with common column names."""
     source = reader.open(spec, ANY)
     names = source.dataset.column_names
-    if names == numbered_columns(len(names)) and all(map(is_usual_name, source.dataset[0].values())):
+    if names == numbered_columns(len(names)) and all(map(is_usual_name, map(str, source.dataset[0].values()))):
         reader.recipe = load_recipe(reader.recipe, {"data": {"header": True}})
         reader.notes.append(f"{name_of(spec)}: the first row is read as the header, unlike in the run")
         source = reader.open(spec, ANY)

@@ -10,20 +10,22 @@ from __future__ import annotations
 import csv
 import re
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from fasttune.data.column_names import LABEL_NAMES, PAIR_NAMES, TEXT_NAMES, plain_name
+from fasttune.data.formats.header import (
+    MAX_TITLE_LINES,
+    is_usual_name,
+    looks_like_data,
+    num_title_lines,
+    surely_data,
+)
 from fasttune.data.formats.storage import Header, ReadOptions
 from fasttune.data.formats.text_file import LINE_END, WRITE_AGAIN, FileRows, TextFile, lines_of
-from fasttune.data.guess import is_unspaced
-from fasttune.data.labels import is_number
 from fasttune.data.problems import Problems, counted
-from fasttune.data.tokens.tags import OUTSIDE, form_of
 from fasttune.errors import DataError, Problem, shown
 
 if TYPE_CHECKING:
@@ -35,20 +37,8 @@ ENOUGH_AGREE = 0.9  # the share of these records that must have as many fields a
 MAX_FIELD_CHARACTERS = 2**31 - 1  # csv's default limit of 131,072 characters would refuse long documents
 RECORDS_PER_CHUNK = 20_000
 LONE_CARRIAGE_RETURN = re.compile(r"\r(?!\n)")
-MAX_TITLE_LINES = 10
 EXCEL_SEPARATOR = re.compile(r"sep=.(?=\r?\n)")
-WORDS_OF_TEXT, CHARACTERS_OF_TEXT = 4, 8  # more than names of columns have; characters of scripts without spaces
 RECORDS_LOOKED_AT = 1_000  # to distinguish a header from data
-
-# A first row that contains any of these names is always taken for a header.
-USUAL_NAMES = frozenset((*TEXT_NAMES, *PAIR_NAMES, *LABEL_NAMES)) | frozenset(
-    re.findall(
-        r"\w+",
-        """answer answers body category class comment content context document headline hypothesis id idx index label
-        labels message name premise quality query question rating review score sentence sentence1 sentence2 sentiment
-        star stars summary tag tags target text text1 text2 title tweet""",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -173,9 +163,7 @@ def _parsed(
     `setting` is `data.header`. With `in_lines` each record must be a single line.
     """
     notes = []
-    if (
-        EXCEL_SEPARATOR.match(text) and not in_lines
-    ):  # for Excel alone; its line keeps its place, so that rows keep their numbers
+    if EXCEL_SEPARATOR.match(text) and not in_lines:  # the line itself stays, so that rows keep their numbers
         text = EXCEL_SEPARATOR.sub("", text, count=1)
     with _long_fields():
         usual = "," if suffix == ".csv" else "\t"
@@ -186,9 +174,10 @@ def _parsed(
         if setting == "auto" and not header:
             notes.append(f"{where}: read as one text per line, without a header (if there is one: data.header=true)")
         may_have_titles = header and setting == "auto" and not in_lines  # a stream finds its header in the first line
-        num_titles = num_title_lines(text, delimiter) if may_have_titles else 0
+        num_titles = num_title_lines(_first_records(text, delimiter)) if may_have_titles else 0
         scan, note = _scanned(text, delimiter, where, header, num_titles)
-        evidence = _surely_data(scan, named) if may_have_titles and not num_titles else ""
+        is_open = may_have_titles and not num_titles and scan.names and not set(named) & set(scan.names)
+        evidence = surely_data(scan.names, _first_rows(scan)) if is_open else ""
         if evidence:
             header = False
             scan, note = _scanned(text, delimiter, where, header, 0)
@@ -231,6 +220,16 @@ def _reader(text: str, delimiter: str, *, quoted: bool = True, strict: bool = Tr
     return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=strict)
 
 
+def _first_records(text: str, delimiter: str, *, quoted: bool = True) -> list[list[str]]:
+    """The first records that are not empty; not strict, because `_scan` reports quoting errors."""
+    reader = _reader(text, delimiter, quoted=quoted, strict=False)
+    return [record for record in islice(reader, RECORDS_FOR_DETECTION) if record]
+
+
+def _first_rows(scan: Scan) -> list[Sequence[str]]:
+    return list(islice(scan.records, RECORDS_LOOKED_AT))
+
+
 def detect_delimiter(text: str, preferred: str) -> str:
     """Return the delimiter that splits the first records into as many fields as the header; `preferred` wins a tie."""
     candidates = [preferred, *(delimiter for delimiter in DELIMITER_NAMES if delimiter != preferred)]
@@ -247,11 +246,11 @@ def detect_delimiter(text: str, preferred: str) -> str:
 
 def _share_like_header(text: str, delimiter: str, *, quoted: bool = True) -> float:
     """Return the share of the first records with as many fields as the header; 0 if the header has only one field."""
-    # Not strict: quoting errors do not matter yet, `_scan` reports them.
-    reader = _reader(text, delimiter, quoted=quoted, strict=False)
-    records = [record for record in islice(reader, RECORDS_FOR_DETECTION) if record]
+    records = _first_records(text, delimiter, quoted=quoted)
     num_titles = next((number for number, record in enumerate(records) if len(record) > 1), 0)
-    if 0 < num_titles <= MAX_TITLE_LINES and any(map(_is_usual, records[num_titles])):  # title lines above the header
+    if 0 < num_titles <= MAX_TITLE_LINES and any(
+        map(is_usual_name, records[num_titles])
+    ):  # title lines above the header
         records = records[num_titles:]
     if not records or len(records[0]) < 2:
         return 0.0
@@ -359,43 +358,6 @@ def _scanned(text: str, delimiter: str, where: str, header: bool, num_titles: in
     return _scan(text, delimiter, where, header, num_titles=num_titles), ""
 
 
-def num_title_lines(text: str, delimiter: str) -> int:
-    """The number of records above the header that are a title, as spreadsheets have them.
-
-    Above a header of common names, a title has an empty cell or fewer cells; above another one of at least three
-    columns, it fills only one cell.
-    """
-    records = [record for record in islice(_reader(text, delimiter, strict=False), RECORDS_FOR_DETECTION) if record]
-    width = Counter(map(len, records)).most_common(1)[0][0] if records else 0
-    if width < 2 or len(records) < 3:
-        return 0
-    least = sum(map(_is_usual, records[0]))  # a first line with a common name is the header, unless one has more
-    filled = [sum(bool(cell.strip()) for cell in record) for record in records[: MAX_TITLE_LINES + 1]]
-    for number, record in enumerate(records[: MAX_TITLE_LINES + 1]):
-        if len(record) == filled[number] == width:
-            if sum(map(_is_usual, record)) > least:
-                return number
-            return number if not least and width > 2 and max(filled[:number], default=0) == 1 else 0
-    return 0
-
-
-def _surely_data(scan: Scan, named: Sequence[str]) -> str:
-    """Why the first row can only be one of the rows; empty if it may be the header. `named`: by the recipe."""
-    if not scan.names or set(named) & set(scan.names):
-        return ""
-    tags = [record[-1] for record in islice(scan.records, RECORDS_LOOKED_AT)]
-    if OUTSIDE in tags and form_of([*tags, scan.names[-1]]) is not None:
-        return "it ends with a tag"
-    return _evidence(scan, 1) if _has_a_text(scan.names) else ""
-
-
-def _has_a_text(names: Sequence[str]) -> bool:
-    """Whether a first row holds a text, which no column has as its name. A label alone may be a column's name."""
-    return any(
-        len(name.split()) >= WORDS_OF_TEXT or sum(map(is_unspaced, name)) >= CHARACTERS_OF_TEXT for name in names
-    )
-
-
 def _scan_tabs(text: str, where: str, header: bool, num_titles: int = 0) -> tuple[Scan, str]:
     """Parse a tab-separated file, with quoting (spreadsheets, pandas) or without (research data): the data decides."""
     if '"' not in text:
@@ -431,15 +393,7 @@ def has_header(text: str, suffix: str, delimiter: str, named: Sequence[str]) -> 
     if suffix != ".txt":
         return True
     first: list[str] = next((record for record in _reader(text, delimiter, strict=False) if record), [])
-    return len(first) != 1 or first[0] in named or _is_usual(first[0])
-
-
-def is_usual_name(name: object) -> bool:
-    return isinstance(name, str) and _is_usual(name)
-
-
-def _is_usual(name: str) -> bool:
-    return plain_name(name) in USUAL_NAMES
+    return len(first) != 1 or first[0] in named or is_usual_name(first[0])
 
 
 def _check_names(scan: Scan, where: str) -> None:
@@ -478,7 +432,7 @@ def _check_line_ends(text: str, scan: Scan, where: str) -> None:
 
 def _check_not_data(scan: Scan, where: str, named: Sequence[str]) -> None:
     """Report a header that looks like data. `named`: the columns that the recipe names."""
-    evidence = _looks_like_data(scan)
+    evidence = looks_like_data(scan.names, _first_rows(scan))
     if evidence and not set(named) & set(
         scan.names
     ):  # a recipe that names a column like this knows that it is the header
@@ -493,22 +447,3 @@ def _check_not_data(scan: Scan, where: str, named: Sequence[str]) -> None:
                 "header",
             )
         )
-
-
-def _looks_like_data(scan: Scan) -> str:
-    """Return what a header would not contain but the first row does, or an empty string."""
-    if _has_a_text(scan.names):
-        return _evidence(scan, 1) or "it holds a whole text"
-    return "" if any(map(_is_usual, scan.names)) else _evidence(scan, 2)
-
-
-def _evidence(scan: Scan, least: int) -> str:
-    """A cell of the first row that occurs at least so often further down, or a number above numbers."""
-    first = list(islice(scan.records, RECORDS_LOOKED_AT))
-    for position, name in enumerate(scan.names):
-        values = [record[position] for record in first]
-        if name.strip() and values.count(name) >= least:
-            return f"{shown(name)} occurs again further down"
-        if values and is_number(name) and all(map(is_number, values)):
-            return f"{shown(name)} is a number, like the values below it"
-    return ""

@@ -115,7 +115,7 @@ class SpanTags:
         for span in spans:
             inside = [i for i, (start, end) in enumerate(sentence.spans) if start < span.end and end > span.start]
             if not inside:
-                continue  # nothing but white space
+                continue  # only white space
             first, last = inside[0], inside[-1]
             if sentence.spans[first][0] < span.start or sentence.spans[last][1] > span.end:
                 whole = sentence.text[sentence.spans[first][0] : sentence.spans[last][1]]
