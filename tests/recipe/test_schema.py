@@ -71,6 +71,7 @@ FIELDS_AND_DEFAULTS = {
     "training.precision": "auto",
     "training.device": "auto",
     "training.tokens_per_microbatch": "auto",
+    "training.freeze_layers": 0,
     "training.gradient_checkpointing": False,
     "training.logging_steps": 10,
     "training.seed": 42,

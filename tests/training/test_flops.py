@@ -12,7 +12,7 @@ from tiny import tiny_config
 
 import fasttune
 from fasttune.training import finalize, flops
-from fasttune.training.flops import measured_peak, peak_flops, training_flops
+from fasttune.training.flops import frozen_flops, measured_peak, peak_flops, training_flops
 
 WIDTH, INNER, LAYERS, CLASSES = 32, 64, 2, 2
 
@@ -28,6 +28,15 @@ def test_a_tiny_bert_by_hand() -> None:
     attended = 9 + 25 + 400
     expected = 6 * parameters * 28 + 12 * LAYERS * WIDTH * attended
     assert training_flops(model, lengths) == expected
+
+
+def test_frozen_layers_take_the_parameters_and_attention_of_their_share() -> None:
+    model = transformers.BertForSequenceClassification(tiny_config(num_labels=CLASSES))
+    layer = 4 * (WIDTH * WIDTH + WIDTH) + 2 * WIDTH * INNER + INNER + WIDTH + 2 * 2 * WIDTH
+    lengths = np.array([3, 5, 20])
+    assert frozen_flops(model, lengths, 0) == 0
+    assert frozen_flops(model, lengths, 1) == 6 * layer * 28 + 12 * WIDTH * (9 + 25 + 400)
+    assert frozen_flops(model, lengths, 2) == 2 * frozen_flops(model, lengths, 1)
 
 
 def test_it_adds_up_over_sequences_and_knows_no_padding() -> None:

@@ -134,6 +134,14 @@ class Training(Section):
         "it does not affect the result. `auto` finds a value; the saved recipe holds the number.",
         allowed="'auto' or a whole number above 0",
     )
+    freeze_layers: Whole = setting(
+        0,
+        "Leave the embeddings and this many of the lowest layers as they are; the layers above and the head are "
+        "trained. What the frozen layers compute is kept in memory, so that they run once per row and not in every "
+        "epoch. Suits few rows and models that already represent whole texts well, such as sentence embedders.",
+        allowed="a whole number, 0 (train all layers) or more",
+        ge=0,
+    )
     gradient_checkpointing: bool = setting(
         False,
         "Recompute activations in the backward pass instead of storing them: about a third of the memory for a third "

@@ -18,7 +18,8 @@ from fasttune.runs.folder import RESULT_PREFIX, RunFolder, read_json, write_json
 from fasttune.training.card import card
 from fasttune.training.environment import peak_memory_bytes
 from fasttune.training.events import StepDone
-from fasttune.training.flops import MEASURABLE_FLOPS, peak_flops, training_flops
+from fasttune.training.flops import MEASURABLE_FLOPS, frozen_flops, peak_flops, training_flops
+from fasttune.training.frozen import is_kept
 from fasttune.training.loop import TrainState
 from fasttune.training.model import checksums, save_model
 from fasttune.training.resume import find_on_all_ranks, tensors_of
@@ -159,7 +160,10 @@ def train_results(run: TrainingRun) -> dict[str, float]:
     passes = state.num_tokens / store.num_tokens  # over the store, which holds only a sample of a stream
     epochs = passes * len(store) / run.num_examples
     seconds = max(state.seconds, 1e-9)
-    flops = training_flops(setup.model, store.sequence_lengths) * passes
+    frozen = frozen_flops(setup.model, store.sequence_lengths, run.recipe.training.freeze_layers)
+    flops = (training_flops(setup.model, store.sequence_lengths) - frozen) * passes
+    # A forward pass is a third of forward and backward.
+    flops += frozen / 3 * (1 if is_kept(setup.choices) else passes)
     results = {
         "epoch": round(epochs, 6),
         "train_loss": state.loss_sum / max(state.num_updates, 1),

@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 from fasttune.security.cache import cache_folder
+from fasttune.training.frozen import encoder_layers
 from fasttune.training.precision import dtype_of
 
 SMALLEST_PRODUCT = 256  # edge of the square matrices
@@ -38,6 +39,18 @@ def training_flops(model: PreTrainedModel, lengths: np.ndarray) -> float:
     parameters = sum(parameter.numel() for parameter in model.parameters()) - embeddings
     lengths = lengths.astype(np.float64)
     attended = 12 * config.num_hidden_layers * config.hidden_size * float(np.square(lengths).sum())
+    return 6 * parameters * float(lengths.sum()) + attended
+
+
+def frozen_flops(model: PreTrainedModel, lengths: np.ndarray, num_layers: int) -> float:
+    """The part of `training_flops` that the lowest `num_layers` would take if they were trained."""
+    if not num_layers:
+        return 0.0
+    layers = encoder_layers(model)
+    assert layers is not None, "a run without such layers freezes none"
+    parameters = sum(parameter.numel() for layer in layers[:num_layers] for parameter in layer.parameters())
+    lengths = lengths.astype(np.float64)
+    attended = 12 * num_layers * model.config.hidden_size * float(np.square(lengths).sum())
     return 6 * parameters * float(lengths.sum()) + attended
 
 

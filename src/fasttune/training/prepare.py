@@ -38,6 +38,7 @@ from fasttune.tasks.preview import decided
 from fasttune.training import signals
 from fasttune.training.embedding import rows_in_use
 from fasttune.training.environment import versions
+from fasttune.training.frozen import FROZEN, choose_frozen
 from fasttune.training.loop import num_training_steps, times_due
 from fasttune.training.memory_probe import probe
 from fasttune.training.model import pinned
@@ -106,6 +107,11 @@ def build_run(recipe: Recipe, splits: Splits, folder: RunFolder, log: Log, audit
             setup.tokens_per_microbatch = int(probed.value)
     # The largest budget that fits into the memory of every rank.
     setup.tokens_per_microbatch = -all_reduce_max(-setup.tokens_per_microbatch)[0]
+    num_examples = splits.num_training_examples(stores[TRAIN])
+    num_steps = num_training_steps(recipe, math.ceil(num_examples / recipe.training.batch_size))
+    frozen = raise_on_all_ranks(lambda: choose_frozen(recipe, setup, stores[TRAIN], num_steps))
+    if frozen is not None:
+        setup.choices[FROZEN] = frozen
     setup.choices |= pins(recipe)
     recipe = resolved(recipe, splits, setup, folder)
     for line in decisions(recipe, splits, stores, setup):
@@ -168,9 +174,9 @@ def tokens_per_step(recipe: Recipe, splits: Splits) -> float:
 def choose_trained_rows(recipe: Recipe, setup: Setup, store: TokenStore) -> np.ndarray | None:
     """The rows of the word embeddings that training can change, if it need not train all; adds the choice to `setup`.
 
-    With weight decay every step changes every row, so all are trained.
+    With weight decay every step changes every row, so all are trained; with frozen layers none is.
     """
-    if recipe.training.weight_decay > 0:
+    if recipe.training.weight_decay > 0 or recipe.training.freeze_layers:
         return None
     used = rows_in_use(setup.model, store.inputs["input_ids"], setup.padding.token_id)
     if used is not None and setup.choices["parallel"].value != FSDP2:

@@ -28,7 +28,7 @@ from fasttune.training.memory import (
 from fasttune.training.model import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
 from fasttune.training.precision import REQUESTED, Choice, choose_device, choose_precision, dtype_of
 from fasttune.training.wrapping import choose_parallel
-from fasttune.unpadding import cuda, padding_free, restore_padding, unsupported_reason, verify_kernel
+from fasttune.unpadding import cuda, padding_free, read_first_token, restore_padding, unsupported_reason, verify_kernel
 from fasttune.unpadding.attention import MAX_COMPILED_LENGTH, compiled_for
 from fasttune.unpadding.families import OWN_ATTENTION
 from fasttune.unpadding.unpad import FAMILIES
@@ -128,7 +128,9 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     kernel = make_padding_free(recipe, loaded.model)
     if kernel.value == "padding-free":
         kernel = _verified_on_device(loaded.model, kernel, accelerator)
-    if kernel.value != "padding-free":
+    if kernel.value == "padding-free" and training.freeze_layers < loaded.model.config.num_hidden_layers:
+        read_first_token(loaded.model)
+    elif kernel.value != "padding-free":
         attention = Choice("transformers", f"{loaded.model.config._attn_implementation}, as for any padded batch")
     # A BERT tokenizer may come with a model without segments, or with a single one, whose table has no row for the ids
     # of a pair's second text.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -13,6 +14,7 @@ from torch import nn
 from fasttune.data.batching.plan import Plan, Steps
 from fasttune.data.batching.prefetch import Prefetcher, StorePrefetcher
 from fasttune.data.batching.stream import BEGINNING, StreamPrefetcher
+from fasttune.data.problems import counted
 from fasttune.data.reading import TRAIN, VALIDATION
 from fasttune.data.row_stream import windows_of
 from fasttune.errors import DivergedError
@@ -24,6 +26,7 @@ from fasttune.training.callbacks.files import EventLog, TensorBoard, has_tensorb
 from fasttune.training.checkpoints import CheckpointManager
 from fasttune.training.embedding import trained_rows
 from fasttune.training.events import Event, Finished, RolledBack, RowSkipped, SaveDue, StepDone
+from fasttune.training.frozen import FrozenLayers, KeptStates, is_kept
 from fasttune.training.loop import Loop
 from fasttune.training.memory import keeping_freed_memory
 from fasttune.training.optimizer import make_optimizer
@@ -48,6 +51,7 @@ class Trainer:
         self.observers: list[Observer] = []
         self.next_rows: Callable[[], list[str]] = list  # names of the rows in the next step
         self.signal: int | None = None
+        self.kept_states: KeptStates | None = None  # of the frozen layers
 
     def train(self, observers: Iterable[Observer]) -> Finished:
         """Train until the last step, a reason to stop, or DivergedError; afterwards the model is a plain one again."""
@@ -62,6 +66,9 @@ class Trainer:
         run, setup, training = self.run, self.run.setup, self.run.recipe.training
         if setup.accelerator.device.type == "cpu":
             stack.enter_context(keeping_freed_memory())
+        frozen: FrozenLayers | None = None
+        if training.freeze_layers:
+            frozen = stack.enter_context(FrozenLayers(setup.model, training.freeze_layers).applied())
         if run.used_rows is not None and run.parallel != FSDP2:
             stack.enter_context(trained_rows(setup.model, run.used_rows))
         # Dropout masks come from seeds per micro-batch; the caller's random state must not change.
@@ -80,15 +87,36 @@ class Trainer:
             checkpoints.restore(run.checkpoint)
         elif training.divergence_policy == "rollback":  # there must be a checkpoint to return to
             checkpoints.save(0)
+        stop_reason = self._keep_states(frozen) if frozen is not None else None
         while True:
             try:
-                return self._run_loop(model, optimizer, checkpoints)
+                return self._run_loop(model, optimizer, checkpoints, stop_reason)
             except DivergedError as error:
                 self.watchdog.expect(PATIENCE)
                 checkpoints.flush()
                 self._roll_back(error, checkpoints)
 
-    def _run_loop(self, model: nn.Module, optimizer: torch.optim.Optimizer, checkpoints: CheckpointManager) -> Finished:
+    def _keep_states(self, frozen: FrozenLayers) -> str | None:
+        """Compute the output of the frozen layers for all epochs; returns the reason to stop, if a signal came."""
+        run = self.run
+        if not is_kept(run.setup.choices):
+            return None
+        begin = time.perf_counter()
+        run.log(f"running the frozen layers once over {counted(len(run.stores[TRAIN]), 'example')}")
+        try:
+            self.kept_states = frozen.kept(run.setup, run.stores[TRAIN], self.watchdog.alive)
+        except signals.Interrupted as stopped:
+            return str(stopped)
+        run.state.seconds += time.perf_counter() - begin
+        return None
+
+    def _run_loop(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        checkpoints: CheckpointManager,
+        stop_reason: str | None,
+    ) -> Finished:
         run = self.run
         prefetcher, plan = self._batches()
         loop = Loop(
@@ -102,6 +130,7 @@ class Trainer:
             metric=run.metric,
             state=run.state,
             evaluate=lambda: self.evaluator.score(VALIDATION, run.state.step).metrics,
+            stop_reason=stop_reason,
         )
         self.next_rows = lambda: prefetcher.rows(plan, run.state.step)
         with closing(prefetcher):
@@ -135,7 +164,7 @@ class Trainer:
         device = (setup.padding, setup.accelerator.process_index, setup.accelerator.device.type == "cuda")
         if run.splits.stream is None:
             store = run.stores[TRAIN]
-            return StorePrefetcher(*device, store=store), Plan(
+            return StorePrefetcher(*device, self.kept_states, store=store), Plan(
                 lengths=store.lengths, seed=run.recipe.training.seed, **plan
             )
         windows = windows_of(run.splits.stream, run.splits.task, setup.tokenizer, setup.max_length)

@@ -5,6 +5,7 @@ from fasttune.unpadding.hooks import ENCODER_STACK
 from fasttune.unpadding.unpad import (
     is_padding_free,
     padding_free,
+    read_first_token,
     restore_padding,
     unsupported_reason,
     verify_kernel,
@@ -15,6 +16,7 @@ __all__ = [
     "Boundaries",
     "is_padding_free",
     "padding_free",
+    "read_first_token",
     "restore_padding",
     "unsupported_reason",
     "verify_kernel",

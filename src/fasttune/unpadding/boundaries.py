@@ -88,6 +88,11 @@ class Boundaries:
         return torch.tensor(self.starts, dtype=torch.int32, device=self.index.device)
 
     @cached_property
+    def firsts(self) -> torch.Tensor:
+        """(B,) int64 on the model's device: the position of each sequence's first token among the T; no fillers."""
+        return torch.tensor(self.starts[: len(self.lengths) - self.num_fillers], device=self.index.device)
+
+    @cached_property
     def buckets(self) -> list[Bucket]:
         """The sequences, grouped in order while their lengths are similar; computed once for all layers."""
         return [self._bucket(first, last) for first, last in group_by_length(self.lengths, MAX_BUCKET_PADDING)]

@@ -30,6 +30,12 @@ ENCODER_STACK = {
     "deberta": "encoder",
     "deberta-v2": "encoder",
 }
+# model_type -> the module of a layer behind which every token is computed for itself, from (hidden, residual) or from
+# their sum.
+BEHIND_ATTENTION = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"), "attention.output"),
+    "distilbert": "sa_layer_norm",
+}
 
 
 class Unpadding:
@@ -39,6 +45,7 @@ class Unpadding:
         self.stock_attention = model.config._attn_implementation
         self._boundaries: dict[int, Boundaries] = {}  # by thread: several threads may run the model at once
         self.pools_first = _pools_first(model)
+        self.reads_first = False  # whether the last layer computes first tokens only
         self.handles: list[Any] = []
         self.install(model)
 
@@ -77,12 +84,24 @@ class Unpadding:
 
     def after_stack(self, stack: torch.nn.Module, args: tuple, output: Any) -> Any:
         boundaries = self.take_boundaries()
+        restored = _first_tokens if self.reads_first else Boundaries.scatter
         if isinstance(output, torch.Tensor):
-            return boundaries.scatter(output)
+            return restored(boundaries, output)
         if isinstance(output, tuple):
-            return boundaries.scatter(output[0]), *output[1:]
-        output.last_hidden_state = boundaries.scatter(output.last_hidden_state)
+            return restored(boundaries, output[0]), *output[1:]
+        output.last_hidden_state = restored(boundaries, output.last_hidden_state)
         return output
+
+    def read_first(self, model: PreTrainedModel) -> None:
+        """Let the last layer compute only the first token of each sequence behind its attention (`read_first_token`)."""
+        stack: Any = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
+        module = stack.layer[-1].get_submodule(BEHIND_ATTENTION[model.config.model_type])
+        self.handles.append(module.register_forward_pre_hook(self.before_last))
+        self.reads_first = True
+
+    def before_last(self, module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        assert self.boundaries is not None, "the hook before the layers runs first"
+        return tuple(hidden.index_select(1, self.boundaries.firsts) for hidden in args)
 
     def find_boundaries(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> Boundaries:
         """Find the boundaries of a batch with embeddings `hidden` [B, S, D]; the layers and `after_stack` use them."""
@@ -125,6 +144,12 @@ class Unpadding:
         boundaries, self.boundaries = self.boundaries, None
         assert boundaries is not None, "the hook before the layers runs first"
         return boundaries
+
+
+def _first_tokens(boundaries: Boundaries, packed: torch.Tensor) -> torch.Tensor:
+    """[1, T, D] -> [B, 1, D]; the last layer has made it [1, B, D] already, unless it is skipped."""
+    firsts = boundaries.firsts
+    return (packed if packed.shape[1] == len(firsts) else packed.index_select(1, firsts)).transpose(0, 1)
 
 
 def _real_keys(mask: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from fasttune.errors import EnvironmentProblem, Problem
 from fasttune.unpadding.families import ADAPTERS
-from fasttune.unpadding.hooks import ENCODER_STACK, Unpadding
+from fasttune.unpadding.hooks import BEHIND_ATTENTION, ENCODER_STACK, Unpadding
 from fasttune.unpadding.probe import run_probe
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -88,6 +88,20 @@ def verify_kernel(model: PreTrainedModel) -> str | None:
         unpadding.handles = []
         unpadding.install(model)
     return expected.compare(output)
+
+
+def read_first_token(model: PreTrainedModel) -> bool:
+    """Compute the last layer of a padding-free classifier for the first token of each sequence only.
+
+    The head reads nothing else, so its output and all gradients stay the same, and three quarters of that layer's
+    products are saved. The encoder's `last_hidden_state` is then [B, 1, D]. Returns False, and changes nothing, for a
+    head that reads more and for families whose layers cannot be cut there.
+    """
+    unpadding = _UNPADDED[model]
+    if not unpadding.pools_first or model.config.model_type not in BEHIND_ATTENTION:
+        return False
+    unpadding.read_first(model)
+    return True
 
 
 def restore_padding(model: Model) -> Model:

@@ -59,7 +59,7 @@ class MicroBatch:
 
     def cost(self, padded: bool) -> int:
         """Return the tokens it uses of its budget: real tokens only or, if `padded`, padding included."""
-        return self.inputs["input_ids"].numel() if padded else self.num_tokens
+        return self.inputs["attention_mask"].numel() if padded else self.num_tokens
 
     def to(self, device: torch.device) -> MicroBatch:
         def moved(tensor: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
@@ -22,12 +22,14 @@ AnyPlan = TypeVar("AnyPlan", bound=Steps)
 class Prefetcher(ABC, Generic[AnyPlan]):
     """Collates one step ahead in a thread.
 
-    `pinned`: use pinned memory, which a CUDA device copies from asynchronously.
+    `pinned`: use pinned memory, which a CUDA device copies from asynchronously. `transform`: a function of each
+    micro-batch.
     """
 
     padding: Padding
     rank: int = 0
     pinned: bool = False
+    transform: Callable[[MicroBatch], MicroBatch] | None = None
     _executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "prefetch"), repr=False)
     _next: tuple[AnyPlan, int, Future[list[MicroBatch]]] | None = field(default=None, repr=False)
 
@@ -64,6 +66,8 @@ class Prefetcher(ABC, Generic[AnyPlan]):
         microbatches = [collate(store, examples, self.padding) for store, examples in chosen]
         if not microbatches:
             microbatches = [replace(collate(*self.any_example(plan, step), self.padding), contributes=False)]
+        if self.transform is not None:
+            microbatches = [self.transform(batch) for batch in microbatches]
         return [batch.pinned() for batch in microbatches] if self.pinned else microbatches
 
 
