@@ -60,6 +60,8 @@ FIELDS_AND_DEFAULTS = {
     "training.max_steps": -1,
     "training.batch_size": 8,
     "training.learning_rate": 5e-5,
+    "training.head_learning_rate": None,
+    "training.layer_decay": 1.0,
     "training.weight_decay": 0.0,
     "training.warmup_steps": 0.0,
     "training.lr_scheduler_type": "linear",

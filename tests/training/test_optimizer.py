@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tiny import tiny_config
+from safetensors.torch import load_file
+from tiny import make_rows, tiny_config, write_csv
 
+import fasttune
 from fasttune.training.optimizer import (
     Schedule,
     decays,
@@ -143,3 +145,32 @@ def test_the_rate_is_set_for_all_groups() -> None:
     optimizer = make_optimizer(small_model(), 1e-2, 0.1)
     set_learning_rate(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+def test_the_first_update_has_the_rate_of_each_layer(tiny_model: Path, tmp_path: Path) -> None:
+    """Adam's first update of a weight is the rate times the sign of its gradient."""
+    recipe = {
+        "model": str(tiny_model),
+        "data": {"train": str(write_csv(tmp_path / "rows.csv", make_rows(40)))},
+        "training": {
+            "max_steps": 1,
+            "learning_rate": 1e-3,
+            "head_learning_rate": 5e-3,
+            "layer_decay": 0.5,
+            "lr_scheduler_type": "constant",
+            "precision": "fp32",
+            "device": "cpu",
+        },
+        "tracking": {"report_to": "none"},
+    }
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)
+    before, after = load_file(tiny_model / "model.safetensors"), load_file(run.folder / "model.safetensors")
+    updates = {name: (after[f"bert.{name}"] - value).abs().max().item() for name, value in before.items()}
+    for prefix, rate in {
+        "pooler": 5e-3,
+        "encoder.layer.1.": 1e-3,
+        "encoder.layer.0.": 5e-4,
+        "embeddings.": 2.5e-4,
+    }.items():
+        largest = max(update for name, update in updates.items() if name.startswith(prefix))
+        assert largest == pytest.approx(rate, rel=0.01), prefix

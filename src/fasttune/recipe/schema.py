@@ -63,6 +63,25 @@ class Training(Section):
         gt=0,
         le=1,
     )
+    head_learning_rate: Number | None = setting(
+        None,
+        "The peak learning rate of the head: all weights above the encoder's layers, the pooler included. They start "
+        "untrained, so a rate of 2 to 5 times `training.learning_rate` saves the first steps of a short run. If unset, "
+        "`training.learning_rate`.",
+        allowed="a number above 0 and at most 1, or null (training.learning_rate)",
+        code="E302",
+        gt=0,
+        le=1,
+    )
+    layer_decay: Number = setting(
+        1.0,
+        "The learning rate of each layer as a fraction of that of the layer above; the highest has "
+        "`training.learning_rate`, the embeddings count as the lowest. Below 1, such as 0.6, lower layers change less, "
+        "and the rate can be higher. Short runs gain most.",
+        allowed="a number above 0, up to 1 (the same rate for all layers)",
+        gt=0,
+        le=1,
+    )
     weight_decay: Number = setting(
         0.0,
         "AdamW's weight decay. Biases and normalization weights are not decayed.",

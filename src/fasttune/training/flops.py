@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 from fasttune.security.cache import cache_folder
-from fasttune.training.frozen import encoder_layers
+from fasttune.training.layers import encoder_layers
 from fasttune.training.precision import dtype_of
 
 SMALLEST_PRODUCT = 256  # edge of the square matrices

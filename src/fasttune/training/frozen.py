@@ -26,6 +26,7 @@ from fasttune.errors import Problem, RecipeError
 from fasttune.parallel.collectives import all_reduce_max
 from fasttune.recipe import Recipe
 from fasttune.tasks import Task
+from fasttune.training.layers import ABOVE_LAYERS, encoder_layers
 from fasttune.training.precision import Choice
 from fasttune.training.scoring import run_split
 from fasttune.training.setup import Setup
@@ -37,16 +38,6 @@ LARGEST_SHARE = 0.4
 # Families whose layers take and return hidden states and depend on nothing else that is trained.
 KEEPABLE = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "distilbert", "modernbert")
 FROZEN, ONCE = "frozen_layers", "computed once"  # the name of the choice, and how its reason begins
-# The parts of a base model above its layers. Everything else, such as a table of relative positions, is frozen.
-ABOVE_LAYERS = ("pooler", "final_norm")
-
-
-def encoder_layers(model: PreTrainedModel) -> nn.ModuleList | None:
-    """The layers of an encoder, lowest first; None if the family has no such list, like ALBERT, which has one layer."""
-    for module in model.base_model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == model.config.num_hidden_layers:
-            return module
-    return None
 
 
 def choose_frozen(recipe: Recipe, setup: Setup, store: TokenStore, num_steps: int) -> Choice | None:

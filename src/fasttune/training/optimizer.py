@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
+from fasttune.errors import Problem, RecipeError
+from fasttune.recipe.schema import Training
+from fasttune.training.layers import ABOVE_LAYERS, encoder_layers
 from fasttune.training.wrapping import like
 
 # Loshchilov and Hutter 2019 (decoupled decay) with the constants of Kingma and Ba 2015, as in transformers' Trainer.
@@ -28,16 +33,59 @@ def decays(model: nn.Module) -> Callable[[str], bool]:
     return lambda name: name not in norms and not name.endswith("bias")
 
 
-def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW, fused on devices for which torch has it, which is faster than a loop over parameters."""
+def rates(model: PreTrainedModel, training: Training) -> Callable[[str], float]:
+    """The learning rate of a parameter, by its name, as a multiple of `training.learning_rate`.
+
+    The n-th layer from the top has `layer_decay` ** (n - 1), and what is below the layers counts as one more (Howard
+    and Ruder 2018, discriminative fine-tuning). RecipeError if the model has no layers to tell apart.
+    """
+    head = 1.0 if training.head_learning_rate is None else training.head_learning_rate / training.learning_rate
+    layers, layer_decay = encoder_layers(model), training.layer_decay
+    if layers is None and layer_decay != 1:
+        raise RecipeError(
+            Problem(
+                where="training.layer_decay",
+                found=f"the layers of {model.config.model_type} share their weights",
+                hint="training.layer_decay=1",
+                code="E413",
+            )
+        )
+    names = {module: name for name, module in model.named_modules()}
+    depths = {f"{names[layer]}.": depth for depth, layer in enumerate(reversed(list(layers or ())))}
+    base = f"{model.base_model_prefix}."
+    above = tuple(f"{base}{name}." for name in ABOVE_LAYERS)
+
+    def rate(name: str) -> float:
+        if not name.startswith(base) or name.startswith(above):
+            return head
+        depth = next((depth for prefix, depth in depths.items() if name.startswith(prefix)), len(depths))
+        return layer_decay**depth
+
+    return rate
+
+
+def same_rate(name: str) -> float:
+    return 1.0
+
+
+def make_optimizer(
+    model: nn.Module, learning_rate: float, weight_decay: float, multiple: Callable[[str], float] = same_rate
+) -> torch.optim.AdamW:
+    """AdamW, fused on devices for which torch has it, which is faster than a loop over parameters.
+
+    `multiple` of `learning_rate` is what the parameter of a name is trained with; each group holds it.
+    """
     is_decayed = decays(model)
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for name, parameter in trainable if is_decayed(name)], "weight_decay": weight_decay},
-        {"params": [parameter for name, parameter in trainable if not is_decayed(name)], "weight_decay": 0.0},
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((multiple(name), is_decayed(name)), []).append(parameter)
+    options: list[dict[str, Any]] = [
+        {"params": parameters, "multiple": factor, "weight_decay": weight_decay if decayed else 0.0}
+        for (factor, decayed), parameters in groups.items()
     ]
     fused = next(model.parameters()).device.type in FUSED_DEVICES
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPSILON, fused=fused)
+    return torch.optim.AdamW(options, lr=learning_rate, betas=BETAS, eps=EPSILON, fused=fused)
 
 
 def num_warmup_steps(warmup_steps: float, num_steps: int) -> int:
@@ -64,8 +112,9 @@ class Schedule:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """`learning_rate` is that of the highest layer."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("multiple", 1.0)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -40,6 +40,8 @@ RESUME_WITH_FLAG = (
             "num_train_epochs",
             "max_steps",
             "learning_rate",
+            "head_learning_rate",
+            "layer_decay",
             "warmup_steps",
             "lr_scheduler_type",
             "max_grad_norm",

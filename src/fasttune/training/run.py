@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from accelerate.utils.memory import clear_device_cache
@@ -21,6 +22,9 @@ from fasttune.runs.mirror import Mirror
 from fasttune.training.loop import TrainState
 from fasttune.training.setup import Setup
 
+if TYPE_CHECKING:
+    from fasttune.training.frozen import KeptStates
+
 Log = Callable[[str], None]  # takes one line for the person who watches the run
 
 
@@ -30,7 +34,7 @@ class TrainingRun:
 
     `recipe` is resolved: no field is left to choose. `stores` holds the tokens of each split by name. `used_rows` are
     the rows of the word embeddings that the training examples use, None if all rows are trained. `checkpoint` is the
-    one to resume from.
+    one to resume from. `kept_states`: the output of the frozen layers, which took `kept_seconds` to compute.
     """
 
     recipe: Recipe
@@ -43,6 +47,8 @@ class TrainingRun:
     used_rows: np.ndarray | None = None
     state: TrainState = field(default_factory=TrainState)
     checkpoint: Checkpoint | None = None
+    kept_states: KeptStates | None = None
+    kept_seconds: float = 0.0
 
     @property
     def metric(self) -> str:

@@ -26,10 +26,10 @@ from fasttune.training.callbacks.files import EventLog, TensorBoard, has_tensorb
 from fasttune.training.checkpoints import CheckpointManager
 from fasttune.training.embedding import trained_rows
 from fasttune.training.events import Event, Finished, RolledBack, RowSkipped, SaveDue, StepDone
-from fasttune.training.frozen import FrozenLayers, KeptStates, is_kept
+from fasttune.training.frozen import FrozenLayers, is_kept
 from fasttune.training.loop import Loop
 from fasttune.training.memory import keeping_freed_memory
-from fasttune.training.optimizer import make_optimizer
+from fasttune.training.optimizer import make_optimizer, rates
 from fasttune.training.resume import saved_state
 from fasttune.training.run import TrainingRun
 from fasttune.training.scoring import Evaluator
@@ -51,7 +51,6 @@ class Trainer:
         self.observers: list[Observer] = []
         self.next_rows: Callable[[], list[str]] = list  # names of the rows in the next step
         self.signal: int | None = None
-        self.kept_states: KeptStates | None = None  # of the frozen layers
 
     def train(self, observers: Iterable[Observer]) -> Finished:
         """Train until the last step, a reason to stop, or DivergedError; afterwards the model is a plain one again."""
@@ -80,7 +79,7 @@ class Trainer:
         self.observers = [*self._own_observers(stack), *observers]
 
         model = wrap(setup.model, setup.accelerator, run.parallel)
-        adamw = make_optimizer(setup.model, training.learning_rate, training.weight_decay)
+        adamw = make_optimizer(setup.model, training.learning_rate, training.weight_decay, rates(setup.model, training))
         optimizer = setup.accelerator.prepare_optimizer(adamw)
         checkpoints = stack.enter_context(CheckpointManager(run, optimizer, self.watchdog, self._notify))
         if run.checkpoint is not None:
@@ -101,13 +100,15 @@ class Trainer:
         run = self.run
         if not is_kept(run.setup.choices):
             return None
-        begin = time.perf_counter()
-        run.log(f"running the frozen layers once over {counted(len(run.stores[TRAIN]), 'example')}")
-        try:
-            self.kept_states = frozen.kept(run.setup, run.stores[TRAIN], self.watchdog.alive)
-        except signals.Interrupted as stopped:
-            return str(stopped)
-        run.state.seconds += time.perf_counter() - begin
+        if run.kept_states is None:
+            begin = time.perf_counter()
+            run.log(f"running the frozen layers once over {counted(len(run.stores[TRAIN]), 'example')}")
+            try:
+                run.kept_states = frozen.kept(run.setup, run.stores[TRAIN], self.watchdog.alive)
+            except signals.Interrupted as stopped:
+                return str(stopped)
+            run.kept_seconds = time.perf_counter() - begin
+        run.state.seconds += run.kept_seconds
         return None
 
     def _run_loop(
@@ -164,7 +165,7 @@ class Trainer:
         device = (setup.padding, setup.accelerator.process_index, setup.accelerator.device.type == "cuda")
         if run.splits.stream is None:
             store = run.stores[TRAIN]
-            return StorePrefetcher(*device, self.kept_states, store=store), Plan(
+            return StorePrefetcher(*device, run.kept_states, store=store), Plan(
                 lengths=store.lengths, seed=run.recipe.training.seed, **plan
             )
         windows = windows_of(run.splits.stream, run.splits.task, setup.tokenizer, setup.max_length)

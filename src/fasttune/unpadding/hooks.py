@@ -93,7 +93,7 @@ class Unpadding:
         return output
 
     def read_first(self, model: PreTrainedModel) -> None:
-        """Let the last layer compute only the first token of each sequence behind its attention (`read_first_token`)."""
+        """Let the last layer compute only first tokens behind its attention, as `read_first_token` says."""
         stack: Any = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
         module = stack.layer[-1].get_submodule(BEHIND_ATTENTION[model.config.model_type])
         self.handles.append(module.register_forward_pre_hook(self.before_last))
