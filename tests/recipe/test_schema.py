@@ -58,6 +58,7 @@ FIELDS_AND_DEFAULTS = {
     "preprocessing.padding": "none",
     "training.num_train_epochs": 3.0,
     "training.max_steps": -1,
+    "training.max_time": None,
     "training.batch_size": 8,
     "training.learning_rate": 5e-5,
     "training.head_learning_rate": None,

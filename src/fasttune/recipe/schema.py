@@ -19,6 +19,7 @@ from fasttune.recipe.types import (
     METRICS,
     TASK_NAMES,
     Count,
+    Duration,
     Metric,
     Metrics,
     Number,
@@ -47,6 +48,13 @@ class Training(Section):
         -1,
         "Stop after this many optimizer steps, regardless of `training.num_train_epochs`. -1 means no limit.",
         allowed="a whole number above 0, or -1 (no limit)",
+    )
+    max_time: Duration | None = setting(
+        None,
+        "End the run within this time, from reading the data to the last file. A few steps are timed first; if not all "
+        "steps fit, fewer are made, and the learning rate decays within them. The saved recipe holds the number of "
+        "steps.",
+        allowed="a duration such as 90s, 20m or 1h30m, or null (no limit)",
     )
     batch_size: Count = setting(
         8,

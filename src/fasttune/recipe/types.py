@@ -116,6 +116,22 @@ def check_warmup(value: float) -> float:
     return value
 
 
+DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")  # 1h30m
+
+
+def seconds_of(duration: str) -> int:
+    """The seconds in a duration such as `90s`, `20m` or `1h30m`; 0 if it is not one."""
+    match = DURATION.fullmatch(duration)
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _check_duration(value: str) -> str:
+    if not seconds_of(value):
+        raise PydanticCustomError("range", "not a duration")
+    return value
+
+
 def check_encoding(value: str) -> str:
     """Accept encodings that Python knows and that encode text, unlike the codecs rot13 and base64."""
     try:
@@ -137,6 +153,7 @@ Whole = Annotated[int, BeforeValidator(to_whole)]
 Count = Annotated[Whole, Field(gt=0)]
 Seed = Annotated[Whole, Field(ge=0, le=LARGEST_SEED)]
 Text = Annotated[str, BeforeValidator(_to_text), Strict(), Field(min_length=1)]
+Duration = Annotated[Text, AfterValidator(_check_duration)]
 Texts = Annotated[list[Text], BeforeValidator(to_list), Field(min_length=1)]
 Values = Annotated[list[Text], BeforeValidator(_to_values), Field(min_length=1)]
 Strategy = Annotated[Literal["no", "steps", "epoch"], BeforeValidator(_to_strategy)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -47,6 +48,7 @@ from fasttune.training.precision import REQUESTED, Choice
 from fasttune.training.resume import find_checkpoint, pin, reconciled_on_all_ranks
 from fasttune.training.run import Log, TrainingRun
 from fasttune.training.setup import Setup, set_up
+from fasttune.training.time_budget import fit_into_time
 from fasttune.training.wrapping import ALONE, FSDP2
 
 # For an estimate of tokens per step: English has about 4.5 bytes per token, Chinese by characters 3.
@@ -59,6 +61,7 @@ def prepare(recipe: Recipe, folder: RunFolder, log: Log, allow_changes: bool = F
 
     `allow_changes`: accept changed settings that make a resumed run end elsewhere, such as another learning rate.
     """
+    begin = time.perf_counter()
     is_resume = broadcast_object(folder.is_run)
     if is_resume:
         recipe = reconciled_on_all_ranks(recipe, folder, log if allow_changes else None)
@@ -68,6 +71,8 @@ def prepare(recipe: Recipe, folder: RunFolder, log: Log, allow_changes: bool = F
     audit = raise_on_all_ranks(lambda: audit_rows(splits.all(), splits.task) if is_main() else Audit())
     run = build_run(recipe, splits, folder, log, audit)
     signals.check()
+    if not is_resume:
+        fit_into_time(run, begin)
     run.run_id = broadcast_object(run.run_id)
     assert_equal_on_all_ranks(
         {

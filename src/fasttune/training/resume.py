@@ -94,7 +94,12 @@ def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Log | Non
     """
     changes, problems = {}, []
     choices = read_json(folder.environment) if folder.environment.exists() else {}
+    # training.max_time has become a number of steps when the run started.
+    is_same_time = asked.training.max_time == choices.get("max_time", {}).get("value")
+    fitted = ("training.max_time", "training.max_steps") if asked.training.max_time and is_same_time else ()
     for path, (old, new) in differences(saved, asked).items():
+        if path in fitted:
+            continue
         if path in RESUME_SAFE:
             changes[path] = new
         elif (path in FILLED_IN and new in ("auto", "balanced", None)) or choices.get(path) == asdict(
