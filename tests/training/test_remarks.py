@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from tiny import make_rows, write_csv
 
 import fasttune
+from fasttune import recipe as recipes
 from fasttune.runs.folder import RunFolder, write_json
-from fasttune.training.finalize import flat_loss, step_losses
+from fasttune.training.finalize import duration, flat_loss, past_the_best, step_losses
+from fasttune.training.loop import TrainState
 from fasttune.training.model import checksums
 
 
@@ -84,3 +86,65 @@ def test_a_loss_that_does_not_fall_is_a_warning_at_the_end(
     losses = step_losses(RunFolder(run.folder))
     assert len(losses) == 30 and sum(losses[:10]) < sum(losses[-10:])
     assert "warning: the training loss did not fall" in said
+
+
+def trained(metric: str, values: list[float], seconds: float) -> TrainState:
+    evaluations = [{"step": 10 * n, "epoch": float(n), metric: value} for n, value in enumerate(values, 1)]
+    return TrainState(step=10 * len(values), seconds=seconds, evaluations=evaluations)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "changes", "expected"),
+    [
+        (
+            "eval_accuracy",
+            [0.5, 0.617, 0.61, 0.605, 0.601, 0.6, 0.6, 0.6],
+            [],
+            "accuracy was best at epoch 2: the last 6 epochs took 24 h and cost 1.7 points of accuracy; "
+            "evaluation.early_stopping_patience=2 would stop such a run earlier",
+        ),
+        (
+            "eval_loss",
+            [0.5, 0.4, 0.75],
+            ["output.save_strategy=no"],
+            "loss was best at epoch 2: the last epoch took 10 h 40 min and raised loss by 0.35; "
+            "output.save_strategy=no has kept only the last weights",
+        ),
+        (
+            "eval_f1",
+            [70.0, 80.5, 80.5, 79.5],
+            ["task=question-answering", "evaluation.early_stopping_patience=2"],
+            "f1 was best at epoch 2: the last 2 epochs took 16 h and cost 1.0 points of f1",
+        ),
+        (
+            "eval_accuracy",
+            [0.9, 0.9],
+            [],
+            "accuracy was best at epoch 1: the last epoch took 16 h and did not improve accuracy",
+        ),
+        ("eval_accuracy", [0.5, 0.6], [], None),
+        ("eval_accuracy", [], [], None),
+    ],
+)
+def test_training_past_the_best_epoch_is_said_with_its_cost(
+    metric: str, values: list[float], changes: list[str], expected: str | None
+) -> None:
+    recipe = recipes.load({"data": {"train": "rows.csv"}}, changes)
+    assert next(past_the_best(trained(metric, values, 32 * 3600.0), metric, recipe), None) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (45, "45 s"), (750, "12 min 30 s"), (3600, "1 h"), (12000, "3 h 20 min")]
+)
+def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_run_made_to_overfit_says_so(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Labels at random: the training rows can be learned, the validation rows cannot."""
+    random = torch.Generator().manual_seed(1)
+    rows = [{**row, "label": "ab"[int(torch.randint(2, (1,), generator=random))]} for row in make_rows(60, longest=8)]
+    training = {"num_train_epochs": 30, "learning_rate": 3e-3}
+    fit(tiny_model, tmp_path, training, rows, validation_fraction=0.4)
+    said = capsys.readouterr().err
+    assert "accuracy was best at epoch " in said and " points of accuracy; evaluation.early_stopping_patience=2" in said

@@ -12,6 +12,8 @@ from typing import Any
 from fasttune.data.reading import TRAIN, VALIDATION
 from fasttune.errors import CheckpointError
 from fasttune.parallel.collectives import is_main
+from fasttune.recipe import Recipe
+from fasttune.recipe.types import LESS_IS_BETTER
 from fasttune.runs.checkpoint import open_checkpoint
 from fasttune.runs.checkpoint.write import path_of
 from fasttune.runs.folder import RESULT_PREFIX, RunFolder, read_json, write_json, write_json_lines, write_text
@@ -90,6 +92,8 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
     if is_main():
         for line in flat_loss(step_losses(run.folder), run.recipe.training.learning_rate):
             run.log(line)
+        for line in past_the_best(run.state, run.metric, run.recipe):
+            run.log(line)
         _write_card(run, list(task.state().get("label2id", ())), all_results)
         run.folder.write_results(results)
         if run.mirror is not None:
@@ -139,6 +143,41 @@ def flat_loss(losses: Sequence[float], learning_rate: float) -> Iterator[str]:
             f"{last:.4f} in the last. Try training.learning_rate={learning_rate / 10:g}, a larger "
             "training.batch_size or more epochs, and check that the labels belong to the texts"
         )
+
+
+def past_the_best(state: TrainState, metric: str, recipe: Recipe) -> Iterator[str]:
+    """What the training after the best evaluation cost, if there was any: time, and what the weights lost."""
+    best = state.best(metric)
+    if best is None or best is state.evaluations[-1]:
+        return
+    last, name = state.evaluations[-1], metric.removeprefix("eval_")
+    num_evaluations = sum(evaluation["step"] > best["step"] for evaluation in state.evaluations)
+    epochs = last["epoch"] - best["epoch"]
+    spent = duration(state.seconds * (last["step"] - best["step"]) / state.step)
+    lost = abs(best[metric] - last[metric])
+    if name in LESS_IS_BETTER:
+        change = f"raised {name} by {lost:.4g}"
+    else:
+        points = lost if recipe.task == "question-answering" else 100 * lost
+        change = f"cost {points:.1f} points of {name}"
+    rest = "the last epoch" if epochs == 1 else f"the last {epochs:.3g} epochs"
+    after = f"{rest} took {spent} and {change if lost else f'did not improve {name}'}"
+    kept = "" if recipe.output.save_strategy != "no" else "; output.save_strategy=no has kept only the last weights"
+    hint = ""
+    if recipe.evaluation.early_stopping_patience is None and num_evaluations > 1:
+        hint = "; evaluation.early_stopping_patience=2 would stop such a run earlier"
+    yield f"{name} was best at epoch {best['epoch']:.3g}: {after}{kept}{hint}"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most, such as 45 s, 12 min 30 s or 3 h 20 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    if minutes:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{rest} s"
 
 
 def incidents(state: TrainState) -> Iterator[str]:
