@@ -46,6 +46,7 @@ class Unpadding:
         self._boundaries: dict[int, Boundaries] = {}  # by thread: several threads may run the model at once
         self.pools_first = _pools_first(model)
         self.reads_first = False  # whether the last layer computes first tokens only
+        self._of_last: dict[int, Boundaries] = {}  # by thread
         self.handles: list[Any] = []
         self.install(model)
 
@@ -95,13 +96,23 @@ class Unpadding:
     def read_first(self, model: PreTrainedModel) -> None:
         """Let the last layer compute only first tokens behind its attention, as `read_first_token` says."""
         stack: Any = getattr(model.base_model, ENCODER_STACK[model.config.model_type])
-        module = stack.layer[-1].get_submodule(BEHIND_ATTENTION[model.config.model_type])
-        self.handles.append(module.register_forward_pre_hook(self.before_last))
+        last = stack.layer[-1]
+        module = last.get_submodule(BEHIND_ATTENTION[model.config.model_type])
+        self.handles += [
+            last.attention.register_forward_pre_hook(self.before_last_attention, with_kwargs=True),
+            module.register_forward_pre_hook(self.behind_last_attention),
+        ]
         self.reads_first = True
 
-    def before_last(self, module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        assert self.boundaries is not None, "the hook before the layers runs first"
-        return tuple(hidden.index_select(1, self.boundaries.firsts) for hidden in args)
+    def before_last_attention(self, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Note the boundaries that are passed as the mask: with gradient checkpointing the layer runs again in the
+        backward pass, when `self.boundaries` is gone. Hooks of the layer itself do not run then."""
+        given = next(value for value in (*args, *kwargs.values()) if isinstance(value, Boundaries))
+        self._of_last[threading.get_ident()] = given
+
+    def behind_last_attention(self, module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple:
+        firsts = self._of_last.pop(threading.get_ident()).firsts
+        return tuple(hidden.index_select(1, firsts) for hidden in args)
 
     def find_boundaries(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> Boundaries:
         """Find the boundaries of a batch with embeddings `hidden` [B, S, D]; the layers and `after_stack` use them."""
