@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from fasttune.data.batching.plan import epoch_order
 from fasttune.data.pipeline import encode
 from fasttune.data.reading import TRAIN, VALIDATION
+from fasttune.recipe import Recipe
 from fasttune.training.environment import peak_memory_bytes
 from fasttune.training.events import Event, SaveDue, StepDone
 from fasttune.training.loop import TrainState, num_training_steps, times_due
@@ -49,25 +51,36 @@ def measure(run: TrainingRun, num_rows: dict[str, int]) -> Forecast:
     per_token = watch.seconds_per_token
     tokens_per_step = store.num_tokens * scale / steps_per_epoch
     evaluation = _evaluation_seconds(run, num_rows[VALIDATION])
-    evaluations = times_due(recipe.evaluation.eval_strategy, recipe.evaluation.eval_steps, num_steps, steps_per_epoch)
-    saves = times_due(recipe.output.save_strategy, recipe.output.save_steps, num_steps, steps_per_epoch)
-    return Forecast(
-        train_runtime=kept_seconds
-        + num_steps * tokens_per_step * per_token
-        + evaluations * evaluation
-        + saves * watch.save_seconds,
-        peak_memory_bytes=peak_memory_bytes(device),
-        num_steps=num_steps,
-        measured={
-            "num_steps": len(watch.seconds),
-            "tokens_per_second": 1 / per_token,
-            "tokens_per_step": tokens_per_step,
-            "evaluation_seconds": evaluation,
-            "num_evaluations": evaluations,
-            "frozen_layers_seconds": kept_seconds,
-            "save_seconds": watch.save_seconds,
-            "num_saves": saves,
-        },
+    evaluations, saves = _evaluations_and_saves(recipe, num_steps, steps_per_epoch)
+    measured = {
+        "num_steps": len(watch.seconds),
+        "tokens_per_second": 1 / per_token,
+        "tokens_per_step": tokens_per_step,
+        "evaluation_seconds": evaluation,
+        "num_evaluations": evaluations,
+        "frozen_layers_seconds": kept_seconds,
+        "save_seconds": watch.save_seconds,
+        "num_saves": saves,
+    }
+    runtime = kept_seconds + seconds_of_steps(recipe, measured, num_steps, steps_per_epoch)
+    return Forecast(runtime, peak_memory_bytes(device), num_steps, measured)
+
+
+def seconds_of_steps(recipe: Recipe, measured: Mapping[str, float], num_steps: int, steps_per_epoch: int) -> float:
+    """Seconds for the first `num_steps`, with their evaluations and saves, by the `measured` figures of a forecast."""
+    evaluations, saves = _evaluations_and_saves(recipe, num_steps, steps_per_epoch)
+    return (
+        num_steps * measured["tokens_per_step"] / measured["tokens_per_second"]
+        + evaluations * measured["evaluation_seconds"]
+        + saves * measured["save_seconds"]
+    )
+
+
+def _evaluations_and_saves(recipe: Recipe, num_steps: int, steps_per_epoch: int) -> tuple[int, int]:
+    evaluation, output = recipe.evaluation, recipe.output
+    return (
+        times_due(evaluation.eval_strategy, evaluation.eval_steps, num_steps, steps_per_epoch),
+        times_due(output.save_strategy, output.save_steps, num_steps, steps_per_epoch),
     )
 
 

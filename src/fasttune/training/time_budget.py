@@ -17,8 +17,7 @@ from fasttune.recipe import load as load_recipe
 from fasttune.recipe.types import seconds_of
 from fasttune.runs.folder import RunFolder
 from fasttune.training import signals
-from fasttune.training.forecast import Forecast, measure
-from fasttune.training.loop import times_due
+from fasttune.training.forecast import Forecast, measure, seconds_of_steps
 from fasttune.training.precision import Choice
 from fasttune.training.run import TrainingRun
 
@@ -102,15 +101,7 @@ def _final_evaluations(run: TrainingRun) -> float:
 
 
 def _seconds(run: TrainingRun, measured: Forecast, num_steps: int) -> float:
-    """Seconds for the first `num_steps`, with their evaluations and saves."""
-    output, evaluation, figures = run.recipe.output, run.recipe.evaluation, measured.measured
-    evaluations = times_due(evaluation.eval_strategy, evaluation.eval_steps, num_steps, run.steps_per_epoch)
-    saves = times_due(output.save_strategy, output.save_steps, num_steps, run.steps_per_epoch)
-    return (
-        num_steps * figures["tokens_per_step"] / figures["tokens_per_second"]
-        + evaluations * figures["evaluation_seconds"]
-        + saves * figures["save_seconds"]
-    )
+    return seconds_of_steps(run.recipe, measured.measured, num_steps, run.steps_per_epoch)
 
 
 def _most_steps(run: TrainingRun, measured: Forecast, seconds: float) -> int:

@@ -72,6 +72,7 @@ class Unpadding:
     def remove(self, model: PreTrainedModel) -> None:
         for handle in self.handles:
             handle.remove()
+        self.reads_first = False
         if model.config._attn_implementation != self.stock_attention:
             model.set_attn_implementation(self.stock_attention)
 
@@ -158,9 +159,8 @@ class Unpadding:
 
 
 def _first_tokens(boundaries: Boundaries, packed: torch.Tensor) -> torch.Tensor:
-    """[1, T, D] -> [B, 1, D]; the last layer has made it [1, B, D] already, unless it is skipped."""
-    firsts = boundaries.firsts
-    return (packed if packed.shape[1] == len(firsts) else packed.index_select(1, firsts)).transpose(0, 1)
+    """[1, B, D] -> [B, 1, D]: the last layer has left first tokens only."""
+    return packed.transpose(0, 1)
 
 
 def _real_keys(mask: torch.Tensor) -> torch.Tensor:
