@@ -95,7 +95,14 @@ def make_recipe(folder: Path, num_steps: int = 12, **training: Any) -> Path:
     recipe = {
         "model": str(save_tiny_model(folder / "model")),
         "data": {"train": str(write_csv(folder / "reviews.csv", make_rows(80))), "validation_fraction": 0.25},
-        "training": {"max_steps": num_steps, "learning_rate": 1e-3, "precision": "fp32", "device": "cpu", **training},
+        "training": {
+            "preset": "tutorial",
+            "max_steps": num_steps,
+            "learning_rate": 1e-3,
+            "precision": "fp32",
+            "device": "cpu",
+            **training,
+        },
         "evaluation": {"eval_strategy": "steps", "eval_steps": 4, "metric_for_best_model": "loss"},
         "output": {"save_strategy": "steps", "save_steps": 2},
         "tracking": {"report_to": "none"},

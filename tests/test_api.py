@@ -42,7 +42,13 @@ def overfitted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> fa
     recipe = {
         "model": str(tiny_model),
         "data": {"train": data, "validation": data, "test": data},
-        "training": {"max_steps": 80, "learning_rate": 3e-3, "precision": "fp32", "device": "cpu"},
+        "training": {
+            "preset": "tutorial",
+            "max_steps": 80,
+            "learning_rate": 3e-3,
+            "precision": "fp32",
+            "device": "cpu",
+        },
         "evaluation": {"eval_strategy": "steps", "eval_steps": 40},
         "output": {"save_strategy": "steps", "save_steps": 40},
         "tracking": {"report_to": "none"},
@@ -384,7 +390,13 @@ def test_labels_and_numbers_from_file_to_prediction(problem: str, tiny_model: Pa
     recipe = {
         "model": str(tiny_model),
         "data": {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows))},
-        "training": {"num_train_epochs": 12, "precision": "fp32", "device": "cpu", "learning_rate": 3e-3},
+        "training": {
+            "preset": "tutorial",
+            "num_train_epochs": 12,
+            "precision": "fp32",
+            "device": "cpu",
+            "learning_rate": 3e-3,
+        },
         "tracking": {"report_to": "none"},
     }
     run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)

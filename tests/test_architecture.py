@@ -22,6 +22,7 @@ ROWS = [
     {"tasks"},
     {"training"},
     {"evaluation"},
+    {"search", "start_models"},
     {"api"},
     {"cli", "testing"},
     {"__main__", "__init__"},

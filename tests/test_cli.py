@@ -196,7 +196,7 @@ def test_recipes_are_listed_and_a_printed_one_is_a_recipe(here: Path, capsys: py
     (here / "mine.yaml").write_text(capsys.readouterr().out)
     changes = [*SETTINGS, "data.train=reviews.csv", "training.max_steps=1"]
     assert cli.run(["train", "mine.yaml", *changes, "--output", "mine"]) == 0
-    assert "batch_size: 16" in (here / "mine" / "recipe.yaml").read_text(), "of the printed recipe"
+    assert "preset: fast" in (here / "mine" / "recipe.yaml").read_text(), "of the printed recipe"
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -16,7 +16,7 @@ from tiny import make_rows, make_sentences, write_csv, write_jsonl
 
 import fasttune
 
-TRAINING = {"max_steps": 6, "precision": "fp32", "device": "cpu", "learning_rate": 1e-3}
+TRAINING = {"preset": "tutorial", "max_steps": 6, "precision": "fp32", "device": "cpu", "learning_rate": 1e-3}
 
 
 def fit(model: Path, folder: Path, data: dict[str, Any], **sections: Any) -> fasttune.Run:
@@ -151,7 +151,9 @@ def reviewer(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> fast
 
 def unchanged(run: fasttune.Run, folder: Path, data: dict[str, Any], **sections: Any) -> fasttune.Run:
     """A run that starts from another and moves nothing."""
-    return fit(run.folder, folder, data, training={"max_steps": 1, "learning_rate": 1e-9}, **sections)
+    return fit(
+        run.folder, folder, data, training={"preset": "tutorial", "max_steps": 1, "learning_rate": 1e-9}, **sections
+    )
 
 
 def test_a_head_of_the_same_labels_in_another_order_follows_them(reviewer: fasttune.Run, tmp_path: Path) -> None:

@@ -91,7 +91,13 @@ def test_the_example_of_the_guide(tiny_model: Path, tmp_path: Path, monkeypatch:
         "task": "ordinal-classification",
         "model": str(tiny_model),
         "data": {"train": str(write_csv(tmp_path / "rows.csv", rows))},
-        "training": {"num_train_epochs": 8, "learning_rate": 3e-3, "precision": "fp32", "device": "cpu"},
+        "training": {
+            "preset": "tutorial",
+            "num_train_epochs": 8,
+            "learning_rate": 3e-3,
+            "precision": "fp32",
+            "device": "cpu",
+        },
         "tracking": {"report_to": "none"},
     }
     run = fasttune.fit(recipe, output=tmp_path / "run", progress=False)

@@ -27,6 +27,7 @@ from fasttune.parallel.collectives import is_main
 from fasttune.recipe import Overrides, Recipe
 from fasttune.recipe import load as load_recipe
 from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, locked, resolve_run_folder
+from fasttune.search import Found, search_in_folder
 from fasttune.tasks import TASKS, Prediction, Rows
 from fasttune.tasks.highlights import tokens_of
 from fasttune.tasks.preview import Preview, understood
@@ -36,8 +37,10 @@ from fasttune.training.callbacks import Observer
 from fasttune.training.callbacks.console import ConsoleLog
 from fasttune.training.environment import versions
 from fasttune.training.fit import Run, fit_in_folder
+from fasttune.training.lr_range import LearningRates, range_test
 from fasttune.training.notebook import launch_from_notebook
 from fasttune.training.run import Log
+from fasttune.training.seeds import fit_seeds
 from fasttune.training.wrapping import check_launch
 
 __all__ = [
@@ -50,9 +53,11 @@ __all__ = [
     "fit",
     "iter_predictions",
     "load",
+    "lr_range",
     "notebook_fit",
     "predict",
     "recipe_of",
+    "search",
     "show",
 ]
 
@@ -100,7 +105,7 @@ def fit(
             folder = RunFolder(Path(collectives.broadcast_object(str(path))))
             path = folder.path
             with _console(loaded, progress) as console, locked(folder) if is_main() else nullcontext():
-                run = fit_in_folder(
+                run = (fit_seeds if loaded.training.seeds else fit_in_folder)(
                     loaded,
                     folder,
                     resume=resume,
@@ -162,6 +167,54 @@ def _console(recipe: Recipe, progress: bool) -> Iterator[ConsoleLog | None]:
     finally:
         if console is not None:
             console.close()
+
+
+def search(
+    recipe: RecipeSource,
+    *,
+    output: str | Path | None = None,
+    resume: bool = False,
+    overrides: Overrides = (),
+    progress: bool = True,
+    **sections: Mapping[str, Any],
+) -> Found:
+    """Train `search.num_trials` times with different settings, and keep the best model.
+
+    Trials are compared on the validation rows; the test rows are scored once, by the best model. Arguments as for
+    `fit`. A killed or interrupted search continues with `resume`. Requires the extra `search`.
+
+    Raises RecipeError, DataError, EnvironmentProblem, CheckpointError; DivergedError if no trial ran to its end.
+
+    >>> found = fasttune.search("reviews.csv", search={"num_trials": 10})  # doctest: +SKIP
+    """
+    loaded, name = _recipe_with(recipe, overrides, sections)
+    folder = resolve_run_folder(name, output or loaded.output.dir, resume)
+    with signals.caught(), _console(loaded, progress) as console, locked(folder):
+        found = search_in_folder(loaded, folder, log=console.log if console else (lambda line: None))
+    notify(f"fasttune: search in {folder.path.name} ended", repr(found))
+    return found
+
+
+def lr_range(
+    recipe: RecipeSource,
+    *,
+    output: str | Path | None = None,
+    overrides: Overrides = (),
+    progress: bool = True,
+    **sections: Mapping[str, Any],
+) -> LearningRates:
+    """Find a learning rate: train 120 steps while it rises from 1e-6 to 0.1, and see where the loss falls fastest.
+
+    The model is not kept. Writes lr_range.json and, with matplotlib, a plot to the folder `output`, if given. Other
+    arguments as for `fit`.
+
+    >>> fasttune.lr_range("reviews.csv").suggestion  # doctest: +SKIP
+    """
+    loaded, _ = _recipe_with(recipe, overrides, sections)
+    with signals.caught(), _console(loaded, progress) as console:
+        return range_test(
+            loaded, console.log if console else (lambda line: None), None if output is None else Path(output)
+        )
 
 
 def check(

@@ -11,13 +11,13 @@ from collections import Counter
 import pytest
 
 from fasttune.data.starter import model, reviews
-from fasttune.data.starter.reviews import LABELS, Opinion, generate, stars_of
+from fasttune.data.starter.reviews import LABELS, generate
 from fasttune.errors import EnvironmentProblem
 
-# Measured at seed 42: 0.656 with single words. The bound leaves room for other versions of scikit-learn, not for a
+# Measured at seed 42 with one and two words: 0.752. The bound leaves room for other versions of scikit-learn, not for a
 # data set that word counts can solve.
-MOST_TFIDF_ACCURACY = 0.70
-LEAST_TFIDF_ACCURACY = 0.40  # below this the labels would hardly depend on the text any more
+MOST_TFIDF_ACCURACY = 0.80
+LEAST_TFIDF_ACCURACY = 0.60  # below this the labels would hardly depend on the text any more
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def uncached():
 
 
 def test_sizes_fields_and_ids(splits):
-    assert {split: len(rows) for split, rows in splits.items()} == {"train": 3000, "validation": 500, "test": 500}
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 4000, "validation": 500, "test": 500}
     rows = [row for rows in splits.values() for row in rows]
     assert all(list(row) == ["id", "text", "label", "label_was_moved"] for row in rows)
     assert all(isinstance(value, str) and value for row in rows for value in row.values())
@@ -64,10 +64,10 @@ def test_sizes_fields_and_ids(splits):
     assert {row["label"] for row in rows} == set(LABELS)
 
 
-def test_stars_are_nearly_balanced_in_every_split(splits):
+def test_labels_are_nearly_balanced_in_every_split(splits):
     for split, rows in splits.items():
-        counts = Counter(row["label"] for row in rows)
-        assert all(0.14 < counts[label] / len(rows) < 0.26 for label in LABELS), (split, counts)
+        share = sum(row["label"] == "positive" for row in rows) / len(rows)
+        assert 0.46 < share < 0.58, (split, share)
 
 
 def test_no_text_occurs_twice(splits):
@@ -79,7 +79,7 @@ def test_rows_depend_on_the_seed_alone(splits):
     assert generate(42) == splits
     other = generate(43)
     shared = {row["text"] for row in other["train"]} & {row["text"] for row in splits["train"]}
-    assert len(shared) < 300  # only very short ones coincide
+    assert len(shared) < 400  # only very short ones coincide
 
 
 def test_rows_do_not_depend_on_the_hash_seed(splits):
@@ -97,25 +97,21 @@ def test_rows_do_not_depend_on_the_hash_seed(splits):
     assert outputs == {repr(splits["test"][:50])}
 
 
-def test_only_training_labels_are_moved_and_by_one_star(splits):
-    clean = generate(moved_share=0.0)
-    for split, rows in splits.items():
-        assert [row["text"] for row in rows] == [row["text"] for row in clean[split]]
-        steps = [
-            abs(LABELS.index(a["label"]) - LABELS.index(b["label"])) for a, b in zip(rows, clean[split], strict=True)
-        ]
-        assert steps == [int(row["label_was_moved"] == "yes") for row in rows]
-        share = sum(steps) / len(rows)
-        assert 0.02 <= share <= 0.04 if split == "train" else share == 0, split
-    assert all(row["label_was_moved"] == "no" for rows in clean.values() for row in rows)
+def test_only_training_labels_are_moved(splits):
+    moved = generate(moved_share=0.03)
+    for split, rows in moved.items():
+        assert [row["text"] for row in rows] == [row["text"] for row in splits[split]]
+        changed = [a["label"] != b["label"] for a, b in zip(rows, splits[split], strict=True)]
+        assert changed == [row["label_was_moved"] == "yes" for row in rows]
+        assert sum(changed) == (120 if split == "train" else 0)
+    assert all(row["label_was_moved"] == "no" for rows in splits.values() for row in rows)
 
 
 def test_lengths_have_a_long_tail(num_tokens):
-    assert 60 <= statistics.mean(num_tokens) <= 80
-    assert statistics.median(num_tokens) < statistics.mean(num_tokens) - 5
-    assert min(num_tokens) < 15
-    assert sum(count > 300 for count in num_tokens) >= 4
-    assert 330 <= max(num_tokens) <= 500
+    assert 25 <= statistics.mean(num_tokens) <= 40
+    assert statistics.median(num_tokens) < statistics.mean(num_tokens) - 2
+    assert min(num_tokens) < 8
+    assert 100 <= max(num_tokens) <= 256
 
 
 def test_texts_are_tidy(splits):
@@ -128,20 +124,6 @@ def test_texts_are_tidy(splits):
         assert len(set(sentences)) == len(sentences), row
 
 
-@pytest.mark.parametrize(
-    ("good", "bad", "stars"),
-    [(3, 0, 5), (1, 0, 5), (2, 1, 4), (2, 2, 3), (1, 3, 2), (0, 1, 1)],
-)
-def test_stars_follow_from_the_opinions(good, bad, stars):
-    opinions = [Opinion(aspect, aspect < good) for aspect in range(good + bad)]
-    assert stars_of(opinions) == stars
-
-
-def test_what_weighs_more_decides():
-    assert stars_of([Opinion(0, True, weight=2), Opinion(1, False)]) == 4
-    assert stars_of([Opinion(0, True), Opinion(1, False, weight=2)]) == 2
-
-
 def test_both_sides_of_a_pair_differ_and_fit_the_frames():
     for place in (reviews.RESTAURANT, reviews.HOTEL, reviews.SHOP):
         for aspect in place.aspects:
@@ -152,18 +134,26 @@ def test_both_sides_of_a_pair_differ_and_fit_the_frames():
                 for clause in (good, bad):
                     assert clause[0].islower() and clause[-1].isalpha()
                     assert not {"i", "we", "our", "my"} & set(clause.split()), clause
+        for good, bad in place.events:
+            assert good != bad and good[-1].isalpha() and bad[-1].isalpha()
+
+
+def test_every_phrase_can_be_written():
+    """Every template is filled in both directions, with every slot that it names."""
+    texts = [row["text"] for rows in generate(7).values() for row in rows]
+    for start in ("I was afraid that", "So much for the", "No matter how", "However ", "It is a myth", "No complaints"):
+        assert any(start in text for text in texts), start
 
 
 def test_word_counts_do_not_solve_it(splits):
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    vectorizer = TfidfVectorizer()
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     train, test = splits["train"], splits["test"]
     weights = vectorizer.fit_transform(row["text"] for row in train)
-    classifier = LogisticRegression(max_iter=1000).fit(weights, [row["label"] for row in train])
-    found = classifier.predict(vectorizer.transform(row["text"] for row in test))
-    accuracy = statistics.mean(a == row["label"] for a, row in zip(found, test, strict=True))
+    classifier = LogisticRegression(max_iter=1000, C=10).fit(weights, [row["label"] for row in train])
+    accuracy = classifier.score(vectorizer.transform(row["text"] for row in test), [row["label"] for row in test])
     assert LEAST_TFIDF_ACCURACY < accuracy < MOST_TFIDF_ACCURACY
 
 

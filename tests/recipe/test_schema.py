@@ -56,6 +56,7 @@ FIELDS_AND_DEFAULTS = {
     "preprocessing.doc_stride": 128,
     "preprocessing.word_boundaries": "auto",
     "preprocessing.padding": "none",
+    "training.preset": "auto",
     "training.num_train_epochs": 3.0,
     "training.max_steps": -1,
     "training.max_time": None,
@@ -78,6 +79,7 @@ FIELDS_AND_DEFAULTS = {
     "training.gradient_checkpointing": False,
     "training.logging_steps": 10,
     "training.seed": 42,
+    "training.seeds": None,
     "evaluation.eval_strategy": "epoch",
     "evaluation.eval_steps": None,
     "evaluation.metrics": None,
@@ -92,6 +94,9 @@ FIELDS_AND_DEFAULTS = {
     "output.save_steps": None,
     "output.save_total_limit": 2,
     "tracking.report_to": "auto",
+    "search.num_trials": 20,
+    "search.max_time": None,
+    "search.ranges": None,
 }
 
 

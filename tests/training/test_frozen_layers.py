@@ -26,6 +26,7 @@ def recipe(model: Path, data: Path, task: str = "text-classification", **trainin
         "model": str(model),
         "data": {"train": str(data)},
         "training": {
+            "preset": "tutorial",
             "precision": "fp32",
             "device": "cpu",
             "num_train_epochs": 2,

@@ -27,7 +27,7 @@ def settings(model: Path, folder: Path, **training: Any) -> dict[str, Any]:
     return {
         "model": str(model),
         "data": {"train": str(path if path.exists() else write_csv(path, make_rows(80)))},
-        "training": {"learning_rate": 1e-3, "precision": "fp32", "device": "cpu", **training},
+        "training": {"preset": "tutorial", "learning_rate": 1e-3, "precision": "fp32", "device": "cpu", **training},
         "tracking": {"report_to": "none"},
     }
 

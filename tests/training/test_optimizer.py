@@ -153,6 +153,7 @@ def test_the_first_update_has_the_rate_of_each_layer(tiny_model: Path, tmp_path:
         "model": str(tiny_model),
         "data": {"train": str(write_csv(tmp_path / "rows.csv", make_rows(40)))},
         "training": {
+            "preset": "tutorial",
             "max_steps": 1,
             "learning_rate": 1e-3,
             "head_learning_rate": 5e-3,

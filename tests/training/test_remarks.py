@@ -22,7 +22,7 @@ def fit(model: Path, folder: Path, training: dict[str, Any], rows: list[dict[str
     recipe = {
         "model": str(model),
         "data": {"train": str(write_csv(folder / "rows.csv", rows)), **data},
-        "training": {"precision": "fp32", "device": "cpu", **training},
+        "training": {"preset": "tutorial", "precision": "fp32", "device": "cpu", **training},
         "tracking": {"report_to": "none"},
     }
     return fasttune.fit(recipe, output=folder / "run")

@@ -29,7 +29,7 @@ from fasttune.security.secrets import note_command
 from fasttune.security.text import json_text, write_line
 from fasttune.training import signals
 
-SETTING = re.compile(r"(data|preprocessing|training|evaluation|output|tracking)\.[a-z_.]+=")
+SETTING = re.compile(r"(data|preprocessing|training|evaluation|output|tracking|search)\.[a-z_.]+=")
 HINTED = re.compile(r"(task|problem|model|[a-z]+\.[a-z_.]+)=.+")  # a setting in a hint
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -150,6 +150,69 @@ def _run_in_subprocess(arguments: list[str], processes: int, restarts: int) -> i
     if restarts:
         return launch.with_restarts(arguments, restarts, _print_error)
     return launch.with_processes(arguments, processes)
+
+
+@app.command()
+def search(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (a file or a shipped name), or a data file.")
+    ],
+    overrides: OverrideArguments = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The run folder (default: runs/NAME).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a search that was interrupted.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train with different settings, and keep the best model.
+
+    fasttune search reviews.csv search.num_trials=10
+
+    The settings to vary are those of `search.ranges`. Trials are compared on the validation rows; the best model alone
+    is scored on the test rows.
+    """
+    _quiet_libraries()
+    _refuse_early(recipe, overrides)
+    from fasttune import api
+
+    found = api.search(recipe, output=output, resume=resume, overrides=overrides or (), progress=not quiet)
+    with _ignore_closed_stdout():
+        if as_json:
+            _print_json(asdict(found))
+        elif found.signal is None:
+            results.print_found(found)
+    if found.signal is not None:
+        command = shlex.join(
+            ["fasttune", "search", recipe, *(overrides or ()), "--output", str(found.folder), "--resume"]
+        )
+        _print_error(f"interrupted. Resume with: {command}")
+        raise typer.Exit(128 + found.signal)
+
+
+@app.command(name="lr-range")
+def lr_range(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (a file or a shipped name), or a data file.")
+    ],
+    overrides: OverrideArguments = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the figures and a plot to this folder.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Find a learning rate: train while it rises, and see where the loss falls fastest.
+
+    fasttune lr-range reviews.csv --output reviews-lr
+    """
+    _quiet_libraries()
+    _refuse_early(recipe, overrides)
+    from fasttune import api
+
+    found = api.lr_range(recipe, output=output, overrides=overrides or (), progress=not quiet)
+    if as_json:
+        _print_json({**asdict(found), "files": [str(path) for path in found.files]})
+    else:
+        results.print_lr_range(found)
 
 
 @app.command()
@@ -312,6 +375,26 @@ def build(
 
     built = api.build(definition, output, push)
     results.print_built(built, output)
+
+
+@app.command()
+def models(
+    language: Annotated[str | None, typer.Option("--language", "-l", help="A language code, such as de or zh.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List known models to start from, with size, licence, published scores and estimated speed on this machine.
+
+    fasttune models --language zh
+    """
+    _quiet_libraries()
+    from fasttune.start_models import rows_per_second, start_models
+
+    found = start_models(language)
+    speeds = rows_per_second(found)
+    if as_json:
+        _print_json([{**asdict(model), "rows_per_second": speed} for model, speed in zip(found, speeds, strict=True)])
+    else:
+        results.print_models(found, speeds)
 
 
 @app.command()

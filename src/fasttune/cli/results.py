@@ -14,9 +14,13 @@ from fasttune.security.text import printable, write_line
 
 if TYPE_CHECKING:
     from fasttune.data.builder import Built
+    from fasttune.search import Found
+    from fasttune.start_models import StartModel
+    from fasttune.training.lr_range import LearningRates
     from fasttune.training.preflight import Checked
 
 BAR_WIDTH = 20
+LOSS_BAR_WIDTH = 50
 INPUT_CHARACTERS = 80  # shown of a text from a file
 NOT_PREDICTED = ("id", "text", "text_pair", "question", "context", "probabilities")
 MEANINGS = {
@@ -30,6 +34,11 @@ MEANINGS = {
     "checksums.json": "sha256 of the model files",
     "predictions": "one line per row, with probabilities",
     "checkpoints": "for --resume",
+    "seeds.json": "scores of every seed, mean and spread",
+    "seeds": "the run of each seed",
+    "search.json": "the trials of the search",
+    "study.db": "the trials, for --resume",
+    "plots": "the scores of the trials",
     "tensorboard": "training curves",
 }
 
@@ -91,11 +100,7 @@ def print_checked(checked: Checked) -> None:
 def print_run(folder: Path, metrics: Mapping[str, Any], example: str) -> None:
     """Scores, the files of the run, and what to type next; `example` is an input to predict."""
     wanted = ("train_runtime", "train_tokens_per_second")
-    scores = {
-        name: value
-        for name, value in metrics.items()
-        if name in wanted or (name.startswith(("eval_", "test_")) and "_per_" not in name and "runtime" not in name)
-    }
+    scores = {name: value for name, value in metrics.items() if name in wanted or _is_score(name)}
     print_metrics(scores)
     write_line(f"\n{folder}/")
     for line in tree_lines(folder):
@@ -104,6 +109,69 @@ def print_run(folder: Path, metrics: Mapping[str, Any], example: str) -> None:
     write_line(f"  fasttune predict {folder} {example}")
     write_line(f"  fasttune evaluate {folder} --data more_rows.csv")
     write_line("  fasttune recipes yelp > my.yaml      # a template for your own recipe")
+
+
+def print_found(found: Found) -> None:
+    """The trials of a search, best first, the scores of the best, and what to type next."""
+    from rich.table import Table
+
+    out = Terminal(soft_wrap=True)
+    names = [name.partition(".")[2] for name in found.trials[0].settings]
+    table = Table("trial", *names, "score", "time", "", box=None, header_style="bold")
+    best_first = sorted(found.trials, key=lambda trial: (trial.number != found.best, trial.state, trial.number))
+    for trial in best_first:
+        values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.settings.values()]
+        score = "" if trial.score is None else f"{trial.score:.4f}"
+        state = "best" if trial.number == found.best else "" if trial.state == "complete" else trial.state
+        table.add_row(str(trial.number), *values, score, f"{trial.seconds:.0f} s", state)
+    out.print(table)
+    write_line("")
+    print_metrics({name: value for name, value in found.metrics.items() if _is_score(name)})
+    write_line(f"\n{found.folder}/ holds the model of trial {found.best}; every trial is in trial-NN/")
+    write_line("\nnext:")
+    write_line(f"  fasttune evaluate {found.folder} --data more_rows.csv")
+    write_line(f"  fasttune train {found.folder}/recipe.yaml --output runs/again      # with these settings again")
+
+
+def print_models(models: Sequence[StartModel], speeds: Sequence[float]) -> None:
+    """The models as a table; `speeds` are estimated rows per second."""
+    from rich.table import Table
+
+    from fasttune.start_models import TOKENS_PER_ROW
+
+    out = Terminal()
+    table = Table("model", "language", "params", "tokens", "rows/s", "licence", "published scores", box=None)
+    table.columns[0].no_wrap = True
+    for model, speed in zip(models, speeds, strict=True):
+        scores = ", ".join(f"{score.benchmark} {score.value:g}" for score in model.scores)
+        row = (model.languages, f"{model.parameters:,.0f} M", f"{model.max_tokens:,}", f"{speed:,.0f}", model.licence)
+        table.add_row(model.model, *row, scores or model.note)
+    out.print(table)
+    write_line(f"\nrows/s: estimated for training on this machine with rows of {TOKENS_PER_ROW} tokens")
+    write_line("scores: percent, from different settings; sources: fasttune models --json")
+    write_line("next:\n  fasttune train reviews.csv model=NAME")
+
+
+def print_lr_range(found: LearningRates) -> None:
+    """The loss by learning rate as bars, the suggestion, and what to type next."""
+    low, high = min(found.losses), max(found.losses)
+    for first in range(0, len(found.rates), 4):
+        rate, loss = found.rates[first], found.losses[first]
+        bar = "█" * round(LOSS_BAR_WIDTH * (loss - low) / max(high - low, 1e-9))
+        write_line(f"{rate:8.1e}  {loss:8.4f}  {bar}")
+    if found.diverged_at is not None:
+        write_line(f"the loss diverges from {found.diverged_at:.1e}")
+    if found.suggestion is None:
+        write_line("the loss does not fall at any learning rate: check that the labels belong to the texts")
+    else:
+        write_line(f"lowest loss at {found.lowest_loss_at:.1e}; it falls fastest at {found.suggestion:.1e}")
+        write_line(f"next:\n  training.learning_rate={found.suggestion:.1e}")
+    if found.files:
+        write_line(f"written: {', '.join(str(path) for path in found.files)}")
+
+
+def _is_score(name: str) -> bool:
+    return name.startswith(("eval_", "test_")) and "_per_" not in name and "runtime" not in name
 
 
 def tree_lines(folder: Path) -> list[str]:

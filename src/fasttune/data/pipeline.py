@@ -101,25 +101,12 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
     if stream is None:
         train = _divided(train, held_out, task, recipe, reader.notes)
         train = train.limited(data.max_train_samples, data.seed, reader.notes)
-    _check_batch(train.where, len(train.rows) if stream is None else stream.files.num_rows, recipe.training.batch_size)
     for name, split in held_out.items():
         held_out[name] = split.limited(data.max_eval_samples, data.seed, reader.notes)
     task = task.for_training_rows(train.rows, recipe)
     return Splits(
         task, train, held_out.get(VALIDATION), held_out.get(TEST), reader.columns, reader.notes, stream, settings
     )
-
-
-def _check_batch(where: str, number: int, batch_size: int) -> None:
-    if number < batch_size:
-        raise DataError(
-            Problem(
-                code="E252",
-                where=where,
-                found=f"{number:,} training rows are fewer than training.batch_size={batch_size:,}",
-                hint=f"training.batch_size={number}",
-            )
-        )
 
 
 def _divided(train: Split, held_out: dict[str, Split], task: Task, recipe: Recipe, notes: list[str]) -> Split:

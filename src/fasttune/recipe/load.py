@@ -35,6 +35,7 @@ from fasttune.recipe.messages import (
 )
 from fasttune.recipe.rules import TASKS_WITH, Conflict, conflicts, has
 from fasttune.recipe.schema import FieldPath, Recipe
+from fasttune.recipe.search_schema import Search
 from fasttune.security import secrets
 
 SUFFIXES = (".yaml", ".yml")
@@ -115,7 +116,7 @@ def _field_of(location: tuple[int | str, ...]) -> FieldPath:
 
 def _values(source: Source) -> tuple[Any, Origin, list[Problem]]:
     if isinstance(source, Recipe):
-        return source.model_dump(), Origin("recipe: "), []
+        return source.model_dump(exclude_unset=True), Origin("recipe: "), []
     if isinstance(source, Mapping):
         return source, Origin("recipe: "), []
     name = os.fspath(source)
@@ -251,8 +252,13 @@ def _shown_override(text: str, path: FieldPath) -> str:
 
 
 def dump(recipe: Recipe) -> str:
-    """The complete recipe as YAML, with the defaults of its task's settings; `load` reads the same recipe from it."""
+    """The complete recipe as YAML, with the defaults of its task's settings; `load` reads the same recipe from it.
+
+    `search` is left out unless it says something, since it concerns one command only.
+    """
     content = recipe.model_dump()
+    if recipe.search == Search():
+        del content["search"]
     for path in TASKS_WITH:
         *sections, name = path
         if not has(recipe.task, path):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 
-from fasttune.recipe.schema import FieldPath, Recipe, fields
+from fasttune.recipe.schema import FieldPath, Recipe, Training, fields
 
 TEXTS, QUESTIONS, WORDS = "text-classification", "question-answering", "token-classification"
 # Settings that apply to some tasks only.
@@ -72,6 +72,7 @@ def conflicts(recipe: Recipe) -> Iterator[Conflict]:
     yield from _fractions(recipe)
     yield from _streaming(recipe)
     yield from _other_tasks(recipe)
+    yield from _seeds(recipe)
 
 
 def _every_steps(
@@ -105,6 +106,30 @@ def _early_stopping(recipe: Recipe) -> Iterator[Conflict]:
             found=f"early_stopping_patience {patience} requires evaluations, but eval_strategy is 'no'",
             fix=(strategy, "epoch"),
             alternative="evaluation.early_stopping_patience=null",
+        )
+
+
+def _seeds(recipe: Recipe) -> Iterator[Conflict]:
+    training, path = recipe.training, ("training", "seeds")
+    if training.seeds is None:
+        return
+    default = Training().seed
+    if training.seed != default:
+        yield Conflict(
+            code="E313",
+            paths=(path, ("training", "seed")),
+            found=f"seeds {training.seeds} and seed {training.seed}",
+            expected="one of them",
+            fix=(path, None),
+            alternative=f"training.seed={default}",
+        )
+    if training.max_time is not None:
+        yield Conflict(
+            code="E313",
+            paths=(("training", "max_time"), path),
+            found=f"max_time {training.max_time} is the time of one run, but seeds asks for {len(training.seeds)}",
+            fix=(("training", "max_time"), None),
+            alternative="training.max_steps with the number of steps that fit",
         )
 
 

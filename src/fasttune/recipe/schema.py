@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from fasttune.recipe.data_schema import Data, Preprocessing
+from fasttune.recipe.search_schema import Search
 from fasttune.recipe.section import Section, setting
 from fasttune.recipe.types import (
     LARGEST_SEED,
@@ -25,6 +26,7 @@ from fasttune.recipe.types import (
     Number,
     ReportTo,
     Seed,
+    Seeds,
     Strategy,
     TaskName,
     Text,
@@ -37,6 +39,15 @@ from fasttune.recipe.types import (
 
 
 class Training(Section):
+    preset: Literal["auto", "fast", "accurate", "tutorial"] = setting(
+        "auto",
+        "Fills the settings that the recipe leaves open: `training.num_train_epochs`, `batch_size`, `learning_rate`, "
+        "`head_learning_rate`, `layer_decay`, `warmup_steps` and `attention_dropout`, by the number of rows and the "
+        "size of the model. `fast` makes one epoch, `accurate` takes the time it needs, `auto` is between them (with "
+        "`training.max_time`, as `accurate`), `tutorial` keeps the defaults below, those of the Hugging Face course. "
+        "The saved recipe holds the numbers.",
+        allowed="'auto', 'fast', 'accurate' or 'tutorial'",
+    )
     num_train_epochs: Number = setting(
         3.0,
         "The number of passes over the training rows; 0.5 is half a pass. `training.max_steps` overrides it.",
@@ -185,6 +196,13 @@ class Training(Section):
         "The seed for the new head's weights, the order of the rows and the dropout masks.",
         allowed=f"a whole number from 0 to {LARGEST_SEED}",
     )
+    seeds: Seeds | None = setting(
+        None,
+        "Train once with each of these seeds and report mean and standard deviation: a single run says little about a "
+        "setting if others differ by points. The runs are kept in RUN/seeds; RUN itself holds the best one on the "
+        "validation rows. Replaces `training.seed`.",
+        allowed="a list of two or more different seeds, such as [1, 2, 3], or null (one run)",
+    )
 
 
 class Evaluation(Section):
@@ -308,6 +326,7 @@ class Recipe(Section):
     )
     output: Output = Field(default_factory=Output, description="The run folder and its checkpoints.")
     tracking: Tracking = Field(default_factory=Tracking, description="Experiment trackers.")
+    search: Search = Field(default_factory=Search, description="The trials of `fasttune search`.")
 
 
 def subsection(field: FieldInfo) -> type[Section] | None:

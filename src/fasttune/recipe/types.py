@@ -9,7 +9,7 @@ from __future__ import annotations
 import numbers
 import os
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
@@ -141,9 +141,9 @@ def check_encoding(value: str) -> str:
     return value
 
 
-def _check_names(value: list[str]) -> list[str]:
+def _check_different(value: list[Any]) -> list[Any]:
     if len(set(value)) != len(value):
-        raise PydanticCustomError("range", "names repeat")
+        raise PydanticCustomError("range", "values repeat")
     return value
 
 
@@ -152,12 +152,13 @@ Number = Annotated[float, BeforeValidator(_to_number)]
 Whole = Annotated[int, BeforeValidator(to_whole)]
 Count = Annotated[Whole, Field(gt=0)]
 Seed = Annotated[Whole, Field(ge=0, le=LARGEST_SEED)]
+Seeds = Annotated[list[Seed], BeforeValidator(to_list), Field(min_length=2), AfterValidator(_check_different)]
 Text = Annotated[str, BeforeValidator(_to_text), Strict(), Field(min_length=1)]
 Duration = Annotated[Text, AfterValidator(_check_duration)]
 Texts = Annotated[list[Text], BeforeValidator(to_list), Field(min_length=1)]
 Values = Annotated[list[Text], BeforeValidator(_to_values), Field(min_length=1)]
 Strategy = Annotated[Literal["no", "steps", "epoch"], BeforeValidator(_to_strategy)]
-NameList = Annotated[list[Text], BeforeValidator(to_list), Field(min_length=2), AfterValidator(_check_names)]
+NameList = Annotated[list[Text], BeforeValidator(to_list), Field(min_length=2), AfterValidator(_check_different)]
 WeightTable = Annotated[
     dict[Text, Annotated[Number, Field(gt=0, allow_inf_nan=False)]],
     BeforeValidator(_to_name_table),

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -72,6 +73,21 @@ class RunFolder:
     @property
     def all_results(self) -> Path:
         return self.path / "all_results.json"
+
+    @property
+    def seeds(self) -> Path:
+        """The scores of every seed, with mean and spread, if the run has several."""
+        return self.path / "seeds.json"
+
+    @property
+    def study(self) -> Path:
+        """The trials of a search, in SQLite."""
+        return self.path / "study.db"
+
+    @property
+    def search(self) -> Path:
+        """The trials of a search as a table."""
+        return self.path / "search.json"
 
     @property
     def checksums(self) -> Path:
@@ -205,6 +221,21 @@ def resolve_run_folder(stem: str, output: str | Path | None, resume: bool, paren
     unfinished = [run for run in runs if not run.is_finished]
     never_started = [run for run in existing if run.is_empty]  # killed before anything was written
     return (unfinished or runs or never_started or [RunFolder(path)])[-1]
+
+
+# Files that `copy_model` leaves behind: a copy cannot be resumed, and whoever copies writes its recipe and results.
+NOT_COPIED = ("checkpoints", "recipe.yaml", "all_results.json", ".lock")
+
+
+def copy_model(source: RunFolder, target: RunFolder) -> None:
+    """Copy the model, predictions and records of a finished run; the caller writes recipe and results."""
+    for path in sorted(source.path.iterdir()):
+        if path.name in NOT_COPIED:
+            continue
+        if path.is_dir():
+            shutil.copytree(path, target.path / path.name, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(path, target.path / path.name)
 
 
 def _holder(folder: RunFolder) -> str:

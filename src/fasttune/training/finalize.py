@@ -9,7 +9,7 @@ from functools import partial
 from statistics import mean
 from typing import Any
 
-from fasttune.data.reading import TRAIN, VALIDATION
+from fasttune.data.reading import TEST, TRAIN, VALIDATION
 from fasttune.errors import CheckpointError
 from fasttune.parallel.collectives import is_main
 from fasttune.recipe import Recipe
@@ -76,7 +76,7 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
     run, task = trainer.run, trainer.evaluator.task
     results = {"train": train_results(run)}
     for split in run.splits.all():
-        if split.name == TRAIN:
+        if split.name == TRAIN or (split.name == TEST and not run.scores_test):
             continue
         scored, store = trainer.evaluator.score(split.name, step), run.stores[split.name]
         for remark in task.remarks(scored.results, store, split.name):

@@ -53,8 +53,12 @@ def fit_in_folder(
     allow_changes: bool,
     log: Log,
     observers: Sequence[Observer],
+    scores_test: bool = True,
 ) -> Run:
-    """Prepare, train, score and save; with `resume` continue the run in `folder` or on its mirror."""
+    """Prepare, train, score and save; with `resume` continue the run in `folder` or on its mirror.
+
+    `scores_test`: a trial of a search leaves the test rows to the best one.
+    """
     if resume and recipe.output.mirror is not None:
         mirror = Mirror(recipe.output.mirror, folder)
         fetched = raise_on_all_ranks(lambda: mirror.fetch() if is_main() else None)
@@ -67,6 +71,7 @@ def fit_in_folder(
     run: TrainingRun | None = None
     try:
         run = prepare(recipe, folder, log, allow_changes)
+        run.scores_test = scores_test
         return _train_and_save(run, observers)
     except signals.Stopped as stopped:  # before the first step, after the last one, or at the second signal
         metrics = run.state.evaluations[-1] if run is not None and run.state.evaluations else {}

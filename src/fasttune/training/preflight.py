@@ -46,7 +46,7 @@ def check(recipe: Recipe, log: Log) -> Checked:
         num_rows[TRAIN] = splits.stream.files.num_rows
     sampled = _sampled(splits, SAMPLE_IF_FROZEN if recipe.training.freeze_layers else SAMPLE, recipe.data.seed)
     with tempfile.TemporaryDirectory(prefix="fasttune-check-") as folder:
-        run = build_run(recipe, sampled, RunFolder(Path(folder) / "run"), log, audit)
+        run = build_run(recipe, sampled, RunFolder(Path(folder) / "run"), log, audit, num_rows[TRAIN])
         try:
             output = run.recipe.output
             needed = needed_bytes(run.setup.model, num_saves(run), output.save_total_limit)

@@ -17,6 +17,7 @@ from fasttune.runs.folder import RunFolder, read_json, write_text
 from fasttune.training.environment import versions
 from fasttune.training.loop import TrainState
 from fasttune.training.precision import Choice
+from fasttune.training.presets import FILLED
 
 if TYPE_CHECKING:
     import torch
@@ -97,8 +98,10 @@ def reconciled(saved: Recipe, asked: Recipe, folder: RunFolder, allow: Log | Non
     # training.max_time has become a number of steps when the run started.
     is_same_time = asked.training.max_time == choices.get("max_time", {}).get("value")
     fitted = ("training.max_time", "training.max_steps") if asked.training.max_time and is_same_time else ()
+    # The saved recipe holds what the preset filled in.
+    from_preset = [f"training.{name}" for name in FILLED if name not in asked.training.model_fields_set]
     for path, (old, new) in differences(saved, asked).items():
-        if path in fitted:
+        if path in (*fitted, *from_preset):
             continue
         if path in RESUME_SAFE:
             changes[path] = new

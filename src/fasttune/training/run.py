@@ -35,6 +35,7 @@ class TrainingRun:
     `recipe` is resolved: no field is left to choose. `stores` holds the tokens of each split by name. `used_rows` are
     the rows of the word embeddings that the training examples use, None if all rows are trained. `checkpoint` is the
     one to resume from. `kept_states`: the output of the frozen layers, which took `kept_seconds` to compute.
+    `scores_test`: whether to score the test rows at the end.
     """
 
     recipe: Recipe
@@ -49,6 +50,7 @@ class TrainingRun:
     checkpoint: Checkpoint | None = None
     kept_states: KeptStates | None = None
     kept_seconds: float = 0.0
+    scores_test: bool = True
 
     @property
     def metric(self) -> str:

@@ -1,73 +1,72 @@
-"""Generate restaurant, hotel and shop reviews with 1 to 5 stars, so that a first run needs no download.
+"""Generate positive and negative reviews of restaurants, hotels and shops, so that a first run needs no download.
 
-A review starts from what its author thinks: some aspects of a place are good or bad, and one of them may weigh more.
-The stars follow from that (`stars_of`). Only then is the opinion put into words, with denial, hearsay, earlier visits
-and contrast, so that the same words occur in reviews of every rating and only their structure reveals it. All phrases
-were written for fasttune; the reviews depend only on the seed and use only the standard library.
+A review is positive or negative as a whole. Its opinions are put into words with denial, hearsay, expectation and
+contrast, so that the same words occur in reviews of both kinds and only their order and structure reveal the opinion.
+All phrases were written for fasttune; the reviews depend only on the seed and use only the standard library.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
-from dataclasses import dataclass
-from fractions import Fraction
+import re
+from collections.abc import Sequence
+from typing import TypeVar
 
 from fasttune.data.starter import reviews_phrases as phrases
 from fasttune.data.starter.reviews_hotel import HOTEL
-from fasttune.data.starter.reviews_places import Place
+from fasttune.data.starter.reviews_places import Aspect, Place
 from fasttune.data.starter.reviews_restaurant import RESTAURANT
 from fasttune.data.starter.reviews_shop import SHOP
 
-SPLIT_SIZES = {"train": 3000, "validation": 500, "test": 500}
-LABELS = ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
+T = TypeVar("T")
 
-_STAR_WEIGHTS = (19, 19, 20, 21, 21)  # real ratings are never exactly balanced
+SPLIT_SIZES = {"train": 4000, "validation": 500, "test": 500}
+LABELS = ("negative", "positive")
+
+_SHARE_POSITIVE = 0.52  # real reviews are never exactly balanced
 _PLACE_WEIGHTS = (4, 3, 3)
-# Words per review are log-normally distributed, as in real reviews; a word is about 1.15 tokens here.
-_MEDIAN_WORDS = 40.0
-_SIGMA_WORDS = 0.66
-_MOST_WORDS = 300
-_SHORT_WORDS = 13  # shorter reviews are one or two short sentences without aspects
+# The numbers of sentences with and without an opinion, each with its weight. A sentence has about 13 words.
+_NUM_OPINIONS = {1: 55, 2: 30, 3: 11, 4: 4}
+_NUM_FACTS = {0: 78, 1: 14, 2: 5, 4: 3}
+# How an opinion is expressed.
+_FORMS = {
+    "corrected": 8,
+    "feared or hoped": 3,
+    "replaced": 5,
+    "denied": 9,
+    "confirmed": 5,
+    "contrasted": 22,
+    "outweighed": 7,
+    "verdict": 19,
+    "pair": 9,
+    "plain": 13,
+}
+_CHANCE_ADJECTIVE = 0.7  # otherwise a clause of the aspect's own
+_CHANCE_DENIED_ADJECTIVE = 0.2  # of writing "was anything but bland" for "was tasty"
+_OWN_WEIGHTS = (20, 20, 20, 40)  # of the reviewer's own clauses: experienced, judged, event, any
+_CHANCE_CONCLUDED = 0.15  # of a contrast to end with the visit as a whole
+_CHANCE_CONCEDED = 0.12  # of a contrast to be a verdict with a concession
+_CHANCE_SHORT_FORM = 0.5  # "wasn't"
+_CHANCE_OPENER = 0.25
 
-_MAIN_WEIGHT = 2  # of an aspect that the review calls decisive
-# How an opinion is expressed: by correcting its opposite, by denying it, by confirming what others say, or directly.
-_CHANCES_FRAMED = {"corrected": 0.40, "denied": 0.06, "confirmed": 0.10}
-_CHANCE_ADJECTIVE = 0.6
-_CHANCE_NEGATED = 0.15  # of writing "was anything but bland" for "was tasty"
-_CHANCE_JOINED = 0.3
-_CHANCE_CONTRAST = 0.8
-_CHANCE_EVEN_NUMBERS = 0.6  # of a review with 2 or 4 stars having as much good as bad, and saying what decided
-_CHANCE_VERDICT = {1: 0.4, 2: 0.5, 3: 0.4, 4: 0.5, 5: 0.4}  # higher if good and bad are weighed
-
-
-@dataclass(frozen=True)
-class Opinion:
-    """The author's opinion on an aspect; `weight` is 2 if the review calls it decisive, else 1."""
-
-    aspect: int
-    good: bool
-    weight: int = 1
-
-
-def stars_of(opinions: Iterable[Opinion]) -> int:
-    """Return 1 to 5 stars: nothing good, more bad than good, an even balance, more good than bad, nothing bad."""
-    opinions = list(opinions)
-    good = Fraction(sum(o.weight for o in opinions if o.good), sum(o.weight for o in opinions))
-    if good in (0, 1):
-        return 5 if good else 1
-    half = Fraction(1, 2)
-    if good == half:
-        return 3
-    return 4 if good > half else 2
+_ANY_PLACE = Aspect(  # a review of any place may be about the place as a whole
+    clauses=(
+        ("everything was as it should be", "nothing was as it should be"),
+        ("everything went right", "everything went wrong"),
+        ("everything worked", "nothing worked"),
+    ),
+    subjects=(("the place", "was"), ("the whole experience", "was"), ("the visit", "was")),
+    good=("great", "wonderful", "fantastic", "good", "nice", "perfect", "excellent"),
+    bad=("awful", "terrible", "horrible", "bad", "dreadful", "disappointing"),
+)
 
 
-def generate(seed: int = 42, *, moved_share: float = 0.03) -> dict[str, list[dict[str, str]]]:
-    """Return the splits "train" (3,000 rows), "validation" and "test" (500 each), a pure function of the arguments.
+def generate(seed: int = 42, *, moved_share: float = 0.0) -> dict[str, list[dict[str, str]]]:
+    """Return the splits "train" (4,000 rows), "validation" and "test" (500 each), a pure function of the arguments.
 
-    A row has the fields `id`, `text`, `label` ("1 star" to "5 stars") and `label_was_moved`: "yes" for the
-    `moved_share` of the training rows whose label was moved by one star, as in human ratings, else "no". The texts and
-    the other labels do not depend on `moved_share`. No text occurs twice.
+    A row has the fields `id`, `text`, `label` ("negative" or "positive") and `label_was_moved`: "yes" for the
+    `moved_share` of the training rows that have the other label, as human labels do, else "no". The texts and the
+    other labels do not depend on `moved_share`. No text occurs twice.
     """
     rng = random.Random(f"reviews {seed}")  # strings are hashed with SHA-512, independently of PYTHONHASHSEED
     seen: set[str] = set()
@@ -75,78 +74,112 @@ def generate(seed: int = 42, *, moved_share: float = 0.03) -> dict[str, list[dic
     for split, size in SPLIT_SIZES.items():
         rows: list[dict[str, str]] = []
         while len(rows) < size:
-            star = rng.choices((1, 2, 3, 4, 5), weights=_STAR_WEIGHTS)[0]
-            text = _Writer(rng).review(star)
+            good = rng.random() < _SHARE_POSITIVE
+            text = _Writer(rng).review(good)
             if text not in seen:
                 seen.add(text)
                 row_id = f"{split}-{len(rows) + 1:04d}"
-                rows.append({"id": row_id, "text": text, "label": LABELS[star - 1], "label_was_moved": "no"})
+                rows.append({"id": row_id, "text": text, "label": LABELS[good], "label_was_moved": "no"})
         splits[split] = rows
-    _move_labels(splits["train"], moved_share, random.Random(f"labels {seed}"))
+    train = splits["train"]
+    for row in random.Random(f"labels {seed}").sample(train, round(moved_share * len(train))):
+        row |= {"label": LABELS[1 - LABELS.index(row["label"])], "label_was_moved": "yes"}
     return splits
 
 
-def _move_labels(rows: list[dict[str, str]], share: float, rng: random.Random) -> None:
-    """Move the labels of a `share` of the rows by one star, in place."""
-    for index in rng.sample(range(len(rows)), round(share * len(rows))):
-        star = LABELS.index(rows[index]["label"])
-        moved = rng.choice([other for other in (star - 1, star + 1) if 0 <= other < len(LABELS)])
-        rows[index] |= {"label": LABELS[moved], "label_was_moved": "yes"}
-
-
 class _Writer:
-    """Writes a review; tracks the phrases it has used, so that the review does not repeat itself."""
+    """Writes a review; tracks the phrases and aspects it has used, so that the review does not repeat itself."""
 
     def __init__(self, rng: random.Random):
         self.rng = rng
         self.place: Place = rng.choices((RESTAURANT, HOTEL, SHOP), weights=_PLACE_WEIGHTS)[0]
         self.companion = rng.choice(phrases.COMPANIONS)
-        self.unused_clauses = [self._shuffled(aspect.clauses) for aspect in self.place.aspects]
-        self.described: set[int] = set()  # the aspects that already have an adjective
-        self.unused_frames = self._shuffled(phrases.FRAMES)
-        self.unused_openers = self._shuffled(phrases.OPENERS)
-        self.unused_turns = self._shuffled(phrases.TURNS)
-        self.unused_links = self._shuffled(phrases.LINKS)
+        self.things = rng.sample(self.place.things, 2)
+        aspects = (*self.place.aspects, _ANY_PLACE)
+        self.unused_aspects = rng.sample(aspects, len(aspects))
+        self.used_phrases: set[object] = set()
 
-    def review(self, star: int) -> str:
-        """Return the text of a review with `star` stars."""
-        words = min(self.rng.lognormvariate(0.0, _SIGMA_WORDS) * _MEDIAN_WORDS, _MOST_WORDS)
-        if words < _SHORT_WORDS:
-            return self._short(star)
-        verdict = self.rng.random() < _CHANCE_VERDICT[star]
-        num_facts = int(words / 55 + self.rng.random() * 0.8)
-        num_sentences = max(1, round((words - 13 * num_facts - 9 * verdict) / 13))
-        body = self._body(star, num_sentences)
-        opening, facts = self._facts(num_facts)
+    def review(self, good: bool) -> str:
+        """Return the text of a positive (`good`) or negative review."""
+        body = [self._opinion(good) for _ in range(self._drawn(_NUM_OPINIONS))]
+        opening, *facts = self._facts(self._drawn(_NUM_FACTS)) or [""]
         for fact in facts:
             body.insert(self.rng.randrange(len(body) + 1), fact)
-        last = [self._verdict(star)] if verdict else []
-        return " ".join([*opening, *body, *last])
+        return " ".join([opening, *body]).strip()
 
-    def _short(self, star: int) -> str:
-        thing = self.rng.choice(self.place.things)
-        text = self.rng.choice(phrases.SHORT[star]).format(thing=thing, had=self.place.had)
-        kind = self.rng.random()
-        if kind < 0.5:
-            return text
-        return f"{text} {self._verdict(star)}" if kind < 0.8 else self._verdict(star)
+    def _opinion(self, good: bool) -> str:
+        """Return a sentence, or two, that express a `good` or bad opinion."""
+        rng, form = self.rng, self._drawn(_FORMS)
+        if form == "verdict" or len(self.unused_aspects) < 2:
+            return self._verdict(good)
+        aspect, other = self.unused_aspects.pop(), self.unused_aspects.pop()
+        if form == "plain":
+            template = self._unused(phrases.OPENERS) if rng.random() < _CHANCE_OPENER else "{S}."
+            return self._filled(template, s=self._own_clause(aspect, good))
+        if form == "pair":
+            x, y = self._own_clause(aspect, good), self._own_clause(other, good)
+            return self._filled(self._unused(phrases.PAIRS), x=x, y=y)
+        if form in ("contrasted", "outweighed"):
+            return self._contrast(form, aspect, other, good)
+        if form == "replaced":
+            slots = {
+                "the_o": self._noun_phrase(aspect, not good),
+                "the_o2": self._noun_phrase(other, not good),
+                "the_s": self._noun_phrase(aspect, good),
+            }
+            return self._filled(self._unused(phrases.REPLACED), s=self._own_clause(aspect, good), **slots)
+        pair = self._clause_pair(aspect)
+        if form == "feared or hoped":
+            template = self._side(self._unused(phrases.FEARED_OR_HOPED), good)
+        else:
+            templates = {"corrected": phrases.CORRECTED, "denied": phrases.DENIED, "confirmed": phrases.CONFIRMED}
+            template = self._unused(templates[form])
+        return self._filled(template, s=self._side(pair, good), o=self._side(pair, not good))
 
-    def _verdict(self, star: int) -> str:
-        template = self.rng.choice(phrases.VERDICTS[star])
-        visit, name = self.rng.choice(self.place.visits), self.rng.choice(self.place.names)
-        return template.format(visit=visit, name=name, Companion=_capitalised(self.companion))
-
-    def _facts(self, count: int) -> tuple[list[str], list[str]]:
-        """Return `count` sentences without an opinion: at most one opening, and the others."""
+    def _contrast(self, form: str, minor: Aspect, major: Aspect, good: bool) -> str:
         rng = self.rng
-        things = rng.sample(self.place.things, 2)
+        if form == "outweighed":
+            template = self._side(self._unused(phrases.OUTWEIGHED), good)
+        elif rng.random() < _CHANCE_CONCEDED:
+            template = f"{self._side(rng.choice(phrases.CONCEDED), good)}, {rng.choice(phrases.CONCESSIONS)}."
+        else:
+            template = self._unused(phrases.CONTRASTED)
+        concludes = form == "contrasted" and rng.random() < _CHANCE_CONCLUDED
+        it, was = rng.choice(minor.subjects)
+        return self._filled(
+            template,
+            x=self._own_clause(minor, not good),
+            y=self._side(rng.choice(phrases.CONCLUDED), good) if concludes else self._own_clause(major, good),
+            the_x=self._noun_phrase(minor, not good),
+            the_y=self._noun_phrase(major, good),
+            adjective=rng.choice(minor.bad if good else minor.good),
+            it=it,
+            was=was,
+        )
+
+    def _verdict(self, good: bool) -> str:
+        rng = self.rng
+        return self._filled(
+            self._side(self._unused(phrases.VERDICTS), good),
+            thing=rng.choice(self.things),
+            had=self.place.had,
+            visit=rng.choice(self.place.visits),
+            name=rng.choice(self.place.names),
+            a_good=_with_article(rng.choice(_ANY_PLACE.good)),
+            a_bad=_with_article(rng.choice(_ANY_PLACE.bad)),
+        )
+
+    def _facts(self, count: int) -> list[str]:
+        """Return `count` sentences without an opinion, the first of which opens the review."""
+        if not count:
+            return []
+        rng = self.rng
+        thing, thing2 = self.things
         slots = {
-            "thing": things[0],
-            "thing2": things[1],
-            "a_thing": _with_article(things[0]),
-            "a_thing2": _with_article(things[1]),
-            "companion": self.companion,
-            "Companion": _capitalised(self.companion),
+            "thing": thing,
+            "thing2": thing2,
+            "a_thing": _with_article(thing),
+            "a_thing2": _with_article(thing2),
             "day": rng.choice(("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")),
             "month": rng.choice(("January", "March", "April", "May", "June", "August", "October", "November")),
             "number": rng.choice(("two", "three", "four", "five")),
@@ -156,179 +189,65 @@ class _Writer:
             "hour2": rng.choice(("nine", "ten", "eleven")),
             "minutes": rng.choice(("two", "five", "ten", "fifteen")),
         }
-        opening = [rng.choice(self.place.openings).format(**slots)] if count else []
-        num_facts = max(0, min(count - 1, len(self.place.facts)))
-        return opening, [fact.format(**slots) for fact in rng.sample(self.place.facts, num_facts)]
+        templates = [rng.choice(self.place.openings), *rng.sample(self.place.facts, count - 1)]
+        return [self._filled(template, **slots) for template in templates]
 
-    # Opinions
+    # Clauses
 
-    def _plan(self, star: int, num_sentences: int) -> list[Opinion]:
-        """Return opinions for about `num_sentences` sentences; an even balance needs a weight unless `star` is 3."""
+    def _clause_pair(self, aspect: Aspect) -> tuple[str, str]:
+        """Return a good clause and its opposite, which also fit where somebody else is quoted."""
         rng = self.rng
-        num_aspects = len(self.place.aspects)
-        wanted = max(1, round(num_sentences * rng.uniform(0.55, 1.0)))
-        if star == 3:
-            num_good = num_bad = max(1, min(num_aspects // 2, wanted // 2))
-        elif star == 5:
-            num_good, num_bad = min(num_aspects, wanted), 0
-        elif star == 1:
-            num_good, num_bad = 0, min(num_aspects, wanted)
-        else:
-            major = max(1, min(num_aspects - 1, wanted - 1))
-            if rng.random() < _CHANCE_EVEN_NUMBERS:
-                half = max(1, min(num_aspects // 2, wanted // 2))
-                return self._opinions(half, half)
-            minor = 2 if major >= 5 and rng.random() < 0.4 else 1
-            major = min(major, num_aspects - minor)
-            num_good, num_bad = (major, minor) if star == 4 else (minor, major)
-        return self._opinions(num_good, num_bad)
+        if rng.random() >= _CHANCE_ADJECTIVE:
+            return rng.choice(aspect.clauses)
+        subject, verb = rng.choice(aspect.subjects)
+        good, bad = self._described(aspect, True), self._described(aspect, False)
+        return f"{subject} {verb} {good}", f"{subject} {verb} {bad}"
 
-    def _opinions(self, num_good: int, num_bad: int) -> list[Opinion]:
-        aspects = self.rng.sample(range(len(self.place.aspects)), num_good + num_bad)
-        return [Opinion(aspect, index < num_good) for index, aspect in enumerate(aspects)]
-
-    def _body(self, star: int, num_sentences: int) -> list[str]:
-        """Return about `num_sentences` sentences whose opinions amount to `star` stars."""
+    def _own_clause(self, aspect: Aspect, good: bool) -> str:
+        """Return a clause of the reviewer's own."""
         rng = self.rng
-        opinions = self._plan(star, num_sentences)
-        good, bad = ([o for o in opinions if o.good is sign] for sign in (True, False))
-        contrast: tuple[Opinion, Opinion] | None = None
-        if good and bad:
-            must = len(opinions) > num_sentences or (len(good) == len(bad) and star != 3)
-            if must or rng.random() < _CHANCE_CONTRAST:
-                minor, major = (
-                    (bad[0], good[0]) if star == 4 or (star == 3 and rng.random() < 0.5) else (good[0], bad[0])
-                )
-                if star != 3:
-                    major = Opinion(major.aspect, major.good, _MAIN_WEIGHT)
-                contrast = minor, major
-        contrasted = {o.aspect for o in contrast or ()}
-        others = [o for o in opinions if o.aspect not in contrasted]
-        assert stars_of([*(contrast or ()), *others]) == star, "the planned opinions give another number of stars"
-        units = [[o] for o in self._shuffled(others)]
-        if contrast:
-            units.insert(rng.randrange(len(units) + 1), list(contrast))
-        even = len(good) == len(bad)
-        elaborated = opinions
-        if not even:
-            elaborated = good if star > 3 else bad
-        extra = self._extra_sentences(elaborated, num_sentences - len(units), even)
-        return self._sentences(units, extra, star)
+        kind = rng.choices(("experienced", "judged", "event", "clause"), _OWN_WEIGHTS)[0]
+        it, _ = rng.choice(aspect.subjects)
+        if kind == "experienced":
+            return self._side(rng.choice(phrases.EXPERIENCED), good).format(it=it)
+        if kind == "event":
+            return self._side(self._unused(self.place.events), good)
+        if kind == "clause":
+            return self._side(self._clause_pair(aspect), good)
+        same, other = self._side((aspect.good, aspect.bad), good), self._side((aspect.bad, aspect.good), good)
+        return rng.choice(phrases.JUDGED).format(it=it, same=rng.choice(same), other=rng.choice(other))
 
-    def _extra_sentences(self, opinions: list[Opinion], budget: int, even: bool) -> dict[int, int]:
-        """Return the extra sentences per aspect; `even`: the same number for all, so that both sides weigh the same."""
-        extra = dict.fromkeys((o.aspect for o in opinions), 0)
-        room = {aspect: len(self.unused_clauses[aspect]) - 1 for aspect in extra}
-        if even:
-            share = min(budget // len(extra), *room.values())
-            return dict.fromkeys(extra, max(0, share))
-        for _ in range(budget):
-            free = [aspect for aspect in extra if extra[aspect] < room[aspect]]
-            if not free:
-                break
-            extra[self.rng.choice(free)] += 1
-        return extra
+    def _described(self, aspect: Aspect, good: bool) -> str:
+        """Return what follows the verb: adjectives, or a denial of the opposite ones."""
+        denies = self.rng.random() < _CHANCE_DENIED_ADJECTIVE
+        adjectives = self.rng.sample(aspect.good if good != denies else aspect.bad, 2)
+        return self.rng.choice(phrases.DESCRIBED_BY_DENIAL if denies else phrases.DESCRIBED).format(*adjectives)
+
+    def _noun_phrase(self, aspect: Aspect, good: bool) -> str:
+        noun = self.rng.choice(aspect.subjects)[0].removeprefix("the ")
+        return f"the {self.rng.choice(aspect.good if good else aspect.bad)} {noun}"
 
     # Words
 
-    def _sentences(self, units: list[list[Opinion]], extra: dict[int, int], star: int) -> list[str]:
-        rng = self.rng
-        sentences = []
-        before: bool | None = None  # whether the previous opinion was good; None at the start and after a contrast
-        while units:
-            unit = units.pop(0)
-            if len(unit) == 2:
-                templates = phrases.EVEN if star == 3 else phrases.DECIDED
-                sentences.append(self._joined(rng.choice(templates), *unit))
-                before = None
-            elif units and len(units[0]) == 1 and units[0][0].good == unit[0].good and rng.random() < _CHANCE_JOINED:
-                unit += units.pop(0)
-                sentences.append(self._joined(rng.choice(phrases.PAIRS), *unit))
-                before = unit[0].good
-            else:
-                sentences.append(self._opinion(unit[0], before))
-                before = unit[0].good
-            for opinion in unit:
-                for _ in range(extra.get(opinion.aspect, 0)):
-                    sentences.append(self._opinion(opinion, before))
-                    before = opinion.good
-        return sentences
+    def _drawn(self, weights: dict[T, int]) -> T:
+        return self.rng.choices(list(weights), list(weights.values()))[0]
 
-    def _joined(self, template: str, first: Opinion, second: Opinion) -> str:
-        x, y = self._clause(first), self._clause(second)
-        return template.format(x=x, y=y, X=_capitalised(x), Y=_capitalised(y))
+    def _side(self, pair: Sequence[T], good: bool) -> T:
+        return pair[0 if good else 1]
 
-    def _opinion(self, opinion: Opinion, before: bool | None) -> str:
-        """Return a sentence that expresses `opinion`; `before`: whether the previous opinion was good."""
-        rng = self.rng
-        chances = list(_CHANCES_FRAMED.values())
-        kind = rng.choices((0, 1, 2, None), weights=[*chances, 1 - sum(chances)])[0]
-        if kind is not None and self.unused_frames:
-            return self._framed(rng.choice(self.unused_frames.pop()[kind]), opinion)
-        clause = self._clause(opinion)
-        turned = before is not None and before != opinion.good
-        linked = before is not None and before == opinion.good
-        if turned and self.unused_turns and rng.random() < 0.6:
-            return self.unused_turns.pop().format(s=clause)
-        if linked and self.unused_links and rng.random() < 0.3:
-            return self.unused_links.pop().format(s=clause)
-        if self.unused_openers and rng.random() < 0.3:
-            return self.unused_openers.pop().format(s=clause)
-        return f"{_capitalised(clause)}."
+    def _unused(self, templates: Sequence[T]) -> T:
+        template = self.rng.choice([template for template in templates if template not in self.used_phrases])
+        self.used_phrases.add(template)
+        return template
 
-    def _framed(self, template: str, opinion: Opinion) -> str:
-        same, opposite = self._clause_pair(opinion)
-        corrects = "{o}" in template and "{s}" in template
-        if corrects and opinion.aspect not in self.described and self.rng.random() < 0.5:
-            same = self._adjective_clause(opinion)  # answers a detail with an overall judgement
-        who = self.rng.choice(phrases.SOURCES)
-        return template.format(
-            s=same,
-            o=opposite,
-            who=who,
-            Who=_capitalised(who),
-            companion=self.companion,
-            Companion=_capitalised(self.companion),
-        )
-
-    def _clause(self, opinion: Opinion) -> str:
-        """Return a clause that agrees with `opinion`, sometimes by negating an adjective for the opposite."""
-        unused = self.unused_clauses[opinion.aspect]
-        if unused and (opinion.aspect in self.described or self.rng.random() >= _CHANCE_ADJECTIVE):
-            return unused.pop()[0 if opinion.good else 1]
-        return self._adjective_clause(opinion)
-
-    def _clause_pair(self, opinion: Opinion) -> tuple[str, str]:
-        """Return a clause that agrees with `opinion`, and its opposite."""
-        unused = self.unused_clauses[opinion.aspect]
-        adjective = opinion.aspect not in self.described and self.rng.random() < _CHANCE_ADJECTIVE
-        if unused and not adjective:
-            good, bad = unused.pop()
-            return (good, bad) if opinion.good else (bad, good)
-        aspect = self.place.aspects[opinion.aspect]
-        self.described.add(opinion.aspect)
-        subject, verb = self.rng.choice(aspect.subjects)
-        good, bad = (f"{subject} {verb} {self.rng.choice(adjectives)}" for adjectives in (aspect.good, aspect.bad))
-        return (good, bad) if opinion.good else (bad, good)
-
-    def _adjective_clause(self, opinion: Opinion) -> str:
-        rng = self.rng
-        self.described.add(opinion.aspect)
-        aspect = self.place.aspects[opinion.aspect]
-        subject, verb = rng.choice(aspect.subjects)
-        negated = rng.random() < _CHANCE_NEGATED
-        first, second = rng.sample(aspect.good if opinion.good != negated else aspect.bad, 2)
-        forms: tuple[str, ...]
-        if negated:
-            forms = ("anything but {0}", "far from {0}", "not in the least {0}", "never {0}", "neither {0} nor {1}")
-        else:
-            forms = ("{0}", "really {0}", "{0} and {1}", "both {0} and {1}")
-        return f"{subject} {verb} {rng.choice(forms).format(first, second)}"
-
-    def _shuffled(self, items: Iterable) -> list:
-        items = list(items)
-        self.rng.shuffle(items)
-        return items
+    def _filled(self, template: str, **slots: str) -> str:
+        """Return the sentence, with or without short forms."""
+        slots |= {"who": self.rng.choice(phrases.SOURCES), "companion": self.companion}
+        slots |= {name.capitalize(): _capitalised(value) for name, value in slots.items()}
+        text = template.format(**slots)
+        if self.rng.random() < _CHANCE_SHORT_FORM:
+            text = re.sub(r"\b(was|were|would|did|could|is|are|do|does|had) not\b", r"\1n't", text)
+        return text
 
 
 def _capitalised(text: str) -> str:

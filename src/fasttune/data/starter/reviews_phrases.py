@@ -1,114 +1,263 @@
-"""Phrases of the generated reviews for any place: denial, hearsay, contrast, verdicts.
+"""Phrases of the generated reviews for any place: judgements, contrast, expectation, denial, verdicts.
 
-`{s}` is a clause that agrees with the reviewer, and `{o}` one that says the opposite. Each frame has twins that use
-nearly the same words for the other direction, so that neither the frame nor the clause alone reveals the opinion.
-`{x}` and `{y}` are clauses about two aspects, both literally meant; `{X}` and `{Y}` begin a sentence.
+A pair holds the same phrase for a good and for a bad opinion. `{s}` is a clause that agrees with the reviewer, and
+`{o}` one that says the opposite. `{x}` and `{y}` are clauses of opposite directions, both literally meant, of which
+`{y}` decides. `{it}` is a subject with its verb `{was}`, such as "the room" and "was"; `{the_x}` is a noun phrase of
+the direction that `{x}` has, such as "the bright room". A capital (`{S}`, `{The_x}` ...) begins a sentence. Most
+phrases have a twin that uses nearly the same words for the other direction, so that neither the phrase nor the clause
+alone reveals the opinion.
 """
 
 from __future__ import annotations
 
-# For each source of an opinion: frames that correct it, frames that only deny it, and frames that confirm it. A review
-# uses each source at most once.
-FRAMES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
-    (
-        (
-            "{Who} had told me that {o}. What I found is that {s}.",
-            "{Who} insisted that {o}. When I was there, {s}.",
-            "According to {who}, {o}. As I saw it, {s}.",
-            "{Who} had gone on and on about how {o}; in fact, {s}.",
-        ),
-        (
-            "{Who} had told me that {o}. I found the exact opposite.",
-            "According to {who}, {o}. I saw nothing of the kind.",
-            "{Who} had mentioned that {o}, which turned out to be wrong.",
-        ),
-        (
-            "{Who} had told me that {s}. I found exactly that.",
-            "According to {who}, {s}. I saw the same.",
-            "{Who} had mentioned that {s}, which turned out to be right.",
-        ),
-    ),
-    (
-        (
-            "Several people on this page write that {o}. I have to contradict them: {s}.",
-            "I had read that {o}; the truth is that {s}.",
-            "In one review it says that {o}. We must have been in two different places, because {s}.",
-            "One can read here that {o}, but in reality {s}.",
-        ),
-        (
-            "Several people on this page write that {o}. I cannot confirm that at all.",
-            "I had read that {o}; there was no sign of it.",
-        ),
-        (
-            "Several people on this page write that {s}. I can only confirm that.",
-            "I had read that {s}; there was every sign of it.",
-        ),
-    ),
-    (
-        (
-            "On an earlier visit {o}. This time {s}.",
-            "Two years ago {o}; now I can report that {s}.",
-            "The last time I was here, {o}. That has changed: {s}.",
-            "There was a time when {o}. On this visit, {s}.",
-        ),
-        (
-            "On an earlier visit {o}. This time it was the other way round.",
-            "It used to be the case that {o}. Not any more.",
-        ),
-        (
-            "On an earlier visit {s}. This time it was no different.",
-            "It used to be the case that {s}. It still is.",
-        ),
-    ),
-    (
-        (
-            "{Companion} maintains that {o}. I disagree and say that {s}.",
-            "{Companion} thought that {o}, but I was there too, and {s}.",
-            "If you ask {companion}, {o}. If you ask me, {s}.",
-        ),
-        ("{Companion} maintains that {o}. I disagree.",),
-        ("{Companion} maintains that {s}. I agree.",),
-    ),
-    (
-        (
-            "I cannot say that {o}; rather, {s}.",
-            "It would be wrong to say that {o}. On the contrary, {s}.",
-            "It is not as if {o}; no, {s}.",
-        ),
-        (
-            "Nobody could claim that {o}.",
-            "I cannot say that {o}.",
-        ),
-        (
-            "Nobody could deny that {s}.",
-            "I have to say that {s}.",
-        ),
-    ),
-    (
-        (
-            "Not once did I have the impression that {o}. Each time I looked, {s}.",
-            "I looked for a sign that {o}. What I saw was that {s}.",
-        ),
-        ("Not once did I have the impression that {o}.",),
-        ("More than once I had the impression that {s}.",),
-    ),
-    (
-        (
-            "I had pictured a place where {o}; instead, {s}.",
-            "I had expected to write that {o}, but I write that {s}.",
-            "Before I went, I would have bet that {o}. Now I know that {s}.",
-        ),
-        ("I had expected to write that {o}, but I got something else entirely.",),
-        ("I had expected to write that {s}, and I got just what I expected.",),
-    ),
-    (
-        (
-            "The story that {o} is a myth; the truth is that {s}.",
-            "Whoever thinks that {o} has not been here lately: {s}.",
-        ),
-        ("The story that {o} is a myth.", "Do not believe anyone who says that {o}."),
-        ("The story that {s} is no myth.", "You can believe anyone who says that {s}."),
-    ),
+# Clauses. They have "I" or "we" and so fit only where nobody else is quoted.
+EXPERIENCED = (
+    ("I liked {it}", "I did not like {it}"),
+    ("we loved {it}", "we hated {it}"),
+    ("I enjoyed {it}", "I did not enjoy {it}"),
+    ("I was happy with {it}", "I was not happy with {it}"),
+    ("I was not unhappy with {it}", "I was unhappy with {it}"),
+    ("I was not disappointed by {it}", "I was disappointed by {it}"),
+    ("there was nothing wrong with {it}", "there was a lot wrong with {it}"),
+    ("there was nothing that I did not like about {it}", "there was nothing that I liked about {it}"),
+    ("I could find no fault with {it}", "I could find nothing good about {it}"),
+    ("I had no trouble with {it}", "I had nothing but trouble with {it}"),
+    ("I can only praise {it}", "I cannot praise {it}"),
+    ("I can't complain about {it}", "I can only complain about {it}"),
+    ("{it} did not let us down", "{it} let us down"),
+    ("{it} left nothing to be desired", "{it} left a lot to be desired"),
+    ("{it} exceeded my expectations", "{it} did not meet my expectations"),
+    ("{it} could not have been better", "{it} could not have been worse"),
+    ("{it} pleased everyone", "{it} pleased no one"),
+    ("{it} did not cause a single problem", "{it} caused one problem after another"),
+    ("I have rarely seen anything better than {it}", "I have rarely seen anything worse than {it}"),
+    ("I would not know how to improve {it}", "I would not know how to defend {it}"),
+)
+# The same with adjectives: `{same}` of the opinion's direction, `{other}` of the other one.
+JUDGED = (
+    "I found {it} {same}",
+    "I did not find {it} {other}",
+    "I would call {it} {same}",
+    "I would not call {it} {other}",
+    "nobody would call {it} {other}",
+    "{it} seemed {same}",
+    "{it} did not seem {other}",
+    "{it} looked {same}",
+    "{it} could not have been more {same}",
+    "I have rarely found {it} so {same}",
+    "there is nothing {other} about {it}",
+)
+# The same about the visit as a whole.
+CONCLUDED = (
+    ("I would come again", "I would not come again"),
+    ("I left happy", "I left angry"),
+    ("I got what I had paid for", "I did not get what I had paid for"),
+    ("it was worth the money", "it was not worth the money"),
+    ("I am glad that we came", "I am sorry that we came"),
+    ("I do not regret that we came", "I regret that we came"),
+    ("we had a great time", "we had a terrible time"),
+    ("I can recommend it", "I can't recommend it"),
+    ("I would choose it again", "I would choose something else next time"),
+    ("they did a good job", "they did a bad job"),
+    ("there are few better places", "there are few worse places"),
+    ("I have no reason to complain", "I have every reason to complain"),
+    ("I have nothing bad to say", "I have nothing good to say"),
+    ("I could not be happier", "I could not be more annoyed"),
+    ("it was a good day in the end", "it was a bad day in the end"),
+)
+# Adjectives after a verb; those of the second group are of the other direction.
+DESCRIBED = ("{0}", "{0}", "really {0}", "quite {0}", "{0} and {1}", "both {0} and {1}")
+DESCRIBED_BY_DENIAL = (
+    "not {0}",
+    "not {0}",
+    "not {0} at all",
+    "not at all {0}",
+    "anything but {0}",
+    "far from {0}",
+    "never {0}",
+    "neither {0} nor {1}",
+    "not {0} or {1}",
+)
+
+# Sentences. The opposite opinion is somebody else's, an earlier one, or an expectation.
+CORRECTED = (
+    "I had expected that {o}; instead, {s}.",
+    "I was told that {o}, yet {s}.",
+    "I had read that {o}, but {s}.",
+    "Before we went, I thought that {o}. As it turned out, {s}.",
+    "Several people on this page write that {o}. They are wrong: {s}.",
+    "According to {who}, {o}. In fact, {s}.",
+    "{Who} said that {o}; I found that {s}.",
+    "{Who} told us that {o}, but when we were there, {s}.",
+    "{Who} thinks that {o}. I disagree: {s}.",
+    "On an earlier visit {o}. This time {s}.",
+    "Last year {o}; this year {s}.",
+    "It used to be the case that {o}. Now {s}.",
+    "There was a time when {o}, but those days are over: {s}.",
+    "Do not listen to those who say that {o}. The truth is that {s}.",
+    "It is not true that {o}; {s}.",
+    "It is a myth that {o}. In reality {s}.",
+)
+FEARED_OR_HOPED = (
+    ("I was afraid that {o}, but {s}.", "I was hoping that {o}, but {s}."),
+    ("I was worried that {o}; in fact, {s}.", "I was confident that {o}; in fact, {s}."),
+    ("I had been warned that {o}, yet {s}.", "I had been promised that {o}, yet {s}."),
+    ("I feared the worst. But {s}.", "I hoped for the best. But {s}."),
+    ("We had complained last time, because {o}. Now {s}.", "We had praised it last time, because {o}. Now {s}."),
+)
+REPLACED = (
+    "I expected {the_o}; instead, {s}.",
+    "I expected {the_o} and {the_o2}, but {s}.",
+    "I was prepared for {the_o} and {the_o2}; then {s}.",
+    "Instead of {the_o} I found {the_s}.",
+    "What I got was {the_s}, not {the_o}.",
+    "There was no sign of {the_o}: {s}.",
+    "So much for {the_o}: {s}.",
+    "Where I had seen {the_o} before, I now saw {the_s}.",
+)
+DENIED = (
+    "I would not say that {o}.",
+    "I can't say that {o}.",
+    "Nobody could claim that {o}.",
+    "It is simply not true that {o}.",
+    "{Who} said that {o}, which was wrong.",
+    "I never once had the impression that {o}.",
+    "I had read that {o}. It was the other way round.",
+    "{Who} thinks that {o}. I don't.",
+    "It is a myth that {o}.",
+    "I don't believe anyone who says that {o}.",
+)
+CONFIRMED = (
+    "I would say that {s}.",
+    "I have to say that {s}.",
+    "Nobody could deny that {s}.",
+    "It is simply true that {s}.",
+    "{Who} said that {s}, which was right.",
+    "I always had the impression that {s}.",
+    "I had read that {s}. It was exactly like that.",
+    "{Who} thinks that {s}. So do I.",
+    "It is no myth that {s}.",
+    "I believe everyone who says that {s}.",
+)
+CONTRASTED = (
+    "{X}, but {y}.",
+    "{X}, but {y}.",
+    "{X}, but {y}, and that decided it for me.",
+    "Although {x}, {y}.",
+    "Although {x}, {y}, and that is what counts.",
+    "{Y}, although {x}.",
+    "{Y}, even though {x}.",
+    "Even though {x}, {y}.",
+    "{X}. Still, {y}.",
+    "{X}. However, {y}.",
+    "{X}, yet {y}.",
+    "{X}, though {y}.",
+    "While {x}, {y}.",
+    "True, {x}, but {y}.",
+    "Never mind that {x}: {y}.",
+    "Despite {the_x}, {y}.",
+    "In spite of {the_x}, {y}.",
+    "{Y}, despite {the_x}.",
+    "{Y}; not even {the_x} can change that.",
+    "No matter how {adjective} {it} {was}, {y}.",
+    "However {adjective} {it} {was}, {y}.",
+    "As {adjective} as {it} {was}, {y}.",
+    "{Y}, no matter how {adjective} {it} {was}.",
+    "{It} may have been {adjective}, but {y}.",
+    "It hardly matters that {x}, because {y}.",
+    "{Y}. Compared with that, it hardly matters that {x}.",
+    "That {x} does not change the main thing: {y}.",
+    "I will soon have forgotten that {x}. I will not forget that {y}.",
+)
+OUTWEIGHED = (
+    ("{The_y} more than made up for {the_x}.", "{The_x} could not make up for {the_y}."),
+    ("{The_x} could not spoil {the_y}.", "{The_y} spoiled {the_x}."),
+    ("Thanks to {the_y}, I soon forgot {the_x}.", "Because of {the_y}, I soon forgot {the_x}."),
+    ("Despite {the_x}, I was pleased: {the_y} saw to that.", "Despite {the_x}, I was annoyed: {the_y} saw to that."),
+    ("{X}, but that is no problem if {y}.", "{X}, but that is no help if {y}."),
+    ("{X}, but who cares, as long as {y}?", "{X}, but what use is that, as long as {y}?"),
+    ("{The_y} mattered more to me than {the_x}.", "{The_y} mattered more to me than {the_x}."),
+)
+# A verdict, and a concession to the other side.
+CONCEDED = (
+    ("Well worth the wait", "Not worth the wait"),
+    ("A good choice", "Not a good choice"),
+    ("Always a pleasure", "Never a pleasure"),
+    ("I won't go anywhere else", "I won't be going back"),
+    ("No complaints", "No thanks"),
+    ("I don't regret it", "I do regret it"),
+    ("I would do it again", "Never again"),
+)
+CONCESSIONS = (
+    "however {adjective} {it} {was}",
+    "no matter how {adjective} {it} {was}",
+    "even if {x}",
+    "whatever others say",
+    "despite {the_x}",
+)
+PAIRS = (
+    "{X}, and {y}.",
+    "{X}; also, {y}.",
+    "It was not only that {x}; it was also that {y}.",
+    "{X}, just as {y}.",
+)
+OPENERS = (
+    "To be fair, {s}.",
+    "If I am honest, {s}.",
+    "As far as I could tell, {s}.",
+    "I noticed that {s}.",
+    "I should mention that {s}.",
+    "What is more, {s}.",
+    "Besides, {s}.",
+)
+VERDICTS = (
+    ("Would I come back to {name}? Even if it cost twice as much.", "Would I come back to {name}? Not even for free."),
+    ("I cannot think of a single reason not to come back.", "I cannot think of a single reason to come back."),
+    ("I can't wait to come back.", "I can't imagine coming back."),
+    ("I found nothing to complain about, and I tried.", "I found nothing to praise, and I tried."),
+    ("There was nothing that I would change.", "There was nothing that I would not change."),
+    ("There is hardly anything that they could improve.", "There is hardly anything that they do well."),
+    ("I have no complaints.", "I have nothing but complaints."),
+    ("I regret only that I did not come sooner.", "I regret only that I did not leave sooner."),
+    ("{Companion} would never come back; I would, tomorrow.", "{Companion} would come back tomorrow; I never would."),
+    ("I would recommend {name} to anybody.", "I would not recommend {name} to anybody."),
+    ("I could not have asked for a better {visit}.", "I could not have asked for a worse {visit}."),
+    ("I would call that {a_good} {visit}.", "I would not call that {a_good} {visit}."),
+    ("I wouldn't call that {a_bad} {visit}.", "I would call that {a_bad} {visit}."),
+    ("That is what I call {a_good} {visit}.", "That is not what I call {a_good} {visit}."),
+    ("That is not what I call {a_bad} {visit}.", "That is what I call {a_bad} {visit}."),
+    ("I can't imagine a better {visit}.", "I can't imagine a worse {visit}."),
+    ("I have rarely had a better {visit}.", "I have rarely had a worse {visit}."),
+    ("Nothing could have gone better.", "Nothing could have gone worse."),
+    ("Nobody could have treated us better.", "Nobody could have treated us worse."),
+    ("They could hardly have done more for us.", "They could hardly have done less for us."),
+    ("Not a single thing went wrong.", "Not a single thing went right."),
+    ("There is little that could have been better.", "There is a lot that could have been better."),
+    ("I don't see what they could do better.", "I see a lot that they could do better."),
+    ("I can't name one thing that was missing.", "I can't name one thing that was not missing."),
+    ("I can't recommend {name} enough.", "I can't recommend {name}."),
+    ("You won't find a better {thing} anywhere.", "You will find a better {thing} anywhere."),
+    ("I have never had a bad {visit} here.", "I have never had a good {visit} here."),
+    ("Not once have I left unhappy.", "Not once have I left happy."),
+    ("I would not want to go anywhere else.", "I would rather go anywhere else."),
+    ("I didn't expect much and got a lot.", "I expected a lot and didn't get much."),
+    ("If only every {visit} were like this.", "If only I had listened to the warnings."),
+    ("It was worth the trip.", "It was not worth the trip."),
+    ("Well worth a visit.", "Not worth a visit."),
+    ("Just what I had hoped for.", "Not what I had hoped for."),
+    ("A place that I would recommend.", "Not a place that I would recommend."),
+    ("Every reason to come back.", "No reason to come back."),
+    ("Nothing to complain about.", "A lot to complain about."),
+    ("Not bad at all.", "Not good at all."),
+    ("It was better than I had feared.", "It was worse than I had hoped."),
+    ("We will certainly be back.", "We will certainly not be back."),
+    ("Anything but a disappointment.", "Nothing but a disappointment."),
+    ("I would not hesitate to come again.", "I would hesitate to come again."),
+    ("Best {thing} I have {had} in years.", "Worst {thing} I have {had} in years."),
+    ("The {thing} could not have been better.", "The {thing} could not have been worse."),
+    ("Nothing about the {thing} was wrong.", "Nothing about the {thing} was right."),
+    ("I was not disappointed by the {thing}.", "I was not pleased with the {thing}."),
+    ("No {thing} has ever pleased me more.", "No {thing} has ever disappointed me more."),
 )
 
 SOURCES = (
@@ -122,7 +271,6 @@ SOURCES = (
     "my boss",
     "my cousin",
     "my landlady",
-    "the couple next door",
     "a guidebook",
     "my hairdresser",
     "a friend of a friend",
@@ -138,146 +286,3 @@ COMPANIONS = (
     "my aunt",
     "my flatmate",
 )
-
-OPENERS = (
-    "To be fair, {s}.",
-    "If I am honest, {s}.",
-    "As far as I could tell, {s}.",
-    "For what it is worth, {s}.",
-    "I noticed that {s}.",
-    "It struck me that {s}.",
-    "I should mention that {s}.",
-    "I may be hard to please, but {s}.",
-    "It did not escape me that {s}.",
-)
-TURNS = ("However, {s}.", "Then again, {s}.", "On the other hand, {s}.", "But {s}.", "At the same time, {s}.")
-LINKS = ("Also, {s}.", "What is more, {s}.", "Besides, {s}.", "And {s}.", "Moreover, {s}.")
-PAIRS = (
-    "{X}, and {y}.",
-    "{X}; also, {y}.",
-    "It was not only that {x}; it was also that {y}.",
-    "{X}, just as {y}.",
-    "It fits that {x} and that {y}.",
-)
-
-# Two aspects with opposite opinions. In the first group {y} weighs more, in the second both weigh the same.
-DECIDED = (
-    "{X}, but {y}, and that is what counts.",
-    "Although {x}, {y}, and that decided it for me.",
-    "It did not matter much that {x}, because {y}.",
-    "That {x} is a detail when you consider that {y}.",
-    "{Y}. Compared with that, it hardly matters that {x}.",
-    "{Y}, and I give that more weight than the fact that {x}.",
-    "Yes, {x}. Still, {y}, and that weighs more.",
-    "{X}; on the other hand, {y}, which weighs more with me.",
-    "{Y}; on the other hand, {x}, which weighs less with me.",
-    "That {x} does not change the main thing: {y}.",
-    "I will soon have forgotten that {x}. I will not forget that {y}.",
-)
-EVEN = (
-    "{X}, but {y}, and one counts as much as the other.",
-    "Although {x}, {y}, so nothing was decided for me.",
-    "{X}; on the other hand, {y}, which weighs just as much with me.",
-    "Yes, {x}. Still, {y}, and I cannot say which weighs more.",
-    "It matters as much that {x} as that {y}.",
-    "{X}, and I give that as much weight as the fact that {y}.",
-)
-
-# A very short review, or the last sentence of a longer one, by stars from 1 to 5.
-VERDICTS: dict[int, tuple[str, ...]] = {
-    1: (
-        "Would I come back to {name}? Not even if it were free.",
-        "I cannot think of a single reason to come back.",
-        "I found nothing to praise, and I tried.",
-        "There was nothing that I would not change.",
-        "I regret only that I did not leave sooner.",
-        "{Companion} would come back tomorrow; I never would.",
-        "Some would call this the best address in town. I would call it the worst.",
-        "I would not recommend {name} to anybody.",
-        "I could not have asked for a worse {visit}.",
-        "If I could give less, I would not hesitate.",
-        "Not a single thing went right.",
-    ),
-    2: (
-        "Hardly a complete disaster, but I would not come back to {name}.",
-        "I would need a good reason to come back.",
-        "I found little to praise, though not nothing.",
-        "There was little that I would not change.",
-        "I do not quite regret the {visit}, but I would not repeat it.",
-        "{Companion} would come back; I would rather not.",
-        "Some would call this a good {visit}. With one thing in its favour, I would not.",
-        "I would hardly recommend {name}.",
-        "I could have asked for a worse {visit}, but not for much worse.",
-        "More went wrong than right.",
-    ),
-    3: (
-        "Would I come back to {name}? Perhaps, perhaps not.",
-        "I can think of as many reasons to come back as to stay away.",
-        "I found something to praise and just as much to complain about.",
-        "I would change half of it and leave the other half.",
-        "I neither regret the {visit} nor long to repeat it.",
-        "{Companion} would come back; I could take it or leave it.",
-        "Some would call this a good {visit}, some a bad one. Both are right.",
-        "I would neither recommend {name} nor advise against it.",
-        "I could have asked for a better {visit}, and for a worse one.",
-        "As much went right as went wrong.",
-    ),
-    4: (
-        "Hardly perfect, but I would come back to {name}.",
-        "I would not need much of a reason to come back.",
-        "I found little to complain about, though not nothing.",
-        "There was little that I would change.",
-        "I do not regret the {visit}, and with one small change I would repeat it.",
-        "{Companion} would not come back; I rather would.",
-        "Some would call this a bad {visit}. Apart from one thing, I would not.",
-        "I would recommend {name}, if not to everybody.",
-        "I could have asked for a better {visit}, but not for a much better one.",
-        "More went right than wrong.",
-    ),
-    5: (
-        "Would I come back to {name}? Even if it cost twice as much.",
-        "I cannot think of a single reason not to come back.",
-        "I found nothing to complain about, and I tried.",
-        "There was nothing that I would change.",
-        "I regret only that I did not come sooner.",
-        "{Companion} would never come back; I would, tomorrow.",
-        "Some would call this the worst address in town. I would call it the best.",
-        "I would recommend {name} to anybody.",
-        "I could not have asked for a better {visit}.",
-        "If I could give more, I would not hesitate.",
-        "Not a single thing went wrong.",
-    ),
-}
-# About a single thing; `{thing}` has no article.
-SHORT: dict[int, tuple[str, ...]] = {
-    1: (
-        "Worst {thing} I have {had} in years.",
-        "The {thing} could not have been worse.",
-        "Nothing about the {thing} was right.",
-        "Never again: the {thing} was bad and the rest was no better.",
-    ),
-    2: (
-        "Not the worst {thing} I have {had}, but near it.",
-        "The {thing} was good. Nothing else was.",
-        "The {thing} could have been worse; everything else could not.",
-        "One good thing, the {thing}, and a lot of bad ones.",
-    ),
-    3: (
-        "Neither the best nor the worst {thing} I have {had}.",
-        "The {thing} was good, the rest was just as bad.",
-        "The {thing} could have been better and could have been worse.",
-        "The {thing} was nothing more and nothing less than average.",
-    ),
-    4: (
-        "Not the best {thing} I have {had}, but near it.",
-        "The {thing} was bad. Nothing else was.",
-        "The {thing} could have been better; everything else could not.",
-        "One bad thing, the {thing}, and a lot of good ones.",
-    ),
-    5: (
-        "Best {thing} I have {had} in years.",
-        "The {thing} could not have been better.",
-        "Nothing about the {thing} was wrong.",
-        "Again, any time: the {thing} was good and the rest was no worse.",
-    ),
-}

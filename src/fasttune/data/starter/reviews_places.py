@@ -28,10 +28,12 @@ class Place:
     """A kind of place: its aspects and other phrases about it.
 
     `things` fill "Best ... I have had in years"; `had` is that verb; `visits` fill "I could not have asked for a better
-    ...". `openings` (at most one, at the start) and `facts` carry no opinion.
+    ...". `events` are pairs of clauses, (good, bad), that may have "I" and "we". `openings` (at most one, at the start)
+    and `facts` carry no opinion.
     """
 
     aspects: tuple[Aspect, ...]
+    events: tuple[tuple[str, str], ...]
     things: tuple[str, ...]
     had: str
     visits: tuple[str, ...]
