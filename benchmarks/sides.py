@@ -96,6 +96,7 @@ def recipe_of(
             "max_eval_samples": num_eval_rows,
         },
         "training": {
+            "preset": "tutorial",
             "seed": seed,
             "batch_size": own.batch_size,
             "learning_rate": own.learning_rate,
@@ -123,7 +124,7 @@ def save_distilbert_sized(folder: Path) -> str:
 
 def scores_of(evaluations: list[dict[str, Any]]) -> dict[str, list[float]]:
     """Metric -> its value after each epoch."""
-    other = ("eval_loss", "eval_runtime")
+    other = ("eval_loss", "eval_runtime", "eval_samples")
     names = [name for name in evaluations[0] if name.startswith("eval_") and name not in other and "_per_" not in name]
     return {name.removeprefix("eval_"): [evaluation[name] for evaluation in evaluations] for name in names}
 

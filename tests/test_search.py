@@ -138,6 +138,11 @@ def test_a_trial_that_diverges_is_no_end(tiny_model: Path, tmp_path: Path) -> No
     assert len(found.trials) == 3 and "test_accuracy" in found.metrics
 
 
+def test_a_search_trains_once_per_trial(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="once per trial"):
+        api.search(settings(tiny_model, tmp_path), training={"seeds": [1, 2]}, output=tmp_path / "run", progress=False)
+
+
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [
@@ -157,9 +162,12 @@ def test_wrong_ranges_are_refused_before_the_first_trial(
 
 
 def test_the_command(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = write_csv(tmp_path / "rows.csv", make_rows(60))
+    (tmp_path / "rows").mkdir()
+    for seed, split in enumerate(("train", "test")):  # a data set with a test split of its own
+        write_csv(tmp_path / "rows" / f"{split}.csv", make_rows(40, seed=seed))
     arguments = [f"model={tiny_model}", "search.num_trials=2", "search.ranges={training.learning_rate: [1e-3, 1e-4]}"]
-    assert cli.run(["search", str(rows), *arguments, "--output", str(tmp_path / "run")]) == 0
+    assert cli.run(["search", str(tmp_path / "rows"), *arguments, "--output", str(tmp_path / "run")]) == 0
     said = capsys.readouterr()
     assert "trial 2 of 2: learning_rate" in said.err
+    assert "the best so far" in said.err and "test_accuracy" in said.out
     assert "best" in said.out and f"fasttune evaluate {tmp_path / 'run'}" in said.out

@@ -187,6 +187,9 @@ def search(
 
     >>> found = fasttune.search("reviews.csv", search={"num_trials": 10})  # doctest: +SKIP
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        found, hint = "started by a launcher of several processes", "start it as one process"
+        raise UsageError(Problem(where="fasttune search", found=found, hint=hint))
     loaded, name = _recipe_with(recipe, overrides, sections)
     folder = resolve_run_folder(name, output or loaded.output.dir, resume)
     with signals.caught(), _console(loaded, progress) as console, locked(folder):

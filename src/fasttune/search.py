@@ -126,6 +126,9 @@ def _optuna() -> Any:
 def _check_ranges(recipe: Recipe, ranges: Mapping[str, Range | list[Any]]) -> None:
     """RecipeError for a field that does not exist or may not vary, or for a value that it does not accept."""
     problems: list[Problem] = []
+    if recipe.training.seeds is not None:
+        hint = "training.seeds=null; train the best settings with several seeds afterwards"
+        problems.append(Problem(where="training.seeds", found="a search trains once per trial", hint=hint, code="E313"))
     for name, values in ranges.items():
         for value in [values.low, values.high] if isinstance(values, Range) else values:
             try:
@@ -181,11 +184,11 @@ def _make_trial(
     result["seconds"] = time.perf_counter() - begin
     trial.set_user_attr("result", result)
     _finish(study, trial.number, result)
-    best = _best(study)
+    best = (_best(study) or {}).get("number")
     for path in folder.path.glob("trial-*"):
-        _discard(RunFolder(path), is_best=best is not None and path == folder.path / f"trial-{best['number']:02d}")
+        _discard(RunFolder(path), is_best=best is not None and path.name == f"trial-{best:02d}")
     if result["score"] is not None:
-        end = f", {PRUNED}" if result["state"] == "pruned" else ", the best so far" if best is result else ""
+        end = f", {PRUNED}" if result["state"] == "pruned" else ", the best so far" if best == number else ""
         log(
             f"trial {number} of {recipe.search.num_trials}: {shown}: {_metric(own)} {result['score']:.4f} in "
             f"{result['seconds']:.0f} s{end}"
@@ -270,7 +273,7 @@ def _publish(recipe: Recipe, folder: RunFolder, study: optuna.Study, log: Log) -
     write_text(folder.recipe, dump(chosen))
     results = read_json(own.all_results)
     predictor = Predictor.open(folder.path)
-    if chosen.data.test is not None or chosen.data.test_fraction:
+    if TEST in read_json(own.data_report)["splits"]:
         scored = predictor.score(read_own_split(predictor, TEST))
         results |= {key.replace("eval_", "test_", 1): value for key, value in scored.items()}
     metric = _metric(own)

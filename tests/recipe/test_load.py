@@ -228,7 +228,10 @@ def test_shipped_recipes_load(tmp_path, monkeypatch):
 
 def test_what_the_shipped_recipes_say():
     quick, small, full = load("quickstart"), load("yelp"), load("yelp-full")
-    assert differences(load({"data": {"train": "starter"}}), quick) == {"training.preset": ("auto", "fast")}
+    assert differences(load({"data": {"train": "starter"}}), quick) == {
+        "training.preset": ("auto", "fast"),
+        "training.logging_steps": (10, 50),
+    }
     stars = ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]
     assert differences(load({"data": {"train": "yelp_review_full"}}), small) == {
         "data.label_names": (None, stars),

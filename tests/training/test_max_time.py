@@ -14,7 +14,7 @@ import fasttune
 from fasttune import recipe as recipes
 from fasttune.errors import RecipeError
 from fasttune.recipe.types import seconds_of
-from fasttune.training import time_budget
+from fasttune.training import preflight, time_budget
 from fasttune.training.events import Event, StepDone
 from fasttune.training.forecast import Forecast
 from fasttune.training.run import TrainingRun
@@ -41,7 +41,9 @@ def slow(seconds_per_step: float, seconds_per_evaluation: float = 0.0):
 
     def measure(run: TrainingRun, num_rows: dict[str, int]) -> Forecast:
         figures = {"tokens_per_step": 1.0, "tokens_per_second": 1 / seconds_per_step, "save_seconds": 0.0}
-        return Forecast(0.0, 0, STEPS_PER_EPOCH * EPOCHS, {**figures, "evaluation_seconds": seconds_per_evaluation})
+        return Forecast(
+            0.0, 0, STEPS_PER_EPOCH * EPOCHS, STEPS_PER_EPOCH, {**figures, "evaluation_seconds": seconds_per_evaluation}
+        )
 
     return measure
 
@@ -55,6 +57,14 @@ def test_with_enough_time_it_is_the_run_without_a_limit(tiny_model: Path, tmp_pa
     assert (saved.max_time, saved.max_steps) == (None, -1)
     choice = json.loads((limited.folder / "environment.json").read_text())["max_time"]
     assert choice["value"] == "10h" and choice["reason"].startswith("all 27 steps fit, in about ")
+
+
+def test_check_says_what_would_fit(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(preflight, "measure", slow(60.0))
+    fasttune.check(settings(tiny_model, tmp_path, max_time="10m"))
+    assert "training.max_time 10m: 9 of 27 steps fit: 1.00 of 3.00 epochs" in capsys.readouterr().err
 
 
 def test_frozen_layers_are_undone_too(tiny_model: Path, tmp_path: Path) -> None:

@@ -171,7 +171,8 @@ def print_lr_range(found: LearningRates) -> None:
 
 
 def _is_score(name: str) -> bool:
-    return name.startswith(("eval_", "test_")) and "_per_" not in name and "runtime" not in name
+    other = ("_runtime", "_samples", "_per_second")
+    return name.startswith(("eval_", "test_")) and not name.endswith(other)
 
 
 def tree_lines(folder: Path) -> list[str]:

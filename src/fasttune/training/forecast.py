@@ -36,6 +36,7 @@ class Forecast:
     train_runtime: float
     peak_memory_bytes: int
     num_steps: int
+    steps_per_epoch: int
     measured: dict[str, float] = field(default_factory=dict)
 
 
@@ -63,7 +64,7 @@ def measure(run: TrainingRun, num_rows: dict[str, int]) -> Forecast:
         "num_saves": saves,
     }
     runtime = kept_seconds + seconds_of_steps(recipe, measured, num_steps, steps_per_epoch)
-    return Forecast(runtime, peak_memory_bytes(device), num_steps, measured)
+    return Forecast(runtime, peak_memory_bytes(device), num_steps, steps_per_epoch, measured)
 
 
 def seconds_of_steps(recipe: Recipe, measured: Mapping[str, float], num_steps: int, steps_per_epoch: int) -> float:

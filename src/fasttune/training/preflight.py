@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fasttune.data.pipeline import Splits, read_splits
 from fasttune.data.reading import TEST, TRAIN, VALIDATION
 from fasttune.errors import Problem
 from fasttune.recipe import Recipe
+from fasttune.recipe.types import seconds_of
 from fasttune.runs.checkpoint.space import check_space, needed_bytes
 from fasttune.runs.folder import DEFAULT_PARENT, RunFolder
 from fasttune.tasks import TASKS
@@ -19,6 +21,7 @@ from fasttune.tasks.preview import Preview, first_rows
 from fasttune.training.forecast import Forecast, measure
 from fasttune.training.prepare import build_run, data_report, num_saves
 from fasttune.training.run import Log
+from fasttune.training.time_budget import MARGIN, in_words, most_steps
 
 SAMPLE = 20_000  # rows per split that are tokenized; the error of a share of 1 % is then about 0.2 %
 SAMPLE_IF_FROZEN = 1_000  # fewer, because frozen layers run over all of them before the first step
@@ -39,6 +42,7 @@ class Checked:
 
 
 def check(recipe: Recipe, log: Log) -> Checked:
+    begin = time.perf_counter()
     splits = read_splits(recipe, TASKS)
     audit = audit_rows(splits.all(), splits.task)
     num_rows = {split.name: len(split.rows) for split in splits.all()}
@@ -53,6 +57,11 @@ def check(recipe: Recipe, log: Log) -> Checked:
             check_space(Path(recipe.output.dir or DEFAULT_PARENT), needed)
             report = data_report(run, audit)
             forecast = measure(run, num_rows)
+            max_time = recipe.training.max_time
+            if max_time is not None:
+                left = seconds_of(max_time) * (1 - MARGIN) - (time.perf_counter() - begin)
+                fitting = most_steps(run.recipe, forecast, left)
+                log(f"training.max_time {max_time}: {in_words(run.recipe, forecast, fitting)}")
         finally:
             run.close()
     return Checked(run.recipe, audit.warnings, report, forecast, first_rows(splits.train.rows, splits.task))

@@ -13,6 +13,7 @@ import torch
 from fasttune.data.problems import counted
 from fasttune.data.reading import TEST, TRAIN, VALIDATION
 from fasttune.errors import Problem, RecipeError
+from fasttune.recipe import Recipe
 from fasttune.recipe import load as load_recipe
 from fasttune.recipe.types import seconds_of
 from fasttune.runs.folder import RunFolder
@@ -49,9 +50,9 @@ def fit_into_time(run: TrainingRun, begin: float) -> None:
     finish = SECONDS_TO_SAVE + measured.measured["evaluation_seconds"] * _final_evaluations(run)
     used = time.perf_counter() - begin
     left = seconds_of(asked) * (1 - MARGIN) - used - finish
-    planned, num_steps = measured.num_steps, _most_steps(run, measured, left)
+    planned, num_steps = measured.num_steps, most_steps(run.recipe, measured, left)
     if num_steps < min(FEWEST_STEPS, planned):
-        need = used + finish + _seconds(run, measured, min(FEWEST_STEPS, planned))
+        need = used + finish + _seconds(run.recipe, measured, min(FEWEST_STEPS, planned))
         minutes = math.ceil(need / (1 - MARGIN) / 60)
         raise RecipeError(
             Problem(
@@ -62,15 +63,10 @@ def fit_into_time(run: TrainingRun, begin: float) -> None:
                 code="E415",
             )
         )
-    per_epoch = run.steps_per_epoch
     changes: dict[str, object] = {"max_time": None}
     if num_steps < planned:
         changes["max_steps"] = num_steps
-        reason = (
-            f"{num_steps:,} of {planned:,} steps fit: {num_steps / per_epoch:.2f} of {planned / per_epoch:.2f} epochs"
-        )
-    else:
-        reason = f"all {planned:,} steps fit, in about {_seconds(run, measured, planned):.0f} s"
+    reason = in_words(run.recipe, measured, num_steps)
     run.setup.choices[MAX_TIME] = Choice(asked, reason)
     run.log(f"training.max_time {asked}: {reason}")
     run.recipe = load_recipe(run.recipe, {"training": changes})
@@ -100,14 +96,22 @@ def _final_evaluations(run: TrainingRun) -> float:
     return 0.5 + rows.get(TEST, 0) / rows[VALIDATION]
 
 
-def _seconds(run: TrainingRun, measured: Forecast, num_steps: int) -> float:
-    return seconds_of_steps(run.recipe, measured.measured, num_steps, run.steps_per_epoch)
+def in_words(recipe: Recipe, measured: Forecast, num_steps: int) -> str:
+    """What fits, and what is given up."""
+    planned, per_epoch = measured.num_steps, measured.steps_per_epoch
+    if num_steps == planned:
+        return f"all {planned:,} steps fit, in about {_seconds(recipe, measured, planned):.0f} s"
+    return f"{num_steps:,} of {planned:,} steps fit: {num_steps / per_epoch:.2f} of {planned / per_epoch:.2f} epochs"
 
 
-def _most_steps(run: TrainingRun, measured: Forecast, seconds: float) -> int:
+def _seconds(recipe: Recipe, measured: Forecast, num_steps: int) -> float:
+    return seconds_of_steps(recipe, measured.measured, num_steps, measured.steps_per_epoch)
+
+
+def most_steps(recipe: Recipe, measured: Forecast, seconds: float) -> int:
     """The largest number of steps that take at most `seconds`; `_seconds` grows with it."""
     low, high = 0, measured.num_steps
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _seconds(run, measured, middle) <= seconds else (low, middle - 1)
+        low, high = (middle, high) if _seconds(recipe, measured, middle) <= seconds else (low, middle - 1)
     return low
