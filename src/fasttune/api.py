@@ -188,8 +188,8 @@ def search(
     >>> found = fasttune.search("reviews.csv", search={"num_trials": 10})  # doctest: +SKIP
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        found, hint = "started by a launcher of several processes", "start it as one process"
-        raise UsageError(Problem(where="fasttune search", found=found, hint=hint))
+        problem = Problem(where="fasttune search", found="started as one of several processes", hint="start it alone")
+        raise UsageError(problem)
     loaded, name = _recipe_with(recipe, overrides, sections)
     folder = resolve_run_folder(name, output or loaded.output.dir, resume)
     with signals.caught(), _console(loaded, progress) as console, locked(folder):
