@@ -55,7 +55,8 @@ def test_the_best_trial_is_the_run(found: api.Found) -> None:
     complete = [trial for trial in found.trials if trial.state == "complete"]
     assert len(found.trials) == NUM_TRIALS and complete
     best = max(complete, key=lambda trial: trial.score)
-    assert found.best == best.number
+    assert found.best == best.number == found.trials[0].number
+    assert [trial.score for trial in complete] == sorted((trial.score for trial in complete), reverse=True)
     assert found.metrics["eval_accuracy"] == best.score
     weights = (best.folder / "model.safetensors").read_bytes()
     assert (found.folder / "model.safetensors").read_bytes() == weights
@@ -170,4 +171,9 @@ def test_the_command(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr()
     assert "trial 2 of 2: learning_rate" in said.err
     assert "the best so far" in said.err and "test_accuracy" in said.out
+    assert (
+        cli.run(["search", str(tmp_path / "rows"), *arguments, "-o", str(tmp_path / "run"), "--resume", "--json"]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["trials"]) == 2 and found["best"] in (1, 2)
     assert "best" in said.out and f"fasttune evaluate {tmp_path / 'run'}" in said.out

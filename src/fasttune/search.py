@@ -7,6 +7,7 @@ of the trials before it.
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import time
@@ -28,7 +29,7 @@ from fasttune.recipe.types import LESS_IS_BETTER, seconds_of
 from fasttune.runs.folder import RunFolder, copy_model, read_json, write_json, write_text
 from fasttune.training.card import card
 from fasttune.training.events import Evaluated, Event
-from fasttune.training.fit import fit_in_folder
+from fasttune.training.fit import FINISHED_BEFORE, fit_in_folder
 from fasttune.training.run import Log
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ PRUNED = "worse than the median of the trials before it"
 
 @dataclass(frozen=True)
 class Trial:
-    """`score`: on the validation rows, None if training diverged. `state`: complete, pruned or diverged."""
+    """`score`: on the validation rows, None if training diverged or the metric is undefined.
+
+    `state`: complete, pruned, diverged or undefined.
+    """
 
     number: int
     settings: dict[str, Any]
@@ -59,7 +63,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found. `folder` holds the model of trial `best`, and `metrics` are its scores.
+    """What a search found: `trials`, best first. `folder` holds the model of trial `best`, `metrics` are its scores.
 
     A search that was interrupted by `signal` has no metrics; continue it with `resume=True`.
     """
@@ -163,7 +167,7 @@ def _make_trial(
         load_recipe(recipe, nested({tuple(name.split(".")): value for name, value in settings.items()})),
         {"output": {"dir": str(own.path), "mirror": None}},
     )
-    shown = ", ".join(f"{name.partition('.')[2]} {_short(value)}" for name, value in settings.items())
+    shown = ", ".join(f"{name.partition('.')[2]} {shown_value(value)}" for name, value in settings.items())
     result: dict[str, Any] = {"number": number, "settings": settings, "score": None, "state": "diverged"}
     try:
         run = fit_in_folder(
@@ -177,8 +181,13 @@ def _make_trial(
         )
         if run.signal is not None:
             return run.signal
-        result["state"] = "pruned" if run.reason == PRUNED else "complete"
-        result["score"] = run.metrics[f"eval_{_metric(own)}"]
+        # A trial that was killed after its last step has lost its reason, but not what it reported.
+        was_pruned = run.reason == PRUNED or (run.reason == FINISHED_BEFORE and trial.should_prune())
+        score = run.metrics[f"eval_{_metric(own)}"]
+        if score is None or math.isnan(score):  # such as a correlation with predictions that are all equal
+            result["state"] = "undefined"
+        else:
+            result |= {"score": score, "state": "pruned" if was_pruned else "complete"}
     except DivergedError as error:
         log(f"trial {number}: {error.problems[0].found}")
     result["seconds"] = time.perf_counter() - begin
@@ -200,8 +209,9 @@ def _finish(study: optuna.Study, number: int, result: Mapping[str, Any]) -> None
     """Record the result of optuna's trial `number`."""
     from optuna.trial import TrialState
 
-    states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.FAIL}
-    study.tell(number, result["score"] if result["state"] == "complete" else None, states[result["state"]])
+    states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    score = result["score"] if result["state"] == "complete" else None
+    study.tell(number, score, states.get(result["state"], TrialState.FAIL))
 
 
 def _suggested(trial: optuna.Trial, recipe: Recipe, name: str, values: Range | list[Any]) -> Any:
@@ -229,7 +239,8 @@ class _Pruner:
         return PRUNED if self.trial.should_prune() else None
 
 
-def _short(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A setting of a trial, for tables."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -246,9 +257,17 @@ def _results(study: optuna.Study) -> list[dict[str, Any]]:
 
 def _best(study: optuna.Study) -> dict[str, Any] | None:
     """The best trial that ran to its end; the first of equals."""
-    complete = [result for result in _results(study) if result["state"] == "complete"]
-    sign = 1 if study.direction.name == "MAXIMIZE" else -1
-    return max(complete, key=lambda result: sign * result["score"], default=None)
+    return next((result for result in _best_first(study) if result["state"] == "complete"), None)
+
+
+def _best_first(study: optuna.Study) -> list[dict[str, Any]]:
+    """The results, those of trials that ran to their end before the others."""
+    sign = -1 if study.direction.name == "MAXIMIZE" else 1
+
+    def key(result: dict[str, Any]) -> tuple[bool, bool, float]:
+        return result["state"] != "complete", result["score"] is None, sign * (result["score"] or 0.0)
+
+    return sorted(_results(study), key=key)
 
 
 def _discard(folder: RunFolder, is_best: bool) -> None:
@@ -277,7 +296,7 @@ def _publish(recipe: Recipe, folder: RunFolder, study: optuna.Study, log: Log) -
         scored = predictor.score(read_own_split(predictor, TEST))
         results |= {key.replace("eval_", "test_", 1): value for key, value in scored.items()}
     metric = _metric(own)
-    table = list(card_table(_results(study), metric))
+    table = list(card_table(_best_first(study), metric))
     text = card(
         name=folder.path.name,
         recipe=chosen,
@@ -295,13 +314,12 @@ def _publish(recipe: Recipe, folder: RunFolder, study: optuna.Study, log: Log) -
 
 
 def card_table(results: list[dict[str, Any]], metric: str) -> Iterator[str]:
-    """The trials as a Markdown table, best first."""
+    """The trials as a Markdown table."""
     names = list(results[0]["settings"])
     yield f"| trial | {' | '.join(name.partition('.')[2] for name in names)} | {metric} | seconds | |"
     yield "|---" * (len(names) + 4) + "|"
-    sign = 1 if metric in LESS_IS_BETTER else -1
-    for result in sorted(results, key=lambda one: (one["score"] is None, sign * (one["score"] or 0))):
-        values = map(_short, result["settings"].values())
+    for result in results:
+        values = map(shown_value, result["settings"].values())
         score = "" if result["score"] is None else f"{result['score']:.4f}"
         state = "" if result["state"] == "complete" else result["state"]
         yield f"| {result['number']} | {' | '.join(values)} | {score} | {result['seconds']:.0f} | {state} |"
@@ -363,7 +381,7 @@ def _found(folder: RunFolder, study: optuna.Study, metrics: dict[str, Any], sign
             seconds=result["seconds"],
             folder=folder.path / f"trial-{result['number']:02d}",
         )
-        for result in _results(study)
+        for result in _best_first(study)
     ]
     best = _best(study)
     return Found(folder.path, trials, None if best is None else best["number"], metrics, signal)

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from tiny import make_rows, write_csv
+from transformers import AlbertConfig, BertConfig
 
 import fasttune
 from fasttune import recipe as recipes
 from fasttune.errors import RecipeError
+from fasttune.training.presets import with_preset
 
 PLAIN = recipes.load({"data": {"train": "-"}}).training  # the defaults
 
@@ -104,3 +106,25 @@ def test_the_run_says_and_saves_it_and_resumes(
     assert weights[0] == weights[1] == weights[2]
     with pytest.raises(RecipeError, match="preset"):
         fasttune.fit(recipe, training={"preset": "accurate"}, output=stopped.folder, resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "num_rows", "expected"),
+    [
+        (384, 1_000, {"learning_rate": 1e-4, "batch_size": 8, "num_train_epochs": 3.0, "attention_dropout": 0.0}),
+        (768, 50_000, {"learning_rate": 5e-5, "batch_size": 16, "num_train_epochs": 2.0, "attention_dropout": "auto"}),
+        (
+            1024,
+            500_000,
+            {"learning_rate": 3e-5, "batch_size": 32, "num_train_epochs": 1.0, "attention_dropout": "auto"},
+        ),
+    ],
+)
+def test_values_follow_the_rows_and_the_size(hidden_size: int, num_rows: int, expected: dict[str, Any]) -> None:
+    recipe, _ = with_preset(recipes.load({"data": {"train": "-"}}), num_rows, BertConfig(hidden_size=hidden_size))
+    assert {name: getattr(recipe.training, name) for name in expected} == expected
+
+
+def test_shared_layers_have_one_rate() -> None:
+    recipe, _ = with_preset(recipes.load({"data": {"train": "-"}}), 1_000, AlbertConfig(hidden_size=384))
+    assert (recipe.training.layer_decay, recipe.training.learning_rate) == (1.0, 1e-4)

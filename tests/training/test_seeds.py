@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import statistics
 from pathlib import Path
@@ -15,6 +16,7 @@ import fasttune
 from fasttune import recipe as recipes
 from fasttune.errors import RecipeError
 from fasttune.training.events import Started, StepDone
+from fasttune.training.seeds import best_seed, mean_and_spread, scores_of
 
 SEEDS = [3, 1, 2]
 
@@ -111,3 +113,10 @@ def test_an_interrupted_series_resumes_where_it_was(trained: fasttune.Run, tiny_
 def test_what_does_not_go_with_seeds(training: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         recipes.load({"data": {"train": "rows.csv"}, "training": training})
+
+
+def test_an_undefined_score_is_never_the_best() -> None:
+    assert best_seed({1: math.nan, 2: 0.1, 3: 0.2}, "pearson") == 3
+    assert best_seed({1: math.nan, 2: 0.1, 3: 0.2}, "loss") == 2
+    scores = [scores_of({"eval_pearson": value, "eval_rmse": 1.0}) for value in (math.nan, 0.5)]
+    assert list(mean_and_spread(scores)["mean"]) == ["eval_rmse"]

@@ -43,6 +43,9 @@ app = typer.Typer(
     context_settings=CONTEXT,
 )
 
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (a file or a shipped name), or a data file.")
+]
 RunFolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.")]
 OverrideArguments = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings, such as training.learning_rate=3e-5.")
@@ -73,9 +76,7 @@ def _root(
 
 @app.command()
 def train(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (a file or a shipped name), or a data file.")
-    ],
+    recipe: RecipeArgument,
     overrides: OverrideArguments = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The run folder (default: runs/NAME).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest intact checkpoint.")] = False,
@@ -154,9 +155,7 @@ def _run_in_subprocess(arguments: list[str], processes: int, restarts: int) -> i
 
 @app.command()
 def search(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (a file or a shipped name), or a data file.")
-    ],
+    recipe: RecipeArgument,
     overrides: OverrideArguments = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The run folder (default: runs/NAME).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a search that was interrupted.")] = False,
@@ -177,7 +176,8 @@ def search(
     found = api.search(recipe, output=output, resume=resume, overrides=overrides or (), progress=not quiet)
     with _ignore_closed_stdout():
         if as_json:
-            _print_json(asdict(found))
+            trials = [{**asdict(trial), "folder": str(trial.folder)} for trial in found.trials]
+            _print_json({**asdict(found), "folder": str(found.folder), "trials": trials})
         elif found.signal is None:
             results.print_found(found)
     if found.signal is not None:
@@ -190,9 +190,7 @@ def search(
 
 @app.command(name="lr-range")
 def lr_range(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (a file or a shipped name), or a data file.")
-    ],
+    recipe: RecipeArgument,
     overrides: OverrideArguments = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the figures and a plot to this folder.")
@@ -217,9 +215,7 @@ def lr_range(
 
 @app.command()
 def check(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe (a file or a shipped name), or a data file.")
-    ],
+    recipe: RecipeArgument,
     overrides: OverrideArguments = None,
     quiet: Quiet = False,
     as_json: Json = False,

@@ -115,12 +115,13 @@ def print_found(found: Found) -> None:
     """The trials of a search, best first, the scores of the best, and what to type next."""
     from rich.table import Table
 
+    from fasttune.search import shown_value
+
     out = Terminal(soft_wrap=True)
     names = [name.partition(".")[2] for name in found.trials[0].settings]
     table = Table("trial", *names, "score", "time", "", box=None, header_style="bold")
-    best_first = sorted(found.trials, key=lambda trial: (trial.number != found.best, trial.state, trial.number))
-    for trial in best_first:
-        values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.settings.values()]
+    for trial in found.trials:
+        values = map(shown_value, trial.settings.values())
         score = "" if trial.score is None else f"{trial.score:.4f}"
         state = "best" if trial.number == found.best else "" if trial.state == "complete" else trial.state
         table.add_row(str(trial.number), *values, score, f"{trial.seconds:.0f} s", state)

@@ -20,6 +20,8 @@ from fasttune.training.resume import reconciled
 from fasttune.training.run import Log, TrainingRun
 from fasttune.training.trainer import Trainer
 
+FINISHED_BEFORE = "finished before"  # the reason of a run that was resumed after its end
+
 
 @dataclass(frozen=True)
 class Run:
@@ -88,7 +90,7 @@ def _finished_before(recipe: Recipe, folder: RunFolder, log: Log) -> Run:
     results = broadcast_object(read_json(folder.all_results) if is_main() else None)
     if recipe.output.mirror is not None and is_main():
         Mirror(recipe.output.mirror, folder).send_all()  # whatever could not be sent at the end
-    return Run(folder.path, results, "finished before")
+    return Run(folder.path, results, FINISHED_BEFORE)
 
 
 def _train_and_save(run: TrainingRun, observers: Sequence[Observer]) -> Run:

@@ -57,6 +57,8 @@ def check(recipe: Recipe, log: Log) -> Checked:
             check_space(Path(recipe.output.dir or DEFAULT_PARENT), needed)
             report = data_report(run, audit)
             forecast = measure(run, num_rows)
+            if recipe.training.seeds is not None:
+                log(f"training.seeds: the forecast is for one of {len(recipe.training.seeds)} runs")
             max_time = recipe.training.max_time
             if max_time is not None:
                 left = seconds_of(max_time) * (1 - MARGIN) - (time.perf_counter() - begin)

@@ -268,6 +268,8 @@ def without_effect(recipe: Recipe, num_examples: int) -> list[str]:
         lines.append("data.columns.time, because data.validation is set and no rows are held out")
     if data.max_bad_rows > 0 and not data.streaming:
         lines.append("data.max_bad_rows, because data.streaming is false and all rows are checked first")
+    if recipe.search != default.search:
+        lines.append("search, because only fasttune search makes trials")
     if output.save_strategy == "no" and output.save_total_limit != default.output.save_total_limit:
         lines.append("output.save_total_limit, because output.save_strategy is no")
     return lines

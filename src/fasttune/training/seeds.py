@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from statistics import mean, stdev
 from typing import Any
 
-from fasttune.parallel.collectives import barrier, is_main, raise_on_all_ranks
+from fasttune.parallel.collectives import barrier, broadcast_object, is_main, raise_on_all_ranks
 from fasttune.recipe import Recipe, dump
 from fasttune.recipe import load as load_recipe
 from fasttune.recipe.schema import Training
@@ -35,10 +36,9 @@ def fit_seeds(
     training = recipe.training
     assert training.seeds is not None
     arguments: dict[str, Any] = {"resume": resume, "allow_changes": allow_changes, "log": log, "observers": observers}
-    if resume and folder.is_finished:
+    if broadcast_object(resume and folder.is_finished):
         return fit_in_folder(recipe, folder, **arguments)
-    if is_main() and not folder.is_run:
-        write_text(folder.recipe, dump(recipe))
+    raise_on_all_ranks(lambda: write_text(folder.recipe, dump(recipe)) if is_main() and not folder.is_run else None)
     runs: dict[int, Run] = {}
     for number, seed in enumerate(training.seeds, 1):
         own = RunFolder(folder.path / "seeds" / f"seed-{seed}")
@@ -48,14 +48,14 @@ def fit_seeds(
         if runs[seed].signal is not None or not runs[seed].is_complete:
             return Run(folder.path, runs[seed].metrics, runs[seed].reason, False, runs[seed].signal)
     raise_on_all_ranks(lambda: _publish(recipe, folder, runs) if is_main() else None)
-    summary = read_json(folder.seeds)
+    summary, results = broadcast_object((read_json(folder.seeds), read_json(folder.all_results)) if is_main() else None)
     for line in spread(summary):
         log(line)
     if recipe.output.mirror is not None and is_main():
         Mirror(recipe.output.mirror, folder).send_all()
     barrier()
     best = runs[summary["best"]]
-    return Run(folder.path, read_json(folder.all_results), f"{len(runs)} seeds done", example=best.example)
+    return Run(folder.path, results, f"{len(runs)} seeds done", example=best.example)
 
 
 def _of_seed(recipe: Recipe, seed: int, folder: RunFolder) -> Recipe:
@@ -70,7 +70,7 @@ def _publish(recipe: Recipe, folder: RunFolder, runs: Mapping[int, Run]) -> None
     scores = {seed: scores_of(run.metrics) for seed, run in runs.items()}
     chosen = load_recipe(RunFolder(next(iter(runs.values())).folder).recipe)
     metric = chosen.evaluation.metric_for_best_model or "loss"
-    best = best_seed({seed: values[f"eval_{metric}"] for seed, values in scores.items()}, metric)
+    best = best_seed({seed: values.get(f"eval_{metric}", math.nan) for seed, values in scores.items()}, metric)
     own = RunFolder(runs[best].folder)
     copy_model(own, folder)
     settings = {"seed": Training().seed, "seeds": recipe.training.seeds}
@@ -83,26 +83,29 @@ def _publish(recipe: Recipe, folder: RunFolder, runs: Mapping[int, Run]) -> None
 
 
 def scores_of(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The scores on validation and test rows, without times and rates."""
+    """The scores on validation and test rows, without times and rates; undefined ones are left out."""
     return {
         name: value
         for name, value in metrics.items()
         if name.startswith(("eval_", "test_"))
         and isinstance(value, float)
+        and not math.isnan(value)
         and not name.endswith("_runtime")
         and "_per_second" not in name
     }
 
 
 def best_seed(values: Mapping[int, float], metric: str) -> int:
-    """The seed with the best value; ties go to the first."""
-    return (min if metric in LESS_IS_BETTER else max)(values, key=lambda seed: values[seed])
+    """The seed with the best value; ties go to the first, and NaN is worse than any number."""
+    sign = -1 if metric in LESS_IS_BETTER else 1
+    return max(values, key=lambda seed: -math.inf if math.isnan(values[seed]) else sign * values[seed])
 
 
-def mean_and_spread(scores: Any) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation (of a sample: divided by n - 1) of each score."""
+def mean_and_spread(scores: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation (of a sample: divided by n - 1) of each score that all seeds have."""
     scores = list(scores)
-    values = {name: [one[name] for one in scores] for name in scores[0]}
+    defined = [name for name in scores[0] if all(name in one for one in scores)]
+    values = {name: [one[name] for one in scores] for name in defined}
     return {
         "mean": {name: mean(numbers) for name, numbers in values.items()},
         "standard_deviation": {name: stdev(numbers) for name, numbers in values.items()},
