@@ -96,6 +96,16 @@ def without_repeats(train: Split, task: Task, notes: list[str]) -> Split:
     return _kept(train, kept, "repeat the text and label of another row", notes)
 
 
+def without_copies(extra: Split, held_out: Sequence[Split], task: Task, notes: list[str]) -> Split:
+    """Drop rows whose text is also the text of a held-out row."""
+    texts = [*task.input_texts(extra.rows), *(text for split in held_out for text in task.input_texts(split.rows))]
+    groups, number = exact_groups(texts), len(extra.rows)
+    kept = np.flatnonzero(~np.isin(groups[:number], groups[number:]))
+    if len(kept) < number:
+        notes.append(f"{extra.name}: left out {number - len(kept):,} rows whose text is also a held-out text")
+    return extra.take(kept.tolist())
+
+
 def without_leaks(train: Split, others: Sequence[Split], task: Task, notes: list[str]) -> Split:
     """Drop training rows whose text repeats or nearly repeats a text of another split."""
     texts = (text for split in (train, *others) for text in compared_texts(split, task))

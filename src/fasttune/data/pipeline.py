@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fasttune.data.holdout import Split, hold_out, without_leaks, without_repeats
+from fasttune.data.holdout import Split, hold_out, without_copies, without_leaks, without_repeats
 from fasttune.data.problems import Problems
-from fasttune.data.reading import TEST, TRAIN, VALIDATION, Reader, is_starter, name_of, own_split
+from fasttune.data.reading import ANY, TEST, TRAIN, VALIDATION, Reader, is_starter, name_of, own_split
 from fasttune.data.row_stream import RowStream, open_row_stream
 from fasttune.data.tokens.cache import cached, key_of
 from fasttune.data.tokens.store import TokenStore
@@ -37,8 +37,8 @@ MAX_UNKNOWN_SHARE = 0.2
 class Splits:
     """The rows of a run; `notes` are the decisions to report and store.
 
-    `stream`: the training rows of a streamed run; `train` is then only a sample of them. `settings`: what the files
-    showed that the recipe left open, as fields of the recipe.
+    `stream`: the training rows of a streamed run; `train` is then only a sample of them. `unlabelled`: further rows
+    without labels. `settings`: what the files showed that the recipe left open, as fields of the recipe.
     """
 
     task: Task
@@ -48,6 +48,7 @@ class Splits:
     columns: dict[str, str | list[str]]
     notes: list[str]
     stream: RowStream | None = None
+    unlabelled: Split | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def num_training_examples(self, store: TokenStore) -> int:
@@ -96,6 +97,10 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
             found = "missing; streaming cannot hold validation rows out of the training rows"
             hint = "data.validation=FILE"
             problems.add(Problem(code="E258", where="data.validation", found=found, hint=hint))
+    unlabelled: Split | None = None
+    if data.unlabelled is not None:
+        with problems.collected():
+            unlabelled = replace(reader.rows(data.unlabelled, ANY, need_labels=False)[0], name="unlabelled")
     problems.raise_if_any()
     assert train is not None and task is not None
     if stream is None:
@@ -104,8 +109,18 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
     for name, split in held_out.items():
         held_out[name] = split.limited(data.max_eval_samples, data.seed, reader.notes)
     task = task.for_training_rows(train.rows, recipe)
+    if unlabelled is not None:
+        unlabelled = without_copies(unlabelled, list(held_out.values()), task, reader.notes)
     return Splits(
-        task, train, held_out.get(VALIDATION), held_out.get(TEST), reader.columns, reader.notes, stream, settings
+        task=task,
+        train=train,
+        validation=held_out.get(VALIDATION),
+        test=held_out.get(TEST),
+        columns=reader.columns,
+        notes=reader.notes,
+        stream=stream,
+        unlabelled=unlabelled,
+        settings=settings,
     )
 
 

@@ -24,7 +24,7 @@ def refuse_early(source: str, overrides: Sequence[str]) -> None:
     names_recipe = is_recipe(source) or is_recipe_name(source)
     recipe = load(source, overrides) if names_recipe else _recipe_of_data(source, overrides)
     problems: list[Problem] = []
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation", "test", "unlabelled"):
         spec = getattr(recipe.data, split)
         if spec is None or (isinstance(spec, str) and (is_address(spec) or spec.partition(":")[0] == STARTER)):
             continue

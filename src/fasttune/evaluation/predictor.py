@@ -20,11 +20,10 @@ from fasttune.errors import Problem, UsageError, shown
 from fasttune.recipe import Overrides, Recipe, differences
 from fasttune.recipe import load as load_recipe
 from fasttune.runs.folder import RunFolder, open_run, read_json
-from fasttune.tasks import TASKS, Prediction, Rows, Task
-from fasttune.training.model import check_model
+from fasttune.tasks import Prediction, Rows, Task
 from fasttune.training.run import Log
 from fasttune.training.scoring import predict_split, score_split
-from fasttune.training.setup import Setup, set_up
+from fasttune.training.setup import Setup, set_up_run
 
 # Settings of how a finished run is used; all others belong to the trained model.
 MAY_OVERRIDE = (
@@ -104,11 +103,9 @@ class Predictor:
                     hint="training.precision=fp32",
                 )
             )
-        if folder.checksums.exists():  # early runs of 0.1.0 have none
-            check_model(folder.path, read_json(folder.checksums))
-        task = TASKS[recipe.task].from_state(read_json(folder.config), recipe)
+        task, setup = set_up_run(folder, recipe)
         named = frozenset(name.removeprefix(COLUMN) for name in changed if name.startswith(COLUMN))
-        predictor = cls(folder, recipe, task, set_up(recipe, str(folder.path), task), label_names, named)
+        predictor = cls(folder, recipe, task, setup, label_names, named)
         predictor.log = log or predictor.log
         return predictor
 

@@ -97,6 +97,12 @@ class Data(Section):
         "The test rows. They are scored once, after training, and influence nothing.",
         allowed=PATHS,
     )
+    unlabelled: Text | Texts | None = setting(
+        None,
+        "Further rows without labels, for `training.teacher`, which labels them, and for `training.mlm_epochs`. Rows "
+        "whose text is also a validation or test text are left out.",
+        allowed=PATHS,
+    )
     columns: Columns = Field(default_factory=Columns, description="The role of each column.")
     label_names: NameList | NameTable | None = setting(
         None,

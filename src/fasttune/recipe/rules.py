@@ -29,6 +29,7 @@ TASKS_WITH: dict[FieldPath, tuple[str, ...]] = {
     ("preprocessing", "word_boundaries"): (WORDS,),
     ("training", "label_smoothing_factor"): (TEXTS, WORDS),
     ("training", "class_weights"): (TEXTS, WORDS),
+    ("training", "teacher"): (TEXTS,),
     ("evaluation", "n_best_size"): (QUESTIONS,),
     ("evaluation", "max_answer_length"): (QUESTIONS,),
     ("evaluation", "null_score_diff_threshold"): (QUESTIONS,),
@@ -40,6 +41,9 @@ NOT_STREAMED: tuple[FieldPath, ...] = (
     ("data", "drop_duplicates"),
     ("data", "test_fraction"),
     ("data", "max_train_samples"),
+    ("data", "unlabelled"),
+    ("training", "teacher"),
+    ("training", "mlm_epochs"),
 )
 
 
@@ -73,6 +77,7 @@ def conflicts(recipe: Recipe) -> Iterator[Conflict]:
     yield from _streaming(recipe)
     yield from _other_tasks(recipe)
     yield from _seeds(recipe)
+    yield from _more_texts(recipe)
 
 
 def _every_steps(
@@ -130,6 +135,25 @@ def _seeds(recipe: Recipe) -> Iterator[Conflict]:
             found=f"max_time {training.max_time} is the time of one run, but seeds asks for {len(training.seeds)}",
             fix=(("training", "max_time"), None),
             alternative="training.max_steps with the number of steps that fit",
+        )
+
+
+def _more_texts(recipe: Recipe) -> Iterator[Conflict]:
+    training, unlabelled = recipe.training, ("data", "unlabelled")
+    if recipe.data.unlabelled is not None and training.teacher is None and not training.mlm_epochs:
+        yield Conflict(
+            code="E313",
+            paths=(unlabelled,),
+            found="rows without labels, and nothing that learns from them",
+            expected="training.teacher=RUN or training.mlm_epochs=N with it",
+            fix=(unlabelled, None),
+        )
+    if training.max_time is not None and training.mlm_epochs:
+        yield Conflict(
+            code="E313",
+            paths=(("training", "max_time"), ("training", "mlm_epochs")),
+            found=f"max_time {training.max_time} plans the fine-tuning only, not the mlm_epochs before it",
+            fix=(("training", "max_time"), None),
         )
 
 

@@ -172,6 +172,21 @@ class Training(Section):
         "it does not affect the result. `auto` finds a value; the saved recipe holds the number.",
         allowed="'auto' or a whole number above 0",
     )
+    teacher: Text | None = setting(
+        None,
+        "A finished run, usually of a larger model, whose probabilities this one learns from besides the labels "
+        "(distillation): the loss is the mean of the losses against label and probabilities. It needs the same labels "
+        "as the run, one or several per text. With `data.unlabelled` it also labels further rows.",
+        allowed="the folder of a finished run, or null",
+    )
+    mlm_epochs: Whole = setting(
+        0,
+        "First train the encoder for this many passes to fill in masked words of the training texts and of "
+        "`data.unlabelled` (masked language modeling), so that it knows their vocabulary before it sees a label. Suits "
+        "texts unlike those of the pretraining, and pays off from a few thousand on. The model is kept in RUN/mlm.",
+        allowed="a whole number, 0 (none) or more",
+        ge=0,
+    )
     freeze_layers: Whole = setting(
         0,
         "Leave the embeddings and this many of the lowest layers as they are; the layers above and the head are "

@@ -82,7 +82,11 @@ class Target(ABC):
 
     @abstractmethod
     def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
-        """The loss summed over rows; `logits` [B, K] fp32."""
+        """The loss summed over rows; `logits` [B, K] fp32. `encoded` may also be probabilities [B, K]."""
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """(N, K): the probability of each class or label; NotImplementedError for numbers, which have none."""
+        raise NotImplementedError(self.problem)
 
     @abstractmethod
     def answers(self, logits: np.ndarray) -> Iterator[Answer]:
@@ -152,9 +156,12 @@ class SingleLabel(Target):
         smoothing = self.smoothing if training else 0.0
         return cross_entropy(logits, encoded, weights, reduction="sum", label_smoothing=smoothing)
 
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        return classification.softmax(logits)
+
     def answers(self, logits: np.ndarray) -> Iterator[Answer]:
         names = self.vocabulary.names
-        for row in classification.softmax(logits):
+        for row in self.probabilities(logits):
             probabilities = dict(zip(names, map(float, row), strict=True))
             yield {"label": names[int(row.argmax())], "score": float(row.max()), "probabilities": probabilities}
 
@@ -222,9 +229,12 @@ class MultiLabel(Target):
             targets = targets * (1 - self.smoothing) + self.smoothing / 2
         return binary_cross_entropy_with_logits(logits, targets, reduction="sum") / logits.shape[1]
 
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        return multilabel.sigmoid(logits)
+
     def answers(self, logits: np.ndarray) -> Iterator[Answer]:
         names = self.vocabulary.names
-        for row in multilabel.sigmoid(logits):
+        for row in self.probabilities(logits):
             given = [name for name, share, limit in zip(names, row, self.thresholds, strict=True) if share >= limit]
             yield {"labels": given, "probabilities": dict(zip(names, map(float, row), strict=True))}
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 TEXTS = ("text", "text_pair")
+TEACHER = "teacher"  # the feature with the probabilities (N, K) that another model gives the training rows
 
 
 @dataclass(frozen=True)
@@ -246,8 +247,12 @@ class TextClassification(Task):
         return self.target.weight(targets["labels"])
 
     def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
-        labels = batch.targets["labels"]
-        return self.target.loss(self.result(outputs, batch), labels, training), self.target.weight(labels)
+        labels, taught = batch.targets["labels"], batch.features.get(TEACHER)
+        logits = self.result(outputs, batch)
+        loss = self.target.loss(logits, labels, training)
+        if training and taught is not None:
+            loss = (loss + self.target.loss(logits, taught, training)) / 2
+        return loss, self.target.weight(labels)
 
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
         """[B, K] logits in fp32, one row per example: the logits of its windows are pooled."""

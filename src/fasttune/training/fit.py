@@ -15,6 +15,7 @@ from fasttune.runs.mirror import Mirror
 from fasttune.training import signals
 from fasttune.training.callbacks import Observer
 from fasttune.training.finalize import save_best_weights, train_results, write_results
+from fasttune.training.mlm import adapt
 from fasttune.training.prepare import prepare
 from fasttune.training.resume import reconciled
 from fasttune.training.run import Log, TrainingRun
@@ -74,6 +75,8 @@ def fit_in_folder(
     try:
         run = prepare(recipe, folder, log, allow_changes)
         run.scores_test = scores_test
+        if recipe.training.mlm_epochs and run.checkpoint is None:
+            adapt(run, observers)
         return _train_and_save(run, observers)
     except signals.Stopped as stopped:  # before the first step, after the last one, or at the second signal
         metrics = run.state.evaluations[-1] if run is not None and run.state.evaluations else {}

@@ -53,6 +53,7 @@ NOT_A_MODEL = (
     StrictDataclassError,
 )
 MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "spm.model")
+WORD_HEAD = "AutoModelForMaskedLM"  # whose head predicts words, not labels
 # Stands for a missing maximum length.
 NO_LIMIT = 10**6
 
@@ -299,7 +300,8 @@ def load_model(
         )
         mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
         new_weights = {*info["missing_keys"], *mismatched}
-        new_weights |= _match_head(model, before, architectures, new_weights)
+        if auto_class != WORD_HEAD:
+            new_weights |= _match_head(model, before, architectures, new_weights)
     # from_pretrained maps the file into memory: a later write to it would change the weights or kill this process.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ def check(recipe: Recipe, log: Log) -> Checked:
     num_rows = {split.name: len(split.rows) for split in splits.all()}
     if splits.stream is not None:
         num_rows[TRAIN] = splits.stream.files.num_rows
+    if recipe.training.teacher is not None and splits.unlabelled is not None:
+        num_rows[TRAIN] += len(splits.unlabelled.rows)
     sampled = _sampled(splits, SAMPLE_IF_FROZEN if recipe.training.freeze_layers else SAMPLE, recipe.data.seed)
     with tempfile.TemporaryDirectory(prefix="fasttune-check-") as folder:
         run = build_run(recipe, sampled, RunFolder(Path(folder) / "run"), log, audit, num_rows[TRAIN])
@@ -59,6 +61,8 @@ def check(recipe: Recipe, log: Log) -> Checked:
             forecast = measure(run, num_rows)
             if recipe.training.seeds is not None:
                 log(f"training.seeds: the forecast is for one of {len(recipe.training.seeds)} runs")
+            if recipe.training.mlm_epochs:
+                log("training.mlm_epochs: the forecast leaves out the time of masked language modeling")
             max_time = recipe.training.max_time
             if max_time is not None:
                 left = seconds_of(max_time) * (1 - MARGIN) - (time.perf_counter() - begin)
@@ -76,12 +80,12 @@ def _sampled(splits: Splits, size: int, seed: int) -> Splits:
     for split in splits.all():
         if len(split.rows) > size:
             notes.append(f"{split.name}: counted tokens in a random sample of {size:,} of {len(split.rows):,} rows")
-    return Splits(
-        splits.task,
-        sampled[TRAIN],
-        sampled.get(VALIDATION),
-        sampled.get(TEST),
-        splits.columns,
-        notes,
-        settings=splits.settings,
+    return replace(
+        splits,
+        train=sampled[TRAIN],
+        validation=sampled.get(VALIDATION),
+        test=sampled.get(TEST),
+        notes=notes,
+        stream=None,
+        unlabelled=splits.unlabelled.limited(size, seed, []) if splits.unlabelled is not None else None,
     )

@@ -20,7 +20,7 @@ from fasttune.data.reading import TRAIN
 from fasttune.data.starter.model import EMBEDDED_MODEL
 from fasttune.data.tokens.mapped import release_pages
 from fasttune.data.tokens.store import TokenStore
-from fasttune.errors import DataError, Problem
+from fasttune.errors import DataError, Problem, RecipeError
 from fasttune.parallel.collectives import (
     all_reduce_max,
     assert_equal_on_all_ranks,
@@ -38,6 +38,7 @@ from fasttune.security.cache import mark_as_made_here
 from fasttune.security.secrets import noted_command
 from fasttune.tasks import TASKS
 from fasttune.tasks.preview import decided
+from fasttune.tasks.text_classification import TEACHER
 from fasttune.training import signals
 from fasttune.training.embedding import rows_in_use
 from fasttune.training.environment import versions
@@ -51,12 +52,14 @@ from fasttune.training.presets import PRESET, with_preset
 from fasttune.training.resume import find_checkpoint, pin, reconciled_on_all_ranks
 from fasttune.training.run import Log, TrainingRun
 from fasttune.training.setup import Setup, set_up
+from fasttune.training.teacher import ask_teacher
 from fasttune.training.time_budget import fit_into_time
 from fasttune.training.wrapping import ALONE, FSDP2
 
 START_OF_TWO_TEXTS = "microsoft/xtremedistil-l6-h384-uncased"
 # For an estimate of tokens per step: English has about 4.5 bytes per token, Chinese by characters 3.
 TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5
+MLM = "masked_words"  # the name of the choice
 MAX_VALUE_WIDTH = 14  # characters, of a column in the start-up log
 
 
@@ -95,7 +98,7 @@ def prepare(recipe: Recipe, folder: RunFolder, log: Log, allow_changes: bool = F
     if is_resume:
         find_checkpoint(run)
     else:
-        raise_on_all_ranks(lambda: _write_new_run(run, audit) if is_main() else None)
+        raise_on_all_ranks(lambda: write_new_run(run, audit) if is_main() else None)
     return run
 
 
@@ -106,6 +109,9 @@ def build_run(
 
     `num_rows`: of the training data, if `splits` holds only a sample.
     """
+    taught = ask_teacher(recipe, splits)
+    if taught is not None:
+        splits = taught.splits
     if num_rows is None:
         num_rows = len(splits.train.rows) if splits.stream is None else splits.stream.files.num_rows
     recipe, preset = raise_on_all_ranks(
@@ -115,10 +121,14 @@ def build_run(
     setup = raise_on_all_ranks(
         lambda: set_up(recipe, recipe.model, splits.task, tokens_per_step(recipe, splits)), local_rank_first=True
     )
+    if recipe.training.mlm_epochs:
+        setup.choices[MLM] = _masked_words_first(recipe, setup)
     stores = raise_on_all_ranks(
         lambda: {split.name: encode(split, splits.task, setup.tokenizer, setup.max_length) for split in splits.all()},
         local_rank_first=True,
     )
+    if taught is not None:
+        stores[TRAIN], setup.choices[TEACHER] = taught.added_to(stores[TRAIN]), taught.choice
     used_rows = None if recipe.data.streaming else choose_trained_rows(recipe, setup, stores[TRAIN])
     if setup.accelerator.device.type == "cuda" and recipe.training.tokens_per_microbatch == "auto":
         probed = probe(setup, splits.task, stores[TRAIN])
@@ -147,6 +157,14 @@ def build_run(
         audit_tokens(audit, split, stores[split.name], splits.task, setup.tokenizer)
     release_pages()  # of the texts, which are tokens from here on
     return TrainingRun(recipe, folder, uuid.uuid4().hex, splits, stores, setup, log, used_rows)
+
+
+def _masked_words_first(recipe: Recipe, setup: Setup) -> Choice:
+    epochs, where = recipe.training.mlm_epochs, "training.mlm_epochs"
+    if setup.tokenizer.mask_token_id is None:
+        found = f"the tokenizer of {recipe.model} has no mask token"
+        raise RecipeError(Problem(where=where, found=found, hint=f"{where}=0", code="E417"))
+    return Choice(counted(epochs, "epoch"), "masked language modeling before the fine-tuning, in RUN/mlm")
 
 
 def _check_batch(where: str, number: int, batch_size: int) -> None:
@@ -324,7 +342,7 @@ def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) ->
     )
 
 
-def _write_new_run(run: TrainingRun, audit: Audit) -> None:
+def write_new_run(run: TrainingRun, audit: Audit) -> None:
     """Create the run folder. The recipe is written last: a folder with a recipe is a run."""
     folder, setup = run.folder, run.setup
     check_space(folder.path, needed_bytes(setup.model, num_saves(run), run.recipe.output.save_total_limit))

@@ -19,6 +19,7 @@ from fasttune.recipe import Recipe
 from fasttune.runs.checkpoint import Checkpoint
 from fasttune.runs.folder import RunFolder
 from fasttune.runs.mirror import Mirror
+from fasttune.tasks.text_classification import TEACHER
 from fasttune.training.loop import TrainState
 from fasttune.training.setup import Setup
 
@@ -78,6 +79,8 @@ class TrainingRun:
     def training_examples(self) -> str:
         """A digest of everything that training reads."""
         tokens = self.stores[TRAIN].fingerprint
+        if TEACHER in self.setup.choices:
+            tokens += f"-{self.setup.choices[TEACHER].reason}"
         return tokens if self.splits.stream is None else f"{self.splits.stream.files.fingerprint}-{tokens}"
 
     @property

@@ -18,14 +18,22 @@ from fasttune.data.starter.model import EMBEDDED_MODEL, EMBEDDED_MODEL_DESCRIPTI
 from fasttune.errors import EnvironmentProblem, Problem, RecipeError
 from fasttune.parallel.launcher import make_accelerator
 from fasttune.recipe import Recipe
-from fasttune.tasks import Task
+from fasttune.runs.folder import RunFolder, read_json
+from fasttune.tasks import TASKS, Task
 from fasttune.training.dropout import use_cpu_dropout
 from fasttune.training.memory import (
     SHORT_STEP,
     choose_tokens_per_microbatch,
     keep_few_programs,
 )
-from fasttune.training.model import load_config, load_model, load_tokenizer, longest_input, own_attention_dropout
+from fasttune.training.model import (
+    check_model,
+    load_config,
+    load_model,
+    load_tokenizer,
+    longest_input,
+    own_attention_dropout,
+)
 from fasttune.training.precision import REQUESTED, Choice, choose_device, choose_precision, dtype_of
 from fasttune.training.wrapping import choose_parallel
 from fasttune.unpadding import cuda, padding_free, read_first_token, restore_padding, unsupported_reason, verify_kernel
@@ -175,6 +183,14 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         padded=padded,
         padding=padding,
     )
+
+
+def set_up_run(folder: RunFolder, recipe: Recipe) -> tuple[Task, Setup]:
+    """The task and the model of a finished run; `recipe`: the run's, with changes. EnvironmentProblem if damaged."""
+    if folder.checksums.exists():  # early runs of 0.1.0 have none
+        check_model(folder.path, read_json(folder.checksums))
+    task = TASKS[recipe.task].from_state(read_json(folder.config), recipe)
+    return task, set_up(recipe, str(folder.path), task)
 
 
 def _described(name: str, family: str) -> str:
