@@ -16,6 +16,7 @@ FIELDS_AND_DEFAULTS = {
     "task": "text-classification",
     "problem": "auto",
     "model": "embedded",
+    "model_head": "default",
     "data.train": "reviews.csv",
     "data.validation": None,
     "data.test": None,

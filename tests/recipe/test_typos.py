@@ -30,7 +30,7 @@ def hint_for(path):
 
 
 def test_typos_of_every_name():
-    assert len(NAMES) == 89 + 7
+    assert len(NAMES) == 90 + 7
     num_typos, missed = 0, []
     for *parents, name in NAMES:
         for typo in sorted(single_edits(name)):
@@ -52,7 +52,7 @@ def test_typos_of_every_name():
         (("gradient_acumulation_steps",), "did you mean 'gradient_accumulation_steps'? leave it out: multiply"),
         (("per_device_train_batchsize",), "did you mean 'training.batch_size'?"),
         (("training", "LEARNING_RATE"), "did you mean 'learning_rate'?"),
-        (("zzz",), "a recipe has format, task, problem, model, data, "),
+        (("zzz",), "a recipe has format, task, problem, model, model_head, data, "),
         (("output", "zzz"), "output has dir, mirror, save_strategy, save_steps, save_total_limit"),
     ],
 )

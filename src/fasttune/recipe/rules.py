@@ -19,6 +19,7 @@ TASKS_WITH: dict[FieldPath, tuple[str, ...]] = {
     **{("data", "columns", role): (QUESTIONS,) for role in ("question", "context", "answers", "answer_start")},
     **{("data", "columns", role): (WORDS,) for role in ("tokens", "tags")},
     ("problem",): (TEXTS,),
+    ("model_head",): (TEXTS,),
     ("data", "label_names"): (TEXTS, WORDS),
     ("data", "label_separator"): (TEXTS,),
     ("data", "fix_spans"): (QUESTIONS,),

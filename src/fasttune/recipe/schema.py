@@ -333,6 +333,13 @@ class Recipe(Section):
         "tokens, no download).",
         allowed="a hub id, a folder, or 'embedded'",
     )
+    model_head: Literal["default", "mean"] = setting(
+        "default",
+        "What turns the encoder's output into labels. `default` is the head that transformers has for the model, which "
+        "for most reads the first token. `mean` reads the mean of all tokens, which suits sentence embedders; the run "
+        "folder is then a CrossEncoder of sentence-transformers instead of an AutoModelForSequenceClassification.",
+        allowed="'default' or 'mean'",
+    )
     data: Data = Field(description="The rows and their labels.")
     preprocessing: Preprocessing = Field(default_factory=Preprocessing, description="How texts become tokens.")
     training: Training = Field(default_factory=Training, description="Optimization, precision and devices.")

@@ -224,7 +224,7 @@ def resolve_run_folder(stem: str, output: str | Path | None, resume: bool, paren
 
 
 # Files that `copy_model` leaves behind: a copy cannot be resumed, and whoever copies writes its recipe and results.
-NOT_COPIED = ("checkpoints", "recipe.yaml", "all_results.json", ".lock")
+NOT_COPIED = ("checkpoints", "mlm", "recipe.yaml", "all_results.json", ".lock")
 
 
 def copy_model(source: RunFolder, target: RunFolder) -> None:

@@ -66,6 +66,14 @@ model.predict([{example}])
 On the command line: `fasttune predict PATH {words}`. `{auto_class}.from_pretrained` also loads the weights."""
 
 
+CROSS_ENCODER = """```python
+from sentence_transformers import CrossEncoder
+
+CrossEncoder("PATH OF THIS FOLDER").predict({example})  # logits; the names are in config.json, id2label
+```
+
+`fasttune predict PATH {words}` prints the predicted label; `--json` the probabilities of all labels."""
+
 CAVEAT = """
 These validation rows also chose the epoch{thresholds}, so scores on new rows may be lower.
 """
@@ -85,6 +93,9 @@ def use(recipe: Recipe) -> str:
             example='"Ann came to Paris."', words='"..."', auto_class="AutoModelForTokenClassification"
         )
     is_pair = recipe.data.columns.text_pair is not None
+    if recipe.model_head == "mean":
+        example, words = ('[("...", "...")]', '"..." --text-pair "..."') if is_pair else ('"..."', '"..."')
+        return CROSS_ENCODER.format(example=example, words=words)
     is_plain = recipe.problem == "single-label" and recipe.preprocessing.long_text == "truncate"
     if recipe.task == "text-classification" and is_plain and not is_pair:
         return PIPELINE.format(max_length=recipe.preprocessing.max_length)
@@ -146,7 +157,7 @@ def front_matter(
     if num_rows is not None:
         result["dataset"]["args"] = {"num_rows": num_rows}
     front: dict[str, Any] = {
-        "library_name": "transformers",
+        "library_name": "sentence-transformers" if recipe.model_head == "mean" else "transformers",
         "pipeline_tag": recipe.task,
         "tags": ["fasttune", recipe.task],
         "model-index": [{"name": name, "results": [result]}],

@@ -118,6 +118,7 @@ def _recipe(recipe: Recipe, folder: RunFolder, num_rows: int, copies: int, num_w
     inner = recipe.model_copy(update={"training": plain.training, "evaluation": plain.evaluation})
     kept = ("seed", "precision", "device", "gradient_checkpointing", "logging_steps", "attention_dropout")
     changes = {
+        "model_head": "default",
         "training": {
             **{name: getattr(training, name) for name in kept},
             "preset": "tutorial",

@@ -31,6 +31,14 @@ from fasttune.errors import EnvironmentProblem, Problem, require_safe
 from fasttune.parallel.launcher import hide_launcher
 from fasttune.runs.folder import sha256
 from fasttune.security import model_folder
+from fasttune.training.mean_head import (
+    MEAN_HEAD,
+    WEIGHTS,
+    WithMeanHead,
+    class_with_mean_head,
+    load_dense,
+    save_with_mean_head,
+)
 
 # Names of model families for the dropout on attention weights.
 ATTENTION_DROPOUT_FIELDS = ("attention_probs_dropout_prob", "attention_dropout")
@@ -272,8 +280,8 @@ def load_model(
 ) -> Loaded:
     """Load encoder and head in fp32 on the CPU; a head that the folder does not have is initialised with `seed`.
 
-    `state`: the task's fields of config.json. `attention_dropout`: used in training instead of the model's value, which
-    stays in config.json.
+    `auto_class`: a name of transformers, or MEAN_HEAD. `state`: the task's fields of config.json. `attention_dropout`:
+    used in training instead of the model's value, which stays in config.json.
     """
     config = load_config(name)
     before, architectures = _labels_of(config), tuple(config.architectures or ())
@@ -288,7 +296,8 @@ def load_model(
             setattr(config, field, attention_dropout)
     with _explained(name), quiet_transformers(), hide_launcher(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, info = getattr(transformers, auto_class).from_pretrained(
+        loader = class_with_mean_head(config) if auto_class == MEAN_HEAD else getattr(transformers, auto_class)
+        model, info = loader.from_pretrained(
             location.path,
             revision=location.revision,
             config=config,
@@ -300,7 +309,10 @@ def load_model(
         )
         mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
         new_weights = {*info["missing_keys"], *mismatched}
-        if auto_class != WORD_HEAD:
+        if auto_class == MEAN_HEAD:
+            if load_dense(model, file_of(name, WEIGHTS), before, _labels_of(config)):
+                new_weights -= {"dense.weight", "dense.bias"}
+        elif auto_class != WORD_HEAD:
             new_weights |= _match_head(model, before, architectures, new_weights)
     # from_pretrained maps the file into memory: a later write to it would change the weights or kill this process.
     for parameter in model.parameters():
@@ -384,18 +396,25 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     with quiet_transformers():
-        model.save_pretrained(staged)
+        if isinstance(model, WithMeanHead):
+            save_with_mean_head(staged, model)
+        else:
+            model.save_pretrained(staged)
         without_pipeline_settings(tokenizer).save_pretrained(staged)
-    for path in sorted(staged.iterdir(), key=lambda path: path.suffix == ".safetensors"):
+    files = (path for path in staged.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: (path.suffix == ".safetensors", path.parent == staged)):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        path.replace(folder / path.name)
-    staged.rmdir()
+        target = folder / path.relative_to(staged)
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
+    shutil.rmtree(staged)
 
 
 def checksums(folder: Path) -> dict[str, str]:
     """sha256 of the files by `save_model` that determine predictions."""
     names = sorted(path.name for path in folder.iterdir() if path.name in MODEL_FILES or path.suffix == ".safetensors")
+    names += [WEIGHTS] if (folder / WEIGHTS).exists() else []
     return {name: sha256(folder / name) for name in names}
 
 

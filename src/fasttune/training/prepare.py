@@ -59,6 +59,7 @@ from fasttune.training.wrapping import ALONE, FSDP2
 START_OF_TWO_TEXTS = "microsoft/xtremedistil-l6-h384-uncased"
 # For an estimate of tokens per step: English has about 4.5 bytes per token, Chinese by characters 3.
 TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5
+ROWS_TO_TRUST = 300  # held-out rows; fewer leave more than 5 points of doubt
 MLM = "masked_words"  # the name of the choice
 MAX_VALUE_WIDTH = 14  # characters, of a column in the start-up log
 
@@ -184,6 +185,9 @@ def decisions(recipe: Recipe, splits: Splits, stores: dict[str, TokenStore], set
     yield "data"
     for split in splits.all():
         yield f"  {split.name:<12}{described(split, stores[split.name])}"
+    for split in (splits.validation, splits.test):
+        if split is not None and len(split.rows) < ROWS_TO_TRUST:
+            yield f"  {split.name:<12}{uncertainty(len(split.rows))}"
     for name, line in decided(splits.task, splits.columns).items():
         yield f"  {name:<12}{line}"
     for note in splits.notes:
@@ -198,6 +202,14 @@ def decisions(recipe: Recipe, splits: Splits, stores: dict[str, TokenStore], set
     for name, choice in shown.items():
         yield f"  {name:<{widths[0]}}  {choice.value:<{widths[1]}}  {choice.reason}"
     yield from long_warmup(recipe, splits.num_training_examples(stores[TRAIN]))
+
+
+def uncertainty(num_rows: int) -> str:
+    """What a share of `num_rows` rows says at most: the normal interval of a proportion of one half."""
+    points = 100 * 1.96 * math.sqrt(0.25 / num_rows)
+    return (
+        f"a score on {counted(num_rows, 'row')} is uncertain, by up to {points:.0f} points either way (95 % interval)"
+    )
 
 
 def better_start(recipe: Recipe, splits: Splits) -> str | None:

@@ -21,6 +21,7 @@ from fasttune.recipe import Recipe
 from fasttune.runs.folder import RunFolder, read_json
 from fasttune.tasks import TASKS, Task
 from fasttune.training.dropout import use_cpu_dropout
+from fasttune.training.mean_head import MEAN_HEAD
 from fasttune.training.memory import (
     SHORT_STEP,
     choose_tokens_per_microbatch,
@@ -126,7 +127,8 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     tokenizer = load_tokenizer(name, task.needs_offsets)
     max_length = choose_max_length(recipe, name, tokenizer, task.default_max_length)
     attention, dropout = choose_attention(recipe, name, device.value, precision.value)
-    loaded = load_model(name, task.auto_class, task.state(), training.seed, float(dropout.value))
+    auto_class = MEAN_HEAD if recipe.model_head == MEAN_HEAD else task.auto_class
+    loaded = load_model(name, auto_class, task.state(), training.seed, float(dropout.value))
     if training.gradient_checkpointing:  # before the kernel is chosen, which depends on it for some families
         _checkpoint_activations(loaded.model, name)
     asked = training.tokens_per_microbatch
@@ -142,7 +144,7 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         attention = Choice("transformers", f"{loaded.model.config._attn_implementation}, as for any padded batch")
     # A BERT tokenizer may come with a model without segments, or with a single one, whose table has no row for the ids
     # of a pair's second text.
-    accepted = set(signature(loaded.model.forward).parameters)
+    accepted = set(signature(loaded.model.base_model.forward).parameters)
     if getattr(loaded.model.config, "type_vocab_size", 2) == 1:
         accepted.discard("token_type_ids")
     tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in accepted]
@@ -159,6 +161,8 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         "max_length": max_length,
         "tokens_per_microbatch": budget,
     }
+    if auto_class == MEAN_HEAD:
+        choices["model_head"] = Choice(MEAN_HEAD, "the run folder is a CrossEncoder of sentence-transformers")
     if added_tokens:
         choices["vocabulary"] = Choice(f"{len(tokenizer):,} rows", added_tokens)
     if loaded.new_weights:
