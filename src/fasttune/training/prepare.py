@@ -185,8 +185,8 @@ def decisions(recipe: Recipe, splits: Splits, stores: dict[str, TokenStore], set
     yield "data"
     for split in splits.all():
         yield f"  {split.name:<12}{described(split, stores[split.name])}"
-    for split in (splits.validation, splits.test):
-        if split is not None and len(split.rows) < ROWS_TO_TRUST:
+    for split in splits.all():
+        if split.name != TRAIN and len(split.rows) < ROWS_TO_TRUST:
             yield f"  {split.name:<12}{uncertainty(len(split.rows))}"
     for name, line in decided(splits.task, splits.columns).items():
         yield f"  {name:<12}{line}"
