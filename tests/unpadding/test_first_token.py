@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from parity import FAMILIES, make_batch, make_pair
 
 from fasttune.unpadding import read_first_token
-from fasttune.unpadding.hooks import BEHIND_ATTENTION
+from fasttune.unpadding.hooks import BEHIND_ATTENTION, Unpadding
 
 LENGTHS = (12, 5, 9, 1)
 
@@ -43,7 +45,23 @@ def test_the_last_layer_computes_one_token_of_each_sequence() -> None:
         layer.intermediate.register_forward_hook(lambda module, args, output: seen.append(output.shape[1]))
     batch = make_batch(0, LENGTHS)
     model(**batch)
+    whole = seen.copy()
     read_first_token(model)
+    seen.clear()
     hidden = model.base_model(**batch).last_hidden_state
-    assert seen[:2] == [seen[0], seen[0]] and seen[2:] == [seen[0], len(LENGTHS)]
+    assert whole == [whole[0], whole[0]] and seen == [whole[0], len(LENGTHS)]
     assert hidden.shape == (len(LENGTHS), 1, 32)
+
+
+def test_a_layer_that_cannot_be_cut_is_found_and_left_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    padded, ours = make_pair("bert", "classification")
+
+    def second_tokens(self: Unpadding, module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple:
+        firsts = self._of_last.pop(threading.get_ident()).firsts
+        return tuple(hidden.index_select(1, firsts + 1) for hidden in args)
+
+    monkeypatch.setattr(Unpadding, "behind_last_attention", second_tokens)
+    assert not read_first_token(ours)
+    batch = make_batch(0, LENGTHS)
+    torch.testing.assert_close(ours(**batch).logits, padded(**batch).logits, atol=1e-5, rtol=1e-5)
+    assert ours.base_model(**batch).last_hidden_state.shape == (len(LENGTHS), max(LENGTHS), 32)

@@ -56,23 +56,12 @@ def run_probe(model: PreTrainedModel) -> ProbeOutput:
     Some kernels take another path under dropout, so a check in evaluation mode would not cover training. The probe runs
     on the model's device, in the dtype of its weights or of an autocast around the call.
     """
-    generator = torch.Generator().manual_seed(0)
-    window = getattr(model.config, "local_attention", None) or 0
-    longest = max(*LENGTHS, min(window + BEYOND_WINDOW, model.config.max_position_embeddings) if window else 0)
-    lengths = torch.tensor([LENGTHS[0], longest, LENGTHS[2]])
-    mask = torch.arange(longest) < lengths[:, None]
-    pad = model.config.pad_token_id or 0
-    highest = min(model.config.vocab_size, 1000)
-    ids = torch.randint(min(pad + 1, highest - 1), highest, mask.shape, generator=generator)
-    other_ids = ids.clone()
-    other_ids[1] = torch.randint(min(pad + 1, highest - 1), highest, (longest,), generator=generator)
+    ids, other_ids, mask = _batch(model)
     device = model.device.type
-    device_mask = mask.long().to(model.device)
 
     def hidden(row_ids: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(0)  # for equal dropout masks
-        row_ids = row_ids.masked_fill(~mask, pad).to(model.device)
-        return model.base_model(input_ids=row_ids, attention_mask=device_mask).last_hidden_state.float().cpu()[mask]
+        return _states(model, row_ids, mask)[mask]
 
     was_training = model.training
     devices = [] if device == "cpu" else [model.device]
@@ -84,5 +73,44 @@ def run_probe(model: PreTrainedModel) -> ProbeOutput:
             dropped = hidden(ids), hidden(other_ids)
     finally:
         model.train(was_training)
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
-    return ProbeOutput(plain, changed, dropped, tolerance_of(dtype))
+    return ProbeOutput(plain, changed, dropped, tolerance_of(_dtype(model)))
+
+
+@torch.no_grad()
+def first_states(model: PreTrainedModel) -> torch.Tensor:
+    """(B, D): the hidden state of the first token of each sequence of the probe, in the model's mode."""
+    ids, _, mask = _batch(model)
+    return _states(model, ids, mask)[:, 0]
+
+
+def is_close(first: torch.Tensor, second: torch.Tensor, model: PreTrainedModel) -> bool:
+    """Whether hidden states differ by rounding only."""
+    difference = (first - second).abs().max().item()
+    return difference <= tolerance_of(_dtype(model)) * max(1.0, first.abs().max().item())
+
+
+def _batch(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """[B, S] ids, the same with another second sequence, and bool, true at real tokens."""
+    generator = torch.Generator().manual_seed(0)
+    window = getattr(model.config, "local_attention", None) or 0
+    longest = max(*LENGTHS, min(window + BEYOND_WINDOW, model.config.max_position_embeddings) if window else 0)
+    lengths = torch.tensor([LENGTHS[0], longest, LENGTHS[2]])
+    mask = torch.arange(longest) < lengths[:, None]
+    pad = model.config.pad_token_id or 0
+    highest = min(model.config.vocab_size, 1000)
+    ids = torch.randint(min(pad + 1, highest - 1), highest, mask.shape, generator=generator)
+    other_ids = ids.clone()
+    other_ids[1] = torch.randint(min(pad + 1, highest - 1), highest, (longest,), generator=generator)
+    return ids.masked_fill(~mask, pad), other_ids.masked_fill(~mask, pad), mask
+
+
+def _states(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """[B, S, D] last hidden states in fp32 on the CPU."""
+    inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.long().to(model.device)}
+    states: torch.Tensor = model.base_model(**inputs).last_hidden_state
+    return states.float().cpu()
+
+
+def _dtype(model: PreTrainedModel) -> torch.dtype:
+    device = model.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype

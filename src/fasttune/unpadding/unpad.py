@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from fasttune.errors import EnvironmentProblem, Problem
 from fasttune.unpadding.families import ADAPTERS
 from fasttune.unpadding.hooks import BEHIND_ATTENTION, ENCODER_STACK, Unpadding
-from fasttune.unpadding.probe import run_probe
+from fasttune.unpadding.probe import first_states, is_close, run_probe
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -95,13 +95,29 @@ def read_first_token(model: PreTrainedModel) -> bool:
 
     The head reads nothing else, so its output and all gradients stay the same, and three quarters of that layer's
     products are saved. The encoder's `last_hidden_state` is then [B, 1, D]. Returns False, and changes nothing, for a
-    head that reads more and for families whose layers cannot be cut there.
+    head that reads more, for families whose layers cannot be cut there, and if the probe's first tokens change.
     """
     unpadding = _UNPADDED[model]
     if not unpadding.pools_first or model.config.model_type not in BEHIND_ATTENTION:
         return False
-    unpadding.read_first(model)
-    return True
+    was_training = model.training
+    model.eval()
+    try:
+        expected = first_states(model)
+        unpadding.read_first(model)
+        is_same = is_close(expected, first_states(model), model)
+    finally:
+        model.train(was_training)
+    if not is_same:
+        _reinstall(unpadding, model)
+    return is_same
+
+
+def _reinstall(unpadding: Unpadding, model: PreTrainedModel) -> None:
+    """Put the hooks on again, without those of `read_first`."""
+    unpadding.remove(model)
+    unpadding.handles = []
+    unpadding.install(model)
 
 
 def restore_padding(model: Model) -> Model:
