@@ -87,6 +87,16 @@ def test_a_stream(tmp_path: Path, how: dict[str, str]) -> None:
     check_same(together, alone)
 
 
+@pytest.mark.parametrize("how", [{}, SHARDED], ids=["DDP", "FSDP2"])
+def test_frozen_layers_a_mean_head_and_masked_words(tmp_path: Path, how: dict[str, str]) -> None:
+    recipe = make_recipes(tmp_path, **WITHOUT_DROPOUT)["text-classification"]
+    recipe["model_head"] = "mean"
+    recipe["training"] |= {"precision": "fp32", "tokens_per_microbatch": 60, "freeze_layers": 1, "mlm_epochs": 1}
+    recipe["training"] |= {"head_learning_rate": 1e-3, "layer_decay": 0.8}
+    alone, together = alone_and_together(tmp_path, recipe, how)
+    check_same(together, alone)
+
+
 def test_a_resume_on_another_number_of_processes(alone: Path, tmp_path: Path) -> None:
     """Two processes, one, two with shards, one: the run ends like one that was never interrupted."""
     task = "question-answering"
