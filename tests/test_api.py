@@ -106,6 +106,9 @@ def test_the_saved_files_are_a_plain_model(overfitted: fasttune.Run) -> None:
     }  # fmt: skip
 
 
+ENDS = ("low", "high")  # of the 95 % interval of a metric
+
+
 def test_results_have_transformers_names_and_the_reference_s_values(overfitted: fasttune.Run) -> None:
     results = json.loads((overfitted.folder / "all_results.json").read_text())
     assert results == overfitted.metrics
@@ -114,6 +117,7 @@ def test_results_have_transformers_names_and_the_reference_s_values(overfitted: 
         "train_steps_per_second", "train_tokens_per_second", "total_flos", "peak_memory_bytes",
         "eval_loss", "eval_accuracy", "eval_f1", "eval_samples", "eval_runtime", "eval_samples_per_second",
         "test_loss", "test_accuracy", "test_f1", "test_samples", "test_runtime", "test_samples_per_second",
+        *(f"{split}_{metric}_{end}" for split in ("eval", "test") for metric in ("accuracy", "f1") for end in ENDS),
     }  # fmt: skip
     predictions = read_lines(overfitted.folder / "predictions" / "test.jsonl")
     labels = [row["label"] for row in EIGHT_ROWS]

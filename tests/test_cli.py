@@ -86,7 +86,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_train_shows_scores_files_and_what_to_type_next(trained: subprocess.CompletedProcess, place: Path) -> None:
     results = json.loads((place / "run" / "all_results.json").read_text())
     out = trained.stdout.splitlines()
-    assert f"eval_accuracy            {results['eval_accuracy']:.4f}" in out
+    assert f"eval_accuracy            {results['eval_accuracy']:.4f}   95 % interval 0." in "\n".join(out)
     shown = {line.split()[0].rstrip("/") for line in out[out.index("run/") + 1 : out.index("next:") - 1]}
     assert shown == {path.name for path in (place / "run").iterdir()}
     assert out[out.index("next:") + 1] == '  fasttune predict run "a text of your own"'

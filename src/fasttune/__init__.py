@@ -16,7 +16,7 @@ if addresses.is_offline():
     addresses.go_offline()
 
 if TYPE_CHECKING:
-    from fasttune.api import Predictor, Run, check, evaluate, fit, load, notebook_fit, predict
+    from fasttune.api import Predictor, Run, check, compare, evaluate, fit, load, notebook_fit, predict
     from fasttune.errors import Error
     from fasttune.recipe import Recipe
     from fasttune.unpadding import padding_free
@@ -27,6 +27,7 @@ _HOME = {
     "Recipe": "recipe",
     "Run": "api",
     "check": "api",
+    "compare": "api",
     "evaluate": "api",
     "fit": "api",
     "load": "api",
@@ -41,6 +42,7 @@ __all__ = [
     "Recipe",
     "Run",
     "check",
+    "compare",
     "evaluate",
     "fit",
     "load",

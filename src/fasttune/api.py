@@ -18,7 +18,8 @@ from fasttune.data.reading import task_of_source
 from fasttune.data.recipe_source import RecipeSource, recipe_from, with_stored_rows
 from fasttune.data.row_stream import rows_to_see
 from fasttune.errors import DivergedError, Problem, UsageError
-from fasttune.evaluation import predictions
+from fasttune.evaluation import comparison, predictions
+from fasttune.evaluation.comparison import Compared
 from fasttune.evaluation.other_data import in_place, read_to_predict, read_to_score
 from fasttune.evaluation.own_split import read_own_split
 from fasttune.evaluation.predictor import Predictor
@@ -276,6 +277,17 @@ def evaluate(
     rows = read_own_split(predictor, split)
     prefix = RESULT_PREFIX[rows.name]
     return {key.replace("eval_", f"{prefix}_", 1): value for key, value in predictor.score(rows).items()}
+
+
+def compare(*runs: str | Path, split: str | None = None, progress: bool = True) -> list[Compared]:
+    """Compare finished runs on the rows that all of them scored: each further run with the first, by every metric.
+
+    `split`: validation or test (default: test, if all have scored test rows). Accuracy is tested by McNemar's test, all
+    other metrics by a paired bootstrap; p-values of several runs are corrected by Holm's method.
+
+    >>> print(fasttune.compare("runs/base", "runs/large")[0].sentence)  # doctest: +SKIP
+    """
+    return comparison.compare(runs, split, _log(progress) or (lambda line: None))
 
 
 def predict(

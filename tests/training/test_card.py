@@ -106,7 +106,7 @@ def test_the_lines_of_the_card_run_and_give_the_model_s_answers(kind: str, tmp_p
 def test_scores_that_chose_something_say_so(tmp_path: Path, tiny_model: Path) -> None:
     _, card, _ = fit(tmp_path, tiny_model, make_rows(60))
     assert "These validation rows also chose the epoch" in card
-    assert "| validation (6 rows) metric | value |" in card
+    assert "| validation (6 rows) metric | value | 95 % interval |" in card
 
 
 def test_names_from_the_data_are_only_text(tmp_path: Path, tiny_model: Path) -> None:

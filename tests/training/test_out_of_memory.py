@@ -106,7 +106,7 @@ def test_a_resume_keeps_the_size_that_fitted(
 def test_one_sequence_that_does_not_fit(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    SmallDevice(monkeypatch, room=5, from_forward=8)  # after the probe of padding_free
+    SmallDevice(monkeypatch, room=5, from_forward=10)  # after the probes at load
     with pytest.raises(fasttune.Error, match="not enough memory to train on it: CUDA out of memory") as caught:
         fasttune.fit(recipe, output=tmp_path / "run", progress=False)
     problem = caught.value.problems[0]

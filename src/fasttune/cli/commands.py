@@ -261,6 +261,23 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Folders of finished runs.")],
+    split: Annotated[str | None, typer.Option("--split", help="validation or test (default: test, if scored).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare finished runs on the rows that all of them scored, each with the first."""
+    _quiet_libraries()
+    from fasttune import api
+
+    compared = api.compare(*runs, split=split)
+    if as_json:
+        _print_json([one.as_json() for one in compared])
+    else:
+        results.print_compared(compared)
+
+
+@app.command()
 def predict(
     run: RunFolderArgument,
     texts: Annotated[

@@ -14,6 +14,7 @@ from fasttune.security.text import printable, write_line
 
 if TYPE_CHECKING:
     from fasttune.data.builder import Built
+    from fasttune.evaluation.comparison import Compared
     from fasttune.search import Found
     from fasttune.start_models import StartModel
     from fasttune.training.lr_range import LearningRates
@@ -60,9 +61,33 @@ def number(name: str, value: Any) -> str:
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:
-    width = max(map(len, metrics))
+    width = max(len(name) for name in metrics if not name.endswith(("_low", "_high")))
     for name, value in metrics.items():
-        write_line(f"{name:<{width}}  {number(name, value)}")
+        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+        if name.removesuffix("_low").removesuffix("_high") != name:
+            continue  # the ends of an interval stand behind its metric
+        interval = "" if low is None or high is None else f"   95 % interval {low:.4f} to {high:.4f}"
+        write_line(f"{name:<{width}}  {number(name, value)}{interval}")
+
+
+def print_compared(compared: Sequence[Compared]) -> None:
+    """A table of metrics per pair of runs, each difference in a sentence, and what the test does not say."""
+    from rich.table import Table
+
+    out = Terminal(soft_wrap=True)
+    for pair in dict.fromkeys((one.run_a, one.run_b) for one in compared):
+        own = [one for one in compared if (one.run_a, one.run_b) == pair]
+        write_line(f"{pair[0]} (a) and {pair[1]} (b), {own[0].num_rows:,} {own[0].split} rows")
+        table = Table("metric", "a", "b", "b - a", "95 % interval", "p", box=None, header_style="bold")
+        for one in own:
+            values = (f"{one.a:.4f}", f"{one.b:.4f}", f"{one.difference:+.4f}", f"{one.low:+.4f} to {one.high:+.4f}")
+            table.add_row(one.metric, *values, f"{one.p_value:.3f}" if one.p_value >= 0.001 else "< 0.001")
+        out.print(table)
+        write_line("")
+        for one in own:
+            write_line(one.sentence)
+        write_line("")
+    write_line("This compares these models. Whether their settings differ takes several seeds each: training.seeds")
 
 
 def print_built(built: Built, folder: Path) -> None:

@@ -21,8 +21,9 @@ from fasttune.recipe import Overrides, Recipe, differences
 from fasttune.recipe import load as load_recipe
 from fasttune.runs.folder import RunFolder, open_run, read_json
 from fasttune.tasks import Prediction, Rows, Task
+from fasttune.tasks.metrics.sums import RowSums
 from fasttune.training.run import Log
-from fasttune.training.scoring import predict_split, score_split
+from fasttune.training.scoring import predict_split, score_split, with_intervals
 from fasttune.training.setup import Setup, set_up_run
 
 # Settings of how a finished run is used; all others belong to the trained model.
@@ -150,10 +151,15 @@ class Predictor:
         return any(warning["code"] == "W267" for warning in warnings)
 
     def score(self, split: Split) -> dict[str, float]:
-        """Score a labelled split; metrics are named eval_..."""
+        """Score a labelled split; metrics are named eval_..., the ends of their 95 % intervals ..._low and ..._high."""
+        return self.scored(split)[0]
+
+    def scored(self, split: Split) -> tuple[dict[str, float], RowSums | None]:
+        """`score`, and what each row adds to the metrics."""
         with self.lock:
             store = encode(split, self.task, self.setup.tokenizer, self.setup.max_length)
             scored = score_split(self.setup, self.task, split, store)
         for remark in self.task.remarks(scored.results, store, split.where):
             self.log(remark)
-        return scored.metrics
+        sums = self.task.row_sums(scored.results, store, split.rows)
+        return with_intervals(scored.metrics, sums), sums

@@ -105,6 +105,10 @@ class RunFolder:
         """The predictions in another common format of the task, such as eval_nbest_predictions.json."""
         return self.path / "predictions" / f"{prefix}_{name}.json"
 
+    def row_sums(self, split: str) -> Path:
+        """What each scored row adds to the metrics, for comparisons (tasks/metrics/sums.py)."""
+        return self.path / "predictions" / f"{split}.sums.npz"
+
     def hang_report(self, rank: int) -> Path:
         return self.path / f"hang-{rank}.txt"
 

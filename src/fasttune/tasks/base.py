@@ -18,6 +18,7 @@ from fasttune.data.sources import Source
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import DataError, Problem, RecipeError
 from fasttune.recipe import Recipe
+from fasttune.tasks.metrics.sums import RowSums
 
 if TYPE_CHECKING:
     import torch
@@ -205,6 +206,10 @@ class Task(ABC):
     def files(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, Any]:
         """Predictions of a scored split in other common formats of the task: name -> content of a JSON file."""
         return {}
+
+    def row_sums(self, results: np.ndarray, store: TokenStore, rows: Rows) -> RowSums | None:
+        """What the metrics are computed from, for intervals and comparisons; None if the task has none of these."""
+        return None
 
     @abstractmethod
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:

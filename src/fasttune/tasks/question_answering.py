@@ -25,7 +25,8 @@ from fasttune.data.tokens.windows import answer_positions, windows
 from fasttune.errors import DataError, Problem, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Task, chosen_metrics
-from fasttune.tasks.metrics import squad
+from fasttune.tasks.metrics import squad, sums
+from fasttune.tasks.metrics.sums import RowSums, keys_of, numbered
 
 if TYPE_CHECKING:
     import torch
@@ -346,6 +347,18 @@ class QuestionAnswering(Task):
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         gold = [[answer.text for answer in answers] for answers in rows.values["answers"]]
         return squad.score(list(self.answers(results, store, rows)), gold, self.metrics)
+
+    def row_sums(self, results: np.ndarray, store: TokenStore, rows: Rows) -> RowSums:
+        answers, gold = list(self.answers(results, store, rows)), rows.values["answers"]
+        texts = [[answer.text for answer in answers] for answers in gold]
+        exact, f1 = (
+            np.array([score(answer, correct) for answer, correct in zip(answers, texts, strict=True)])
+            for score in (squad.exact_match, squad.f1)
+        )
+        has_answer = np.array([len(correct) > 0 for correct in texts])
+        of_rows = sums.of_answers(exact, f1, has_answer, self.metrics, numbered(rows.values["context"]))
+        content = zip(rows.values["question"], rows.values["context"], texts, strict=True)
+        return replace(of_rows, keys=keys_of(content, len(rows)))
 
 
 def _check_flags(source: Source, answers: Sequence[Sequence[Answer]], where: str) -> None:

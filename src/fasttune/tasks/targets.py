@@ -30,7 +30,8 @@ from fasttune.data.problems import row_name, some_of
 from fasttune.errors import Problem, RecipeError, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import chosen_metrics
-from fasttune.tasks.metrics import classification, multilabel, regression
+from fasttune.tasks.metrics import classification, multilabel, regression, sums
+from fasttune.tasks.metrics.sums import RowSums
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +96,10 @@ class Target(ABC):
     @abstractmethod
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
         """The metrics of `logits` (N, K)."""
+
+    @abstractmethod
+    def row_sums(self, logits: np.ndarray, encoded: np.ndarray) -> RowSums:
+        """What the metrics of `logits` (N, K) are computed from."""
 
     def remarks(self, logits: np.ndarray, encoded: np.ndarray, where: str) -> Iterator[str]:
         """Lines to log about scored rows."""
@@ -167,6 +172,9 @@ class SingleLabel(Target):
 
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
         return classification.score(encoded, logits.argmax(axis=1), len(self.vocabulary.names), self.metrics)
+
+    def row_sums(self, logits: np.ndarray, encoded: np.ndarray) -> RowSums:
+        return sums.of_classes(encoded, logits.argmax(axis=1), self.vocabulary.names, self.metrics)
 
     def remarks(self, logits: np.ndarray, encoded: np.ndarray, where: str) -> Iterator[str]:
         predicted, counts = np.unique(logits.argmax(axis=1)), np.bincount(encoded, minlength=logits.shape[1])
@@ -242,6 +250,10 @@ class MultiLabel(Target):
         predicted = multilabel.sigmoid(logits) >= np.array(self.thresholds)
         return multilabel.score(encoded, predicted, self.metrics)
 
+    def row_sums(self, logits: np.ndarray, encoded: np.ndarray) -> RowSums:
+        predicted = multilabel.sigmoid(logits) >= np.array(self.thresholds)
+        return sums.of_labels(encoded > 0, predicted, self.vocabulary.names, self.metrics)
+
     def remarks(self, logits: np.ndarray, encoded: np.ndarray, where: str) -> Iterator[str]:
         yield from lacking(encoded.sum(axis=0), self.vocabulary.names, self.metrics, where)
 
@@ -285,6 +297,9 @@ class Regression(Target):
 
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
         return regression.score(encoded, logits[:, 0].astype(np.float64), self.metrics)
+
+    def row_sums(self, logits: np.ndarray, encoded: np.ndarray) -> RowSums:
+        return sums.of_numbers(encoded.astype(np.float64), logits[:, 0].astype(np.float64), self.metrics)
 
 
 def lacking(counts: np.ndarray, names: Sequence[str], metrics: Sequence[str], where: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from fasttune.data.columns import (
     lists_in,
     text_values,
 )
+from fasttune.data.holdout import GROUP
 from fasttune.data.label_columns import from_multi_hot
 from fasttune.data.label_kinds import MULTI, REGRESSION, SINGLE, kind_of, parts_of
 from fasttune.data.label_matching import as_labels_of_run, names_given
@@ -32,6 +33,7 @@ from fasttune.data.tokens.store import TokenStore, tokenize
 from fasttune.errors import DataError, Problem, RecipeError, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Task
+from fasttune.tasks.metrics.sums import RowSums, keys_of, numbered
 from fasttune.tasks.targets import MultiLabel, SingleLabel, Target, class_weights, make_target, saved_vocabulary
 
 if TYPE_CHECKING:
@@ -278,6 +280,12 @@ class TextClassification(Task):
 
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         return self.target.score(results, store.targets["labels"])
+
+    def row_sums(self, results: np.ndarray, store: TokenStore, rows: Rows) -> RowSums:
+        of_rows = self.target.row_sums(results, store.targets["labels"])
+        texts = [rows.values[role] for role in TEXTS if role in rows.values]
+        clusters = numbered(rows.values[GROUP]) if GROUP in rows.values else None
+        return replace(of_rows, keys=keys_of(zip(*texts, strict=True), len(rows)), clusters=clusters)
 
 
 def _is_one(cell: Any) -> bool:

@@ -36,7 +36,8 @@ from fasttune.data.tokens.words import (
 from fasttune.errors import DataError, Problem, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Task, chosen_metrics
-from fasttune.tasks.metrics import classification, entities
+from fasttune.tasks.metrics import classification, entities, sums
+from fasttune.tasks.metrics.sums import RowSums, keys_of
 from fasttune.tasks.targets import SingleLabel, class_weights, names_of, saved_vocabulary
 
 if TYPE_CHECKING:
@@ -276,6 +277,19 @@ class TokenClassification(Task):
         predicted_tags = np.array([number_of.get(tag, -1) for tag in chain.from_iterable(predicted)])
         gold_tags = np.fromiter(chain.from_iterable(gold), dtype=np.int64)
         return classification.score(gold_tags, predicted_tags, len(vocabulary.names), self.target.metrics)
+
+    def row_sums(self, results: np.ndarray, store: TokenStore, rows: Rows) -> RowSums:
+        vocabulary, metrics = self.target.vocabulary, self.target.metrics
+        predicted = [tags for tags, _ in self.tags(results, store, rows)]
+        gold = [
+            [vocabulary.names[number] for number in row] for row in encode_all(rows.values["tags"], vocabulary, "tags")
+        ]
+        if self.form is not None:
+            of_rows = sums.of_entities(*entities.counts_of(predicted, gold, self.form), metrics)
+        else:
+            of_rows = sums.of_tags(predicted, gold, vocabulary.names, metrics)
+        texts = (sentence.words for sentence in rows.values["tokens"])
+        return replace(of_rows, keys=keys_of(zip(texts, gold, strict=True), len(rows)))
 
 
 def _boundaries(recipe: Recipe) -> str:

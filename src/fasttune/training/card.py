@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,8 +26,8 @@ TEMPLATE = """---
 
 A {task_words} model fine-tuned from {model} with fasttune.{labels}
 
-| {split} metric | value |
-|---|---|
+| {split} metric | value | 95 % interval |
+|---|---|---|
 {scores}
 {caveat}
 ## Data
@@ -111,9 +111,18 @@ def held_out_scores(results: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
         for name, value in results.items()
         if name.startswith(f"{prefix}_")
         and value is not None
-        and not name.endswith(("_samples", "_runtime", "_second"))
+        and not name.endswith(("_samples", "_runtime", "_second", "_low", "_high"))
     }
     return "test" if prefix == "test" else "validation", scores
+
+
+def score_lines(scores: Mapping[str, float], results: Mapping[str, Any], split: str) -> Iterator[str]:
+    """The rows of the table of scores, with their 95 % intervals."""
+    prefix = "test" if split == "test" else "eval"
+    for metric, value in scores.items():
+        low, high = (results.get(f"{prefix}_{metric}_{end}") for end in ("low", "high"))
+        interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+        yield f"| {metric} | {value:.4f} | {interval} |"
 
 
 def base_model(recipe: Recipe) -> str | None:
@@ -221,7 +230,7 @@ def card(
         else "",
         use=use(recipe),
         split=rows,
-        scores="\n".join(f"| {metric} | {value:.4f} |" for metric, value in scores.items()),
+        scores="\n".join(score_lines(scores, results, split)),
         caveat=caveat,
         data=without_folders(data_section(data_report), recipe),
         incidents="".join(["\n\nDuring training:\n", *(f"\n- {markdown(incident)}" for incident in incidents)])

@@ -16,7 +16,15 @@ from fasttune.recipe import Recipe
 from fasttune.recipe.types import LESS_IS_BETTER
 from fasttune.runs.checkpoint import open_checkpoint
 from fasttune.runs.checkpoint.write import path_of
-from fasttune.runs.folder import RESULT_PREFIX, RunFolder, read_json, write_json, write_json_lines, write_text
+from fasttune.runs.folder import (
+    RESULT_PREFIX,
+    RunFolder,
+    read_json,
+    staged_bytes,
+    write_json,
+    write_json_lines,
+    write_text,
+)
 from fasttune.training.card import card
 from fasttune.training.environment import peak_memory_bytes
 from fasttune.training.events import StepDone
@@ -26,6 +34,7 @@ from fasttune.training.loop import TrainState
 from fasttune.training.model import checksums, save_model
 from fasttune.training.resume import find_on_all_ranks, tensors_of
 from fasttune.training.run import TrainingRun
+from fasttune.training.scoring import with_intervals
 from fasttune.training.trainer import Trainer
 
 STEPS_TO_JUDGE = 30
@@ -82,8 +91,13 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
         for remark in task.remarks(scored.results, store, split.name):
             run.log(remark)
         prefix = RESULT_PREFIX[split.name]
-        results[prefix] = {key.replace("eval_", f"{prefix}_", 1): value for key, value in scored.metrics.items()}
+        sums = task.row_sums(scored.results, store, split.rows)
+        metrics = with_intervals(scored.metrics, sums)
+        results[prefix] = {key.replace("eval_", f"{prefix}_", 1): value for key, value in metrics.items()}
         if is_main():
+            if sums is not None:
+                with staged_bytes(run.folder.row_sums(split.name)) as file:
+                    sums.save(file)
             predictions = task.decode(scored.results, store, split.rows)
             write_json_lines(run.folder.predictions(split.name), predictions)
             for name, content in task.files(scored.results, store, split.rows).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import EnvironmentProblem
 from fasttune.parallel.collectives import all_reduce_max
 from fasttune.tasks import Task
+from fasttune.tasks.metrics.intervals import intervals
+from fasttune.tasks.metrics.sums import RowSums
 from fasttune.training import signals
 from fasttune.training.memory import (
     CPU_EVALUATION_TOKENS,
@@ -117,6 +119,19 @@ def score_split(
         "eval_samples_per_second": len(split.rows) / runtime,
     }
     return Scored({"eval_loss": outputs.loss, **metrics, **counts}, outputs.results, task)
+
+
+def with_intervals(metrics: Mapping[str, float], sums: RowSums | None) -> dict[str, float]:
+    """Metrics named eval_..., each followed by the ends of its 95 % interval, eval_..._low and eval_..._high."""
+    if sums is None:
+        return dict(metrics)
+    found = intervals(sums)
+    named: dict[str, float] = {}
+    for name, value in metrics.items():
+        named[name] = value
+        if name.removeprefix("eval_") in found:
+            named[f"{name}_low"], named[f"{name}_high"] = found[name.removeprefix("eval_")]
+    return named
 
 
 def predict_split(setup: Setup, task: Task, store: TokenStore, alive: Callable[[], None] = lambda: None) -> Outputs:

@@ -90,7 +90,7 @@ def scores_of(metrics: Mapping[str, Any]) -> dict[str, float]:
         if name.startswith(("eval_", "test_"))
         and isinstance(value, float)
         and not math.isnan(value)
-        and not name.endswith("_runtime")
+        and not name.endswith(("_runtime", "_low", "_high"))
         and "_per_second" not in name
     }
 

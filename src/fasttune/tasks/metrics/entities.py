@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from fasttune.data.tokens.tags import OUTSIDE, Form, parts_of_tag
 
 METRICS = ("precision", "recall", "f1", "f1_macro", "accuracy")
@@ -71,6 +73,23 @@ def score(
         "accuracy": _ratio(num_correct_tags, num_tags),
     }
     return {name: values[name] for name in names}
+
+
+def counts_of(
+    predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]], form: Form = "prefix"
+) -> tuple[np.ndarray, list[str]]:
+    """(N, 3K + 2) counts per row: correct, predicted and gold entities by type, correct tags, tags; and the types."""
+    found = [[entities_of(tags, form) for tags in side] for side in (predicted, gold)]
+    types = sorted({entity.type for side in found for row in side for entity in row})
+    column = {kind: number for number, kind in enumerate(types)}
+    counts = np.zeros((len(gold), 3 * len(types) + 2))
+    for row, (mine, theirs) in enumerate(zip(*found, strict=True)):
+        for part, chosen in enumerate(({*mine} & {*theirs}, {*mine}, {*theirs})):
+            for entity in chosen:
+                counts[row, part * len(types) + column[entity.type]] += 1
+        pairs = zip(predicted[row], gold[row], strict=True)
+        counts[row, -2:] = sum(tag == correct for tag, correct in pairs), len(gold[row])
+    return counts, types
 
 
 def _ratio(numerator: float, denominator: float) -> float:
