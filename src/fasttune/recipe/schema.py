@@ -264,6 +264,13 @@ class Evaluation(Section):
         "config.json.",
         allowed="a number, or null (set on the validation rows)",
     )
+    calibrate: bool = setting(
+        True,
+        "Text classification: divide the logits of predicted probabilities by a temperature, so that about 90 % of the "
+        "predictions with 90 % are right. It is fitted to the validation rows (at least 50) and kept in "
+        "calibration.json. It changes no predicted label and no score.",
+        allowed="true or false",
+    )
     early_stopping_patience: Count | None = setting(
         None,
         "Stop after this many consecutive evaluations without an improvement of `evaluation.metric_for_best_model`. If "

@@ -90,6 +90,11 @@ class RunFolder:
         return self.path / "search.json"
 
     @property
+    def calibration(self) -> Path:
+        """The temperature of the probabilities, and how honest they were without it."""
+        return self.path / "calibration.json"
+
+    @property
     def checksums(self) -> Path:
         """The sha256 of each model file, by name."""
         return self.path / "checksums.json"

@@ -18,6 +18,7 @@ from fasttune.data.sources import Source
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import DataError, Problem, RecipeError
 from fasttune.recipe import Recipe
+from fasttune.tasks.metrics.calibration import Calibration
 from fasttune.tasks.metrics.sums import RowSums
 
 if TYPE_CHECKING:
@@ -190,6 +191,14 @@ class Task(ABC):
 
     def calibrated(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Task:
         """The task calibrated on the validation split after training, such as its thresholds; `state` keeps them."""
+        return self
+
+    def calibration(self, results: np.ndarray, store: TokenStore) -> Calibration | None:
+        """The temperature that makes the probabilities of these rows honest; None if the task has none."""
+        return None
+
+    def with_temperature(self, temperature: float) -> Task:
+        """The task whose probabilities are those of logits divided by `temperature`."""
         return self
 
     @abstractmethod

@@ -31,6 +31,7 @@ from fasttune.errors import Problem, RecipeError, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import chosen_metrics
 from fasttune.tasks.metrics import classification, multilabel, regression, sums
+from fasttune.tasks.metrics.calibration import Calibration, calibrate
 from fasttune.tasks.metrics.sums import RowSums
 
 if TYPE_CHECKING:
@@ -109,15 +110,23 @@ class Target(ABC):
         """The target calibrated on validation rows after training."""
         return self
 
+    def calibration(self, logits: np.ndarray, encoded: np.ndarray) -> Calibration | None:
+        """The temperature that fits these rows; None for numbers, and for few rows."""
+        return None
+
 
 @dataclass(frozen=True)
 class SingleLabel(Target):
-    """One of K classes. `class_weights`: the weight of a row of each class; None: all are equal."""
+    """One of K classes. `class_weights`: the weight of a row of each class; None: all are equal.
+
+    `temperature` divides the logits of probabilities that are shown; it changes no prediction and no loss.
+    """
 
     vocabulary: Vocabulary
     metrics: tuple[str, ...]
     smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
+    temperature: float = 1.0
 
     problem: ClassVar[str] = SINGLE
     primary_metric: ClassVar[str] = "accuracy"
@@ -162,7 +171,11 @@ class SingleLabel(Target):
         return cross_entropy(logits, encoded, weights, reduction="sum", label_smoothing=smoothing)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        return classification.softmax(logits)
+        return classification.softmax(logits.astype(np.float64) / self.temperature)
+
+    def calibration(self, logits: np.ndarray, encoded: np.ndarray) -> Calibration | None:
+        right = encoded[:, None] == np.arange(logits.shape[1])
+        return calibrate(logits, right, classification.softmax, one_of=True)
 
     def answers(self, logits: np.ndarray) -> Iterator[Answer]:
         names = self.vocabulary.names
@@ -192,7 +205,8 @@ class SingleLabel(Target):
 class MultiLabel(Target):
     """Any number of K labels. `thresholds` (K): a label is predicted if its probability reaches its threshold.
 
-    `separator` divides the labels of a cell if cells are texts and not lists.
+    `separator` divides the labels of a cell if cells are texts and not lists. `temperature` divides the logits of
+    probabilities that are shown, and those of the thresholds with them, so it changes no prediction and no loss.
     """
 
     vocabulary: Vocabulary
@@ -200,6 +214,7 @@ class MultiLabel(Target):
     thresholds: tuple[float, ...]
     smoothing: float = 0.0
     separator: str | None = None
+    temperature: float = 1.0
 
     problem: ClassVar[str] = MULTI
     primary_metric: ClassVar[str] = "f1_micro"
@@ -238,21 +253,26 @@ class MultiLabel(Target):
         return binary_cross_entropy_with_logits(logits, targets, reduction="sum") / logits.shape[1]
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        return multilabel.sigmoid(logits)
+        return multilabel.sigmoid(logits.astype(np.float64) / self.temperature)
+
+    def calibration(self, logits: np.ndarray, encoded: np.ndarray) -> Calibration | None:
+        return calibrate(logits, encoded > 0, multilabel.sigmoid, one_of=False)
+
+    def _has(self, logits: np.ndarray) -> np.ndarray:
+        """(N, K) bool: the labels that reach their thresholds, by the probabilities of temperature 1."""
+        return multilabel.sigmoid(logits) >= np.array(self.thresholds)
 
     def answers(self, logits: np.ndarray) -> Iterator[Answer]:
         names = self.vocabulary.names
-        for row in self.probabilities(logits):
-            given = [name for name, share, limit in zip(names, row, self.thresholds, strict=True) if share >= limit]
+        for has, row in zip(self._has(logits), self.probabilities(logits), strict=True):
+            given = [name for name, is_given in zip(names, has, strict=True) if is_given]
             yield {"labels": given, "probabilities": dict(zip(names, map(float, row), strict=True))}
 
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
-        predicted = multilabel.sigmoid(logits) >= np.array(self.thresholds)
-        return multilabel.score(encoded, predicted, self.metrics)
+        return multilabel.score(encoded, self._has(logits), self.metrics)
 
     def row_sums(self, logits: np.ndarray, encoded: np.ndarray) -> RowSums:
-        predicted = multilabel.sigmoid(logits) >= np.array(self.thresholds)
-        return sums.of_labels(encoded > 0, predicted, self.vocabulary.names, self.metrics)
+        return sums.of_labels(encoded > 0, self._has(logits), self.vocabulary.names, self.metrics)
 
     def remarks(self, logits: np.ndarray, encoded: np.ndarray, where: str) -> Iterator[str]:
         yield from lacking(encoded.sum(axis=0), self.vocabulary.names, self.metrics, where)

@@ -33,6 +33,7 @@ from fasttune.data.tokens.store import TokenStore, tokenize
 from fasttune.errors import DataError, Problem, RecipeError, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Task
+from fasttune.tasks.metrics.calibration import Calibration
 from fasttune.tasks.metrics.sums import RowSums, keys_of, numbered
 from fasttune.tasks.targets import MultiLabel, SingleLabel, Target, class_weights, make_target, saved_vocabulary
 
@@ -270,6 +271,14 @@ class TextClassification(Task):
 
     def calibrated(self, results: np.ndarray, store: TokenStore, rows: Rows) -> TextClassification:
         return replace(self, target=self.target.calibrated(results, store.targets["labels"]))
+
+    def calibration(self, results: np.ndarray, store: TokenStore) -> Calibration | None:
+        return self.target.calibration(results, store.targets["labels"])
+
+    def with_temperature(self, temperature: float) -> TextClassification:
+        if not isinstance(self.target, SingleLabel | MultiLabel):
+            return self
+        return replace(self, target=replace(self.target, temperature=temperature))
 
     def decode(self, results: np.ndarray, store: TokenStore, rows: Rows) -> Iterator[Prediction]:
         for row_id, answer in zip(rows.ids, self.target.answers(results), strict=True):

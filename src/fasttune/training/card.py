@@ -74,6 +74,12 @@ CrossEncoder("PATH OF THIS FOLDER").predict({example})  # logits; the names are 
 
 `fasttune predict PATH {words}` prints the predicted label; `--json` the probabilities of all labels."""
 
+CALIBRATED = """
+
+The probabilities of `fasttune predict` are calibrated: the logits are divided by {temperature:.2f} first. This was
+fitted to {num_rows:,} validation rows, and changes the expected calibration error from {ece_before:.3f} to
+{ece_after:.3f}. Other libraries show the plain probabilities. The predicted label is the same."""
+
 CAVEAT = """
 These validation rows also chose the epoch{thresholds}, so scores on new rows may be lower.
 """
@@ -211,8 +217,10 @@ def card(
     data_report: Mapping[str, Any],
     environment: Mapping[str, Any],
     incidents: Sequence[str] = (),
+    calibration: Mapping[str, Any] | None = None,
 ) -> str:
-    """The card as Markdown. `results` as in all_results.json; `incidents`: sentences about training."""
+    """The card as Markdown. `results` as in all_results.json; `incidents`: sentences about training; `calibration`: the
+    content of calibration.json."""
     split, scores = held_out_scores(results)
     num_rows = results.get("test_samples" if split == "test" else "eval_samples")
     front = yaml.safe_dump(front_matter(name, recipe, split, scores, num_rows), sort_keys=False, allow_unicode=True)
@@ -228,7 +236,7 @@ def card(
         labels=f" Labels: {', '.join(map(markdown_code, label_names))}."
         if label_names and recipe.problem != "regression"
         else "",
-        use=use(recipe),
+        use=use(recipe) + (CALIBRATED.format(**calibration) if calibration else ""),
         split=rows,
         scores="\n".join(score_lines(scores, results, split)),
         caveat=caveat,

@@ -9,6 +9,8 @@ from functools import partial
 from statistics import mean
 from typing import Any
 
+import numpy as np
+
 from fasttune.data.reading import TEST, TRAIN, VALIDATION
 from fasttune.errors import CheckpointError
 from fasttune.parallel.collectives import is_main
@@ -51,7 +53,9 @@ def save_best_weights(trainer: Trainer) -> int:
     if trainer.signal is None:
         reason = f", the best by {run.metric.removeprefix('eval_')}" if keeps_best else ""
         run.log(f"scoring the weights of step {step}{reason}")
-        trainer.evaluator.score(VALIDATION, step)
+        scored = trainer.evaluator.score(VALIDATION, step)
+        if run.recipe.evaluation.calibrate:
+            _calibrate(trainer, scored.results)
     if is_main():
         for name, value in trainer.evaluator.task.state().items():
             setattr(setup.model.config, name, value)
@@ -59,6 +63,21 @@ def save_best_weights(trainer: Trainer) -> int:
         save_model(run.folder.path, setup.model, setup.tokenizer)
         write_json(run.folder.checksums, checksums(run.folder.path))
     return step
+
+
+def _calibrate(trainer: Trainer, results: np.ndarray) -> None:
+    """Let the task show calibrated probabilities, and keep the temperature in calibration.json."""
+    run, evaluator = trainer.run, trainer.evaluator
+    found = evaluator.task.calibration(results, run.stores[VALIDATION])
+    if found is None:
+        return
+    evaluator.task = evaluator.task.with_temperature(found.temperature)
+    run.log(
+        f"probabilities calibrated on the validation rows: temperature {found.temperature:.2f}, "
+        f"expected calibration error {found.before:.3f} -> {found.after:.3f}"
+    )
+    if is_main():
+        write_json(run.folder.calibration, found.as_json())
 
 
 def _load_best(run: TrainingRun) -> int:
@@ -127,6 +146,7 @@ def _write_card(run: TrainingRun, label_names: list[str], results: dict[str, Any
             data_report=read_json(folder.data_report),
             environment=read_json(folder.environment),
             incidents=list(incidents(run.state)),
+            calibration=read_json(folder.calibration) if folder.calibration.exists() else None,
         )
     except Exception as error:
         run.log(f"warning: could not write the model card: {type(error).__name__}: {error}")

@@ -60,7 +60,7 @@ NOT_A_MODEL = (
     SafetensorError,
     StrictDataclassError,
 )
-MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "spm.model")
+MODEL_FILES = ("calibration.json", "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "spm.model")
 WORD_HEAD = "AutoModelForMaskedLM"  # whose head predicts words, not labels
 # Stands for a missing maximum length.
 NO_LIMIT = 10**6

@@ -194,6 +194,8 @@ def set_up_run(folder: RunFolder, recipe: Recipe) -> tuple[Task, Setup]:
     if folder.checksums.exists():  # early runs of 0.1.0 have none
         check_model(folder.path, read_json(folder.checksums))
     task = TASKS[recipe.task].from_state(read_json(folder.config), recipe)
+    if folder.calibration.exists():
+        task = task.with_temperature(float(read_json(folder.calibration)["temperature"]))
     return task, set_up(recipe, str(folder.path), task)
 
 
