@@ -173,6 +173,7 @@ def test_a_dump_holds_every_field_of_its_task_and_no_other(task):
 OTHER_VALUES = {  # valid values that differ from the default
     "problem": "regression",
     "model_head": "mean",
+    "evaluation.baselines": "false",
     "evaluation.calibrate": "false",
     "data.label_range": "[0, 1]",
     "data.label_names": "[a, b]",

@@ -91,6 +91,7 @@ FIELDS_AND_DEFAULTS = {
     "evaluation.n_best_size": 20,
     "evaluation.max_answer_length": 30,
     "evaluation.null_score_diff_threshold": None,
+    "evaluation.baselines": True,
     "evaluation.calibrate": True,
     "evaluation.early_stopping_patience": None,
     "output.dir": None,

@@ -32,6 +32,7 @@ MEANINGS = {
     "data_report.json": "rows, labels, lengths, truncation, warnings",
     "events.jsonl": "every step and evaluation",
     "all_results.json": "all scores and speeds",
+    "baselines.json": "the same rows without fine-tuning",
     "calibration.json": "how honest the probabilities are, and their temperature",
     "checksums.json": "sha256 of the model files",
     "predictions": "one line per row, with probabilities",

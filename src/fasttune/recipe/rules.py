@@ -31,6 +31,7 @@ TASKS_WITH: dict[FieldPath, tuple[str, ...]] = {
     ("training", "label_smoothing_factor"): (TEXTS, WORDS),
     ("training", "class_weights"): (TEXTS, WORDS),
     ("training", "teacher"): (TEXTS,),
+    ("evaluation", "baselines"): (TEXTS,),
     ("evaluation", "calibrate"): (TEXTS,),
     ("evaluation", "n_best_size"): (QUESTIONS,),
     ("evaluation", "max_answer_length"): (QUESTIONS,),

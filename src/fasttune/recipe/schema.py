@@ -264,6 +264,13 @@ class Evaluation(Section):
         "config.json.",
         allowed="a number, or null (set on the validation rows)",
     )
+    baselines: bool = setting(
+        True,
+        "Text classification with at least 100 training and 100 scored rows: also score the most frequent class, and "
+        "logistic regression on TF-IDF and on the frozen encoder (with at most 5,000 training rows), to show what "
+        "fine-tuning gains. Takes about as long as an evaluation of these rows; left out with `training.max_time`.",
+        allowed="true or false",
+    )
     calibrate: bool = setting(
         True,
         "Text classification: divide the logits of predicted probabilities by a temperature, so that about 90 % of the "

@@ -90,6 +90,11 @@ class RunFolder:
         return self.path / "search.json"
 
     @property
+    def baselines(self) -> Path:
+        """What the same rows give without fine-tuning."""
+        return self.path / "baselines.json"
+
+    @property
     def calibration(self) -> Path:
         """The temperature of the probabilities, and how honest they were without it."""
         return self.path / "calibration.json"

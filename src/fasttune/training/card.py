@@ -131,6 +131,20 @@ def score_lines(scores: Mapping[str, float], results: Mapping[str, Any], split: 
         yield f"| {metric} | {value:.4f} | {interval} |"
 
 
+def baseline_section(baselines: Sequence[Mapping[str, Any]]) -> str:
+    """What the same rows give without fine-tuning, as a table."""
+    if not baselines:
+        return ""
+    metric = baselines[0]["metric"]
+    rows = [
+        f"| {markdown(one['name'])} | {one['value']:.4f} | {one['difference']:+.4f} | {one['difference_low']:+.4f} to "
+        f"{one['difference_high']:+.4f} |"
+        for one in baselines
+    ]
+    head = f"| without fine-tuning | {metric} | gain of fine-tuning | 95 % interval |\n|---|---|---|---|"
+    return "\n".join(["", head, *rows, ""])
+
+
 def base_model(recipe: Recipe) -> str | None:
     """The hub id of the base model; None for a local folder, which others cannot look up."""
     if recipe.model == EMBEDDED_MODEL:
@@ -218,9 +232,10 @@ def card(
     environment: Mapping[str, Any],
     incidents: Sequence[str] = (),
     calibration: Mapping[str, Any] | None = None,
+    baselines: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The card as Markdown. `results` as in all_results.json; `incidents`: sentences about training; `calibration`: the
-    content of calibration.json."""
+    """The card as Markdown. `results` as in all_results.json; `incidents`: sentences about training; `calibration` and
+    `baselines`: the contents of their files."""
     split, scores = held_out_scores(results)
     num_rows = results.get("test_samples" if split == "test" else "eval_samples")
     front = yaml.safe_dump(front_matter(name, recipe, split, scores, num_rows), sort_keys=False, allow_unicode=True)
@@ -239,7 +254,7 @@ def card(
         use=use(recipe) + (CALIBRATED.format(**calibration) if calibration else ""),
         split=rows,
         scores="\n".join(score_lines(scores, results, split)),
-        caveat=caveat,
+        caveat=baseline_section(baselines) + caveat,
         data=without_folders(data_section(data_report), recipe),
         incidents="".join(["\n\nDuring training:\n", *(f"\n- {markdown(incident)}" for incident in incidents)])
         if incidents

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fasttune.data.pipeline import Split
 from fasttune.data.reading import TEST, TRAIN, VALIDATION
 from fasttune.errors import CheckpointError
 from fasttune.parallel.collectives import is_main
@@ -27,6 +28,8 @@ from fasttune.runs.folder import (
     write_json_lines,
     write_text,
 )
+from fasttune.tasks.metrics.sums import RowSums
+from fasttune.training.baselines import baselines, lines
 from fasttune.training.card import card
 from fasttune.training.environment import peak_memory_bytes
 from fasttune.training.events import StepDone
@@ -103,6 +106,7 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
     """Score the weights of `step` on the held-out splits; write metrics, predictions and the model card."""
     run, task = trainer.run, trainer.evaluator.task
     results = {"train": train_results(run)}
+    scored_sums: tuple[Split, RowSums] | None = None  # of the last split, the test rows if there are any
     for split in run.splits.all():
         if split.name == TRAIN or (split.name == TEST and not run.scores_test):
             continue
@@ -111,6 +115,7 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
             run.log(remark)
         prefix = RESULT_PREFIX[split.name]
         sums = task.row_sums(scored.results, store, split.rows)
+        scored_sums = scored_sums if sums is None else (split, sums)
         metrics = with_intervals(scored.metrics, sums)
         results[prefix] = {key.replace("eval_", f"{prefix}_", 1): value for key, value in metrics.items()}
         if is_main():
@@ -122,7 +127,12 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
             for name, content in task.files(scored.results, store, split.rows).items():
                 write_json(run.folder.predictions_as(prefix, name), content)
     all_results = {key: value for metrics in results.values() for key, value in metrics.items()}
+    found = [] if scored_sums is None or not run.scores_test else baselines(run, *scored_sums)
+    for line in lines(found):
+        run.log(line)
     if is_main():
+        if found:
+            write_json(run.folder.baselines, found)
         for line in flat_loss(step_losses(run.folder), run.recipe.training.learning_rate):
             run.log(line)
         for line in past_the_best(run.state, run.metric, run.recipe):
@@ -147,6 +157,7 @@ def _write_card(run: TrainingRun, label_names: list[str], results: dict[str, Any
             environment=read_json(folder.environment),
             incidents=list(incidents(run.state)),
             calibration=read_json(folder.calibration) if folder.calibration.exists() else None,
+            baselines=read_json(folder.baselines) if folder.baselines.exists() else (),
         )
     except Exception as error:
         run.log(f"warning: could not write the model card: {type(error).__name__}: {error}")

@@ -17,7 +17,7 @@ from fasttune.data.reading import TRAIN
 from fasttune.data.tokens.store import TokenStore
 from fasttune.recipe import Recipe
 from fasttune.runs.checkpoint import Checkpoint
-from fasttune.runs.folder import RunFolder
+from fasttune.runs.folder import RunFolder, read_json
 from fasttune.runs.mirror import Mirror
 from fasttune.tasks.text_classification import TEACHER
 from fasttune.training.loop import TrainState
@@ -26,6 +26,7 @@ from fasttune.training.setup import Setup
 if TYPE_CHECKING:
     from fasttune.training.frozen import KeptStates
 
+MAX_TIME = "max_time"  # the name of the choice in environment.json
 Log = Callable[[str], None]  # takes one line for the person who watches the run
 
 
@@ -82,6 +83,14 @@ class TrainingRun:
         if TEACHER in self.setup.choices:
             tokens += f"-{self.setup.choices[TEACHER].reason}"
         return tokens if self.splits.stream is None else f"{self.splits.stream.files.fingerprint}-{tokens}"
+
+    @property
+    def has_time_limit(self) -> bool:
+        """Whether the run was planned to end within training.max_time, which has become a number of steps."""
+        if MAX_TIME in self.setup.choices:
+            return True
+        environment = self.folder.environment  # of a run that was resumed
+        return environment.exists() and MAX_TIME in read_json(environment)
 
     @property
     def resumed_step(self) -> int | None:

@@ -20,9 +20,8 @@ from fasttune.runs.folder import RunFolder
 from fasttune.training import signals
 from fasttune.training.forecast import Forecast, measure, seconds_of_steps
 from fasttune.training.precision import Choice
-from fasttune.training.run import TrainingRun
+from fasttune.training.run import MAX_TIME, TrainingRun
 
-MAX_TIME = "max_time"  # the name of the choice in environment.json
 FEWEST_STEPS = 10  # of a run that is worth starting
 MARGIN = 0.02  # of the time, since steps vary
 SECONDS_TO_SAVE = 1.0  # the final model, predictions and card
