@@ -23,11 +23,12 @@ from fasttune.evaluation.comparison import Compared
 from fasttune.evaluation.other_data import in_place, read_to_predict, read_to_score
 from fasttune.evaluation.own_split import read_own_split
 from fasttune.evaluation.predictor import Predictor
+from fasttune.evaluation.reproduction import Reproduced, compared, recipe_to_repeat
 from fasttune.parallel import collectives, rendezvous
 from fasttune.parallel.collectives import is_main
 from fasttune.recipe import Overrides, Recipe
 from fasttune.recipe import load as load_recipe
-from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, locked, resolve_run_folder
+from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, locked, open_run, resolve_run_folder
 from fasttune.search import Found, search_in_folder
 from fasttune.tasks import TASKS, Prediction, Rows
 from fasttune.tasks.highlights import tokens_of
@@ -288,6 +289,24 @@ def compare(*runs: str | Path, split: str | None = None, progress: bool = True) 
     >>> print(fasttune.compare("runs/base", "runs/large")[0].sentence)  # doctest: +SKIP
     """
     return comparison.compare(runs, split, _log(progress) or (lambda line: None))
+
+
+def reproduce(run: str | Path, *, output: str | Path | None = None, progress: bool = True) -> Reproduced:
+    """Train again with the recipe and the data of a finished run, and compare weights and scores.
+
+    `output`: the folder of the new run (default: runs/NAME-again). DataError if the data have changed since.
+    """
+    folder = open_run(run)
+    if not folder.is_finished:
+        found, hint = "the run has not finished", f"fasttune train {folder.recipe} --output {folder.path} --resume"
+        raise UsageError(Problem(where=f"reproduce {folder.path}", found=found, hint=hint))
+    recipe = recipe_to_repeat(folder)
+    target = output or resolve_run_folder(f"{folder.path.resolve().name}-again", None, False).path
+    again = fit(recipe, output=target, progress=progress)
+    if not again.is_complete:
+        found = f"the second run is not complete: {again.reason}"
+        raise UsageError(Problem(where=f"reproduce {folder.path}", found=found, hint="start it again"))
+    return compared(folder, RunFolder(again.folder))
 
 
 def predict(

@@ -278,6 +278,26 @@ def compare(
 
 
 @app.command()
+def reproduce(
+    run: RunFolderArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new run (default: runs/NAME-again).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train again with the recipe and the data of a run, and compare weights and scores."""
+    _quiet_libraries()
+    open_run(run)
+    from fasttune import api
+
+    found = api.reproduce(run, output=output)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        results.print_reproduced(found)
+
+
+@app.command()
 def predict(
     run: RunFolderArgument,
     texts: Annotated[

@@ -15,6 +15,7 @@ from fasttune.security.text import printable, write_line
 if TYPE_CHECKING:
     from fasttune.data.builder import Built
     from fasttune.evaluation.comparison import Compared
+    from fasttune.evaluation.reproduction import Reproduced
     from fasttune.search import Found
     from fasttune.start_models import StartModel
     from fasttune.training.lr_range import LearningRates
@@ -90,6 +91,15 @@ def print_compared(compared: Sequence[Compared]) -> None:
             write_line(one.sentence)
         write_line("")
     write_line("This compares these models. Whether their settings differ takes several seeds each: training.seeds")
+
+
+def print_reproduced(found: Reproduced) -> None:
+    """The scores before and now, and the verdict."""
+    width = max(map(len, found.scores))
+    for name, (before, now) in found.scores.items():
+        write_line(f"{name:<{width}}  {before:.6f} before, {now:.6f} now")
+    write_line("")
+    write_line(found.sentence)
 
 
 def print_built(built: Built, folder: Path) -> None:
