@@ -175,6 +175,8 @@ OTHER_VALUES = {  # valid values that differ from the default
     "model_head": "mean",
     "evaluation.baselines": "false",
     "evaluation.calibrate": "false",
+    "evaluation.tune_threshold": "true",
+    "evaluation.min_precision": "0.9",
     "data.label_range": "[0, 1]",
     "data.label_names": "[a, b]",
     "data.fix_spans": "true",

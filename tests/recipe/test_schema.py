@@ -93,6 +93,8 @@ FIELDS_AND_DEFAULTS = {
     "evaluation.null_score_diff_threshold": None,
     "evaluation.baselines": True,
     "evaluation.calibrate": True,
+    "evaluation.tune_threshold": False,
+    "evaluation.min_precision": None,
     "evaluation.early_stopping_patience": None,
     "output.dir": None,
     "output.mirror": None,

@@ -251,7 +251,9 @@ def answer(prediction: Mapping[str, Any]) -> str:
     if "labels" in prediction:
         given = (f"{label} {prediction['probabilities'][label]:.3f}" for label in prediction["labels"])
         return ", ".join(given) or "(none)"
-    return prediction["label"] if "label" in prediction else f"{prediction['score']:.4f}"
+    if "label" in prediction:
+        return prediction["label"] if prediction["label"] is not None else "(unsure)"
+    return f"{prediction['score']:.4f}"
 
 
 def beginning(prediction: Mapping[str, Any]) -> str:

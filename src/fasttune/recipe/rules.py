@@ -33,6 +33,8 @@ TASKS_WITH: dict[FieldPath, tuple[str, ...]] = {
     ("training", "teacher"): (TEXTS,),
     ("evaluation", "baselines"): (TEXTS,),
     ("evaluation", "calibrate"): (TEXTS,),
+    ("evaluation", "tune_threshold"): (TEXTS,),
+    ("evaluation", "min_precision"): (TEXTS,),
     ("evaluation", "n_best_size"): (QUESTIONS,),
     ("evaluation", "max_answer_length"): (QUESTIONS,),
     ("evaluation", "null_score_diff_threshold"): (QUESTIONS,),

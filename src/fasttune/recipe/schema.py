@@ -278,6 +278,18 @@ class Evaluation(Section):
         "calibration.json. It changes no predicted label and no score.",
         allowed="true or false",
     )
+    tune_threshold: bool = setting(
+        False,
+        "Text classification with two classes: predict the second one from the probability with the best F1 on the "
+        "validation rows, instead of from 0.5. config.json keeps it. Suits rare second classes.",
+        allowed="true or false",
+    )
+    min_precision: Annotated[Number, Field(gt=0, lt=1)] | None = setting(
+        None,
+        "Text classification with one label per text: withhold predictions that are too unsure (`label` is null), so "
+        "that of the others at least this share is right on the validation rows. config.json keeps the probability.",
+        allowed="a number between 0 and 1, such as 0.95, or null (predict always)",
+    )
     early_stopping_patience: Count | None = setting(
         None,
         "Stop after this many consecutive evaluations without an improvement of `evaluation.metric_for_best_model`. If "

@@ -197,6 +197,13 @@ class Task(ABC):
         """The temperature that makes the probabilities of these rows honest; None if the task has none."""
         return None
 
+    def abstaining(self, results: np.ndarray, store: TokenStore, precision: float) -> Task | None:
+        """The task that withholds predictions below the confidence that gives `precision` on these rows.
+
+        None if no confidence does, or if the task cannot withhold predictions.
+        """
+        return None
+
     def with_temperature(self, temperature: float) -> Task:
         """The task whose probabilities are those of logits divided by `temperature`."""
         return self

@@ -114,12 +114,18 @@ class Target(ABC):
         """The temperature that fits these rows; None for numbers, and for few rows."""
         return None
 
+    def abstaining(self, logits: np.ndarray, encoded: np.ndarray, precision: float) -> Target | None:
+        """The target that predicts only where it reaches `precision` on these rows; None if it reaches it nowhere."""
+        return None
+
 
 @dataclass(frozen=True)
 class SingleLabel(Target):
     """One of K classes. `class_weights`: the weight of a row of each class; None: all are equal.
 
-    `temperature` divides the logits of probabilities that are shown; it changes no prediction and no loss.
+    `temperature` divides the logits of probabilities that are shown; it changes no prediction and no loss. `threshold`:
+    of two classes, the second is predicted from this probability on (of temperature 1), instead of the more probable
+    one; with `tunes` validation rows set it. A prediction whose probability is below `min_confidence` is withheld.
     """
 
     vocabulary: Vocabulary
@@ -127,12 +133,18 @@ class SingleLabel(Target):
     smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
     temperature: float = 1.0
+    threshold: float | None = None
+    tunes: bool = False
+    min_confidence: float = 0.0
 
     problem: ClassVar[str] = SINGLE
     primary_metric: ClassVar[str] = "accuracy"
 
     def state(self) -> dict[str, Any]:
-        return {**names_of(self.vocabulary), "problem_type": "single_label_classification"}
+        state = {**names_of(self.vocabulary), "problem_type": "single_label_classification"}
+        if self.threshold is not None:
+            state["thresholds"] = {self.vocabulary.names[1]: self.threshold}
+        return state | ({"min_confidence": self.min_confidence} if self.min_confidence else {})
 
     def settings(self) -> dict[str, Any]:
         if self.class_weights is None:
@@ -177,20 +189,48 @@ class SingleLabel(Target):
         right = encoded[:, None] == np.arange(logits.shape[1])
         return calibrate(logits, right, classification.softmax, one_of=True)
 
+    def calibrated(self, logits: np.ndarray, encoded: np.ndarray) -> SingleLabel:
+        if not self.tunes or len(self.vocabulary.names) != 2:
+            return self
+        second = classification.softmax(logits)[:, 1:]
+        return replace(self, threshold=float(multilabel.best_thresholds(second, encoded[:, None] == 1)[0]))
+
+    def abstaining(self, logits: np.ndarray, encoded: np.ndarray, precision: float) -> SingleLabel | None:
+        found = classification.confidence_for(self._confidence(logits), self.classes(logits) == encoded, precision)
+        return None if found is None else replace(self, min_confidence=found)
+
+    def classes(self, logits: np.ndarray) -> np.ndarray:
+        """(N,) the predicted classes, also of predictions that are withheld."""
+        if self.threshold is None:
+            return logits.argmax(axis=1)
+        return (classification.softmax(logits)[:, 1] >= self.threshold).astype(np.int64)
+
+    def _confidence(self, logits: np.ndarray) -> np.ndarray:
+        """(N,) the shown probability of each prediction."""
+        return self.probabilities(logits)[np.arange(len(logits)), self.classes(logits)]
+
     def answers(self, logits: np.ndarray) -> Iterator[Answer]:
         names = self.vocabulary.names
-        for row in self.probabilities(logits):
+        for row, number in zip(self.probabilities(logits), self.classes(logits), strict=True):
             probabilities = dict(zip(names, map(float, row), strict=True))
-            yield {"label": names[int(row.argmax())], "score": float(row.max()), "probabilities": probabilities}
+            score = float(row[number])
+            label = names[int(number)] if score >= self.min_confidence else None
+            yield {"label": label, "score": score, "probabilities": probabilities}
 
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
-        return classification.score(encoded, logits.argmax(axis=1), len(self.vocabulary.names), self.metrics)
+        predicted = self.classes(logits)
+        scores = classification.score(encoded, predicted, len(self.vocabulary.names), self.metrics)
+        if self.min_confidence:
+            given = self._confidence(logits) >= self.min_confidence
+            scores["coverage"] = float(given.mean())
+            scores["accuracy_where_given"] = float((predicted == encoded)[given].mean()) if given.any() else 0.0
+        return scores
 
     def row_sums(self, logits: np.ndarray, encoded: np.ndarray) -> RowSums:
-        return sums.of_classes(encoded, logits.argmax(axis=1), self.vocabulary.names, self.metrics)
+        return sums.of_classes(encoded, self.classes(logits), self.vocabulary.names, self.metrics)
 
     def remarks(self, logits: np.ndarray, encoded: np.ndarray, where: str) -> Iterator[str]:
-        predicted, counts = np.unique(logits.argmax(axis=1)), np.bincount(encoded, minlength=logits.shape[1])
+        predicted, counts = np.unique(self.classes(logits)), np.bincount(encoded, minlength=logits.shape[1])
         if len(predicted) == 1 and np.count_nonzero(counts) > 1 and len(encoded) >= MIN_ROWS_TO_JUDGE:
             only = shown(self.vocabulary.names[predicted[0]])
             yield (
@@ -384,8 +424,9 @@ def make_target(
     recipe: Recipe,
     separator: str | None = None,
     thresholds: Mapping[str, float] | None = None,
+    min_confidence: float = 0.0,
 ) -> Target:
-    """The target of a new run or, with the `thresholds` of its config.json, of a saved one.
+    """The target of a new run or, with `thresholds` and `min_confidence` of its config.json, of a saved one.
 
     RecipeError for settings that do not apply to this problem.
     """
@@ -412,8 +453,20 @@ def make_target(
     possible = [name for name in classification.METRICS if name != "f1" or num_classes == 2]
     default = classification.default_metrics(num_classes)
     weights = class_weights(recipe, vocabulary)
+    known = thresholds or {}
+    if recipe.evaluation.tune_threshold and num_classes != 2:
+        where = "evaluation.tune_threshold"
+        raise _conflict(
+            where, f"one threshold needs two classes, and these labels have {num_classes}", f"{where}=false"
+        )
     return SingleLabel(
-        vocabulary, chosen_metrics(recipe, SingleLabel.primary_metric, possible, default), smoothing, weights
+        vocabulary,
+        chosen_metrics(recipe, SingleLabel.primary_metric, possible, default),
+        smoothing,
+        weights,
+        threshold=known.get(vocabulary.names[-1]) if num_classes == 2 else None,
+        tunes=recipe.evaluation.tune_threshold,
+        min_confidence=min_confidence,
     )
 
 

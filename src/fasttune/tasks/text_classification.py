@@ -190,6 +190,7 @@ class TextClassification(Task):
             recipe,
             separator=recipe.data.label_separator,
             thresholds=state.get("thresholds"),
+            min_confidence=float(state.get("min_confidence", 0.0)),
         )
         return cls._of(target, recipe.data.columns.text_pair is not None, recipe)
 
@@ -274,6 +275,10 @@ class TextClassification(Task):
 
     def calibration(self, results: np.ndarray, store: TokenStore) -> Calibration | None:
         return self.target.calibration(results, store.targets["labels"])
+
+    def abstaining(self, results: np.ndarray, store: TokenStore, precision: float) -> TextClassification | None:
+        target = self.target.abstaining(results, store.targets["labels"], precision)
+        return None if target is None else replace(self, target=target)
 
     def with_temperature(self, temperature: float) -> TextClassification:
         if not isinstance(self.target, SingleLabel | MultiLabel):

@@ -59,6 +59,9 @@ def save_best_weights(trainer: Trainer) -> int:
         scored = trainer.evaluator.score(VALIDATION, step)
         if run.recipe.evaluation.calibrate:
             _calibrate(trainer, scored.results)
+        if run.recipe.evaluation.min_precision is not None:
+            _abstain(trainer, scored.results, run.recipe.evaluation.min_precision)
+            trainer.evaluator.forget()  # the scores of the validation rows gain the share that is predicted
     if is_main():
         for name, value in trainer.evaluator.task.state().items():
             setattr(setup.model.config, name, value)
@@ -81,6 +84,19 @@ def _calibrate(trainer: Trainer, results: np.ndarray) -> None:
     )
     if is_main():
         write_json(run.folder.calibration, found.as_json())
+
+
+def _abstain(trainer: Trainer, results: np.ndarray, precision: float) -> None:
+    run, evaluator = trainer.run, trainer.evaluator
+    found = evaluator.task.abstaining(results, run.stores[VALIDATION], precision)
+    if found is None:
+        run.log(
+            f"warning: no confidence gives a precision of {precision:g} on the validation rows; nothing is withheld"
+        )
+        return
+    evaluator.task = found
+    limit = found.state()["min_confidence"]
+    run.log(f"predictions below a probability of {limit:.3f} are withheld: the others are right in {precision:.0%}")
 
 
 def _load_best(run: TrainingRun) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+MIN_ROWS = 20  # of predictions whose precision is judged
+
 
 def _average(function: str, average: str) -> Callable[[np.ndarray, np.ndarray, int], float]:
     def score(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
@@ -55,6 +57,22 @@ def default_metrics(num_classes: int) -> tuple[str, ...]:
 def score(labels: np.ndarray, predicted: np.ndarray, num_classes: int, names: Sequence[str]) -> dict[str, float]:
     """The named metrics, each in 0..1 (`matthews_correlation` in -1..1); `labels`, `predicted` (N,) in 0..K-1."""
     return {name: METRICS[name](labels, predicted, num_classes) for name in names}
+
+
+def confidence_for(confidence: np.ndarray, is_right: np.ndarray, precision: float) -> float | None:
+    """The lowest confidence from which on at least `precision` of the predictions are right.
+
+    `confidence`, `is_right` (N,). None if no MIN_ROWS of the most confident predictions reach it.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    ranked = confidence[order]
+    shares = np.cumsum(is_right[order]) / np.arange(1, len(order) + 1)
+    can_cut = np.append(ranked[1:] < ranked[:-1], True)  # equal confidences stay together
+    enough = np.flatnonzero((shares >= precision) & can_cut & (np.arange(len(order)) >= MIN_ROWS - 1))
+    if not len(enough):
+        return None
+    last = int(enough[-1])
+    return float((ranked[last] + (ranked[last + 1] if last + 1 < len(ranked) else 0.0)) / 2)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
