@@ -136,6 +136,7 @@ def test_metrics_are_frozen():
         "precision_macro",
         "recall_macro",
         "matthews_correlation",
+        "quadratic_kappa",
         "pearson",
         "spearman",
         "rmse",

@@ -30,7 +30,8 @@ def check(of_rows: sums.RowSums, score, tmp_path: Path) -> None:
 def test_classes(num_classes: int, tmp_path: Path) -> None:
     gold = RNG.integers(num_classes, size=200)
     predicted = np.where(RNG.random(200) < 0.7, gold, RNG.integers(num_classes, size=200))
-    metrics = ["accuracy", *MEANS, "matthews_correlation", *(["f1"] if num_classes == 2 else [])]
+    metrics = ["accuracy", *MEANS, "matthews_correlation", "quadratic_kappa", "mae"]
+    metrics += ["f1"] if num_classes == 2 else []
     names = [str(number) for number in range(num_classes)]
     check(
         sums.of_classes(gold, predicted, names, metrics),

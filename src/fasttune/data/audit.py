@@ -19,7 +19,7 @@ import numpy as np
 
 from fasttune.data.duplicates import SIMILAR, Duplicates, find
 from fasttune.data.holdout import Split, compared_texts
-from fasttune.data.label_kinds import SINGLE
+from fasttune.data.label_kinds import ORDINAL, SINGLE
 from fasttune.data.labels import is_number
 from fasttune.data.personal import rows_with
 from fasttune.data.problems import counted, some_of
@@ -249,7 +249,7 @@ def _labels(audit: Audit, train: Split, task: Task) -> None:
     counts = Counter(values)
     num_frequent = counts.most_common(1)[0][1]
     rare, num_rare = min(counts.items(), key=lambda item: item[1])
-    if task.settings().get("problem") == SINGLE and num_rare < RARE_SHARE * num_frequent:
+    if task.settings().get("problem") in (SINGLE, ORDINAL) and num_rare < RARE_SHARE * num_frequent:
         audit.add(
             "W262",
             _where(train),
@@ -263,7 +263,7 @@ def _labels(audit: Audit, train: Split, task: Task) -> None:
 def _labels_without_training_rows(audit: Audit, splits: Sequence[Split], task: Task) -> None:
     """Warn about labels that a split by group or time has left without training rows."""
     role = next(column.role for column in task.columns if column.is_target)
-    if task.settings().get("problem") != SINGLE:
+    if task.settings().get("problem") not in (SINGLE, ORDINAL):
         return
     train, *held_out = splits
     learned = set(task.strata(train.rows, train.where))  # classes: data.label_names may give two labels one class

@@ -15,7 +15,7 @@ from fasttune.data.labels import Vocabulary, check_one_each, encode_all, is_numb
 from fasttune.data.problems import Problems, row_name, some_of
 from fasttune.errors import DataError, Problem, shown, suggestion
 
-SINGLE, MULTI, REGRESSION = "single-label", "multi-label", "regression"
+SINGLE, ORDINAL, MULTI, REGRESSION = "single-label", "ordinal", "multi-label", "regression"
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d")  # one decimal only: 2,25 is more often two labels
 COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+")
 SEPARATORS = (",", ";", "|")
@@ -48,9 +48,9 @@ def kind_of(
     with fractions are a regression, unless `has_names`: the recipe names them. `is_declared`: the data set declares
     its classes, so a comma in a name separates nothing. DataError if the cells contradict `problem` or are ambiguous.
     """
-    if problem in (SINGLE, REGRESSION):
+    if problem in (SINGLE, ORDINAL, REGRESSION):
         check_one_each(cells, where)
-        if problem == SINGLE and not has_names:
+        if problem != REGRESSION and not has_names:
             _check_not_measured(cells, where)
         return LabelKind(problem, None)
     # An empty tuple may be an empty cell among texts with several labels.

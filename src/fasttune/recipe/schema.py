@@ -347,11 +347,12 @@ class Recipe(Section):
         "The task, by its name on the Hugging Face hub.",
         allowed=f"{', '.join(map(repr, TASK_NAMES[:-1]))} or {TASK_NAMES[-1]!r}",
     )
-    problem: Literal["auto", "single-label", "multi-label", "regression"] = setting(
+    problem: Literal["auto", "single-label", "ordinal", "multi-label", "regression"] = setting(
         "auto",
-        "The kind of label: one class per text, several labels, or a number. `auto` detects it from the labels and "
-        "reports it; the saved recipe holds the result.",
-        allowed="'auto', 'single-label', 'multi-label' or 'regression'",
+        "The kind of label: one class per text, one of ordered classes such as stars, several labels, or a number. "
+        "`auto` detects it from the labels and reports it (never `ordinal`, in which a mistake by two classes counts "
+        "more than by one); the saved recipe holds the result.",
+        allowed="'auto', 'single-label', 'ordinal', 'multi-label' or 'regression'",
     )
     model: Text = setting(
         "embedded",

@@ -28,6 +28,7 @@ Metric = Literal[
     "precision_macro",
     "recall_macro",
     "matthews_correlation",
+    "quadratic_kappa",
     "pearson",
     "spearman",
     "rmse",

@@ -17,6 +17,7 @@ import numpy as np
 from fasttune.data.formats.text_file import Place
 from fasttune.data.label_kinds import (
     MULTI,
+    ORDINAL,
     REGRESSION,
     SINGLE,
     check_table,
@@ -242,6 +243,28 @@ class SingleLabel(Target):
 
 
 @dataclass(frozen=True)
+class Ordinal(SingleLabel):
+    """One of K ordered classes: a mistake by two classes counts more than by one.
+
+    The loss adds the squared distance of the cumulative distributions to the cross-entropy (Hou et al., 2016: squared
+    earth mover's distance). The median of the distribution is predicted, which has the least expected distance.
+    """
+
+    problem: ClassVar[str] = ORDINAL
+    primary_metric: ClassVar[str] = "quadratic_kappa"
+
+    def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
+        from torch.nn.functional import one_hot
+
+        truth = encoded if encoded.dim() == 2 else one_hot(encoded, logits.shape[1])
+        distance = (logits.softmax(-1) - truth.to(logits.dtype)).cumsum(-1).square().sum()
+        return super().loss(logits, encoded, training) + distance
+
+    def classes(self, logits: np.ndarray) -> np.ndarray:
+        return (classification.softmax(logits).cumsum(axis=1) >= 0.5 - 1e-12).argmax(axis=1)
+
+
+@dataclass(frozen=True)
 class MultiLabel(Target):
     """Any number of K labels. `thresholds` (K): a label is predicted if its probability reaches its threshold.
 
@@ -450,8 +473,9 @@ def make_target(
         cutoffs = tuple(known.get(name, multilabel.DEFAULT_THRESHOLD) for name in vocabulary.names)
         return MultiLabel(vocabulary, metrics, cutoffs, smoothing, separator)
     num_classes = len(vocabulary.names)
+    kind = Ordinal if problem == ORDINAL else SingleLabel
     possible = [name for name in classification.METRICS if name != "f1" or num_classes == 2]
-    default = classification.default_metrics(num_classes)
+    default = ("accuracy", *classification.ORDERED) if kind is Ordinal else classification.default_metrics(num_classes)
     weights = class_weights(recipe, vocabulary)
     known = thresholds or {}
     if recipe.evaluation.tune_threshold and num_classes != 2:
@@ -459,9 +483,9 @@ def make_target(
         raise _conflict(
             where, f"one threshold needs two classes, and these labels have {num_classes}", f"{where}=false"
         )
-    return SingleLabel(
+    return kind(
         vocabulary,
-        chosen_metrics(recipe, SingleLabel.primary_metric, possible, default),
+        chosen_metrics(recipe, kind.primary_metric, possible, default),
         smoothing,
         weights,
         threshold=known.get(vocabulary.names[-1]) if num_classes == 2 else None,

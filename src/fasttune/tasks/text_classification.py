@@ -22,10 +22,10 @@ from fasttune.data.columns import (
 )
 from fasttune.data.holdout import GROUP
 from fasttune.data.label_columns import from_multi_hot
-from fasttune.data.label_kinds import MULTI, REGRESSION, SINGLE, kind_of, parts_of
-from fasttune.data.label_matching import as_labels_of_run, names_given
+from fasttune.data.label_kinds import MULTI, ORDINAL, REGRESSION, SINGLE, kind_of, parts_of
+from fasttune.data.label_matching import LABELS_SHOWN, as_labels_of_run, names_given
 from fasttune.data.labels import Vocabulary, is_number, label_vocabulary
-from fasttune.data.problems import Problems
+from fasttune.data.problems import Problems, some_of
 from fasttune.data.rows import Rows, ids_of
 from fasttune.data.sources import Source
 from fasttune.data.tokens.long_text import tokenize_long
@@ -109,8 +109,11 @@ class TextClassification(Task):
                 read = label_values(dataset, columns["label"], where, source.place, may_be_empty)
                 cells, note = from_multi_hot(read, recipe.data.label_names, where, source.place)
                 notes += [note] if note else []
-                if recipe.problem in ("auto", SINGLE) and all(_is_one(cell) for cell in cells):
-                    cells, settings = [cell[0] for cell in cells], {"problem": SINGLE}
+                if recipe.problem in ("auto", SINGLE, ORDINAL) and all(_is_one(cell) for cell in cells):
+                    cells, settings = (
+                        [cell[0] for cell in cells],
+                        {"problem": SINGLE if recipe.problem == "auto" else recipe.problem},
+                    )
                     notes.append(f"{where}: each list holds one label; problem=multi-label if a text can have several")
                 elif recipe.problem == "auto" and any(isinstance(cell, tuple) and cell for cell in cells):
                     settings = {"problem": MULTI}  # also for splits whose lists happen to hold one label each
@@ -170,6 +173,14 @@ class TextClassification(Task):
             found = "a regression predicts the numbers themselves, so its labels have no names"
             hint = f"data.label_names=null, or problem={SINGLE}"
             raise RecipeError(Problem(code="E313", where="data.label_names", found=found, hint=hint))
+        if (
+            kind.problem == ORDINAL
+            and vocabulary is not None
+            and not (has_names or all(map(is_number, vocabulary.names)))
+        ):
+            found = f"labels {some_of(list(map(shown, vocabulary.names)), LABELS_SHOWN)}, whose order is not known"
+            hint = f"data.label_names=[{', '.join(vocabulary.names)}], in their order"
+            raise RecipeError(Problem(code="E313", where="problem: ordinal", found=found, hint=hint))
         target = make_target(kind.problem, vocabulary, recipe, separator=kind.separator)
         notes = [kind.note] if kind.note else []
         if vocabulary is not None and not has_names and (numbered := _numbered(vocabulary)):

@@ -327,7 +327,7 @@ def _check_one_form(rows: Rows, where: str) -> None:
 def _metrics(recipe: Recipe, form: Form | None) -> tuple[str, ...]:
     if form is not None:
         return chosen_metrics(recipe, "f1", entities.METRICS, ("precision", "recall", "f1", "accuracy"))
-    possible = [name for name in classification.METRICS if name != "f1"]
+    possible = [name for name in classification.METRICS if name not in ("f1", *classification.ORDERED)]
     return chosen_metrics(recipe, "accuracy", possible, ("accuracy", "f1_macro"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ REFERENCE: dict[str, Callable] = {
     "precision_macro": lambda y, p: sklearn.metrics.precision_score(y, p, average="macro", **ALL),
     "recall_macro": lambda y, p: sklearn.metrics.recall_score(y, p, average="macro", **ALL),
     "matthews_correlation": sklearn.metrics.matthews_corrcoef,
+    "quadratic_kappa": partial(sklearn.metrics.cohen_kappa_score, weights="quadratic"),
+    "mae": sklearn.metrics.mean_absolute_error,
 }
 
 

@@ -37,6 +37,21 @@ def _matthews(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> fl
     return float(matthews_corrcoef(labels, predicted))
 
 
+def _mean_distance(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
+    """How many classes a prediction is off, on average; for ordered classes."""
+    return float(np.mean(np.abs(labels - predicted)))
+
+
+def _quadratic_kappa(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
+    """Cohen's kappa with squared distances of ordered classes; 0 where it is undefined, with one class only."""
+    from sklearn.metrics import cohen_kappa_score
+
+    if len(np.union1d(labels, predicted)) < 2:
+        return 0.0
+    return float(cohen_kappa_score(labels, predicted, labels=range(num_classes), weights="quadratic"))
+
+
+ORDERED = ("quadratic_kappa", "mae")  # for ordered classes only
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
     "accuracy": _accuracy,
     "f1": _f1,
@@ -46,6 +61,8 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
     "precision_macro": _average("precision_score", "macro"),
     "recall_macro": _average("recall_score", "macro"),
     "matthews_correlation": _matthews,
+    "quadratic_kappa": _quadratic_kappa,
+    "mae": _mean_distance,
 }
 
 

@@ -16,6 +16,7 @@ from scipy import special
 from fasttune.tasks.metrics.sums import CLASSES, RowSums
 
 LEVEL = 0.95
+CORRELATIONS = ("pearson", "spearman", "matthews_correlation", "quadratic_kappa")  # in -1..1
 NUM_SAMPLES = 2000
 # More units than this are put together at random into as many blocks, whose sums vary as much.
 MAX_UNITS = 4000
@@ -69,7 +70,7 @@ def bounds_of(metric: str, kind: str) -> tuple[float, float]:
         return 0.0, 100.0
     if metric in ("rmse", "mae"):
         return 0.0, np.inf
-    return (-1.0, 1.0) if metric in ("pearson", "spearman", "matthews_correlation") else (0.0, 1.0)
+    return (-1.0, 1.0) if metric in CORRELATIONS else (0.0, 1.0)
 
 
 def quantile(num_units: int) -> float:

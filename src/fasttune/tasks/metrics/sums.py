@@ -73,7 +73,11 @@ class RowSums:
 
 def of_classes(gold: np.ndarray, predicted: np.ndarray, names: Sequence[str], metrics: Sequence[str]) -> RowSums:
     """Of (N,) classes in 0..K-1; a prediction below 0 is none of them."""
-    return RowSums(CLASSES, tuple(names), tuple(metrics), _counts(_one_hot(gold, names), _one_hot(predicted, names)))
+    counts = _counts(_one_hot(gold, names), _one_hot(predicted, names))
+    distance = np.where(predicted >= 0, np.abs(gold - predicted), 0)
+    distances = np.stack([distance, np.square(distance)], axis=1)
+    values = sparse.hstack([counts, distances], format="csr", dtype=np.float32)
+    return RowSums(CLASSES, tuple(names), tuple(metrics), values)
 
 
 def of_labels(gold: np.ndarray, predicted: np.ndarray, names: Sequence[str], metrics: Sequence[str]) -> RowSums:
@@ -179,6 +183,12 @@ def _classes(sums: np.ndarray, num_classes: int) -> Measures:
     covariance = right * total - (predicted * gold).sum(-1)
     measures |= {"accuracy": _ratio(right, total), "f1_micro": _ratio(right, total)}
     measures["matthews_correlation"] = _ratio(covariance, np.sqrt(np.maximum(spread[0] * spread[1], 0)))
+    # Of ordered classes, numbered from 0: the mean of |i - j|, and Cohen's kappa with the weights (i - j)^2.
+    numbers = np.arange(num_classes)
+    moments = [(counts @ numbers, counts @ np.square(numbers)) for counts in (predicted, gold)]
+    by_chance = moments[0][1] + moments[1][1] - 2 * _ratio(moments[0][0] * moments[1][0], total)
+    measures["mae"] = _ratio(sums[..., -2], total)
+    measures["quadratic_kappa"] = np.where(by_chance > 0, 1 - _ratio(sums[..., -1], by_chance), 0.0)
     if num_classes == 2:
         measures["f1"] = _ratio(2 * correct, predicted + gold)[..., 1]
     return measures
