@@ -2,8 +2,8 @@
 
     python benchmarks/calibration.py RUN [RUN ...]
 
-Each run is a finished text classifier. Its validation rows are divided into random halves, 20 times. One half chooses the
-temperature, the threshold (two classes) and the confidence for a precision of 95 %, the other half is measured.
+Each run is a finished text classifier. Its validation rows are divided into random halves, 20 times. One half chooses
+temperature, threshold (two classes) and confidence for a precision of 95 %, the other half is measured.
 """
 
 from __future__ import annotations
