@@ -305,6 +305,7 @@ def _publish(recipe: Recipe, folder: RunFolder, study: optuna.Study, log: Log) -
         data_report=read_json(own.data_report),
         environment=read_json(own.environment),
         incidents=[],
+        calibration=read_json(folder.calibration) if folder.calibration.exists() else None,
     )
     write_text(folder.card, "\n".join([text, "## Search", "", *table, ""]))
     write_json(folder.search, {"metric": metric, "best": best["number"], "trials": _results(study)})

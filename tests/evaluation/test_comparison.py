@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import fasttune
 from fasttune.cli.commands import app
 from fasttune.errors import DataError, UsageError
 from fasttune.evaluation.comparison import sentence
-from fasttune.tasks.metrics.intervals import Difference
+from fasttune.tasks.metrics.intervals import Difference, differences
+from fasttune.tasks.metrics.sums import RowSums
 
 ROWS, HELD_OUT = make_rows(80), make_rows(60, seed=9)
 
@@ -135,6 +137,38 @@ def test_questions_are_compared_by_text(tiny_model: Path, tmp_path: Path) -> Non
         }
         found.append(fasttune.fit(recipe, output=tmp_path / f"run-{seed}", progress=False).folder)
     assert {one.metric for one in fasttune.compare(*found)} == {"exact_match", "f1"}
+
+
+def test_other_tasks_in_any_order(tiny_model: Path, tmp_path: Path) -> None:
+    """Texts stay together in both runs, and tags without entities are compared too."""
+    rows = make_questions(60)
+    tagged = [
+        {"tokens": row["text"].split(), "tags": ["W" if word.startswith("w") else "X" for word in row["text"].split()]}
+        for row in make_rows(60)
+    ]
+    for task, content in (("question-answering", rows), ("token-classification", tagged)):
+        found = []
+        for place, ordered in enumerate((content[:30], content[29::-1])):
+            for name, part in (("train", content[30:]), ("validation", ordered)):
+                (tmp_path / f"{task}-{name}-{place}.jsonl").write_text("\n".join(map(json.dumps, part)))
+            recipe = {
+                "task": task,
+                "model": str(tiny_model),
+                "data": {name: str(tmp_path / f"{task}-{name}-{place}.jsonl") for name in ("train", "validation")},
+                "preprocessing": {"max_length": 64, **({"doc_stride": 16} if task == "question-answering" else {})},
+                "training": {"preset": "tutorial", "max_steps": 1 + 9 * place, "learning_rate": 3e-3},
+                "tracking": {"report_to": "none"},
+            }
+            found.append(fasttune.fit(recipe, output=tmp_path / f"{task}-{place}", progress=False).folder)
+        loaded = []
+        for run in found:
+            with (run / "predictions" / "validation.sums.npz").open("rb") as file:
+                loaded.append(RowSums.load(file))
+        first, second = loaded
+        position = [int(np.flatnonzero(second.keys == key)[0]) for key in first.keys]
+        moved = replace(second.take(np.array(position)), clusters=first.clusters)
+        expected = differences(first, moved)
+        assert [one.p_value for one in fasttune.compare(*found)] == [one.p_value for one in expected]
 
 
 def test_command(runs: tuple[Path, Path]) -> None:

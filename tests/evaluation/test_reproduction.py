@@ -46,7 +46,7 @@ def test_another_environment_is_told(run: fasttune.Run, tmp_path: Path) -> None:
     (other / "environment.json").write_text(json.dumps(environment))
     found = api.reproduce(other, output=tmp_path / "again", progress=False)
     assert not found.has_equal_weights
-    assert "differs from" in found.sentence and "before. The machines differ: torch " in found.sentence
+    assert "differs from" in found.sentence and "before. What differs: torch " in found.sentence
 
 
 def test_changed_data_are_refused(run: fasttune.Run, tmp_path: Path) -> None:

@@ -85,3 +85,23 @@ def test_a_threshold_needs_two_classes(tiny_model: Path, tmp_path: Path) -> None
     rows = [{**row, "label": str(number % 3)} for number, row in enumerate(make_rows(60))]
     with pytest.raises(RecipeError, match="one threshold needs two classes, and these labels have 3"):
         fit(tiny_model, tmp_path, rows, tune_threshold=True)
+
+
+def test_a_run_that_starts_from_another_takes_over_no_threshold(tiny_model: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    first = fit(tiny_model, tmp_path / "first", make_rows(160), tune_threshold=True, min_precision=0.6)
+    second = fit(first.folder, tmp_path / "second", make_rows(160))
+    config = json.loads((second.folder / "config.json").read_text())
+    assert not {"thresholds", "min_confidence"} & set(config)
+    scores = fasttune.evaluate(second.folder, progress=False)
+    assert scores["eval_f1"] == second.metrics["eval_f1"] and "eval_coverage" not in scores
+
+
+@pytest.mark.parametrize("setting", ["tune_threshold=true", "min_precision=0.9"])
+def test_settings_that_a_regression_has_no_use_for(tiny_model: Path, tmp_path: Path, setting: str) -> None:
+    rows = [{**row, "label": str(number / 10)} for number, row in enumerate(make_rows(60))]
+    write_csv(tmp_path / "rows.csv", rows)
+    recipe = {"model": str(tiny_model), "problem": "regression", "data": {"train": str(tmp_path / "rows.csv")}}
+    with pytest.raises(RecipeError, match="and this is regression"):
+        fasttune.fit(recipe, output=tmp_path / "run", overrides=[f"evaluation.{setting}"], progress=False)

@@ -90,6 +90,23 @@ def test_at_most_so_many_training_rows(tiny_model: Path, tmp_path: Path, monkeyp
     assert [one["num_training_rows"] for one in kept(fit(tiny_model, tmp_path, **windows))] == [60, 60, 60]
 
 
+def test_ordered_classes_and_another_metric(tiny_model: Path, tmp_path: Path) -> None:
+    chosen = ["problem=ordinal", "evaluation.metrics=[accuracy]", "evaluation.metric_for_best_model=accuracy"]
+    stars = lambda row: str(1 + len(row["text"].split()) % 5)  # noqa: E731
+    found = kept(fit(tiny_model, tmp_path, stars, overrides=chosen))
+    labels = [stars(row) for row in HELD_OUT]
+    most = max(set(map(stars, TRAIN)), key=[*map(stars, TRAIN)].count)
+    assert found[0]["metric"] == "accuracy" and found[0]["value"] == pytest.approx(labels.count(most) / 100)
+
+
+def test_a_failure_costs_the_baselines_alone(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for texts without a single word, of which TF-IDF makes no feature."""
+    monkeypatch.setattr(baselines, "_tfidf", lambda train, texts: TfidfVectorizer().fit_transform(["! ?"]))
+    run = fit(tiny_model, tmp_path)
+    assert run.is_complete and "eval_accuracy" in run.metrics
+    assert not (run.folder / "baselines.json").exists()
+
+
 @pytest.mark.parametrize("override", ["evaluation.baselines=false", "training.max_time=10m"])
 def test_left_out(tiny_model: Path, tmp_path: Path, override: str) -> None:
     assert not (fit(tiny_model, tmp_path, overrides=[override]).folder / "baselines.json").exists()

@@ -19,14 +19,19 @@ from fasttune.evaluation.predictor import Predictor
 from fasttune.recipe.types import LESS_IS_BETTER
 from fasttune.runs.folder import RunFolder, open_run, read_json
 from fasttune.tasks.metrics import intervals
-from fasttune.tasks.metrics.sums import ANSWERS, CLASSES, ENTITIES, LABELS, NUMBERS, RowSums
+from fasttune.tasks.metrics.sums import ANSWERS, CLASSES, ENTITIES, LABELS, NUMBERS, TAGS, RowSums
 
 SIGNIFICANT = 0.05
 # Quantiles of the normal distribution for a test at 5 % that finds a true difference in 80 % of the cases.
 QUANTILES = 1.96 + 0.84
 DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile)  # what NumPy raises for such a file
 MOST_ROWS = 10_000_000  # a larger estimate says only that there is no difference
-BY_CLASS = (CLASSES, LABELS, ENTITIES)  # the second third of their sums is what was predicted, the last what is true
+BY_CLASS = (
+    CLASSES,
+    LABELS,
+    TAGS,
+    ENTITIES,
+)  # the second third of their sums is what was predicted, the last what is true
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ def _aligned(first: RowSums, other: RowSums, folder_a: RunFolder, folder_b: RunF
         raise refuse(f"only {num_shared:,} of the {len(first):,} scored rows are the same", same_rows)
     position = np.empty(len(first), dtype=np.int64)
     position[order[0]] = order[1]
-    other = other.take(position)
+    other = replace(other.take(position), clusters=first.clusters)
     if first.kind in BY_CLASS:
         first_names = [*first.names, *(name for name in other.names if name not in first.names)]
         if first.kind != ENTITIES and sorted(first.names) != sorted(other.names):

@@ -37,7 +37,7 @@ class Reproduced:
         if not changed:
             return f"{self.folder} has the scores of {self.original}; the weights differ by rounding."
         name, (before, now) = max(changed.items(), key=lambda item: abs(item[1][0] - item[1][1]))
-        why = " The machines differ: " + "; ".join(self.environment) + "." if self.environment else ""
+        why = " What differs: " + "; ".join(self.environment) + "." if self.environment else ""
         return f"{self.folder} differs from {self.original}, most in {name}: {now:.4f} now, {before:.4f} before.{why}"
 
     def as_json(self) -> dict[str, Any]:
@@ -54,6 +54,9 @@ class Reproduced:
 
 def recipe_to_repeat(folder: RunFolder) -> Recipe:
     """The saved recipe for another folder; DataError if the files are no longer those that the run read."""
+    if not folder.checksums.exists():
+        found = "the run has no checksums.json, as early runs of 0.1.0, so its weights cannot be compared"
+        raise DataError(Problem(code="E531", where=f"reproduce {folder.path}", found=found))
     recipe = load_recipe(folder.recipe, {"output": {"dir": None, "mirror": None}})
     kept = read_json(folder.data_report)["splits"]
     changed = [
@@ -72,9 +75,14 @@ def compared(original: RunFolder, again: RunFolder) -> Reproduced:
     """What two finished runs of the same recipe have in common."""
     before, now = (read_json(folder.all_results) for folder in (original, again))
     scores = {name: (before[name], now[name]) for name in before if name in now and _is_score(name, before[name])}
-    weights = [read_json(folder.checksums).get(folder.weights.name) for folder in (original, again)]
+    kept = [read_json(folder.checksums) for folder in (original, again)]
+    weights = [{name: digest for name, digest in one.items() if name.endswith(".safetensors")} for one in kept]
     environments = [read_json(folder.environment) for folder in (original, again)]
-    return Reproduced(original.path, again.path, weights[0] == weights[1], scores, list(_differences(*environments)))
+    examples = [read_json(folder.data_report)["training_examples"] for folder in (original, again)]
+    differing = list(_differences(*environments))
+    if examples[0] != examples[1]:  # beyond the files of the splits: data.unlabelled, or the teacher
+        differing.append("the training examples differ")
+    return Reproduced(original.path, again.path, weights[0] == weights[1], scores, differing)
 
 
 def _is_score(name: str, value: Any) -> bool:

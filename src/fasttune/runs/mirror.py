@@ -24,7 +24,8 @@ from fasttune.runs.folder import RunFolder, read_json
 from fasttune.security import addresses
 from fasttune.security.paths import inside, new_path
 
-FOLDERS = ("predictions", "tensorboard")  # the subfolders of a run, besides its checkpoints
+FOLDERS = ("predictions", "tensorboard", "1_Pooling", "2_Dense")  # the subfolders of a run, besides its checkpoints
+RUNS_INSIDE = ("mlm", "seeds")  # runs of their own; those of seeds have mirrors of their own
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Mirror:
             self._send_checkpoints()
             files = [path for path in self.folder.path.rglob("*") if path.is_file() and not self._is_hidden(path)]
             for path in sorted(files, key=lambda path: path == self.folder.all_results):
-                if self.folder.checkpoints not in path.parents:
+                is_of_run_inside = path.relative_to(self.folder.path).parts[0] in RUNS_INSIDE
+                if self.folder.checkpoints not in path.parents and not is_of_run_inside:
                     self._put(path)
         except Exception as error:
             raise self._problem(

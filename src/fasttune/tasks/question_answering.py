@@ -17,6 +17,7 @@ import numpy as np
 from fasttune.data.answer_cells import flag_of
 from fasttune.data.answers import NOWHERE, Answer, read_answers
 from fasttune.data.columns import Column, cells_of, is_text, resolve, text_values
+from fasttune.data.holdout import GROUP
 from fasttune.data.problems import Problems, counted, some_of
 from fasttune.data.rows import Rows, ids_of
 from fasttune.data.sources import Source
@@ -356,7 +357,9 @@ class QuestionAnswering(Task):
             for score in (squad.exact_match, squad.f1)
         )
         has_answer = np.array([len(correct) > 0 for correct in texts])
-        of_rows = sums.of_answers(exact, f1, has_answer, self.metrics, numbered(rows.values["context"]))
+        of_rows = sums.of_answers(
+            exact, f1, has_answer, self.metrics, numbered(rows.values.get(GROUP, rows.values["context"]))
+        )
         content = zip(rows.values["question"], rows.values["context"], texts, strict=True)
         return replace(of_rows, keys=keys_of(content, len(rows)))
 

@@ -457,6 +457,12 @@ def make_target(
     if recipe.training.class_weights is not None and problem != SINGLE:
         found = f"class weights need single-label classification, and this is {problem}"
         raise _conflict("training.class_weights", found, "training.class_weights=null")
+    if recipe.evaluation.tune_threshold and problem != SINGLE:
+        where = "evaluation.tune_threshold"
+        raise _conflict(where, f"it needs two classes without an order, and this is {problem}", f"{where}=false")
+    if recipe.evaluation.min_precision is not None and problem not in (SINGLE, ORDINAL):
+        where = "evaluation.min_precision"
+        raise _conflict(where, f"it needs one label per text, and this is {problem}", f"{where}=null")
     if problem == REGRESSION or vocabulary is None:
         if smoothing:
             where = "training.label_smoothing_factor"

@@ -15,6 +15,7 @@ import numpy as np
 
 from fasttune.data.column_names import TEXT_NAMES
 from fasttune.data.columns import Column, cells_of, class_names, guess_name, is_text, label_values, lists_in
+from fasttune.data.holdout import GROUP
 from fasttune.data.labels import encode_all, label_vocabulary
 from fasttune.data.problems import Problems, some_of
 from fasttune.data.rows import Rows, ids_of
@@ -37,7 +38,7 @@ from fasttune.errors import DataError, Problem, shown
 from fasttune.recipe import Recipe
 from fasttune.tasks.base import Prediction, Task, chosen_metrics
 from fasttune.tasks.metrics import classification, entities, sums
-from fasttune.tasks.metrics.sums import RowSums, keys_of
+from fasttune.tasks.metrics.sums import RowSums, keys_of, numbered
 from fasttune.tasks.targets import SingleLabel, class_weights, names_of, saved_vocabulary
 
 if TYPE_CHECKING:
@@ -289,7 +290,8 @@ class TokenClassification(Task):
         else:
             of_rows = sums.of_tags(predicted, gold, vocabulary.names, metrics)
         texts = (sentence.words for sentence in rows.values["tokens"])
-        return replace(of_rows, keys=keys_of(zip(texts, gold, strict=True), len(rows)))
+        clusters = numbered(rows.values[GROUP]) if GROUP in rows.values else None
+        return replace(of_rows, clusters=clusters, keys=keys_of(zip(texts, gold, strict=True), len(rows)))
 
 
 def _boundaries(recipe: Recipe) -> str:

@@ -31,6 +31,7 @@ FEWEST_ROWS = 100  # in training and in the scored split; fewer tell nothing apa
 MOST_TRAINING_ROWS = 5_000  # drawn with the seed; more change a baseline little and cost minutes
 WORDS_PER_TEXT = 3  # fewer on average means that the script has no spaces: count characters instead
 MOST_NGRAMS = 100_000
+CERTAIN = 100.0  # a logit
 INVERSE_REGULARIZATION = 10.0  # scikit-learn's C; features have length 1
 
 
@@ -48,10 +49,12 @@ def baselines(run: TrainingRun, split: Split, sums: RowSums) -> list[dict[str, A
     chosen = _sample(len(train), recipe.training.seed)
     labels = run.stores[TRAIN].targets["labels"][chosen]  # a row is one example
     gold = run.stores[split.name].targets["labels"]
+    metric = run.metric.removeprefix("eval_")
+    metric = metric if metric in task.target.metrics else task.target.metrics[0]  # it may be the loss
     found = []
     for name, predicted in _predictions(run, split, task, chosen, np.asarray(labels)):
         own = replace(task.target.row_sums(_as_logits(task, predicted), np.asarray(gold)), clusters=sums.clusters)
-        difference = next(one for one in differences(own, sums) if one.metric == task.primary_metric)
+        difference = next(one for one in differences(own, sums) if one.metric == metric)
         found.append({"split": split.name, **_as_json(name, len(chosen), own, difference)})
     return found
 
@@ -143,9 +146,9 @@ def _sample(number: int, seed: int) -> np.ndarray:
 def _as_logits(task: TextClassification, predicted: np.ndarray) -> np.ndarray:
     """Logits that make the task predict this."""
     if isinstance(task.target, SingleLabel):
-        return (predicted[:, None] == np.arange(len(task.target.vocabulary.names))).astype(np.float64)
+        return np.where(predicted[:, None] == np.arange(len(task.target.vocabulary.names)), CERTAIN, 0.0)
     if isinstance(task.target, MultiLabel):
-        return np.where(predicted > 0, 100.0, -100.0)
+        return np.where(predicted > 0, CERTAIN, -CERTAIN)
     return predicted[:, None].astype(np.float64)
 
 

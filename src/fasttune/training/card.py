@@ -78,7 +78,7 @@ CALIBRATED = """
 
 The probabilities of `fasttune predict` are calibrated: the logits are divided by {temperature:.2f} first. This was
 fitted to {num_rows:,} validation rows, and changes the expected calibration error from {ece_before:.3f} to
-{ece_after:.3f}. Other libraries show the plain probabilities. The predicted label is the same."""
+{ece_after:.3f}. Other libraries show the plain probabilities. The temperature changes no predicted label."""
 
 CAVEAT = """
 These validation rows also chose the epoch{thresholds}, so scores on new rows may be lower.
@@ -102,7 +102,8 @@ def use(recipe: Recipe) -> str:
     if recipe.model_head == "mean":
         example, words = ('[("...", "...")]', '"..." --text-pair "..."') if is_pair else ('"..."', '"..."')
         return CROSS_ENCODER.format(example=example, words=words)
-    is_plain = recipe.problem == "single-label" and recipe.preprocessing.long_text == "truncate"
+    decides = recipe.evaluation.tune_threshold or recipe.evaluation.min_precision is not None
+    is_plain = recipe.problem == "single-label" and recipe.preprocessing.long_text == "truncate" and not decides
     if recipe.task == "text-classification" and is_plain and not is_pair:
         return PIPELINE.format(max_length=recipe.preprocessing.max_length)
     example, words = ('("...", "...")', '"..." --text-pair "..."') if is_pair else ('"..."', '"..."')
@@ -240,7 +241,12 @@ def card(
     num_rows = results.get("test_samples" if split == "test" else "eval_samples")
     front = yaml.safe_dump(front_matter(name, recipe, split, scores, num_rows), sort_keys=False, allow_unicode=True)
     text = without_folders(dump(recipe).strip(), recipe)
-    thresholds = " and the thresholds" if recipe.problem == "multi-label" or recipe.task == "question-answering" else ""
+    decides = recipe.evaluation.tune_threshold or recipe.evaluation.min_precision is not None
+    thresholds = (
+        " and the thresholds"
+        if decides or recipe.problem == "multi-label" or recipe.task == "question-answering"
+        else ""
+    )
     caveat = "" if split == "test" else CAVEAT.format(thresholds=thresholds)
     rows = f"{split} ({num_rows:,} rows)" if num_rows is not None else split
     return TEMPLATE.format(

@@ -29,6 +29,7 @@ from fasttune.runs.folder import (
     write_text,
 )
 from fasttune.tasks.metrics.sums import RowSums
+from fasttune.training import signals
 from fasttune.training.baselines import baselines, lines
 from fasttune.training.card import card
 from fasttune.training.environment import peak_memory_bytes
@@ -143,7 +144,7 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
             for name, content in task.files(scored.results, store, split.rows).items():
                 write_json(run.folder.predictions_as(prefix, name), content)
     all_results = {key: value for metrics in results.values() for key, value in metrics.items()}
-    found = [] if scored_sums is None or not run.scores_test else baselines(run, *scored_sums)
+    found = _baselines(run, *scored_sums) if scored_sums is not None and run.scores_test else []
     for line in lines(found):
         run.log(line)
     if is_main():
@@ -158,6 +159,17 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
         if run.mirror is not None:
             run.mirror.send_all()
     return all_results
+
+
+def _baselines(run: TrainingRun, split: Split, sums: RowSums) -> list[dict[str, Any]]:
+    """A failure costs the baselines alone, such as texts without a single word; it is the same on all ranks."""
+    try:
+        return baselines(run, split, sums)
+    except signals.Interrupted:
+        raise
+    except Exception as error:
+        run.log(f"warning: could not compute the baselines: {type(error).__name__}: {error}")
+        return []
 
 
 def _write_card(run: TrainingRun, label_names: list[str], results: dict[str, Any]) -> None:

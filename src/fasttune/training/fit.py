@@ -76,7 +76,7 @@ def fit_in_folder(
         run = prepare(recipe, folder, log, allow_changes)
         run.scores_test = scores_test
         if recipe.training.mlm_epochs and run.checkpoint is None:
-            adapt(run, observers)
+            adapt(run, observers if scores_test else ())  # a trial is judged by its fine-tuning only
         return _train_and_save(run, observers)
     except signals.Stopped as stopped:  # before the first step, after the last one, or at the second signal
         metrics = run.state.evaluations[-1] if run is not None and run.state.evaluations else {}

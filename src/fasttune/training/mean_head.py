@@ -36,7 +36,7 @@ class WithMeanHead:
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)  # type: ignore[call-arg]  # of the family's PreTrainedModel
-        body_class: Any = MODEL_MAPPING[type(config)]
+        body_class = _body_class(config)
         has_pooler = "add_pooling_layer" in inspect.signature(body_class).parameters
         body = AutoModel.from_config(config, **({"add_pooling_layer": False} if has_pooler else {}))
         setattr(self, self.base_model_prefix, body)  # type: ignore[attr-defined]
@@ -59,9 +59,14 @@ class WithMeanHead:
 
 def class_with_mean_head(config: PreTrainedConfig) -> Any:
     """The class of a model of this family with a mean-pooling head; its `from_pretrained` reads a plain encoder."""
-    body_class: Any = MODEL_MAPPING[type(config)]
+    body_class = _body_class(config)
     family = next(parent for parent in body_class.__mro__ if parent.__name__.endswith("PreTrainedModel"))
     return type(f"{body_class.__name__}WithMeanHead", (WithMeanHead, family), {})
+
+
+def _body_class(config: PreTrainedConfig) -> Any:
+    found: Any = MODEL_MAPPING[type(config)]
+    return found[0] if isinstance(found, tuple) else found  # Funnel has two bodies, the first of which is the default
 
 
 @torch.no_grad()

@@ -61,6 +61,8 @@ NOT_A_MODEL = (
     StrictDataclassError,
 )
 MODEL_FILES = ("calibration.json", "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "spm.model")
+# Fields that a task adds to config.json only where they apply.
+OF_ANOTHER_RUN = ("thresholds", "min_confidence", "label_values")
 WORD_HEAD = "AutoModelForMaskedLM"  # whose head predicts words, not labels
 # Stands for a missing maximum length.
 NO_LIMIT = 10**6
@@ -285,6 +287,8 @@ def load_model(
     """
     config = load_config(name)
     before, architectures = _labels_of(config), tuple(config.architectures or ())
+    for field in OF_ANOTHER_RUN:  # a start model may be a run with other settings
+        vars(config).pop(field, None)
     for field, value in state.items():
         setattr(config, field, value)
     dropouts = {field: getattr(config, field) for field in ATTENTION_DROPOUT_FIELDS if hasattr(config, field)}

@@ -32,6 +32,7 @@ RESUME_SAFE = (
     "output.dir",
     "output.mirror",
     "training.gradient_checkpointing",
+    "evaluation.baselines",
 )
 # Settings that a resume may change with --allow-changes: the run then ends elsewhere than it would have.
 RESUME_WITH_FLAG = (

@@ -90,6 +90,7 @@ def _open(recipe: Recipe, task: Any) -> tuple[TextClassification, Setup, str]:
     if sorted(own) != sorted(its):
         named = [some_of([shown(name) for name in names], 10) for names in (its, own)]
         raise refuse(f"labels {named[0]}", f"the labels of the training rows: {named[1]}")
+    teacher = teacher.with_temperature(1.0)
     if isinstance(teacher.target, SingleLabel):  # a teacher labels every row
         teacher = replace(teacher, target=replace(teacher.target, min_confidence=0.0))
     digest = hashlib.sha256(json.dumps(checksums(folder.path), sort_keys=True).encode()).hexdigest()[:12]

@@ -24,6 +24,7 @@ from fasttune.training.run import MAX_TIME, TrainingRun
 
 FEWEST_STEPS = 10  # of a run that is worth starting
 MARGIN = 0.02  # of the time, since steps vary
+SCORED_AGAIN = 0.5  # how often the validation rows are scored once more at the end
 SECONDS_TO_SAVE = 1.0  # the final model, predictions and card
 
 
@@ -46,10 +47,14 @@ def fit_into_time(run: TrainingRun, begin: float) -> None:
         )
     measured = _measured_and_undone(run)
     signals.check()
-    finish = SECONDS_TO_SAVE + measured.measured["evaluation_seconds"] * _final_evaluations(run)
+    finish = SECONDS_TO_SAVE + measured.measured["evaluation_seconds"] * _test_evaluations(run)
     used = time.perf_counter() - begin
     left = seconds_of(asked) * (1 - MARGIN) - used - finish
     planned, num_steps = measured.num_steps, most_steps(run.recipe, measured, left)
+    if num_steps > measured.steps_per_epoch:
+        # Of several evaluations the best is not always the last; then validation rows are scored once more.
+        again = SCORED_AGAIN * measured.measured["evaluation_seconds"]
+        num_steps = max(most_steps(run.recipe, measured, left - again), measured.steps_per_epoch)
     if num_steps < min(FEWEST_STEPS, planned):
         need = used + finish + _seconds(run.recipe, measured, min(FEWEST_STEPS, planned))
         minutes = math.ceil(need / (1 - MARGIN) / 60)
@@ -88,11 +93,10 @@ def _measured_and_undone(run: TrainingRun) -> Forecast:
     return measured
 
 
-def _final_evaluations(run: TrainingRun) -> float:
-    """What is scored after the last step, in evaluations of the validation rows: test rows, and half of the time
-    validation rows again, because the best weights are not the last."""
+def _test_evaluations(run: TrainingRun) -> float:
+    """The time that scoring the test rows takes, in evaluations of the validation rows."""
     rows = {split.name: len(split.rows) for split in run.splits.all()}
-    return 0.5 + rows.get(TEST, 0) / rows[VALIDATION]
+    return rows.get(TEST, 0) / rows[VALIDATION]
 
 
 def in_words(recipe: Recipe, measured: Forecast, num_steps: int) -> str:
