@@ -14,6 +14,7 @@ import numpy as np
 
 NUM_BINS = 15
 MIN_ROWS = 50  # fewer say too little about a temperature
+MOST_ROWS = 20_000  # drawn at random; more change a temperature by less than a hundredth
 # Log temperatures are shrunk towards 0 as by a normal prior of this deviation, which matters when nearly all rows are
 # right and the likelihood alone would ask for certainty.
 PRIOR_DEVIATION = 0.5
@@ -72,6 +73,9 @@ def calibrate(logits: np.ndarray, right: np.ndarray, probabilities: Probabilitie
     number = len(logits)
     if number < MIN_ROWS:
         return None
+    if number > MOST_ROWS:
+        chosen = np.random.default_rng(0).choice(number, MOST_ROWS, replace=False)
+        logits, right, number = logits[chosen], right[chosen], MOST_ROWS
     logits = logits.astype(np.float64)
     half = np.random.default_rng(0).permutation(number) % 2 == 0
     after = np.empty_like(probabilities(logits))
