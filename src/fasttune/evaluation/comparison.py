@@ -19,19 +19,15 @@ from fasttune.evaluation.predictor import Predictor
 from fasttune.recipe.types import LESS_IS_BETTER
 from fasttune.runs.folder import RunFolder, open_run, read_json
 from fasttune.tasks.metrics import intervals
-from fasttune.tasks.metrics.sums import ANSWERS, CLASSES, ENTITIES, LABELS, NUMBERS, TAGS, RowSums
+from fasttune.tasks.metrics.sums import ANSWERS, CLASSES, ENTITIES, LABELS, TAGS, RowSums
 
 SIGNIFICANT = 0.05
 # Quantiles of the normal distribution for a test at 5 % that finds a true difference in 80 % of the cases.
 QUANTILES = 1.96 + 0.84
 DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile)  # what NumPy raises for such a file
 MOST_ROWS = 10_000_000  # a larger estimate says only that there is no difference
-BY_CLASS = (
-    CLASSES,
-    LABELS,
-    TAGS,
-    ENTITIES,
-)  # the second third of their sums is what was predicted, the last what is true
+# Kinds whose sums are counts per class: correct, predicted and true.
+BY_CLASS = (CLASSES, LABELS, TAGS, ENTITIES)
 
 
 @dataclass(frozen=True)
@@ -174,14 +170,11 @@ def _aligned(first: RowSums, other: RowSums, folder_a: RunFolder, folder_b: RunF
         first_names = [*first.names, *(name for name in other.names if name not in first.names)]
         if first.kind != ENTITIES and sorted(first.names) != sorted(other.names):
             raise refuse(f"labels {', '.join(first.names)} in one run and {', '.join(other.names)} in the other")
-        other = _with_names(other, first_names)
-        first = _with_names(first, first_names)
-        num_names = len(first_names)
-        gold = [sums.values[:, 2 * num_names : 3 * num_names] for sums in (first, other)]
-    elif first.kind == NUMBERS:
+        other, num_names = _with_names(other, first_names), len(first_names)
+        true = slice(2 * num_names, 3 * num_names)
+        gold = [sums.values[:, true] for sums in (_with_names(first, first_names), other)]
+    else:  # the number, or whether a question has an answer
         gold = [sums.values[:, 3] for sums in (first, other)]
-    else:  # the answers are part of the keys
-        gold = [first.values[:, 3], other.values[:, 3]]
     num_other = int(np.count_nonzero(np.asarray(abs(gold[0] - gold[1]).max(axis=1).todense()) > 1e-9))
     if num_other:
         raise refuse(f"{counted(num_other, 'row')} with the same text and another label")
@@ -192,12 +185,11 @@ def _with_names(sums: RowSums, names: Sequence[str]) -> RowSums:
     """The sums with their classes in this order; further ones have none."""
     from scipy import sparse
 
-    old, rest = len(sums.names), sums.values.shape[1] - 3 * len(sums.names)
+    rest = sums.values.shape[1] - 3 * len(sums.names)
     column = {name: number for number, name in enumerate(names)}
     targets = [part * len(names) + column[name] for part in range(3) for name in sums.names]
     targets += [3 * len(names) + number for number in range(rest)]
     shape = (sums.values.shape[1], 3 * len(names) + rest)
-    assert len(targets) == 3 * old + rest
     move = sparse.csr_matrix((np.ones(len(targets), np.float32), (np.arange(len(targets)), targets)), shape=shape)
     return replace(sums, names=tuple(names), values=(sums.values @ move).tocsr())
 

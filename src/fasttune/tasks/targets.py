@@ -87,10 +87,6 @@ class Target(ABC):
     def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
         """The loss summed over rows; `logits` [B, K] fp32. `encoded` may also be probabilities [B, K]."""
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """(N, K): the probability of each class or label; NotImplementedError for numbers, which have none."""
-        raise NotImplementedError(self.problem)
-
     @abstractmethod
     def answers(self, logits: np.ndarray) -> Iterator[Answer]:
         """One prediction per row of `logits` (N, K)."""
@@ -184,6 +180,7 @@ class SingleLabel(Target):
         return cross_entropy(logits, encoded, weights, reduction="sum", label_smoothing=smoothing)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """(N, K), as shown."""
         return classification.softmax(logits.astype(np.float64) / self.temperature)
 
     def calibration(self, logits: np.ndarray, encoded: np.ndarray) -> Calibration | None:
@@ -316,6 +313,7 @@ class MultiLabel(Target):
         return binary_cross_entropy_with_logits(logits, targets, reduction="sum") / logits.shape[1]
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """(N, K), as shown."""
         return multilabel.sigmoid(logits.astype(np.float64) / self.temperature)
 
     def calibration(self, logits: np.ndarray, encoded: np.ndarray) -> Calibration | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from fasttune.tasks.metrics.sums import CLASSES, RowSums
+from fasttune.tasks.metrics.sums import ANSWERS, CLASSES, RowSums
 
 LEVEL = 0.95
 CORRELATIONS = ("pearson", "spearman", "matthews_correlation", "quadratic_kappa")  # in -1..1
@@ -21,7 +21,6 @@ NUM_SAMPLES = 2000
 # More units than this are put together at random into as many blocks, whose sums vary as much.
 MAX_UNITS = 4000
 CHUNK = 250  # samples; bounds the memory of their weights
-MIN_ROWS, MIN_ROWS_OF_CLASS = 300, 10  # below these the intervals may be too narrow
 
 
 def intervals(sums: RowSums, seed: int = 0) -> dict[str, tuple[float, float]]:
@@ -66,7 +65,7 @@ def wilson(successes: float, number: int) -> tuple[float, float]:
 
 def bounds_of(metric: str, kind: str) -> tuple[float, float]:
     """The smallest and largest possible value of a metric."""
-    if kind == "answers":
+    if kind == ANSWERS:
         return 0.0, 100.0
     if metric in ("rmse", "mae"):
         return 0.0, np.inf
