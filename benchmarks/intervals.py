@@ -127,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=300)
+    parser.add_argument("--pairs-of", nargs="+", help="only the paired tests of these kinds, such as entities")
     arguments = parser.parse_args()
     facts = machine()
     lines = [
@@ -137,12 +138,12 @@ def main() -> None:
         "| task | metric | true score | coverage of the 95 % interval |",
         "|---" * 4 + "|",
     ]
-    for draw in (binary, five_classes, labels, answers, entities, numbers):
+    for draw in () if arguments.pairs_of else (binary, five_classes, labels, answers, entities, numbers):
         for name, value, share in coverage(draw, arguments.samples, arguments.rows):
             lines.append(f"| {draw.__name__.replace('_', ' ')} | {name} | {value:.3f} | {share:.3f} |")
             print(lines[-1], flush=True)
     lines += ["", "Two equally good models:", "", "| task | metric | p < .05 | interval without 0 |", "|---" * 4 + "|"]
-    for kind in ("binary", "five classes", "answers", "entities"):
+    for kind in arguments.pairs_of or ("binary", "five classes", "answers", "entities"):
         counts: dict[str, list[int]] = {}
         for sample in range(arguments.samples):
             for found in differences(*pair(np.random.default_rng(sample), arguments.rows, kind), seed=sample):
@@ -153,7 +154,8 @@ def main() -> None:
             shares = " | ".join(f"{number / arguments.samples:.3f}" for number in count)
             lines.append(f"| {kind} | {name} | {shares} |")
             print(lines[-1], flush=True)
-    path = ROOT / "benchmarks" / "results" / f"{facts['date']}-intervals.md"
+    name = "-".join(["intervals", *(arguments.pairs_of or ())])
+    path = ROOT / "benchmarks" / "results" / f"{facts['date']}-{name}.md"
     path.write_text("\n".join(lines) + "\n")
 
 

@@ -22,10 +22,13 @@ TRAINER = "trainer-best-0"
 
 
 def recipe_for(side: str, data: Path, seed: int, rows: int | None, eval_rows: int | None) -> dict[str, Any]:
-    """The tutorial's recipe for the Trainer; for a preset, the same without any training setting."""
+    """The tutorial's recipe for the Trainer; for a preset, the same with `model_head` as its only other setting."""
     recipe = recipe_of(data, seed, rows, eval_rows)
     if side != TRAINER:
-        recipe["training"] = {"preset": side, "seed": seed, "logging_steps": 30}
+        preset, _, head = side.partition("+")
+        recipe["training"] = {"preset": preset, "seed": seed, "logging_steps": 30}
+        if head:
+            recipe["model_head"] = head
     return recipe
 
 
@@ -60,7 +63,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="training rows, drawn with data.seed; default: all")
     parser.add_argument("--eval-rows", type=int, help="validation rows, drawn with data.seed; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--presets", nargs="+", default=["fast", "auto"])
+    parser.add_argument("--presets", nargs="+", default=["fast", "auto"], help="auto+mean: auto with model_head=mean")
     arguments = parser.parse_args()
     facts, data = machine(), arguments.data
     stem = data.name if arguments.rows is None else f"{data.name}-{arguments.rows}"

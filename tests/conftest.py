@@ -56,6 +56,13 @@ def real_data_folder() -> Path:
     return Path(os.environ.get("FASTTUNE_REAL_DATA", ROOT / "../shared/data")).resolve()
 
 
+@pytest.fixture(autouse=True)
+def _no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of tests train a model, and a report takes a second: only tests marked `report` get one."""
+    if not request.node.get_closest_marker("report"):
+        monkeypatch.setattr("fasttune.api._report_of", lambda *arguments: None)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     return real_data_folder()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,39 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import yaml
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "other")
+PIPELINES = ("text-classification", "question-answering", "token-classification")
+
+
+def faults_of_card(card: str) -> Iterator[str]:
+    """What the hub refuses in the metadata of a model card: docs/hub/model-cards, and its model-index format."""
+    front = yaml.safe_load(card.split("---")[1])
+    if not isinstance(front, dict):
+        yield "no metadata"
+        return
+    if front.get("license", "other") not in LICENCES:
+        yield f"license: {front['license']}"
+    if front.get("pipeline_tag") not in PIPELINES:
+        yield f"pipeline_tag: {front.get('pipeline_tag')}"
+    if not re.fullmatch("[a-z]{2,3}", front.get("language", "en")):
+        yield f"language: {front['language']}"
+    for name in (front.get("base_model", "a/b"), *front.get("datasets", ())):
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+            yield f"not an id: {name}"
+    for entry in front.get("model-index", ()):
+        if not isinstance(entry.get("name"), str) or not entry.get("results"):
+            yield "model-index needs a name and results"
+        for result in entry["results"]:
+            if not isinstance(result["task"]["type"], str) or {"type", "name"} - set(result["dataset"]):
+                yield "a result needs task.type, dataset.type and dataset.name"
+            for metric in result["metrics"]:
+                if not isinstance(metric["type"], str) or not isinstance(metric["value"], int | float):
+                    yield f"metric {metric}"
 
 
 class Hub(ThreadingHTTPServer):
@@ -69,6 +102,14 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.server.requests.append(f"POST {path}")
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if path == "/api/validate-yaml":
+            errors = list(faults_of_card(json.loads(content)["content"]))
+            body = json.dumps({"errors": [{"message": error} for error in errors], "warnings": []}).encode()
+            self.send_response(400 if errors else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
         wanted = parse_qs(content.decode())["paths"]
         folder = self.server.folder / "datasets" / "/".join(path.split("/")[3:5])
         self._send(self._entry(folder, folder / name) for name in wanted if (folder / name).exists())

@@ -103,6 +103,7 @@ def test_the_saved_files_are_a_plain_model(overfitted: fasttune.Run) -> None:
         "README.md", "all_results.json", "checkpoints", "config.json", "data_report.json", "environment.json",
         "checksums.json", "eval_results.json", "events.jsonl", "model.safetensors", "predictions", "recipe.yaml",
         "test_results.json", "tokenizer.json", "tokenizer_config.json", "train_results.json",
+        "analysis.json", "attributions.json", "plots", "report.html",
     }  # fmt: skip
 
 

@@ -34,6 +34,8 @@ _HOME = {
     "notebook_fit": "api",
     "padding_free": "unpadding",
     "predict": "api",
+    "rank_labels": "api",
+    "write_report": "api",
 }
 
 __all__ = [
@@ -49,6 +51,8 @@ __all__ = [
     "notebook_fit",
     "padding_free",
     "predict",
+    "rank_labels",
+    "write_report",
 ]
 
 

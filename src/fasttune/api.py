@@ -18,8 +18,9 @@ from fasttune.data.reading import task_of_source
 from fasttune.data.recipe_source import RecipeSource, recipe_from, with_stored_rows
 from fasttune.data.row_stream import rows_to_see
 from fasttune.errors import DivergedError, Problem, UsageError
-from fasttune.evaluation import comparison, predictions
+from fasttune.evaluation import analysis_of_run, comparison, label_ranking, predictions
 from fasttune.evaluation.comparison import Compared
+from fasttune.evaluation.label_ranking import FOLDS, RankedLabel
 from fasttune.evaluation.other_data import in_place, read_to_predict, read_to_score
 from fasttune.evaluation.own_split import read_own_split
 from fasttune.evaluation.predictor import Predictor
@@ -28,7 +29,11 @@ from fasttune.parallel import collectives, rendezvous
 from fasttune.parallel.collectives import is_main
 from fasttune.recipe import Overrides, Recipe
 from fasttune.recipe import load as load_recipe
+from fasttune.recipe.types import seconds_of
+from fasttune.report import page
+from fasttune.report.language import CODES
 from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, locked, open_run, resolve_run_folder
+from fasttune.runs.mirror import Mirror
 from fasttune.search import Found, search_in_folder
 from fasttune.tasks import TASKS, Prediction, Rows
 from fasttune.tasks.highlights import tokens_of
@@ -38,7 +43,7 @@ from fasttune.training.alerts import notify, without_rows
 from fasttune.training.callbacks import Observer
 from fasttune.training.callbacks.console import ConsoleLog
 from fasttune.training.environment import versions
-from fasttune.training.fit import Run, fit_in_folder
+from fasttune.training.fit import FINISHED_BEFORE, Run, fit_in_folder
 from fasttune.training.lr_range import LearningRates, range_test
 from fasttune.training.notebook import launch_from_notebook
 from fasttune.training.run import Log
@@ -58,9 +63,11 @@ __all__ = [
     "lr_range",
     "notebook_fit",
     "predict",
+    "rank_labels",
     "recipe_of",
     "search",
     "show",
+    "write_report",
 ]
 
 
@@ -115,6 +122,7 @@ def fit(
                     log=console.log if console else (lambda line: None),
                     observers=[*([console] if console else []), *observers],
                 )
+                _report_of(run, loaded, console.log if console else (lambda line: None))
     except signals.Stopped as stopped:  # before there was anything to save
         run = Run(path, {}, str(stopped), False, stopped.number)
     except Exception as error:
@@ -127,6 +135,63 @@ def fit(
         raise
     notify(f"fasttune: {run.folder.name} ended", f"{run.reason}\n{run!r}")
     return run
+
+
+def _report_of(run: Run, recipe: Recipe, log: Log) -> None:
+    """Write the report of a run that has just ended. A failure costs the report alone."""
+    if recipe.output.report and run.is_complete and run.reason != FINISHED_BEFORE and is_main():
+        folder = RunFolder(run.folder)
+        try:
+            if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # loading the model again is work for all ranks
+                analysis_of_run.complete(folder, log)
+            page.write_report(folder)
+        except Exception as error:
+            log(f"warning: could not write the report: {type(error).__name__}: {error}")
+        if recipe.output.mirror is not None:
+            Mirror(recipe.output.mirror, folder).send_all()
+    collectives.barrier()  # launchers kill the other ranks once one has ended
+
+
+def write_report(
+    run: str | Path,
+    *,
+    language: str = "en",
+    data: Any = None,
+    progress: bool = True,
+) -> Path:
+    """Write report.html of a finished run again, with its charts in plots/; returns the path of the page.
+
+    `language`: en or zh. `data`: other rows, such as those of last week; the page then says how they differ from the
+    training rows. For runs of several processes, it adds the words that drove the mistakes.
+    """
+    if language not in CODES:
+        problem = Problem(where="--lang", found=repr(language), expected=f"one of {', '.join(CODES)}")
+        raise UsageError(problem)
+    folder = open_run(run)
+    if not folder.is_finished:
+        found, hint = "the run has not finished", f"fasttune train {folder.recipe} --output {folder.path} --resume"
+        raise UsageError(Problem(where=f"report {folder.path}", found=found, hint=hint))
+    log: Log = _log(progress) or (lambda line: None)
+    analysis_of_run.complete(folder, log)
+    drift = None
+    if data is not None:
+        drift = analysis_of_run.drift_to(folder, *_spec_and_command("report", run, data, ()), log)
+    return page.write_report(folder, language, drift)
+
+
+def rank_labels(
+    run: str | Path, *, folds: int = FOLDS, max_time: str | None = None, progress: bool = True
+) -> tuple[list[RankedLabel], Path]:
+    """Rank the training labels of a finished run by how little they fit: the first ones may be wrong.
+
+    Each row is predicted by one of `folds` models that was trained without it. `max_time`, such as "20m", is divided
+    among them. Returns the labels and the path of labels.csv, which `data.corrections` takes back after you have edited
+    it. A killed ranking resumes with the fold it was at.
+    """
+    folder = open_run(run)
+    seconds = None if max_time is None else seconds_of(max_time)
+    with signals.caught():
+        return label_ranking.rank_labels(folder, _log(progress) or (lambda line: None), folds, seconds)
 
 
 def notebook_fit(
@@ -195,7 +260,10 @@ def search(
     loaded, name = _recipe_with(recipe, overrides, sections)
     folder = resolve_run_folder(name, output or loaded.output.dir, resume)
     with signals.caught(), _console(loaded, progress) as console, locked(folder):
-        found = search_in_folder(loaded, folder, log=console.log if console else (lambda line: None))
+        log = console.log if console else (lambda line: None)
+        found = search_in_folder(loaded, folder, log=log)
+        if folder.is_finished:
+            _report_of(Run(folder.path, found.metrics, "the best trial"), loaded, log)
     notify(f"fasttune: search in {folder.path.name} ended", repr(found))
     return found
 
@@ -210,7 +278,7 @@ def lr_range(
 ) -> LearningRates:
     """Find a learning rate: train 120 steps while it rises from 1e-6 to 0.1, and see where the loss falls fastest.
 
-    The model is not kept. Writes lr_range.json and, with matplotlib, a plot to the folder `output`, if given. Other
+    The model is not kept. Writes lr_range.json and a plot to the folder `output`, if given. Other
     arguments as for `fit`.
 
     >>> fasttune.lr_range("reviews.csv").suggestion  # doctest: +SKIP
@@ -280,15 +348,21 @@ def evaluate(
     return {key.replace("eval_", f"{prefix}_", 1): value for key, value in predictor.score(rows).items()}
 
 
-def compare(*runs: str | Path, split: str | None = None, progress: bool = True) -> list[Compared]:
+def compare(
+    *runs: str | Path, split: str | None = None, html: str | Path | None = None, progress: bool = True
+) -> list[Compared]:
     """Compare finished runs on the rows that all of them scored: each further run with the first, by every metric.
 
     `split`: validation or test (default: test, if all have scored test rows). Accuracy is tested by McNemar's test, all
-    other metrics by a paired bootstrap; p-values of several runs are corrected by Holm's method.
+    other metrics by a paired bootstrap; p-values of several runs are corrected by Holm's method. `html`: also write the
+    comparison as a page to this path.
 
     >>> print(fasttune.compare("runs/base", "runs/large")[0].sentence)  # doctest: +SKIP
     """
-    return comparison.compare(runs, split, _log(progress) or (lambda line: None))
+    compared = comparison.compare(runs, split, _log(progress) or (lambda line: None))
+    if html is not None:
+        page.write_comparison(compared, Path(html))
+    return compared
 
 
 def reproduce(run: str | Path, *, output: str | Path | None = None, progress: bool = True) -> Reproduced:

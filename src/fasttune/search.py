@@ -121,7 +121,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        found, hint = "optuna is not installed", "pip install optuna matplotlib"
+        found, hint = "optuna is not installed", "pip install optuna"
         raise EnvironmentProblem(Problem(where="fasttune search", found=found, hint=hint, code="E518")) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
@@ -309,7 +309,7 @@ def _publish(recipe: Recipe, folder: RunFolder, study: optuna.Study, log: Log) -
     )
     write_text(folder.card, "\n".join([text, "## Search", "", *table, ""]))
     write_json(folder.search, {"metric": metric, "best": best["number"], "trials": _results(study)})
-    plot(folder, _results(study), metric, log)
+    plot(folder, _results(study), metric)
     write_json(folder.all_results, results)
     log(f"best: trial {best['number']}, {metric} {best['score']:.4f} on the validation rows")
 
@@ -326,13 +326,10 @@ def card_table(results: list[dict[str, Any]], metric: str) -> Iterator[str]:
         yield f"| {result['number']} | {' | '.join(values)} | {score} | {result['seconds']:.0f} | {state} |"
 
 
-def plot(folder: RunFolder, results: list[dict[str, Any]], metric: str, log: Log) -> None:
+def plot(folder: RunFolder, results: list[dict[str, Any]], metric: str) -> None:
     """Draw the score of each trial, and against each setting, as plots/search.svg and .png."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        log("no plots: matplotlib is not installed")
-        return
+    from matplotlib.figure import Figure
+
     shown = [result for result in results if result["score"] is not None]
     names = list(shown[0]["settings"])
     figure = Figure(figsize=(4 * (len(names) + 1), 3.6), layout="constrained")

@@ -30,7 +30,7 @@ def hint_for(path):
 
 
 def test_typos_of_every_name():
-    assert len(NAMES) == 94 + 7
+    assert len(NAMES) == 96 + 7
     num_typos, missed = 0, []
     for *parents, name in NAMES:
         for typo in sorted(single_edits(name)):
@@ -53,7 +53,7 @@ def test_typos_of_every_name():
         (("per_device_train_batchsize",), "did you mean 'training.batch_size'?"),
         (("training", "LEARNING_RATE"), "did you mean 'learning_rate'?"),
         (("zzz",), "a recipe has format, task, problem, model, model_head, data, "),
-        (("output", "zzz"), "output has dir, mirror, save_strategy, save_steps, save_total_limit"),
+        (("output", "zzz"), "output has dir, mirror, report, save_strategy, save_steps, save_total_limit"),
     ],
 )
 def test_suggestions_across_sections(path, hint):

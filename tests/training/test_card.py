@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from loopback_hub import serve
 from tiny import make_rows, write_csv, write_jsonl
 
 import fasttune
 from fasttune import recipe as recipes
-from fasttune.training.card import base_model
+from fasttune.training.card import base_model, front_matter, gain_of
+from fasttune.training.card import card as make_card
 
 
 def test_the_card_tells_rows_lengths_decisions_and_doubts(tmp_path: Path, tiny_model: Path) -> None:
@@ -68,6 +71,57 @@ def test_nothing_of_the_machine_is_in_the_card(tmp_path: Path, tiny_model: Path)
 )
 def test_only_a_model_of_the_hub_is_a_base_model(model: str, expected: str | None) -> None:
     assert base_model(recipes.load({"model": model, "data": {"train": "rows.csv"}})) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "expected"),
+    [
+        ("embedded", "rows.csv", {"license": "apache-2.0", "language": "en", "datasets": None}),
+        (
+            "google-bert/bert-base-cased",
+            "user/reviews@main:plain:train",
+            {"license": None, "datasets": ["user/reviews"]},
+        ),
+        ("./bert", ["a/b", "starter"], {"license": None, "base_model": None, "datasets": ["a/b"]}),
+    ],
+)
+def test_the_hub_accepts_the_metadata(
+    model: str, train: str | list[str], expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import ModelCard, constants
+
+    recipe = recipes.load({"model": model, "data": {"train": train}})
+    report = {"splits": {}, "notes": [], "warnings": []}
+    environment = {"device": {"value": "cpu"}, "precision": {"value": "fp32"}, "versions": {}}
+    text = make_card(
+        name="run",
+        recipe=recipe,
+        label_names=["no", "yes"],
+        results={"eval_accuracy": 0.9, "eval_f1": float("nan"), "eval_samples": 20},
+        data_report=report,
+        environment=environment,
+    )
+    front = yaml.safe_load(text.split("---")[1])
+    assert {name: front.get(name) for name in expected} == expected
+    with serve(tmp_path) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        own = ModelCard(text)
+        own.validate(repo_type="model")
+        assert own.data.eval_results[0].metric_value == 0.9  # type: ignore[union-attr,index]
+        with pytest.raises(ValueError, match="pipeline_tag: guessing"):
+            ModelCard(text.replace("pipeline_tag: text-classification", "pipeline_tag: guessing")).validate("model")
+
+
+def test_another_language_than_the_model_reads_is_not_claimed() -> None:
+    recipe = recipes.load({"data": {"train": "rows.csv"}})
+    assert front_matter("run", recipe, "test", {}, None)["language"] == "en"
+    assert "language" not in front_matter("run", recipe, "test", {}, None, ["W267"])
+
+
+def test_a_smaller_error_is_a_gain() -> None:
+    baseline = {"metric": "rmse", "difference": -0.2, "difference_low": -0.3, "difference_high": -0.1}
+    assert gain_of(baseline) == (0.2, 0.1, 0.3)
+    assert gain_of({**baseline, "metric": "f1"}) == (-0.2, -0.3, -0.1)
 
 
 def snippet(card: str, folder: Path) -> str:

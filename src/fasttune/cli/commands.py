@@ -264,17 +264,55 @@ def evaluate(
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Folders of finished runs.")],
     split: Annotated[str | None, typer.Option("--split", help="validation or test (default: test, if scored).")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write the comparison as a page to this file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare finished runs on the rows that all of them scored, each with the first."""
     _quiet_libraries()
     from fasttune import api
 
-    compared = api.compare(*runs, split=split)
+    compared = api.compare(*runs, split=split, html=html)
     if as_json:
         _print_json([one.as_json() for one in compared])
     else:
         results.print_compared(compared)
+
+
+@app.command()
+def report(
+    run: RunFolderArgument,
+    language: Annotated[str, typer.Option("--lang", help="en or zh.")] = "en",
+    data: Annotated[str | None, typer.Option("--data", help="Other rows, to compare with the training rows.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write report.html of a finished run again."""
+    _quiet_libraries()
+    open_run(run)
+    from fasttune import api
+
+    write_line(str(api.write_report(run, language=language, data=data, progress=not quiet)))
+
+
+@app.command()
+def labels(
+    run: RunFolderArgument,
+    folds: Annotated[int, typer.Option("--folds", help="Models, each trained without one part of the rows.")] = 3,
+    max_time: Annotated[str | None, typer.Option("--max-time", help="For all folds together, such as 20m.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Rank the training labels by how little they fit, and write them to RUN/labels.csv to correct."""
+    _quiet_libraries()
+    open_run(run)
+    from fasttune import api
+
+    ranked, path = api.rank_labels(run, folds=folds, max_time=max_time, progress=not quiet)
+    if as_json:
+        _print_json([asdict(one) for one in ranked])
+    else:
+        results.print_ranked_labels(ranked, path)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from fasttune.security.text import printable, write_line
 if TYPE_CHECKING:
     from fasttune.data.builder import Built
     from fasttune.evaluation.comparison import Compared
+    from fasttune.evaluation.label_ranking import RankedLabel
     from fasttune.evaluation.reproduction import Reproduced
     from fasttune.search import Found
     from fasttune.start_models import StartModel
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 20
 LOSS_BAR_WIDTH = 50
+LABELS_SHOWN = 15
 INPUT_CHARACTERS = 80  # shown of a text from a file
 NOT_PREDICTED = ("id", "text", "text_pair", "question", "context", "probabilities")
 MEANINGS = {
@@ -33,6 +35,10 @@ MEANINGS = {
     "data_report.json": "rows, labels, lengths, truncation, warnings",
     "events.jsonl": "every step and evaluation",
     "all_results.json": "all scores and speeds",
+    "report.html": "everything about this run on one page",
+    "analysis.json": "mistakes, weak slices, shortcuts, drift",
+    "attributions.json": "the words that drove the mistakes",
+    "labels.csv": "training labels by how little they fit, to correct",
     "baselines.json": "the same rows without fine-tuning",
     "calibration.json": "how honest the probabilities are, and their temperature",
     "checksums.json": "sha256 of the model files",
@@ -42,7 +48,7 @@ MEANINGS = {
     "seeds": "the run of each seed",
     "search.json": "the trials of the search",
     "study.db": "the trials, for --resume",
-    "plots": "the scores of the trials",
+    "plots": "charts as SVG and PNG files",
     "tensorboard": "training curves",
 }
 
@@ -71,6 +77,20 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
             continue  # the ends of an interval stand behind its metric
         interval = "" if low is None or high is None else f"   95 % interval {low:.4f} to {high:.4f}"
         write_line(f"{name:<{width}}  {number(name, value)}{interval}")
+
+
+def print_ranked_labels(ranked: Sequence[RankedLabel], path: Path) -> None:
+    """The labels that fit least, and what to do with the file."""
+    from rich.table import Table
+
+    out = Terminal()
+    table = Table("row", "label", "model says", "loss", "text", box=None, pad_edge=False)
+    for one in ranked[:LABELS_SHOWN]:
+        cells = (one.row, one.label, one.suggestion, f"{one.loss:.2f}", one.text)
+        table.add_row(*(Text(printable(cell[:INPUT_CHARACTERS])) for cell in cells), end_section=False)
+    out.print(table)
+    write_line(f"\nall {len(ranked):,} training labels, the least fitting first: {path}")
+    write_line(f"replace wrong ones in its column label, then train with data.corrections={path}")
 
 
 def print_compared(compared: Sequence[Compared]) -> None:

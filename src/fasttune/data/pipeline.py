@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fasttune.data.corrections import corrected
 from fasttune.data.holdout import Split, hold_out, without_copies, without_leaks, without_repeats
 from fasttune.data.problems import Problems
 from fasttune.data.reading import ANY, TEST, TRAIN, VALIDATION, Reader, is_starter, name_of, own_split
@@ -105,6 +106,9 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
     assert train is not None and task is not None
     if stream is None:
         train = _divided(train, held_out, task, recipe, reader.notes)
+        if data.corrections is not None:
+            train = corrected(train, data.corrections, task, reader.notes)
+            task.strata(train.rows, data.corrections)  # raises DataError for unknown labels
         train = train.limited(data.max_train_samples, data.seed, reader.notes)
     for name, split in held_out.items():
         held_out[name] = split.limited(data.max_eval_samples, data.seed, reader.notes)

@@ -117,7 +117,7 @@ def files_of(spec: str | list[str], split: str) -> Files | None:
     folder, named = _folder_of(spec)
     if folder is not None:
         return None if _is_saved(folder) else _files_of_folder(folder, spec, split, named)
-    if not Path(spec).expanduser().exists() and hub.is_hub_id(spec) and not _looks_like_file(spec):
+    if is_published(spec):
         return None
     return Files(_expand(spec, several=False), spec)
 
@@ -170,7 +170,7 @@ def with_split(spec: str | list[str], split: str) -> str | list[str]:
     if not isinstance(spec, str) or is_address(spec):
         return spec
     folder, named = _folder_of(spec)
-    if folder is None and not Path(spec).expanduser().exists() and hub.is_hub_id(spec) and not _looks_like_file(spec):
+    if folder is None and is_published(spec):
         named = hub.parse(spec)[2]
     return spec.removesuffix(named) + split if named else spec
 
@@ -217,6 +217,11 @@ def _describe(name: str, dataset: datasets.Dataset) -> str:
     listed = ", ".join(map(printable, names[:COLUMNS_SHOWN])) + (", ..." if len(names) > COLUMNS_SHOWN else "")
     rows = f"{dataset.num_rows:,} row{'s' if dataset.num_rows != 1 else ''}"
     return f"{name}: {rows}, column{'s' if len(names) != 1 else ''} {listed}"
+
+
+def is_published(spec: str) -> bool:
+    """Whether a spec names a data set of the hub: no file or folder, and no name that looks like one."""
+    return not Path(spec).expanduser().exists() and hub.is_hub_id(spec) and not _looks_like_file(spec)
 
 
 def _looks_like_file(spec: str) -> bool:

@@ -112,6 +112,12 @@ class Data(Section):
         allowed="a list of at least two different names, or a table from the value in the data to the name "
         "(quote a name that looks like a number)",
     )
+    corrections: Text | None = setting(
+        None,
+        "Corrected labels of training rows: the file that `fasttune labels RUN` writes, with wrong labels replaced in "
+        "its column `label`. Held-out rows keep their labels, so that scores stay comparable.",
+        allowed="a path, or null",
+    )
     no_label: Values | None = setting(
         None,
         "Values in the label column that mean that a row has no label, such as -1. These rows are dropped and counted, "

@@ -24,6 +24,7 @@ TASKS_WITH: dict[FieldPath, tuple[str, ...]] = {
     ("data", "label_separator"): (TEXTS,),
     ("data", "fix_spans"): (QUESTIONS,),
     ("data", "label_range"): (TEXTS,),
+    ("data", "corrections"): (TEXTS,),
     ("preprocessing", "long_text"): (TEXTS,),
     ("preprocessing", "window_pooling"): (TEXTS,),
     ("preprocessing", "doc_stride"): (QUESTIONS,),
@@ -47,6 +48,7 @@ NOT_STREAMED: tuple[FieldPath, ...] = (
     ("data", "test_fraction"),
     ("data", "max_train_samples"),
     ("data", "unlabelled"),
+    ("data", "corrections"),
     ("training", "teacher"),
     ("training", "mlm_epochs"),
 )

@@ -311,6 +311,12 @@ class Output(Section):
         "fsspec supports). --resume on a machine without the run fetches it from there.",
         allowed="a URL or a path, or null",
     )
+    report: bool = setting(
+        True,
+        "Write report.html, with its charts in plots/, at the end of the run: a few seconds. `fasttune report RUN` "
+        "writes it later.",
+        allowed="true or false",
+    )
     save_strategy: Strategy = setting(
         "epoch",
         "When to save a checkpoint: never (`no`), every `output.save_steps` steps, or after every epoch.",

@@ -100,6 +100,30 @@ class RunFolder:
         return self.path / "calibration.json"
 
     @property
+    def analysis(self) -> Path:
+        """Mistakes, weak slices, shortcuts and drift, for the report."""
+        return self.path / "analysis.json"
+
+    @property
+    def attributions(self) -> Path:
+        """The words that drove the predictions of the mistakes, by row id."""
+        return self.path / "attributions.json"
+
+    @property
+    def label_ranking(self) -> Path:
+        """The training labels ranked by their out-of-fold loss, for people to edit."""
+        return self.path / "labels.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def plots(self) -> Path:
+        """The charts of the report as SVG and PNG files."""
+        return self.path / "plots"
+
+    @property
     def checksums(self) -> Path:
         """The sha256 of each model file, by name."""
         return self.path / "checksums.json"

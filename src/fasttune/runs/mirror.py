@@ -24,7 +24,13 @@ from fasttune.runs.folder import RunFolder, read_json
 from fasttune.security import addresses
 from fasttune.security.paths import inside, new_path
 
-FOLDERS = ("predictions", "tensorboard", "1_Pooling", "2_Dense")  # the subfolders of a run, besides its checkpoints
+FOLDERS = (
+    "predictions",
+    "plots",
+    "tensorboard",
+    "1_Pooling",
+    "2_Dense",
+)  # the subfolders of a run, besides its checkpoints
 RUNS_INSIDE = ("mlm", "seeds")  # runs of their own; those of seeds have mirrors of their own
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fasttune.security.paths import is_ours, make_private, temporary_folder
 
+SCORED = "scored"  # holds a folder per set of test rows, with an empty file per run that scored them
 MADE_HERE = "runs"  # holds an empty file per run started on this machine, named by its id
 
 
@@ -44,3 +45,15 @@ def was_made_here(run_id: str) -> bool:
     folder = cache_folder(MADE_HERE)
     # Compared with names, never joined to a path: the id of a stranger's run may be "." or "..".
     return folder.is_dir() and run_id in {path.name for path in folder.iterdir()}
+
+
+def note_scoring(rows_sha256: str, run_id: str) -> int:
+    """Remember that a run scored these test rows; returns how many other runs on this machine did so before."""
+    folder = cache_folder(SCORED) / rows_sha256
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        others = sum(path.name != run_id for path in folder.iterdir())
+        (folder / run_id).touch()
+    except OSError:  # only a cache
+        return 0
+    return others

@@ -227,6 +227,10 @@ class Task(ABC):
         """What the metrics are computed from, for intervals and comparisons; None if the task has none of these."""
         return None
 
+    def row_losses(self, results: np.ndarray, store: TokenStore, rows: Rows) -> np.ndarray | None:
+        """(N,) how little each row's label fits the prediction; None if the task does not measure it by row."""
+        return None
+
     @abstractmethod
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         """The metrics of the recipe. Higher is better, except for those in LESS_IS_BETTER (recipe/types.py)."""

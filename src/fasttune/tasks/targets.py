@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import torch
 
 MIN_ROWS_TO_JUDGE = 6  # fewer may be of one class for the model by chance
+ROWS_OF_CLASS, ROWS_FOR_CLASSES = 10, 300  # fewer of a class say little; fewer in all are reported as such
 MIN_ROWS_OF_STRATUM = 20  # a tenth of them is held out
 Answer = dict[str, Any]  # a prediction without its id
 
@@ -98,6 +99,10 @@ class Target(ABC):
     @abstractmethod
     def row_sums(self, logits: np.ndarray, encoded: np.ndarray) -> RowSums:
         """What the metrics of `logits` (N, K) are computed from."""
+
+    @abstractmethod
+    def row_losses(self, logits: np.ndarray, encoded: np.ndarray) -> np.ndarray:
+        """(N,) how little each row's label fits its prediction: the negative log-likelihood, or the squared error."""
 
     def remarks(self, logits: np.ndarray, encoded: np.ndarray, where: str) -> Iterator[str]:
         """Lines to log about scored rows."""
@@ -224,6 +229,12 @@ class SingleLabel(Target):
             scores["accuracy_where_given"] = float((predicted == encoded)[given].mean()) if given.any() else 0.0
         return scores
 
+    def row_losses(self, logits: np.ndarray, encoded: np.ndarray) -> np.ndarray:
+        from scipy.special import log_softmax
+
+        likelihoods = log_softmax(logits.astype(np.float64) / self.temperature, axis=1)
+        return np.asarray(-likelihoods[np.arange(len(logits)), encoded])
+
     def row_sums(self, logits: np.ndarray, encoded: np.ndarray) -> RowSums:
         return sums.of_classes(encoded, self.classes(logits), self.vocabulary.names, self.metrics)
 
@@ -237,6 +248,7 @@ class SingleLabel(Target):
                 "training.class_weights=balanced)"
             )
         yield from lacking(counts, self.vocabulary.names, self.metrics, where)
+        yield from small_classes(counts, self.vocabulary.names, where)
 
 
 @dataclass(frozen=True)
@@ -332,11 +344,18 @@ class MultiLabel(Target):
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
         return multilabel.score(encoded, self._has(logits), self.metrics)
 
+    def row_losses(self, logits: np.ndarray, encoded: np.ndarray) -> np.ndarray:
+        from scipy.special import log_expit
+
+        signed = np.where(encoded > 0, logits, -logits).astype(np.float64) / self.temperature
+        return np.asarray(-log_expit(signed).sum(axis=1))
+
     def row_sums(self, logits: np.ndarray, encoded: np.ndarray) -> RowSums:
         return sums.of_labels(encoded > 0, self._has(logits), self.vocabulary.names, self.metrics)
 
     def remarks(self, logits: np.ndarray, encoded: np.ndarray, where: str) -> Iterator[str]:
         yield from lacking(encoded.sum(axis=0), self.vocabulary.names, self.metrics, where)
+        yield from small_classes(encoded.sum(axis=0), self.vocabulary.names, where)
 
     def calibrated(self, logits: np.ndarray, encoded: np.ndarray) -> MultiLabel:
         thresholds = multilabel.best_thresholds(multilabel.sigmoid(logits), encoded > 0)
@@ -379,6 +398,9 @@ class Regression(Target):
     def score(self, logits: np.ndarray, encoded: np.ndarray) -> dict[str, float]:
         return regression.score(encoded, logits[:, 0].astype(np.float64), self.metrics)
 
+    def row_losses(self, logits: np.ndarray, encoded: np.ndarray) -> np.ndarray:
+        return np.square(logits[:, 0].astype(np.float64) - encoded)
+
     def row_sums(self, logits: np.ndarray, encoded: np.ndarray) -> RowSums:
         return sums.of_numbers(encoded.astype(np.float64), logits[:, 0].astype(np.float64), self.metrics)
 
@@ -390,6 +412,14 @@ def lacking(counts: np.ndarray, names: Sequence[str], metrics: Sequence[str], wh
     if absent and means:
         listed = some_of(list(map(shown, absent)), LABELS_SHOWN)
         yield f"{where}: no row has {listed}; each class without rows counts 0 in {', '.join(means)}"
+
+
+def small_classes(counts: np.ndarray, names: Sequence[str], where: str) -> Iterator[str]:
+    """A line on classes with too few rows to be scored; of fewer than ROWS_FOR_CLASSES rows, all have few."""
+    few = [name for name, count in zip(names, counts, strict=True) if 0 < count < ROWS_OF_CLASS]
+    if few and counts.sum() >= ROWS_FOR_CLASSES:
+        listed = some_of(list(map(shown, few)), LABELS_SHOWN)
+        yield f"{where}: fewer than {ROWS_OF_CLASS} rows have {listed}; scores of a class with so few rows say little"
 
 
 def names_of(vocabulary: Vocabulary) -> dict[str, Any]:

@@ -306,6 +306,9 @@ class TextClassification(Task):
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         return self.target.score(results, store.targets["labels"])
 
+    def row_losses(self, results: np.ndarray, store: TokenStore, rows: Rows) -> np.ndarray:
+        return self.target.row_losses(results, store.targets["labels"])
+
     def row_sums(self, results: np.ndarray, store: TokenStore, rows: Rows) -> RowSums:
         of_rows = self.target.row_sums(results, store.targets["labels"])
         texts = [rows.values[role] for role in TEXTS if role in rows.values]

@@ -267,24 +267,28 @@ class TokenClassification(Task):
                 ]
             yield prediction
 
+    def gold_tags(self, rows: Rows) -> list[list[str]]:
+        """The tags of each row, by the names of the vocabulary."""
+        names = self.target.vocabulary.names
+        encoded = encode_all(rows.values["tags"], self.target.vocabulary, "tags")
+        return [[names[number] for number in row] for row in encoded]
+
     def score(self, results: np.ndarray, store: TokenStore, rows: Rows) -> dict[str, float]:
         vocabulary = self.target.vocabulary
         predicted = [tags for tags, _ in self.tags(results, store, rows)]
-        gold = encode_all(rows.values["tags"], vocabulary, "tags")
+        gold = self.gold_tags(rows)
         if self.form is not None:
-            names = [[vocabulary.names[number] for number in row] for row in gold]
-            return entities.score(predicted, names, self.target.metrics, self.form)
+            return entities.score(predicted, gold, self.target.metrics, self.form)
         number_of = {name: number for number, name in enumerate(vocabulary.names)}
-        predicted_tags = np.array([number_of.get(tag, -1) for tag in chain.from_iterable(predicted)])
-        gold_tags = np.fromiter(chain.from_iterable(gold), dtype=np.int64)
+        predicted_tags, gold_tags = (
+            np.array([number_of.get(tag, -1) for tag in chain.from_iterable(side)]) for side in (predicted, gold)
+        )
         return classification.score(gold_tags, predicted_tags, len(vocabulary.names), self.target.metrics)
 
     def row_sums(self, results: np.ndarray, store: TokenStore, rows: Rows) -> RowSums:
         vocabulary, metrics = self.target.vocabulary, self.target.metrics
         predicted = [tags for tags, _ in self.tags(results, store, rows)]
-        gold = [
-            [vocabulary.names[number] for number in row] for row in encode_all(rows.values["tags"], vocabulary, "tags")
-        ]
+        gold = self.gold_tags(rows)
         if self.form is not None:
             of_rows = sums.of_entities(*entities.counts_of(predicted, gold, self.form), metrics)
         else:

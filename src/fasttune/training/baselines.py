@@ -22,6 +22,7 @@ from fasttune.tasks.metrics.intervals import Difference, differences, intervals
 from fasttune.tasks.metrics.sums import RowSums
 from fasttune.tasks.targets import MultiLabel, Regression, SingleLabel
 from fasttune.tasks.text_classification import TextClassification
+from fasttune.training.card import gain_of
 from fasttune.training.mean_head import MEAN_HEAD
 from fasttune.training.run import TrainingRun
 from fasttune.training.scoring import predict_split
@@ -177,5 +178,6 @@ def lines(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     width = max(len(one["name"]) for one in found)
     yield f"{found[0]['metric']} without fine-tuning, on the same {found[0]['split']} rows"
     for one in found:
-        gain = f"{one['difference']:+.4f}, 95 % interval {one['difference_low']:+.4f} to {one['difference_high']:+.4f}"
-        yield f"  {one['name']:<{width}}  {one['value']:.4f}   fine-tuning: {gain}"
+        gain, low, high = gain_of(one)
+        gained = f"{gain:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
+        yield f"  {one['name']:<{width}}  {one['value']:.4f}   fine-tuning: {gained}"

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 
+from fasttune.data.reading import is_starter
+from fasttune.data.sources import is_published
 from fasttune.data.starter.model import EMBEDDED_MODEL
 from fasttune.errors import Problem
 from fasttune.recipe import Recipe, dump
+from fasttune.recipe.types import LESS_IS_BETTER
 from fasttune.security.text import longest_run, markdown, markdown_code
 
 EMBEDDED_ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_LICENCE, EMBEDDED_LANGUAGE = "apache-2.0", "en"
+FOREIGN = "W267"  # the texts are in another language than the model
 HUB_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*", re.ASCII)
 
 TEMPLATE = """---
@@ -132,16 +137,23 @@ def score_lines(scores: Mapping[str, float], results: Mapping[str, Any], split: 
         yield f"| {metric} | {value:.4f} | {interval} |"
 
 
+def gain_of(baseline: Mapping[str, Any]) -> tuple[float, float, float]:
+    """What fine-tuning gains over a baseline, with its interval; positive is better, also for an error such as rmse."""
+    ends = (baseline["difference"], baseline["difference_low"], baseline["difference_high"])
+    if baseline["metric"] not in LESS_IS_BETTER:
+        return ends
+    return -ends[0], -ends[2], -ends[1]
+
+
 def baseline_section(baselines: Sequence[Mapping[str, Any]]) -> str:
     """What the same rows give without fine-tuning, as a table."""
     if not baselines:
         return ""
     metric = baselines[0]["metric"]
-    rows = [
-        f"| {markdown(one['name'])} | {one['value']:.4f} | {one['difference']:+.4f} | {one['difference_low']:+.4f} to "
-        f"{one['difference_high']:+.4f} |"
-        for one in baselines
-    ]
+    rows = []
+    for one in baselines:
+        gain, low, high = gain_of(one)
+        rows.append(f"| {markdown(one['name'])} | {one['value']:.4f} | {gain:+.4f} | {low:+.4f} to {high:+.4f} |")
     head = f"| without fine-tuning | {metric} | gain of fine-tuning | 95 % interval |\n|---|---|---|---|"
     return "\n".join(["", head, *rows, ""])
 
@@ -174,9 +186,17 @@ def data_name(recipe: Recipe) -> str:
 
 
 def front_matter(
-    name: str, recipe: Recipe, split: str, scores: Mapping[str, float], num_rows: int | None
+    name: str,
+    recipe: Recipe,
+    split: str,
+    scores: Mapping[str, float],
+    num_rows: int | None,
+    warnings: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The metadata that the hub reads: task, base model, results."""
+    """The metadata that the hub reads: task, base model, licence, language, data sets and results.
+
+    `warnings`: the codes of the data checks' warnings.
+    """
     result: dict[str, Any] = {
         "task": {"type": recipe.task},
         "dataset": {"name": data_name(recipe), "type": "custom", "split": split},
@@ -195,7 +215,21 @@ def front_matter(
     base = base_model(recipe)
     if base is not None:
         front["base_model"] = base
+    if recipe.model == EMBEDDED_MODEL:  # of other models neither is known without the network
+        front["license"] = EMBEDDED_LICENCE
+        if FOREIGN not in warnings:
+            front["language"] = EMBEDDED_LANGUAGE
+    published = hub_data_sets(recipe)
+    if published:
+        front["datasets"] = published
+        result["dataset"] |= {"name": published[0], "type": published[0]}
     return front
+
+
+def hub_data_sets(recipe: Recipe) -> list[str]:
+    """The ids of the training data that come from the hub, without revisions."""
+    specs = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
+    return [re.split("[@:]", spec)[0] for spec in specs if is_published(spec) and not is_starter(spec)]
 
 
 def data_section(data_report: Mapping[str, Any]) -> str:
@@ -239,7 +273,9 @@ def card(
     `baselines`: the contents of their files."""
     split, scores = held_out_scores(results)
     num_rows = results.get("test_samples" if split == "test" else "eval_samples")
-    front = yaml.safe_dump(front_matter(name, recipe, split, scores, num_rows), sort_keys=False, allow_unicode=True)
+    codes = {entry["code"] for entry in data_report["warnings"]}
+    metadata = front_matter(name, recipe, split, scores, num_rows, codes)
+    front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     text = without_folders(dump(recipe).strip(), recipe)
     decides = recipe.evaluation.tune_threshold or recipe.evaluation.min_precision is not None
     thresholds = (

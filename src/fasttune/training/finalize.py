@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from fasttune.analysis.findings import analyse
+from fasttune.analysis.scored import Scored
 from fasttune.data.pipeline import Split
 from fasttune.data.reading import TEST, TRAIN, VALIDATION
 from fasttune.errors import CheckpointError
@@ -28,6 +30,7 @@ from fasttune.runs.folder import (
     write_json_lines,
     write_text,
 )
+from fasttune.security.cache import note_scoring
 from fasttune.tasks.metrics.sums import RowSums
 from fasttune.training import signals
 from fasttune.training.baselines import baselines, lines
@@ -123,7 +126,7 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
     """Score the weights of `step` on the held-out splits; write metrics, predictions and the model card."""
     run, task = trainer.run, trainer.evaluator.task
     results = {"train": train_results(run)}
-    scored_sums: tuple[Split, RowSums] | None = None  # of the last split, the test rows if there are any
+    last: Scored | None = None  # of the test rows if there are any
     for split in run.splits.all():
         if split.name == TRAIN or (split.name == TEST and not run.scores_test):
             continue
@@ -132,7 +135,7 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
             run.log(remark)
         prefix = RESULT_PREFIX[split.name]
         sums = task.row_sums(scored.results, store, split.rows)
-        scored_sums = scored_sums if sums is None else (split, sums)
+        last = last if sums is None else Scored(task, split, store, scored.results, sums)
         metrics = with_intervals(scored.metrics, sums)
         results[prefix] = {key.replace("eval_", f"{prefix}_", 1): value for key, value in metrics.items()}
         if is_main():
@@ -144,10 +147,12 @@ def write_results(trainer: Trainer, step: int) -> dict[str, Any]:
             for name, content in task.files(scored.results, store, split.rows).items():
                 write_json(run.folder.predictions_as(prefix, name), content)
     all_results = {key: value for metrics in results.values() for key, value in metrics.items()}
-    found = _baselines(run, *scored_sums) if scored_sums is not None and run.scores_test else []
+    found = _baselines(run, last.split, last.sums) if last is not None and run.scores_test else []
     for line in lines(found):
         run.log(line)
     if is_main():
+        if last is not None and run.scores_test:
+            _analyse(run, last)
         if found:
             write_json(run.folder.baselines, found)
         for line in flat_loss(step_losses(run.folder), run.recipe.training.learning_rate):
@@ -170,6 +175,20 @@ def _baselines(run: TrainingRun, split: Split, sums: RowSums) -> list[dict[str, 
     except Exception as error:
         run.log(f"warning: could not compute the baselines: {type(error).__name__}: {error}")
         return []
+
+
+def _analyse(run: TrainingRun, scored: Scored) -> None:
+    """A failure costs the analysis alone."""
+    splits, unknown = run.splits, run.setup.tokenizer.unk_token_id
+    earlier = note_scoring(scored.split.sha256(type(splits.task)), run.run_id) if scored.split.name == TEST else 0
+    try:
+        found = {"earlier_scorings": earlier} | analyse(scored, splits.train, splits.all(), run.stores, unknown)
+    except signals.Interrupted:
+        raise
+    except Exception as error:
+        run.log(f"warning: could not analyse the {scored.split.name} rows: {type(error).__name__}: {error}")
+    else:
+        write_json(run.folder.analysis, found)
 
 
 def _write_card(run: TrainingRun, label_names: list[str], results: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def range_test(recipe: Recipe, log: Log, output: Path | None = None) -> Learning
         finally:
             run.close()
     found = _found(_rates()[: len(losses)], losses)
-    return found if output is None else _written(found, output, log)
+    return found if output is None else _written(found, output)
 
 
 def _rates() -> list[float]:
@@ -128,24 +128,21 @@ def _found(rates: Sequence[float], losses: Sequence[float]) -> LearningRates:
     )
 
 
-def _written(found: LearningRates, output: Path, log: Log) -> LearningRates:
+def _written(found: LearningRates, output: Path) -> LearningRates:
     output.mkdir(parents=True, exist_ok=True)
     files = [output / "lr_range.json"]
     write_json(files[0], {name: value for name, value in vars(found).items() if name != "files"})
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        log("no plot: matplotlib is not installed (pip install matplotlib)")
-    else:
-        figure = Figure(figsize=(6.4, 4), layout="constrained")
-        axis = figure.subplots()
-        axis.plot(found.rates, found.losses)
-        if found.suggestion is not None:
-            axis.axvline(found.suggestion, linestyle="--", label=f"suggestion: {found.suggestion:.1e}")
-            axis.legend()
-        axis.set(xscale="log", xlabel="learning rate", ylabel="training loss, averaged")
-        axis.grid(alpha=0.3)
-        for ending in ("svg", "png"):
-            files.append(output / f"lr_range.{ending}")
-            figure.savefig(files[-1])
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(found.rates, found.losses)
+    if found.suggestion is not None:
+        axis.axvline(found.suggestion, linestyle="--", label=f"suggestion: {found.suggestion:.1e}")
+        axis.legend()
+    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss, averaged")
+    axis.grid(alpha=0.3)
+    for ending in ("svg", "png"):
+        files.append(output / f"lr_range.{ending}")
+        figure.savefig(files[-1])
     return replace(found, files=files)

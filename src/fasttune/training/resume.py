@@ -31,6 +31,7 @@ RESUME_SAFE = (
     "tracking.report_to",
     "output.dir",
     "output.mirror",
+    "output.report",
     "training.gradient_checkpointing",
     "evaluation.baselines",
 )

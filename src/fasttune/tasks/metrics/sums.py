@@ -51,6 +51,37 @@ class RowSums:
         keys = None if self.keys is None else self.keys[rows]
         return RowSums(self.kind, self.names, self.metrics, self.values[rows], clusters, keys)
 
+    def errors(self) -> np.ndarray:
+        """(N,) how wrong each row is: 0 for a correct one, 1 for a wrong one; of numbers, the distance.
+
+        Of labels and entities 1 - F1 of the row, of tags the share of wrong ones, of answers 1 - F1 of the answer.
+        """
+        values, num_names = self.values.tocsc(), len(self.names)
+
+        def total(first: int, stop: int) -> np.ndarray:
+            return np.asarray(values[:, first:stop].sum(axis=1), dtype=np.float64).ravel()
+
+        if self.kind == NUMBERS:
+            return total(1, 2)
+        if self.kind == ANSWERS:
+            return 1 - total(2, 3)
+        correct, predicted, gold = (total(part * num_names, (part + 1) * num_names) for part in range(3))
+        if self.kind in (LABELS, ENTITIES):
+            return np.where(predicted + gold > 0, 1 - _ratio(2 * correct, predicted + gold), 0.0)
+        return 1 - _ratio(correct, gold)
+
+    def confusions(self) -> np.ndarray:
+        """(K, K) int64 of CLASSES: the rows of each true class (first axis) by predicted class."""
+        num_names = len(self.names)
+        predicted, gold = (self.values[:, part * num_names : (part + 1) * num_names] for part in (1, 2))
+        return np.asarray((gold.T @ predicted).todense()).astype(np.int64)
+
+    def by_name(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(K,) int64 correct, predicted and true ones of each class, label or type."""
+        totals = np.asarray(self.values.sum(axis=0)).ravel()[: 3 * len(self.names)]
+        correct, predicted, gold = np.split(np.rint(totals).astype(np.int64), 3)
+        return correct, predicted, gold
+
     def save(self, file: BinaryIO) -> None:
         """Write an .npz file without pickle."""
         about = json.dumps({"kind": self.kind, "names": self.names, "metrics": self.metrics})

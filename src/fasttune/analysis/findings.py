@@ -1,0 +1,179 @@
+"""`analyse`: everything that the report says about the rows of a scored split, as one JSON object."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from fasttune.analysis import properties as of
+from fasttune.analysis.breakdown import FEW_ROWS, by_label, confusions, entity_errors, groups
+from fasttune.analysis.drift import shifts, unseen_share
+from fasttune.analysis.mistakes import mistakes, similar_training_rows, suspects
+from fasttune.analysis.scored import Scored
+from fasttune.analysis.shortcuts import property_shortcuts, word_shortcuts
+from fasttune.analysis.slices import Slice, weak_slices
+from fasttune.data.holdout import Split
+from fasttune.data.tokens.store import TokenStore
+from fasttune.tasks import Task
+from fasttune.tasks.metrics.calibration import confidences, expected_error, reliability
+from fasttune.tasks.metrics.sums import ANSWERS
+from fasttune.tasks.targets import MultiLabel, SingleLabel
+from fasttune.tasks.text_classification import TextClassification
+
+UNLIKELY = 0.05  # probability of a label
+MOST_ROWS = 20_000  # of a split, whose texts are measured, drawn at random
+
+
+def analyse(
+    scored: Scored, train: Split, others: Sequence[Split], stores: Mapping[str, TokenStore], unknown: int | None
+) -> dict[str, Any]:
+    """The findings on a scored split. `others`: all held-out splits; `unknown`: the id of the unknown token."""
+    metric = _metric(scored)
+    train_properties, known = training_properties(scored.task, train)
+    found: dict[str, Any] = {
+        "split": scored.split.name,
+        "num_rows": len(scored),
+        "metric": metric,
+        "in_percent": scored.sums.kind == ANSWERS,
+        "by_label": by_label(scored.sums),
+        "confusions": confusions(scored.sums),
+        "reliability": _reliability(scored),
+        "groups": groups(scored, metric),
+        "entity_errors": entity_errors(scored),
+        "suspects": suspects(scored),
+        "surprising": _surprising(scored),
+    }
+    found["few_rows"] = [one["name"] for one in found["by_label"] if 0 < one["num_true"] < FEW_ROWS]
+    found["slices"], found["searched"] = _slices(scored, known, unknown, metric)
+    found["shortcuts"] = _shortcuts(scored, train, stores["train"], train_properties)
+    found["drift"] = [
+        _drift(scored, split, train_properties, known, stores) for split in others if split.name != train.name
+    ]
+    worst = mistakes(scored)
+    similar = similar_training_rows(scored, [one["row"] for one in worst], train, stores["train"])
+    found["mistakes"] = [{**one, "similar": rows} for one, rows in zip(worst, similar, strict=True)]
+    return found
+
+
+def _metric(scored: Scored) -> str:
+    """The metric that chose the model; one that rows have if it was the loss."""
+    names = scored.sums.metrics
+    return scored.task.primary_metric if scored.task.primary_metric in names else names[0]
+
+
+def _sample(number: int) -> np.ndarray:
+    if number <= MOST_ROWS:
+        return np.arange(number)
+    return np.sort(np.random.default_rng(0).choice(number, MOST_ROWS, replace=False))
+
+
+def _slices(
+    scored: Scored, known: Counter[str], unknown: int | None, metric: str
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The weak slices with their scores, and what was searched."""
+    chosen = _sample(len(scored))
+    rows, sums = scored.split.rows.take(chosen), scored.sums.take(chosen)
+    tokens = of.of_tokens(scored.store, len(scored), unknown)
+    measured = {**of.of_texts(list(scored.task.input_texts(rows)), known), **of.of_rows(rows)}
+    measured |= {name: values[chosen] for name, values in tokens.items()}
+    errors = sums.errors()
+
+    def as_json(one: Slice) -> dict[str, Any]:
+        inside = one.members(measured)
+        values = [float(sums.take(np.flatnonzero(part)).measure()[metric]) for part in (inside, ~inside)]
+        return {**asdict(one), "num_rows": int(inside.sum()), "value": values[0], "rest": values[1]}
+
+    found = [as_json(one) for one in weak_slices(measured, errors, sums.clusters)]
+    return found, {"num_rows": len(chosen), "properties": of.as_matrix(measured)[0]}
+
+
+def _shortcuts(scored: Scored, train: Split, store: TokenStore, properties: of.Properties) -> dict[str, Any]:
+    """Words and properties that give the label of training rows away, and how the model does without the words."""
+    task = scored.task
+    if not isinstance(task, TextClassification) or not isinstance(task.target, SingleLabel | MultiLabel):
+        return {"words": [], "properties": []}
+    chosen = _sample(len(train.rows))
+    texts = list(task.input_texts(train.rows.take(chosen)))
+    names, labels = task.target.vocabulary.names, np.asarray(store.targets["labels"])[chosen]
+    is_single = isinstance(task.target, SingleLabel)
+    has_label = labels[:, None] == np.arange(len(names)) if is_single else labels > 0
+    words = [asdict(one) for one in word_shortcuts(texts, has_label, names)]
+    if words:
+        gold = np.asarray(scored.store.targets["labels"])
+        correct = scored.sums.errors() == 0
+        words_of_rows = [{*of.words_of(text)} for text in task.input_texts(scored.split.rows)]
+        for one in words:
+            number = names.index(one["label"])
+            labelled = gold == number if is_single else gold[:, number] > 0
+            has_word = np.array([one["word"] in words for words in words_of_rows])
+            for name, part in (("with", labelled & has_word), ("without", labelled & ~has_word)):
+                one[f"num_{name}"] = int(part.sum())
+                one[f"correct_{name}"] = int(correct[part].sum())
+    alone = property_shortcuts(properties, labels) if is_single else []
+    return {"words": words, "properties": [asdict(one) for one in alone]}
+
+
+def _drift(
+    scored: Scored, split: Split, train: of.Properties, known: Counter[str], stores: Mapping[str, TokenStore]
+) -> dict[str, Any]:
+    labels = [label_counts(scored.task, stores[name]) for name in ("train", split.name)]
+    return drift_of(scored.task, split, train, known, labels)
+
+
+def drift_of(
+    task: Task,
+    split: Split,
+    train: of.Properties,
+    known: Counter[str],
+    labels: Sequence[Mapping[str, int] | None] = (None, None),
+) -> dict[str, Any]:
+    """How rows differ from the training rows, whose properties and words are given; `labels`: counts of both."""
+    rows = split.rows.take(_sample(len(split.rows)))
+    texts = list(task.input_texts(rows))
+    measured = {**of.of_texts(texts, known), **of.of_rows(rows)}
+    found = [asdict(one) for one in shifts(train, measured, *labels)]
+    return {"split": split.name, "shifts": found, "unseen_words": unseen_share(texts, known)}
+
+
+def training_properties(task: Task, train: Split) -> tuple[of.Properties, Counter[str]]:
+    """The properties of the training rows, or of a sample of them, and in how many each word occurs."""
+    rows = train.rows.take(_sample(len(train.rows)))
+    texts = list(task.input_texts(rows))
+    known = of.document_frequencies(texts)
+    return {**of.of_texts(texts, known), **of.of_rows(rows)}, known
+
+
+def label_counts(task: Task, store: TokenStore) -> dict[str, int] | None:
+    """The rows of each label; None for numbers and other tasks."""
+    if not isinstance(task, TextClassification) or not isinstance(task.target, SingleLabel | MultiLabel):
+        return None
+    return {name: count for name, count in task.target.describe(store.targets["labels"]).items() if name != "(none)"}
+
+
+def _surprising(scored: Scored) -> dict[str, float] | None:
+    """How many labels had a probability below UNLIKELY, and how many would if all probabilities were honest."""
+    task = scored.task
+    if not isinstance(task, TextClassification) or not isinstance(task.target, SingleLabel):
+        return None
+    given = task.target.probabilities(scored.results)
+    unlikely = given < UNLIKELY
+    labels = np.asarray(scored.store.targets["labels"])
+    observed = int(unlikely[np.arange(len(labels)), labels].sum())
+    return {"observed": observed, "expected": float((given * unlikely).sum())}
+
+
+def _reliability(scored: Scored) -> dict[str, Any] | None:
+    """Confidence beside accuracy, of the probabilities that are shown."""
+    task = scored.task
+    if not isinstance(task, TextClassification) or not isinstance(task.target, SingleLabel | MultiLabel):
+        return None
+    labels = np.asarray(scored.store.targets["labels"])
+    is_single = isinstance(task.target, SingleLabel)
+    right = labels[:, None] == np.arange(scored.results.shape[1]) if is_single else labels > 0
+    confidence, is_right = confidences(task.target.probabilities(scored.results), right, is_single)
+    bins = [asdict(one) for one in reliability(confidence, is_right)]
+    return {"bins": bins, "ece": expected_error(confidence, is_right)}
