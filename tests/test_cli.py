@@ -381,7 +381,7 @@ REFUSED = {
         ["predict", "run", "good", "--output", "found.docx"],
         2,
         "--output found.docx: found the extension '.docx', expected one of .csv, .tsv, .jsonl, .json, "
-        ".parquet, .conll, .doccano.jsonl\n  hint: --output found.jsonl",
+        ".parquet, .xlsx, .conll, .doccano.jsonl\n  hint: --output found.jsonl",
     ),
     "a missing model folder": (
         ["train", "reviews.csv", *SETTINGS, "model=./nowhere", "--output", "new"],

@@ -23,16 +23,17 @@ from fasttune.evaluation.comparison import Compared
 from fasttune.evaluation.label_ranking import FOLDS, RankedLabel
 from fasttune.evaluation.other_data import in_place, read_to_predict, read_to_score
 from fasttune.evaluation.own_split import read_own_split
+from fasttune.evaluation.parts import in_parts
 from fasttune.evaluation.predictor import Predictor
 from fasttune.evaluation.reproduction import Reproduced, compared, recipe_to_repeat
 from fasttune.parallel import collectives, rendezvous
 from fasttune.parallel.collectives import is_main
-from fasttune.recipe import Overrides, Recipe
+from fasttune.recipe import Overrides, Recipe, dump
 from fasttune.recipe import load as load_recipe
 from fasttune.recipe.types import seconds_of
 from fasttune.report import page
 from fasttune.report.language import CODES
-from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, locked, open_run, resolve_run_folder
+from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, locked, open_run, resolve_run_folder, sha256
 from fasttune.runs.mirror import Mirror
 from fasttune.search import Found, search_in_folder
 from fasttune.tasks import TASKS, Prediction, Rows
@@ -395,7 +396,8 @@ def predict(
     """Predict texts (or pairs of texts, or questions with contexts), or the rows of `data`, in order.
 
     A row of `data` without a text has a prediction in which every value is None. `progress` logs notes and warnings to
-    stderr. Also writes the predictions to `output`, if given: a .csv, .tsv, .jsonl, .json or .parquet file.
+    stderr. Also writes the predictions to `output`, if given: a .csv, .tsv, .jsonl, .json, .parquet or .xlsx
+    file.
     """
     if output is not None:
         predictions.check_ending(Path(output))
@@ -409,10 +411,26 @@ def predict(
 def write_predictions(
     run: str | Path, texts: Any = None, *, data: Any = None, output: str | Path, overrides: Overrides = ()
 ) -> int:
-    """Write predictions to `output` one by one, in constant memory; returns how many there were."""
+    """Write predictions to `output` one by one; returns how many there were.
+
+    A file of many rows is predicted in parts. If the call is killed, the same call continues after the last whole part.
+    """
     predictions.check_ending(Path(output))
-    rows, iterator = _predicted(run, texts, data, overrides)
-    return predictions.write(Path(output), iterator, rows)
+    if data is None:
+        rows, iterator = _predicted(run, texts, data, overrides)
+        return predictions.write(Path(output), iterator, rows)
+    predictor = Predictor.open(run, overrides, _log(True))
+    read = read_to_predict(predictor, *_spec_and_command("predict", run, data, overrides))
+    plan = {
+        "run": str(predictor.folder.path.resolve()),
+        "weights": sha256(predictor.folder.weights),
+        "rows": read.split.fingerprint,
+        "recipe": dump(predictor.recipe),
+    }
+    with in_parts(
+        Path(output), plan, read.split.rows, lambda rows: predictor.predict_rows(rows, read.split.where), predictor.log
+    ) as predicted:
+        return predictions.write(Path(output), in_place(predicted, read), read.rows)
 
 
 def iter_predictions(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,78 @@ def test_threads_share_a_predictor(run: fasttune.Run) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = [predictions[0]["score"] for predictions in pool.map(lambda text: predictor.predict([text]), texts)]
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """45 rows, one of them empty, for parts of 10."""
+    monkeypatch.setattr("fasttune.evaluation.parts.PART_ROWS", 10)
+    monkeypatch.setattr("fasttune.evaluation.predictor.ROWS_AT_ONCE", 10)
+    rows = [{"text": row["text"]} for row in make_rows(45, seed=4)]
+    rows[12]["text"] = ""
+    return write_csv(tmp_path / "many.csv", rows)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv", ".json", ".parquet", ".xlsx"])
+def test_a_killed_prediction_continues_after_the_last_whole_part(
+    run: fasttune.Run, many: Path, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fasttune.api import write_predictions
+    from fasttune.evaluation.predictor import Predictor
+
+    whole, output = tmp_path / f"whole{ending}", tmp_path / f"found{ending}"
+    assert write_predictions(run.folder, data=str(many), output=whole) == 45
+    own, predicted = Predictor.predict_rows, []
+
+    def killed_after(limit: int) -> Any:
+        def predict_rows(self: Predictor, rows: Rows, where: str) -> Any:
+            for number, prediction in enumerate(own(self, rows, where)):
+                if number == limit:
+                    raise KeyboardInterrupt
+                predicted.append(prediction["id"])
+                yield prediction
+
+        return predict_rows
+
+    monkeypatch.setattr(Predictor, "predict_rows", killed_after(25))
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(run.folder, data=str(many), output=output)
+    assert not output.exists() and len(predicted) == 25
+    monkeypatch.setattr(Predictor, "predict_rows", killed_after(1000))
+    assert write_predictions(run.folder, data=str(many), output=output) == 45
+    assert len(predicted) == 25 + 44 - 20, "two parts of ten were whole; the empty row is not predicted"
+    if ending == ".xlsx":  # the file holds its time
+        assert sheet(output) == sheet(whole)
+    else:
+        assert output.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob(".*parts"))
+
+
+def test_parts_of_other_rows_are_not_used(run: fasttune.Run, many: Path, tmp_path: Path) -> None:
+    from fasttune.api import write_predictions
+
+    output = tmp_path / "found.jsonl"
+    folder = tmp_path / ".found.jsonl.parts"
+    folder.mkdir()
+    (folder / "plan.json").write_text('{"rows": "of another file"}')
+    (folder / "000000.jsonl").write_text('{"id": "0", "label": "wrong"}\n' * 10)
+    write_predictions(run.folder, data=str(many), output=output)
+    expected = fasttune.predict(run.folder, data=str(many), progress=False)
+    assert [row["label"] for row in read_back(output)] == [row["label"] for row in expected]
+
+
+def sheet(path: Path) -> list[list[Any]]:
+    from python_calamine import CalamineWorkbook
+
+    return CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0).to_python()
+
+
+def test_a_sheet_holds_texts_as_texts_and_numbers_as_numbers(run: fasttune.Run, rows: Path, tmp_path: Path) -> None:
+    expected = fasttune.predict(run.folder, data=str(rows), output=tmp_path / "found.xlsx", progress=False)
+    header, *found = sheet(tmp_path / "found.xlsx")
+    assert header == ["id", "text", "label", "score", "probability_negative", "probability_positive"]
+    assert found[2][1] == "=1+1 staff"
+    for cells, one in zip(found, expected, strict=True):
+        assert cells[2] == one["label"] and cells[3] == pytest.approx(one["score"])
+    with zipfile.ZipFile(tmp_path / "found.xlsx") as archive:
+        assert b"<f>" not in archive.read("xl/worksheets/sheet1.xml"), "a formula"

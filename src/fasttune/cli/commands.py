@@ -353,7 +353,9 @@ def predict(
     data: Annotated[str | None, typer.Option("--data", help="Rows to predict: a file, glob or hub id.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write predictions to a .csv, .tsv, .jsonl, .json or .parquet file."),
+        typer.Option(
+            "--output", "-o", help="Write predictions to a .csv, .tsv, .jsonl, .json, .parquet or .xlsx file."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

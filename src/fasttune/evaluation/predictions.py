@@ -9,12 +9,13 @@ JSON lines.
 from __future__ import annotations
 
 import csv
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from fasttune.errors import Problem, UsageError
+from fasttune.errors import EnvironmentProblem, Problem, UsageError
 from fasttune.runs.folder import plain, staged, staged_bytes, write_json_lines
 from fasttune.security.text import json_text, spreadsheet_cell
 from fasttune.tasks import Prediction, Rows
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 10_000  # per row group of a Parquet file
 PROBABILITY = "probability_"
+MOST_SHEET_ROWS, MOST_CELL_CHARACTERS = 1_048_575, 32_767  # of Excel
 
 
 def check_ending(path: Path) -> None:
     """UsageError for an unknown file extension, before anything is computed."""
+    if _ending(path) == ".xlsx" and importlib.util.find_spec("xlsxwriter") is None:
+        found, hint = "xlsxwriter is not installed", "pip install XlsxWriter, or --output with .csv"
+        raise EnvironmentProblem(Problem(where=f"--output {path}", found=found, hint=hint))
     if _ending(path) not in WRITERS:
         endings = ", ".join(WRITERS)
         found = f"the extension {path.suffix!r}" if path.suffix else "no file extension"
@@ -139,6 +144,29 @@ def _parquet(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
     return number
 
 
+def _xlsx(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+    """One sheet; every cell of the data is text, so a spreadsheet evaluates none."""
+    import xlsxwriter
+
+    if len(rows) > MOST_SHEET_ROWS:
+        found = f"{len(rows):,} rows, and a sheet holds {MOST_SHEET_ROWS:,}"
+        raise UsageError(Problem(where=f"--output {path}", found=found, hint=f"--output {path.with_suffix('.csv')}"))
+    number = 0
+    with staged_bytes(path) as file, xlsxwriter.Workbook(file, {"constant_memory": True}) as book:
+        sheet = book.add_worksheet("predictions")
+        for number, row in enumerate(table_rows(predictions, rows), 1):
+            if number == 1:
+                for column, name in enumerate(row):
+                    sheet.write_string(0, column, name)
+            for column, value in enumerate(row.values()):
+                if isinstance(value, int | float):
+                    sheet.write_number(number, column, value)
+                elif value is not None:
+                    text = value if isinstance(value, str) else json_text(value)
+                    sheet.write_string(number, column, text[:MOST_CELL_CHARACTERS])
+    return number
+
+
 def _schema_of(part: Sequence[Mapping[str, Any]]) -> pa.Schema:
     """Column types by column name, because a column of the first rows may be all null.
 
@@ -168,6 +196,7 @@ WRITERS: dict[str, Callable[[Path, Iterable[Prediction], Rows], int]] = {
     ".jsonl": _json_lines,
     ".json": _json,
     ".parquet": _parquet,
+    ".xlsx": _xlsx,
     ".conll": _conll,
     ".doccano.jsonl": _doccano,
 }

@@ -47,6 +47,7 @@ MAY_OVERRIDE = (
     "data.columns.ROLE",
 )
 
+ROWS_AT_ONCE = 10_000  # bounds the memory of predictions, whatever the size of a file
 COLUMN, LABEL_NAMES = "data.columns.", "data.label_names"
 
 
@@ -123,25 +124,27 @@ class Predictor:
         return list(self.predict_rows(self.task.rows_of(inputs), "texts"))
 
     def predict_rows(self, rows: Rows, where: str) -> Iterator[Prediction]:
-        """One prediction per row, in order, decoded lazily; `where` names the rows in errors."""
-        if not len(rows):
-            return iter(())
-        with self.lock:
-            store = self.task.encode(rows, self.setup.tokenizer, self.setup.max_length, where)
-            self._log_about(rows, store, where)
-            results = predict_split(self.setup, self.task, store).results
-        return self.task.decode(results, store, rows)
+        """One prediction per row, in order, computed for ROWS_AT_ONCE rows at a time; `where` names them in errors."""
+        num_cut = 0
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows if len(rows) <= ROWS_AT_ONCE else rows.take(range(first, min(first + ROWS_AT_ONCE, len(rows))))
+            with self.lock:
+                store = self.task.encode(part, self.setup.tokenizer, self.setup.max_length, where)
+                if first == 0:
+                    self._warn_of_language(part, store, where)
+                results = predict_split(self.setup, self.task, store).results
+            num_cut += len(np.unique(store.rows[store.num_tokens_cut > 0]))
+            yield from self.task.decode(results, store, part)
+        if num_cut:
+            limit = f"{self.setup.max_length} tokens"
+            self.log(f"{where}: {num_cut:,} of {counted(len(rows), 'text')} truncated to {limit}")
 
-    def _log_about(self, rows: Rows, store: TokenStore, where: str) -> None:
+    def _warn_of_language(self, rows: Rows, store: TokenStore, where: str) -> None:
         unknown = unknown_language(store, self.setup.tokenizer)
         if not unknown and not self._was_warned_of_language:
             unknown = split_into_pieces(self.task.input_texts(rows), self.setup.tokenizer)
         if unknown:
             self.log(f"warning: {where}: {unknown}; do not rely on these predictions")
-        num_cut = len(np.unique(store.rows[store.num_tokens_cut > 0]))
-        if num_cut:
-            limit = f"{self.setup.max_length} tokens"
-            self.log(f"{where}: {num_cut:,} of {counted(len(rows), 'text')} truncated to {limit}")
 
     @cached_property
     def _was_warned_of_language(self) -> bool:

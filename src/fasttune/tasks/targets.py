@@ -195,8 +195,7 @@ class SingleLabel(Target):
     def calibrated(self, logits: np.ndarray, encoded: np.ndarray) -> SingleLabel:
         if not self.tunes or len(self.vocabulary.names) != 2:
             return self
-        second = classification.softmax(logits)[:, 1:]
-        return replace(self, threshold=float(multilabel.best_thresholds(second, encoded[:, None] == 1)[0]))
+        return replace(self, threshold=multilabel.chosen_threshold(classification.softmax(logits)[:, 1], encoded == 1))
 
     def abstaining(self, logits: np.ndarray, encoded: np.ndarray, precision: float) -> SingleLabel | None:
         found = classification.confidence_for(self._confidence(logits), self.classes(logits) == encoded, precision)
@@ -277,6 +276,7 @@ class Ordinal(SingleLabel):
 class MultiLabel(Target):
     """Any number of K labels. `thresholds` (K): a label is predicted if its probability reaches its threshold.
 
+    With `tunes_per_label`, validation rows set one for each label, otherwise one for all.
     `separator` divides the labels of a cell if cells are texts and not lists. `temperature` divides the logits of
     probabilities that are shown, and those of the thresholds with them, so it changes no prediction and no loss.
     """
@@ -287,6 +287,7 @@ class MultiLabel(Target):
     smoothing: float = 0.0
     separator: str | None = None
     temperature: float = 1.0
+    tunes_per_label: bool = False
 
     problem: ClassVar[str] = MULTI
     primary_metric: ClassVar[str] = "f1_micro"
@@ -358,7 +359,7 @@ class MultiLabel(Target):
         yield from small_classes(encoded.sum(axis=0), self.vocabulary.names, where)
 
     def calibrated(self, logits: np.ndarray, encoded: np.ndarray) -> MultiLabel:
-        thresholds = multilabel.best_thresholds(multilabel.sigmoid(logits), encoded > 0)
+        thresholds = multilabel.best_thresholds(multilabel.sigmoid(logits), encoded > 0, self.tunes_per_label)
         return replace(self, thresholds=tuple(map(float, thresholds)))
 
 
@@ -505,7 +506,9 @@ def make_target(
         metrics = chosen_metrics(recipe, MultiLabel.primary_metric, multilabel.METRICS, multilabel.DEFAULT)
         known = thresholds or {}
         cutoffs = tuple(known.get(name, multilabel.DEFAULT_THRESHOLD) for name in vocabulary.names)
-        return MultiLabel(vocabulary, metrics, cutoffs, smoothing, separator)
+        wanted = recipe.evaluation.metric_for_best_model or MultiLabel.primary_metric
+        per_label = wanted in multilabel.PER_LABEL
+        return MultiLabel(vocabulary, metrics, cutoffs, smoothing, separator, tunes_per_label=per_label)
     num_classes = len(vocabulary.names)
     kind = Ordinal if problem == ORDINAL else SingleLabel
     possible = [name for name in classification.METRICS if name != "f1" or num_classes == 2]
