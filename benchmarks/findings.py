@@ -63,7 +63,8 @@ def analysed(kind: str, seed: int) -> dict[str, Any]:
     predicted = np.where(generator.random(len(texts)) < chance, 1 - labels, labels)
     logits = np.where(predicted[:, None] == np.arange(2), generator.uniform(0.5, 3, (len(texts), 1)), 0.0)
     sums = task.row_sums(logits, store, scored.rows)
-    return analyse(Scored(task, scored, store, logits, sums), splits["train"], [*splits.values()], stores, None)
+    made = Scored(task, scored, store, logits, sums)
+    return analyse(made, splits["train"], [*splits.values()], stores, None, "accuracy")
 
 
 def rows_with(texts: list[str], labels: np.ndarray) -> Any:

@@ -52,7 +52,7 @@ def measure(number: int) -> str:
     sums = task.row_sums(logits, stores["validation"], splits["validation"].rows)
     before, begin = peak_memory_bytes(), time.perf_counter()
     scored = Scored(task, splits["validation"], stores["validation"], logits, sums)
-    found = analyse(scored, splits["train"], [*splits.values()], stores, 100)
+    found = analyse(scored, splits["train"], [*splits.values()], stores, 100, "accuracy")
     seconds = [time.perf_counter() - begin]
     memory = peak_memory_bytes() - before
     with tempfile.TemporaryDirectory() as parent:

@@ -22,11 +22,14 @@ TRAINER = "trainer-best-0"
 
 
 def recipe_for(side: str, data: Path, seed: int, rows: int | None, eval_rows: int | None) -> dict[str, Any]:
-    """The tutorial's recipe for the Trainer; for a preset, the same with `model_head` as its only other setting."""
+    """The tutorial's recipe for the Trainer; for a preset, the same with its `model_head` and epochs, if given."""
     recipe = recipe_of(data, seed, rows, eval_rows)
     if side != TRAINER:
-        preset, _, head = side.partition("+")
+        settings, _, epochs = side.partition("@")
+        preset, _, head = settings.partition("+")
         recipe["training"] = {"preset": preset, "seed": seed, "logging_steps": 30}
+        if epochs:
+            recipe["training"]["num_train_epochs"] = float(epochs)
         if head:
             recipe["model_head"] = head
     return recipe
@@ -63,7 +66,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="training rows, drawn with data.seed; default: all")
     parser.add_argument("--eval-rows", type=int, help="validation rows, drawn with data.seed; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--presets", nargs="+", default=["fast", "auto"], help="auto+mean: auto with model_head=mean")
+    parser.add_argument(
+        "--presets", nargs="+", default=["fast", "auto"], help="auto+mean@2: auto with model_head=mean and two epochs"
+    )
     arguments = parser.parse_args()
     facts, data = machine(), arguments.data
     stem = data.name if arguments.rows is None else f"{data.name}-{arguments.rows}"

@@ -23,7 +23,7 @@ ROWS = [
     {"analysis"},
     {"training"},
     {"evaluation"},
-    {"report", "search", "start_models"},
+    {"report", "search", "serving", "start_models"},
     {"api"},
     {"cli", "testing"},
     {"__main__", "__init__"},

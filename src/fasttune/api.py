@@ -115,14 +115,16 @@ def fit(
             folder = RunFolder(Path(collectives.broadcast_object(str(path))))
             path = folder.path
             with _console(loaded, progress) as console, locked(folder) if is_main() else nullcontext():
-                run = (fit_seeds if loaded.training.seeds else fit_in_folder)(
-                    loaded,
-                    folder,
-                    resume=resume,
-                    allow_changes=allow_changes,
-                    log=console.log if console else (lambda line: None),
-                    observers=[*([console] if console else []), *observers],
-                )
+                arguments: dict[str, Any] = {
+                    "resume": resume,
+                    "allow_changes": allow_changes,
+                    "log": console.log if console else (lambda line: None),
+                    "observers": [*([console] if console else []), *observers],
+                }
+                if loaded.training.seeds:
+                    run = fit_seeds(loaded, folder, **arguments)
+                else:
+                    run = fit_in_folder(loaded, folder, **arguments, begin=signals.began())
                 _report_of(run, loaded, console.log if console else (lambda line: None))
     except signals.Stopped as stopped:  # before there was anything to save
         run = Run(path, {}, str(stopped), False, stopped.number)

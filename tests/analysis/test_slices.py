@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fasttune.analysis.drift import shifts, unseen_share
+from fasttune.analysis.drift import LabelCounts, shifts, unseen_share
 from fasttune.analysis.properties import Properties, document_frequencies, of_texts
 from fasttune.analysis.shortcuts import property_shortcuts, word_shortcuts
 from fasttune.analysis.slices import weak_slices
@@ -100,15 +100,35 @@ def test_a_length_that_gives_the_label_away() -> None:
         assert not property_shortcuts(properties, generator.integers(0, 2, len(texts)))
 
 
+def counts(a: int, b: int) -> LabelCounts:
+    return LabelCounts({"a": a, "b": b}, a + b)
+
+
+def test_drift_of_several_labels_counts_rows() -> None:
+    before, after = LabelCounts({"a": 300, "b": 300}, 400), LabelCounts({"a": 75, "b": 20}, 100)
+    (found,) = shifts({}, {}, before, after)
+    assert (found.label, found.before, found.after) == ("b", 0.75, 0.2) and found.distance == pytest.approx(0.55)
+    lost = shifts({}, {}, LabelCounts({"a": 100}, 400), LabelCounts({}, 400))
+    assert lost[0].after == 0.0, "rows without labels are rows"
+
+
+def test_a_weak_group_is_found_although_its_rows_belong_together() -> None:
+    generator = np.random.default_rng(0)
+    clusters = np.repeat([0, 1], 300)
+    errors = (generator.random(600) < np.where(clusters == 1, 0.5, 0.1)).astype(float)
+    properties = {"group = b": (clusters == 1).astype(float), "words": generator.integers(5, 60, 600).astype(float)}
+    assert weak_slices(properties, errors, clusters)[0].conditions[0].name == "group = b"
+
+
 def test_drift_of_length_and_labels() -> None:
     texts, properties, _ = measured(1)
     other = of_texts([" ".join([text, text]) for text in texts_of(300, 2)], document_frequencies(texts))
-    found = {one.name: one for one in shifts(properties, other, {"a": 300, "b": 300}, {"a": 240, "b": 60})}
+    found = {one.name: one for one in shifts(properties, other, counts(300, 300), counts(240, 60))}
     assert {"words", "labels"} <= set(found)
     assert found["words"].after > 1.5 * found["words"].before
     assert found["labels"].label in ("a", "b") and found["labels"].distance == pytest.approx(0.3)
     same = of_texts(texts_of(300, 3), document_frequencies(texts))
-    assert not shifts(properties, same, {"a": 300, "b": 300}, {"a": 150, "b": 150})
+    assert not shifts(properties, same, counts(300, 300), counts(150, 150))
 
 
 def test_the_test_of_kolmogorov_and_smirnov_is_scipys() -> None:

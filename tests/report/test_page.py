@@ -118,9 +118,9 @@ def test_words_behind_a_mistake_are_measured_by_leaving_them_out(run: RunFolder)
     model = fasttune.load(run.path)
     measured = 0
     for one in mistakes[:5]:
-        text, found = one["inputs"]["text"], attributions[one["id"]]
+        text, found = one["inputs"]["text"], attributions[str(one["row"])]
         whole = model.predict([text])[0]["probabilities"][found["label"]]
-        assert found["score"] == pytest.approx(whole, abs=1e-5)
+        assert found["score"] == pytest.approx(whole, abs=1e-5) and found["label"] == one["prediction"]
         for word in found["words"]:
             shorter = " ".join((text[: word["start"]] + " " + text[word["end"] :]).split())
             effect = whole - model.predict([shorter])[0]["probabilities"][found["label"]]
@@ -266,3 +266,75 @@ def test_numbers_that_are_not_finite_are_no_obstacle(run: RunFolder) -> None:
     fasttune.write_report(run.path, progress=False)
     write_json(run.all_results, results)
     assert np.isfinite(results["eval_accuracy"])
+
+
+def test_the_words_are_those_of_the_label_that_is_shown(tiny_model: Path, tmp_path: Path) -> None:
+    """With a threshold the predicted label is not always the more probable one; of several labels one is wrong."""
+    rare = [row for row in make_rows(200, longest=6) if row["label"] == "negative"] + make_rows(40, seed=1, longest=6)
+    evaluation = {"tune_threshold": True, "baselines": False}
+    training = {"preset": "tutorial", "num_train_epochs": 2, "precision": "fp32", "learning_rate": 3e-3}
+    (tmp_path / "two").mkdir()
+    two = fit(tiny_model, tmp_path / "two", rare, evaluation=evaluation, training=training)
+    fasttune.write_report(two.path, progress=False)
+    attributions = read_json(two.attributions)
+    for one in read_json(two.analysis)["mistakes"][:10]:
+        assert attributions[str(one["row"])]["label"] == one["prediction"]
+    labels = [{**row, "label": [row["label"], "long"] if len(row["text"]) > 15 else [row["label"]]} for row in rare]
+    (tmp_path / "several").mkdir()
+    several = fit(tiny_model, tmp_path / "several", labels, problem="multi-label", training=training)
+    fasttune.write_report(several.path, progress=False)
+    attributions = read_json(several.attributions)
+    for one in read_json(several.analysis)["mistakes"][:10]:
+        predicted, gold = ({*one[name].split(", ")} for name in ("prediction", "label"))
+        assert attributions[str(one["row"])]["label"] in predicted ^ gold
+
+
+def test_mistakes_of_words_come_by_their_number(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [
+        {"tokens": row["tokens"], "tags": ["LONG" if len(word) > 2 else "SHORT" for word in row["tokens"]]}
+        for row in make_sentences(60)
+    ]
+    made = fit(tiny_model, tmp_path, rows, task="token-classification", training={"max_steps": 3, "precision": "fp32"})
+    mistakes = read_json(made.analysis)["mistakes"]
+    errors = [one["error"] for one in mistakes]
+    assert errors == sorted(errors, reverse=True) and 0 < errors[-1] <= 1
+    fasttune.write_report(made.path, progress=False)
+    assert "The largest errors on the validation rows" in check_policy(made.report.read_text("utf-8")).text
+
+
+def test_the_metric_of_the_recipe_is_the_headline(tiny_model: Path, tmp_path: Path) -> None:
+    evaluation = {"metric_for_best_model": "f1_macro"}
+    made = fit(tiny_model, tmp_path, make_rows(300), evaluation=evaluation)
+    fasttune.write_report(made.path, progress=False)
+    page, results = check_policy(made.report.read_text("utf-8")), read_json(made.all_results)
+    assert f"reaches {100 * results['eval_f1_macro']:.1f} % f1_macro" in page.text
+    assert "baselines.png" in {path.name for path in made.plots.iterdir()}
+
+
+def test_a_ranking_that_a_spreadsheet_has_saved_is_shown_and_a_broken_one_is_not(run: RunFolder) -> None:
+    line = "7;positive;negative;3.1;a text of the file\n"
+    run.label_ranking.write_text("\ufeffrow;label;suggestion;loss;text\n" + line, encoding="utf-8")
+    fasttune.write_report(run.path, progress=False)
+    assert "a text of the file" in check_policy(run.report.read_text("utf-8")).text
+    run.label_ranking.write_bytes(b"\xff\xfe nothing")
+    fasttune.write_report(run.path, progress=False)
+    assert "Training labels" not in check_policy(run.report.read_text("utf-8")).text
+    run.label_ranking.unlink()
+
+
+def test_highlights_say_what_is_so() -> None:
+    from fasttune.report.highlights import highlights
+
+    evaluations = [
+        {"epoch": epoch, "eval_loss": loss, "is_best": epoch == 1}
+        for epoch, loss in ((1.0, 0.3), (2.0, 0.4), (3.0, 0.6))
+    ]
+    warning = {"code": "W250", "where": "validation", "found": "2 rows repeat train: the score may be optimistic"}
+    for keeps_best, ending in ((True, "the model is from there."), (False, "as no checkpoint was kept.")):
+        said = [
+            one.template.format(**one.values)
+            for one in highlights({"num_rows": 400}, {"warnings": [warning]}, evaluations, "accuracy", keeps_best)
+        ]
+        assert "The model overfits: the validation loss was lowest, 0.300, after epoch 1 and rose to 0.600." in said
+        assert any(sentence.endswith(ending) for sentence in said)
+        assert "validation: 2 rows repeat train: the score may be optimistic." in said

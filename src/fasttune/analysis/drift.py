@@ -1,7 +1,7 @@
 """Drift: do the rows of two splits look as if they came from the same place?
 
-Properties are compared by the test of Kolmogorov and Smirnov, labels by a chi-square test, both corrected for their
-number (Bonferroni). With many rows every small difference is certain, so a difference must also be large.
+Properties are compared by the test of Kolmogorov and Smirnov, the share of each label by a test of two proportions, all
+corrected for their number (Bonferroni). With many rows every small difference is certain, so it must also be large.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fasttune.analysis.properties import Properties, words_of
 
 SIGNIFICANT = 0.01
 MIN_DISTANCE = 0.15  # between the distributions of a property, in 0..1
-MIN_LABEL_DISTANCE = 0.1  # half the sum of the differences of the shares of labels
+MIN_LABEL_DISTANCE = 0.1  # half the sum of the differences of the shares of labels; of several labels the largest one
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,23 @@ class Shift:
     label: str = ""
 
 
+@dataclass(frozen=True)
+class LabelCounts:
+    """In how many of `num_rows` rows each label occurs."""
+
+    counts: Mapping[str, int]
+    num_rows: int
+
+    @property
+    def is_one_each(self) -> bool:
+        return sum(self.counts.values()) == self.num_rows
+
+
 def shifts(
     train: Properties,
     other: Properties,
-    train_labels: Mapping[str, int] | None = None,
-    other_labels: Mapping[str, int] | None = None,
+    train_labels: LabelCounts | None = None,
+    other_labels: LabelCounts | None = None,
 ) -> list[Shift]:
     """The properties and labels that differ between training rows and other rows, largest distance first."""
     names = [name for name in train if name in other and name != "rare words"]  # training rows count their own words
@@ -69,19 +81,21 @@ def _kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return distance, float(special.kolmogorov(distance * np.sqrt(len(a) * len(b) / (len(a) + len(b)))))
 
 
-def _label_shift(before: Mapping[str, int], after: Mapping[str, int], num_tests: int) -> list[Shift]:
-    names = [name for name in {**before, **after} if before.get(name, 0) + after.get(name, 0)]
-    counts = np.array([[side.get(name, 0) for name in names] for side in (before, after)], dtype=float)
-    totals = counts.sum(axis=1, keepdims=True)
-    if len(names) < 2 or not totals.all():
+def _label_shift(before: LabelCounts, after: LabelCounts, num_tests: int) -> list[Shift]:
+    """The label whose share of the rows changed most, if the labels differ: each label is a test of its own."""
+    names = [name for name in {**before.counts, **after.counts} if before.counts.get(name) or after.counts.get(name)]
+    if not names or not before.num_rows or not after.num_rows:
         return []
-    expected = totals * counts.sum(axis=0) / counts.sum()
-    p_value = float(special.chdtrc(len(names) - 1, (np.square(counts - expected) / expected).sum()))
-    shares = counts / totals
+    sizes = np.array([[before.num_rows], [after.num_rows]], dtype=float)
+    counts = np.array([[side.counts.get(name, 0) for name in names] for side in (before, after)], dtype=float)
+    shares, pooled = counts / sizes, counts.sum(axis=0) / sizes.sum()
+    deviation = np.sqrt(pooled * (1 - pooled) * (1 / sizes).sum())
     change = np.abs(shares[0] - shares[1])
-    distance = float(change.sum() / 2)
-    if distance < MIN_LABEL_DISTANCE or p_value * num_tests >= SIGNIFICANT:
-        return []
+    statistics = np.divide(change, deviation, out=np.zeros_like(change), where=deviation > 0)
+    p_values = 2 * special.ndtr(-statistics) * len(names)
+    distance = float(change.sum() / 2) if before.is_one_each and after.is_one_each else float(change.max())
     most = int(change.argmax())
-    before_most, after_most = float(shares[0, most]), float(shares[1, most])
-    return [Shift("labels", distance, min(1.0, p_value * num_tests), before_most, after_most, names[most])]
+    p_value = float(p_values.min()) * num_tests
+    if distance < MIN_LABEL_DISTANCE or p_value >= SIGNIFICANT:
+        return []
+    return [Shift("labels", distance, min(1.0, p_value), float(shares[0, most]), float(shares[1, most]), names[most])]

@@ -11,7 +11,7 @@ import numpy as np
 
 from fasttune.analysis import properties as of
 from fasttune.analysis.breakdown import FEW_ROWS, by_label, confusions, entity_errors, groups
-from fasttune.analysis.drift import shifts, unseen_share
+from fasttune.analysis.drift import LabelCounts, shifts, unseen_share
 from fasttune.analysis.mistakes import mistakes, similar_training_rows, suspects
 from fasttune.analysis.scored import Scored
 from fasttune.analysis.shortcuts import property_shortcuts, word_shortcuts
@@ -29,10 +29,18 @@ MOST_ROWS = 20_000  # of a split, whose texts are measured, drawn at random
 
 
 def analyse(
-    scored: Scored, train: Split, others: Sequence[Split], stores: Mapping[str, TokenStore], unknown: int | None
+    scored: Scored,
+    train: Split,
+    others: Sequence[Split],
+    stores: Mapping[str, TokenStore],
+    unknown: int | None,
+    metric: str,
 ) -> dict[str, Any]:
-    """The findings on a scored split. `others`: all held-out splits; `unknown`: the id of the unknown token."""
-    metric = _metric(scored)
+    """The findings on a scored split. `others`: all held-out splits; `unknown`: the id of the unknown token.
+
+    `metric`: the one that chose the weights; the task's own if rows have none of it, such as the loss.
+    """
+    metric = metric if metric in scored.sums.metrics else _metric(scored)
     train_properties, known = training_properties(scored.task, train)
     found: dict[str, Any] = {
         "split": scored.split.name,
@@ -60,7 +68,7 @@ def analyse(
 
 
 def _metric(scored: Scored) -> str:
-    """The metric that chose the model; one that rows have if it was the loss."""
+    """The task's own metric, or the first that rows have."""
     names = scored.sums.metrics
     return scored.task.primary_metric if scored.task.primary_metric in names else names[0]
 
@@ -129,7 +137,7 @@ def drift_of(
     split: Split,
     train: of.Properties,
     known: Counter[str],
-    labels: Sequence[Mapping[str, int] | None] = (None, None),
+    labels: Sequence[LabelCounts | None] = (None, None),
 ) -> dict[str, Any]:
     """How rows differ from the training rows, whose properties and words are given; `labels`: counts of both."""
     rows = split.rows.take(_sample(len(split.rows)))
@@ -147,11 +155,12 @@ def training_properties(task: Task, train: Split) -> tuple[of.Properties, Counte
     return {**of.of_texts(texts, known), **of.of_rows(rows)}, known
 
 
-def label_counts(task: Task, store: TokenStore) -> dict[str, int] | None:
+def label_counts(task: Task, store: TokenStore) -> LabelCounts | None:
     """The rows of each label; None for numbers and other tasks."""
     if not isinstance(task, TextClassification) or not isinstance(task.target, SingleLabel | MultiLabel):
         return None
-    return {name: count for name, count in task.target.describe(store.targets["labels"]).items() if name != "(none)"}
+    counts = {name: n for name, n in task.target.describe(store.targets["labels"]).items() if name != "(none)"}
+    return LabelCounts(counts, len(store.targets["labels"]))
 
 
 def _surprising(scored: Scored) -> dict[str, float] | None:

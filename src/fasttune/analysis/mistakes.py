@@ -22,13 +22,16 @@ CUT_OF_LIST = 200  # characters of a text in a list
 
 
 def mistakes(scored: Scored) -> list[dict[str, Any]]:
-    """The wrong predictions that were most confident, or of which the label is most surprising."""
+    """The wrong predictions whose label is most surprising; without probabilities of labels, the largest errors.
+
+    Among questions with equal errors, those whose answer has the highest score.
+    """
     errors = scored.sums.errors()
     losses = scored.task.row_losses(scored.results, scored.store, scored.split.rows)
-    wrong = np.flatnonzero(errors > (0 if losses is not None else 0.5))
-    if losses is None:  # by the model's own score
+    wrong = np.flatnonzero(errors > 0)
+    if losses is None:
         scores = {row: found.get("score") or 0.0 for row, found in _pairs(scored, wrong.tolist())}
-        order = sorted(wrong.tolist(), key=lambda row: (-errors[row] * scores[row], row))
+        order = sorted(wrong.tolist(), key=lambda row: (-errors[row], -scores[row], row))
     else:
         order = wrong[np.argsort(-losses[wrong], kind="stable")].tolist()
     chosen = order[:NUM_MISTAKES]
@@ -43,12 +46,26 @@ def mistakes(scored: Scored) -> list[dict[str, Any]]:
                 "inputs": inputs_of(scored.split, row),
                 "label": scored.gold(row),
                 "prediction": as_text(prediction),
+                "explained": _explained(scored, row, prediction),
                 "score": prediction.get("score"),
                 "loss": None if losses is None else float(losses[row]),
                 "error": float(errors[row]),
             }
         )
     return found
+
+
+def _explained(scored: Scored, row: int, prediction: dict[str, Any]) -> str | None:
+    """The label whose words are of interest: the predicted one; of several, a wrong one, or else a missed one."""
+    task = scored.task
+    if not isinstance(task, TextClassification) or not isinstance(task.target, MultiLabel):
+        return prediction.get("label")
+    has_label = scored.store.targets["labels"][row] > 0
+    gold = {name for name, given in zip(task.target.vocabulary.names, has_label, strict=True) if given}
+    given = prediction["probabilities"]
+    wrong = [name for name in prediction["labels"] if name not in gold]
+    missed = [name for name in gold if name not in prediction["labels"]]
+    return max(wrong, key=given.__getitem__) if wrong else min(missed, key=given.__getitem__) if missed else None
 
 
 def _pairs(scored: Scored, rows: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:

@@ -15,8 +15,14 @@ from fasttune.data.tokens.store import TokenStore
 
 RARE = 2  # a word in fewer training rows is rare
 MOST_GROUPS = 20
+OF_GROUP = "group = "  # begins the name of a property that is 1 for the rows of one group
 LAST_LATIN = "\u024f"
 Properties = dict[str, np.ndarray]  # name -> (N,) float64
+
+
+def is_group(name: str) -> bool:
+    """Whether a property says only to which group of `data.columns.group` a row belongs."""
+    return name.startswith(OF_GROUP)
 
 
 def words_of(text: str) -> list[str]:
@@ -55,7 +61,7 @@ def of_rows(rows: Rows) -> Properties:
         counts = Counter(map(str, values[GROUP]))
         if len(counts) <= MOST_GROUPS:
             groups = np.array(list(map(str, values[GROUP])))
-            return {f"group = {name}": (groups == name).astype(float) for name in counts} | _of_roles(rows)
+            return {f"{OF_GROUP}{name}": (groups == name).astype(float) for name in counts} | _of_roles(rows)
     return _of_roles(rows)
 
 

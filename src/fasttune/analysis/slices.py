@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fasttune.analysis.properties import Properties, as_matrix
+from fasttune.analysis.properties import Properties, as_matrix, is_group
 
 DEPTH = 2
 NUM_SHUFFLES = 200
@@ -70,10 +70,11 @@ def weak_slices(
     if len(errors) > MOST_ROWS:
         chosen = np.sort(generator.choice(len(errors), MOST_ROWS, replace=False))
         values, errors, clusters = values[chosen], errors[chosen], None if clusters is None else clusters[chosen]
-    # Rows of a cluster err together, which makes every difference less certain by this factor.
+    # Rows of a cluster err together, which makes a difference less certain by this factor, unless it is one between the
+    # clusters themselves.
     inflation = np.sqrt(_design_effect(errors, clusters))
     nodes = _nodes(values, errors)
-    statistics = [_statistic(errors, node.inside) / inflation for node in nodes]
+    statistics = [_statistic(errors, node.inside) / (1.0 if _is_of_group(node, names) else inflation) for node in nodes]
     largest = np.array([_largest(values, generator.permutation(errors)) for _ in range(NUM_SHUFFLES)])
     quantile = float(np.quantile(largest, 1 - SIGNIFICANT))
     found: list[tuple[float, _Node, Slice]] = []
@@ -102,6 +103,10 @@ class _Node:
 
     inside: np.ndarray
     bounds: dict[int, tuple[float | None, float | None]]
+
+
+def _is_of_group(node: _Node, names: list[str]) -> bool:
+    return any(is_group(names[number]) for number in node.bounds)
 
 
 def _nested(a: _Node, b: _Node) -> bool:

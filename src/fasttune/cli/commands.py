@@ -5,6 +5,7 @@ Data goes to stdout, everything else to stderr. Commands import heavy libraries 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -293,6 +294,60 @@ def report(
     from fasttune import api
 
     write_line(str(api.write_report(run, language=language, data=data, progress=not quiet)))
+
+
+@app.command()
+def serve(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN|NAME=RUN ...", help="Run folders; several need names.")],
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 8000,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, each with the models and a queue.")] = 1,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="A name by which clients may call; repeat it for more.")
+    ] = None,
+    examples: Annotated[
+        bool, typer.Option("--examples", help="Show validation rows on the page also beyond loopback.")
+    ] = False,
+) -> None:
+    """Serve predictions over HTTP, with a page to try them at /.
+
+    fasttune serve runs/quickstart
+
+    fasttune serve stars=runs/reviews entities=runs/ner --port 8080
+
+    Beyond loopback it needs a token in the environment variable FASTTUNE_TOKEN.
+    """
+    _quiet_libraries()
+    named = _named_runs(runs)
+    for path in named.values():
+        open_run(path)
+    if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+        problem = Problem(
+            where="serve",
+            found="fastapi and uvicorn are not installed",
+            hint="pip install fastapi uvicorn prometheus-client",
+        )
+        raise EnvironmentProblem(problem)
+    from fasttune.serving import server
+
+    write_line(f"http://{'localhost' if host == '127.0.0.1' else host}:{port}", sys.stderr)
+    server.serve(named, host=host, port=port, workers=workers, allowed_hosts=allow_host or (), examples=examples)
+
+
+def _named_runs(runs: Sequence[str]) -> dict[str, Path]:
+    """NAME=RUN, or RUN under the name of its folder; UsageError for a name that is not one part of a path."""
+    named: dict[str, Path] = {}
+    for given in runs:
+        name, has_name, path = given.partition("=")
+        own = Path(path if has_name else given)
+        name = name if has_name else own.resolve().name
+        taken = ("predict", "words", "health", "ready", "info", "metrics", "page.js", "page.css", "page.json")
+        if not re.fullmatch(r"[\w.-]+", name, re.ASCII) or name in named or name in taken:
+            found = f"the name {name!r}, which is used twice" if name in named else f"the name {name!r}"
+            expected = "letters, digits, '.', '_' and '-', and another name for each run"
+            raise UsageError(Problem(where=f"serve {given}", found=found, expected=expected, hint=f"NAME={own}"))
+        named[name] = own
+    return named
 
 
 @app.command()

@@ -6,13 +6,14 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from fasttune.analysis.drift import LabelCounts
 from fasttune.analysis.findings import analyse, drift_of, label_counts, training_properties
 from fasttune.analysis.scored import Scored
 from fasttune.data.pipeline import encode, read_splits
-from fasttune.errors import DataError
+from fasttune.errors import DataError, UsageError
 from fasttune.evaluation.attribution import explains, words_behind
 from fasttune.evaluation.other_data import read_to_predict
-from fasttune.evaluation.own_split import read_own_split
+from fasttune.evaluation.own_split import read_own_split, refuse_foreign_addresses
 from fasttune.evaluation.predictor import Predictor
 from fasttune.runs.folder import RunFolder, read_json, write_json
 from fasttune.tasks import TASKS
@@ -32,7 +33,7 @@ def complete(folder: RunFolder, log: Log) -> None:
     if not has_analysis:
         try:
             found = _analysis(predictor)
-        except DataError as error:
+        except (DataError, UsageError) as error:
             log(f"no analysis of the rows: {error.problems[0]}")
             return
         if found is None:
@@ -49,10 +50,11 @@ def drift_to(folder: RunFolder, data: Any, command: str, log: Log) -> dict[str, 
     """
     predictor = Predictor.open(folder.path)
     predictor.log = log
+    refuse_foreign_addresses(folder, predictor.recipe)
     task = predictor.task
     read = read_to_predict(predictor, data, command)
     splits = read_splits(predictor.recipe, TASKS)
-    labels: list[Counter[str] | None] = [None, None]
+    labels: list[LabelCounts | None] = [None, None]
     if explains(predictor):
         train = encode(splits.train, task, predictor.setup.tokenizer, predictor.setup.max_length)
         predicted = Counter(
@@ -61,7 +63,7 @@ def drift_to(folder: RunFolder, data: Any, command: str, log: Log) -> dict[str, 
             for name in one.get("labels", [one.get("label")])
             if name is not None
         )
-        labels = [Counter(label_counts(task, train)), predicted]
+        labels = [label_counts(task, train), LabelCounts(dict(predicted), len(read.split.rows))]
     found = drift_of(task, replace(read.split, name=read.split.where), *training_properties(task, splits.train), labels)
     return {**found, "predicted": True}
 
@@ -77,11 +79,12 @@ def _analysis(predictor: Predictor) -> dict[str, Any] | None:
     if sums is None:
         return None
     scored = Scored(task, split, stores[split.name], results, sums)
-    return analyse(scored, splits.train, splits.all(), stores, setup.tokenizer.unk_token_id)
+    metric = predictor.recipe.evaluation.metric_for_best_model or task.primary_metric
+    return analyse(scored, splits.train, splits.all(), stores, setup.tokenizer.unk_token_id, metric)
 
 
 def _attributions(predictor: Predictor, mistakes: list[dict[str, Any]]) -> dict[str, Any]:
-    """By row id, the words that drove the prediction of the worst mistakes."""
+    """By row, the words that drove the prediction of the worst mistakes."""
     chosen = mistakes[:NUM_EXPLAINED]
-    found = words_behind(predictor, [one["inputs"] for one in chosen])
-    return {one["id"]: words for one, words in zip(chosen, found, strict=True)}
+    found = words_behind(predictor, [one["inputs"] for one in chosen], [one["explained"] for one in chosen])
+    return {str(one["row"]): words for one, words in zip(chosen, found, strict=True)}

@@ -40,16 +40,20 @@ def explains(predictor: Predictor) -> bool:
     return isinstance(task, TextClassification) and isinstance(task.target, SingleLabel | MultiLabel)
 
 
-def words_behind(predictor: Predictor, inputs: Sequence[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
-    """For each input (role -> text), the predicted label and the words with the largest effect on its probability.
+def words_behind(
+    predictor: Predictor, inputs: Sequence[Mapping[str, str]], labels: Sequence[str | None] | None = None
+) -> Iterator[dict[str, Any]]:
+    """For each input (role -> text), a label and the words with the largest effect on its probability.
+
+    `labels`: those to explain; without one, the predicted label, or of several labels the most probable.
 
     {"label", "score", "words": [{"role", "start", "end", "word", "effect"}]}; an `effect` of .2 means that the
     probability is .2 lower without the word. Only for runs that `explains` accepts.
     """
-    for texts in inputs:
+    for texts, wanted in zip(inputs, labels or [None] * len(inputs), strict=True):
         whole = predictor.predict([_as_input(texts)])[0]
         probabilities = whole["probabilities"]
-        label = max(probabilities, key=lambda name: probabilities[name])
+        label = wanted or whole.get("label") or max(probabilities, key=lambda name: probabilities[name])
         proposed = _proposed(predictor, texts, list(probabilities).index(label))
         shorter = [_as_input({**texts, word.role: _without(texts[word.role], word)}) for word in proposed]
         effects = [

@@ -8,8 +8,10 @@ file that a person edits, and that `data.corrections` takes back. A killed ranki
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,15 @@ import numpy as np
 
 from fasttune.data.corrections import COLUMNS, cell_text
 from fasttune.data.duplicates import exact_groups
+from fasttune.data.holdout import GROUP
+from fasttune.data.label_kinds import parts_of
 from fasttune.data.pipeline import Split, read_splits
+from fasttune.data.splits import merged_groups
 from fasttune.errors import Problem, UsageError
+from fasttune.evaluation.own_split import refuse_foreign_addresses
 from fasttune.recipe import Recipe
 from fasttune.recipe import load as load_recipe
-from fasttune.runs.folder import RunFolder, plain, read_json, staged, write_json, write_json_lines
+from fasttune.runs.folder import RunFolder, plain, read_json, write_json, write_json_lines, write_text
 from fasttune.security.text import spreadsheet_cell
 from fasttune.tasks import TASKS
 from fasttune.tasks.targets import MultiLabel, SingleLabel
@@ -44,6 +50,7 @@ OF_A_FOLD: dict[str, Any] = {
         "max_eval_samples": None,
         "drop_duplicates": False,
         "header": "auto",
+        "encoding": None,
         "no_label": None,
     },
     "training": {"seeds": None, "teacher": None, "mlm_epochs": 0},
@@ -79,6 +86,7 @@ def rank_labels(
     `max_seconds`: for all folds together. UsageError for tasks without classes, DataError if the data have changed.
     """
     recipe = load_recipe(folder.recipe)
+    refuse_foreign_addresses(folder, recipe)
     splits = read_splits(recipe, TASKS)
     task, train = splits.task, splits.train
     target = getattr(task, "target", None)
@@ -107,16 +115,18 @@ def rank_labels(
         for row, probabilities in read_json(kept).items():
             given[int(row)] = [probabilities[name] for name in names]
     ranked = _ranked(task, train, np.clip(given, SMALLEST, 1 - SMALLEST))
-    _write(folder.label_ranking, ranked)
-    return ranked, folder.label_ranking
+    return ranked, _written(folder.label_ranking, ranked)
 
 
 def _folds(task: TextClassification, train: Split, folds: int, seed: int) -> np.ndarray:
-    """(N,) the fold of each row: stratified by label, and rows with the same text in the same fold."""
+    """(N,) the fold of each row: stratified by label; rows with the same text or group are in the same fold."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     strata = np.asarray(task.strata(train.rows, train.where))
-    groups = exact_groups(task.input_texts(train.rows))
+    ties = [exact_groups(task.input_texts(train.rows)).tolist()]
+    if GROUP in train.rows.values:
+        ties.append(list(train.rows.values[GROUP]))
+    groups = merged_groups(ties)
     fold_of = np.zeros(len(strata), dtype=np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for fold, (_, held_out) in enumerate(splitter.split(strata, strata, groups)):
@@ -146,8 +156,9 @@ def _out_of_fold(
     changes["output"] |= {"dir": str(place)}
     if max_seconds is not None:
         changes["training"] |= {"max_time": f"{max_seconds:.0f}s"}
-    if recipe.training.max_steps is not None:
+    if recipe.training.max_steps > 0:
         changes["training"] |= {"max_steps": max(1, round(recipe.training.max_steps * (~is_held_out).mean()))}
+    changes["training"] |= {"batch_size": min(recipe.training.batch_size, int((~is_held_out).sum()))}
     run = fit_in_folder(
         load_recipe(recipe, changes),
         own,
@@ -179,27 +190,42 @@ def _ranked(task: TextClassification, train: Split, given: np.ndarray) -> list[R
     target = task.target
     assert isinstance(target, SingleLabel | MultiLabel)
     encoded = np.asarray(target.encode(train.rows.values["label"], train.where))
-    as_written = {number: value for value, number in target.vocabulary.index.items()}
+    cells = train.rows.values["label"]
+    separator = getattr(target, "separator", None)
+    as_written = _as_written(target, [part for cell in cells for part in parts_of(cell, separator)], train.where)
     if isinstance(target, SingleLabel):
         losses = -np.log(given[np.arange(len(given)), encoded])
         best = [as_written[int(number)] for number in given.argmax(axis=1)]
     else:
         likely = np.where(encoded > 0, given, 1 - given)
         losses = -np.log(likely).sum(axis=1)
-        best = [cell_text(tuple(as_written[int(k)] for k in np.flatnonzero(row))) for row in given >= 0.5]
+        found = [tuple(as_written[int(k)] for k in np.flatnonzero(row)) for row in given >= 0.5]
+        best = [separator.join(labels) if separator else cell_text(labels) for labels in found]
     texts = list(task.input_texts(train.rows))
     return [
-        RankedLabel(
-            train.rows.ids[row], cell_text(train.rows.values["label"][row]), best[row], float(losses[row]), texts[row]
-        )
+        RankedLabel(train.rows.ids[row], cell_text(cells[row]), best[row], float(losses[row]), texts[row])
         for row in np.argsort(-losses, kind="stable").tolist()
     ]
 
 
-def _write(path: Path, ranked: Sequence[RankedLabel]) -> None:
-    with staged(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for one in ranked:
-            cells = (one.row, one.label, one.suggestion, f"{one.loss:.4f}", one.text)
-            writer.writerow(map(spreadsheet_cell, cells))
+def _as_written(target: SingleLabel | MultiLabel, labels: Sequence[str], where: str) -> dict[int, str]:
+    """Class -> the value that the data write for it most often, or its name if they have none."""
+    index = target.vocabulary.index_for({*map(str, labels)})
+    written = dict(enumerate(target.vocabulary.names))
+    for value, _ in reversed(Counter(map(str, labels)).most_common()):
+        written[index[value]] = value
+    return written
+
+
+def _written(path: Path, ranked: Sequence[RankedLabel]) -> Path:
+    """Write the ranking; a file that differs, because somebody has edited it, stays, and another name is taken."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for one in ranked:
+        writer.writerow(map(spreadsheet_cell, (one.row, one.label, one.suggestion, f"{one.loss:.4f}", one.text)))
+    content, number, target = text.getvalue(), 2, path
+    while target.exists() and target.read_bytes() != content.encode():
+        target, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    write_text(target, content)
+    return target

@@ -9,7 +9,8 @@ from fasttune.data.pipeline import read_kept
 from fasttune.data.reading import TEST, VALIDATION
 from fasttune.errors import Problem, UsageError
 from fasttune.evaluation.predictor import Predictor
-from fasttune.runs.folder import read_json
+from fasttune.recipe import Recipe
+from fasttune.runs.folder import RunFolder, read_json
 from fasttune.security.addresses import is_remote
 from fasttune.security.cache import was_made_here
 from fasttune.tasks import TASKS
@@ -20,7 +21,7 @@ def read_own_split(predictor: Predictor, name: str | None) -> Split:
 
     UsageError if the run has no such split, or if it comes from another machine and names addresses on the network.
     """
-    _refuse_foreign_addresses(predictor)
+    refuse_foreign_addresses(predictor.folder, predictor.recipe)
     recipe, folder = predictor.recipe, predictor.folder
     splits = read_json(folder.data_report)["splits"]
     names = [split for split, about in splits.items() if not about["is_sample"]]
@@ -31,17 +32,17 @@ def read_own_split(predictor: Predictor, name: str | None) -> Split:
     return read_kept(recipe, TASKS, name, splits[name], folder.path)
 
 
-def _refuse_foreign_addresses(predictor: Predictor) -> None:
+def refuse_foreign_addresses(folder: RunFolder, recipe: Recipe) -> None:
     """UsageError if a run from another machine would make this one open an address on the network."""
-    if was_made_here(read_json(predictor.folder.environment).get("run_id")):
+    if was_made_here(read_json(folder.environment).get("run_id")):
         return
-    data = predictor.recipe.data
+    data = recipe.data
     for value in (data.train, data.validation, data.test):
         for spec in [value] if isinstance(value, str) else value or []:
             if is_remote(spec):
                 raise UsageError(
                     Problem(
-                        where=f"run {predictor.folder.path}",
+                        where=f"run {folder.path}",
                         found=f"its recipe comes from another machine and reads {spec}, which is not opened unasked",
                         hint=f"--data {shlex.quote(spec)}, if you trust it",
                     )

@@ -34,13 +34,16 @@ def highlights(
     data_report: Mapping[str, Any],
     evaluations: Sequence[Mapping[str, Any]],
     metric: str,
+    keeps_best: bool = True,
 ) -> Iterator[Sentence]:
-    """The findings to read first. `evaluations`: the events of the run; `metric`: the one that chose the weights."""
+    """The findings to read first. `evaluations`: the events of the run; `metric`: the one that chose the weights, if
+    the run `keeps_best`; otherwise they are the last ones.
+    """
     yield from _predictions(analysis)
-    yield from _training(evaluations, metric)
+    yield from _training(evaluations, metric, keeps_best)
     for entry in data_report.get("warnings", ()):
         if entry["code"] in LEAKS:
-            yield Sentence("{found}: the score may be optimistic.", found=f"{entry['where']}: {entry['found']}")
+            yield Sentence("{found}.", found=f"{entry['where']}: {entry['found']}")
     for name, facts in data_report.get("splits", {}).items():
         cut = facts["truncated"]["num_examples"]
         if name == analysis.get("split") and cut > CUT_SHARE * facts["num_examples"]:
@@ -75,7 +78,7 @@ def _predictions(analysis: Mapping[str, Any]) -> Iterator[Sentence]:
         )
 
 
-def _training(evaluations: Sequence[Mapping[str, Any]], metric: str) -> Iterator[Sentence]:
+def _training(evaluations: Sequence[Mapping[str, Any]], metric: str, keeps_best: bool) -> Iterator[Sentence]:
     losses = [one["eval_loss"] for one in evaluations if isinstance(one.get("eval_loss"), float)]
     best = next((one for one in reversed(evaluations) if one.get("is_best")), None)
     if len(losses) > 1 and losses[-1] > LOSS_RISE * min(losses):
@@ -87,8 +90,10 @@ def _training(evaluations: Sequence[Mapping[str, Any]], metric: str) -> Iterator
             epoch=f"{lowest['epoch']:.3g}",
         )
     if best is not None and best is not evaluations[-1]:
+        kept = "{metric} was best after epoch {epoch} of {last}; the model is from there."
+        lost = "{metric} was best after epoch {epoch} of {last}; the model is from the end, as no checkpoint was kept."
         yield Sentence(
-            "{metric} was best after epoch {epoch} of {last}; the model is from there.",
+            kept if keeps_best else lost,
             metric=metric,
             epoch=f"{best['epoch']:.3g}",
             last=f"{evaluations[-1]['epoch']:.3g}",

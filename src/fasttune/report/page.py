@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
 import importlib.resources
-import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fasttune.data.corrections import read_ranking
+from fasttune.errors import DataError
 from fasttune.recipe import dump
 from fasttune.recipe import load as load_recipe
 from fasttune.recipe.types import LESS_IS_BETTER
@@ -95,9 +95,10 @@ class Page:
         self.charts = list(self._charts())
 
     def _headline_metric(self) -> str:
-        chosen = self.recipe.evaluation.metric_for_best_model
-        named = self.analysis.get("metric")
-        return next((name for name in (named, chosen) if name in self.scores), next(iter(self.scores), "loss"))
+        """The metric that chose the weights, or the task's own if that was the loss."""
+        chosen = (self.recipe.evaluation.metric_for_best_model, self.analysis.get("metric"))
+        scores = [name for name in self.scores if name != "loss"]
+        return next((name for name in chosen if name in scores), scores[0] if scores else "loss")
 
     @property
     def in_percent(self) -> bool:
@@ -153,7 +154,7 @@ class Page:
                 metric=self.metric,
             )
         ]
-        if self.baselines:
+        if self.baselines and self.baselines[0]["metric"] == self.metric:
             sign = -1 if self.baselines[0]["metric"] in LESS_IS_BETTER else 1
             best = max(self.baselines, key=lambda one: sign * one["value"])
             gain, low, high = gain_of(best)
@@ -184,7 +185,19 @@ class Page:
     def to_know(self) -> list[Sentence]:
         evaluations = [event for event in self.events if event["event"] == "evaluation"]
         chosen = self.recipe.evaluation.metric_for_best_model or self.metric
-        return list(highlights(self.analysis, self.data, evaluations, chosen))
+        keeps_best = self.recipe.output.save_strategy != "no"
+        return list(highlights(self.analysis, self.data, evaluations, chosen, keeps_best))
+
+    @property
+    def kind_of_mistakes(self) -> str:
+        """What the list of mistakes holds: those of classes are in the order of their confidence."""
+        if self.recipe.task == "text-classification" and self.recipe.problem != "regression":
+            return self.language.say("The most confident mistakes on the {split} rows.", split=self._scored)
+        return self.language.say("The largest errors on the {split} rows.", split=self._scored)
+
+    @property
+    def _scored(self) -> str:
+        return self.language.say(self.analysis["split"])
 
     def cost(self) -> list[tuple[str, str]]:
         """Time, speed and memory of training."""
@@ -238,14 +251,16 @@ class Page:
         """The first rows of labels.csv, if `fasttune labels` has written one."""
         if not self.folder.label_ranking.exists():
             return []
-        with self.folder.label_ranking.open(encoding="utf-8", newline="") as file:
-            ranked = list(itertools.islice(csv.DictReader(file), MOST_LISTED))
+        try:
+            ranked = read_ranking(str(self.folder.label_ranking))[:MOST_LISTED]
+        except DataError:  # somebody has made another file of it, and the report is not about that
+            return []
         return [(one["text"][:200], one["label"], one["suggestion"], one["loss"], one["row"]) for one in ranked]
 
     def marked(self, mistake: Mapping[str, Any], role: str) -> list[tuple[str, str]]:
         """The text of a mistake in parts: (text, "" | for | against), the words that drove the prediction."""
         text = mistake["inputs"][role]
-        words = (self.attributions.get(mistake["id"]) or {}).get("words", [])
+        words = (self.attributions.get(str(mistake["row"])) or {}).get("words", [])
         parts, place = [], 0
         for word in sorted((word for word in words if word["role"] == role), key=lambda word: word["start"]):
             start, end = word["start"], word["end"]

@@ -5,6 +5,7 @@ It also holds the rows that Python programs passed in (`rows`), for the runs tha
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -52,8 +53,9 @@ def note_scoring(rows_sha256: str, run_id: str) -> int:
     folder = cache_folder(SCORED) / rows_sha256
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        others = sum(path.name != run_id for path in folder.iterdir())
-        (folder / run_id).touch()
+        own = hashlib.sha256(run_id.encode()).hexdigest()  # an id from a stranger's run is never part of a path
+        others = sum(path.name != own for path in folder.iterdir())
+        (folder / own).touch()
     except OSError:  # only a cache
         return 0
     return others

@@ -180,9 +180,13 @@ def _baselines(run: TrainingRun, split: Split, sums: RowSums) -> list[dict[str, 
 def _analyse(run: TrainingRun, scored: Scored) -> None:
     """A failure costs the analysis alone."""
     splits, unknown = run.splits, run.setup.tokenizer.unk_token_id
-    earlier = note_scoring(scored.split.sha256(type(splits.task)), run.run_id) if scored.split.name == TEST else 0
+    path, metric = run.folder.path, run.metric.removeprefix("eval_")
+    # The runs of several seeds are one: no choice among other models was made by their test scores.
+    owner = str(path.parent.parent.resolve()) if path.parent.name == "seeds" else str(run.run_id)
     try:
-        found = {"earlier_scorings": earlier} | analyse(scored, splits.train, splits.all(), run.stores, unknown)
+        is_test = scored.split.name == TEST
+        earlier = note_scoring(scored.split.sha256(type(splits.task)), owner) if is_test else 0
+        found = {"earlier_scorings": earlier} | analyse(scored, splits.train, splits.all(), run.stores, unknown, metric)
     except signals.Interrupted:
         raise
     except Exception as error:

@@ -57,10 +57,11 @@ def fit_in_folder(
     log: Log,
     observers: Sequence[Observer],
     scores_test: bool = True,
+    begin: float | None = None,
 ) -> Run:
     """Prepare, train, score and save; with `resume` continue the run in `folder` or on its mirror.
 
-    `scores_test`: a trial of a search leaves the test rows to the best one.
+    `scores_test`: a trial of a search leaves the test rows to the best one. `begin`: as for `prepare`.
     """
     if resume and recipe.output.mirror is not None:
         mirror = Mirror(recipe.output.mirror, folder)
@@ -73,7 +74,7 @@ def fit_in_folder(
         log(f"{folder.path}: nothing to resume yet, starting from the beginning")
     run: TrainingRun | None = None
     try:
-        run = prepare(recipe, folder, log, allow_changes)
+        run = prepare(recipe, folder, log, allow_changes, begin)
         run.scores_test = scores_test
         if recipe.training.mlm_epochs and run.checkpoint is None:
             adapt(run, observers if scores_test else ())  # a trial is judged by its fine-tuning only

@@ -64,12 +64,15 @@ MLM = "masked_words"  # the name of the choice
 MAX_VALUE_WIDTH = 14  # characters, of a column in the start-up log
 
 
-def prepare(recipe: Recipe, folder: RunFolder, log: Log, allow_changes: bool = False) -> TrainingRun:
+def prepare(
+    recipe: Recipe, folder: RunFolder, log: Log, allow_changes: bool = False, begin: float | None = None
+) -> TrainingRun:
     """Read the data, load the model and resolve the recipe; then write a new run folder, or load the checkpoint of one.
 
     `allow_changes`: accept changed settings that make a resumed run end elsewhere, such as another learning rate.
+    `begin`: when the time of training.max_time began, by `time.perf_counter`; by default now.
     """
-    begin = time.perf_counter()
+    begin = time.perf_counter() if begin is None else begin
     is_resume = broadcast_object(folder.is_run)
     if is_resume:
         recipe = reconciled_on_all_ranks(recipe, folder, log if allow_changes else None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -30,10 +31,16 @@ class Interrupted(Exception):
 
 _noted: int | None = None  # the first signal since `caught` was entered
 _depth = 0  # of nested `deferred` blocks
+_since: float | None = None  # when the outermost `caught` was entered
 
 
 def words(number: int) -> str:
     return f"stopped by {signal.Signals(number).name}"
+
+
+def began() -> float:
+    """When the command began, or the call of `fit` in a program, by `time.perf_counter`."""
+    return time.perf_counter() if _since is None else _since
 
 
 def pending() -> int | None:
@@ -58,7 +65,7 @@ def _note(number: int, frame: FrameType | None) -> None:
 @contextmanager
 def caught() -> Iterator[None]:
     """Within the context the signals raise Stopped. No effect outside the main thread, which has no handlers."""
-    global _noted
+    global _noted, _since
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -67,13 +74,15 @@ def caught() -> Iterator[None]:
         handlers[signal.SIGHUP] = lambda number, frame: None
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     is_outermost = previous[signal.SIGINT] is not _note
+    if is_outermost:
+        _since = time.perf_counter()
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
         if is_outermost:
-            _noted = None
+            _noted = _since = None
 
 
 @contextmanager

@@ -26,6 +26,9 @@ FEWEST_STEPS = 10  # of a run that is worth starting
 MARGIN = 0.02  # of the time, since steps vary
 SCORED_AGAIN = 0.5  # how often the validation rows are scored once more at the end
 SECONDS_TO_SAVE = 1.0  # the final model, predictions and card
+# The report: the search for weak slices, loading the model again, charts; and the words behind ten mistakes, each of
+# which takes about fourteen forward passes.
+SECONDS_TO_REPORT, ROWS_TO_REPORT = 3.5, 140
 
 
 def fit_into_time(run: TrainingRun, begin: float) -> None:
@@ -47,7 +50,10 @@ def fit_into_time(run: TrainingRun, begin: float) -> None:
         )
     measured = _measured_and_undone(run)
     signals.check()
-    finish = SECONDS_TO_SAVE + measured.measured["evaluation_seconds"] * _test_evaluations(run)
+    evaluation = measured.measured["evaluation_seconds"]
+    finish = SECONDS_TO_SAVE + evaluation * _test_evaluations(run)
+    if run.recipe.output.report:
+        finish += SECONDS_TO_REPORT + evaluation * ROWS_TO_REPORT / len(run.stores[VALIDATION])
     used = time.perf_counter() - begin
     left = seconds_of(asked) * (1 - MARGIN) - used - finish
     planned, num_steps = measured.num_steps, most_steps(run.recipe, measured, left)

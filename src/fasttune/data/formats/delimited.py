@@ -125,7 +125,7 @@ def layout_of(
 
 def read_lines(file: TextFile, where: str, layout: Layout) -> FileRows:
     """Read whole lines from anywhere below the header of a file. Every line is a row; blank lines are skipped."""
-    with _long_fields():
+    with long_fields():
         scan = _scan(file.text, layout.delimiter, where, header=False, quoted=layout.quoted, names=layout.names)
     _check_lines(scan, where)
     scan.problems.raise_if_any()
@@ -165,7 +165,7 @@ def _parsed(
     notes = []
     if EXCEL_SEPARATOR.match(text) and not in_lines:  # the line itself stays, so that rows keep their numbers
         text = EXCEL_SEPARATOR.sub("", text, count=1)
-    with _long_fields():
+    with long_fields():
         usual = "," if suffix == ".csv" else "\t"
         delimiter = detect_delimiter(text, preferred=usual)
         if delimiter != usual:
@@ -205,7 +205,7 @@ def _parsed(
 
 
 @contextmanager
-def _long_fields() -> Iterator[None]:
+def long_fields() -> Iterator[None]:
     before = csv.field_size_limit(MAX_FIELD_CHARACTERS)
     try:
         yield

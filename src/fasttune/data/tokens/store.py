@@ -89,6 +89,39 @@ class TokenStore:
         return digest_of({**self.inputs, **layout, **self.targets, **self.token_targets})
 
 
+def joined(stores: Sequence[TokenStore]) -> TokenStore:
+    """The examples of several stores of the same task as one store, in order."""
+    if len(stores) == 1:
+        return stores[0]
+    bounds = np.concatenate([[0], np.cumsum([store.num_tokens for store in stores])])
+    first_rows = np.cumsum([0, *(int(store.rows.max(initial=-1)) + 1 for store in stores)])
+
+    def end_to_end(name: str) -> dict[str, np.ndarray]:
+        parts = [getattr(store, name) for store in stores]
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def shifted(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        moved = [array[:-1] + bound for array, bound in zip(arrays, bounds[:-1], strict=True)]
+        return np.concatenate([*moved, bounds[-1:]])
+
+    # A store whose texts all have the first segment has no segments.
+    inputs = {
+        name: np.concatenate([store.inputs.get(name, np.zeros(store.num_tokens, np.int8)) for store in stores])
+        for name in {name: None for store in stores for name in store.inputs}
+    }
+    have_sequences = any(store.sequences is not None for store in stores)
+    sequences = [store.starts if store.sequences is None else store.sequences for store in stores]
+    return TokenStore(
+        inputs,
+        shifted([store.starts for store in stores]),
+        np.concatenate([store.rows + first for store, first in zip(stores, first_rows[:-1], strict=True)]),
+        np.concatenate([store.num_tokens_cut for store in stores]),
+        features=end_to_end("features"),
+        token_features=end_to_end("token_features"),
+        sequences=shifted(sequences) if have_sequences else None,
+    )
+
+
 def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
     """Return the sha256 of names, types, shapes and values."""
     digest = hashlib.sha256()
