@@ -74,12 +74,15 @@ def test_frozen_layers_are_undone_too(tiny_model: Path, tmp_path: Path) -> None:
     assert weights(fasttune.fit(recipe, output=tmp_path / "run", progress=False)) == weights(free)
 
 
+NO_REPORT = ["output.report=false"]
+
+
 def test_only_steps_that_end_in_time_are_made_and_the_rate_decays_within_them(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(time_budget, "measure", slow(60.0, 600.0))
     # 0.98 of 45 minutes, minus a second and half an evaluation at the end, leave 39 minutes; an evaluation per epoch.
-    run = fasttune.fit(settings(tiny_model, tmp_path, max_time="45m"), output=tmp_path / "run")
+    run = fasttune.fit(settings(tiny_model, tmp_path, max_time="45m"), output=tmp_path / "run", overrides=NO_REPORT)
     num_steps = 18  # 18 steps and two evaluations are 38 minutes; a 19th step would need a third evaluation
     assert recipes.load(run.folder / "recipe.yaml").training.max_steps == num_steps
     line = f"training.max_time 45m: {num_steps} of 27 steps fit: 2.00 of 3.00 epochs"
@@ -134,3 +137,15 @@ def test_durations(text: str, seconds: int) -> None:
 def test_a_bare_number_is_no_duration() -> None:
     with pytest.raises(RecipeError, match="a duration such as 90s, 20m or 1h30m"):
         recipes.load({"data": {"train": "x"}}, ["training.max_time=20"])
+
+
+def test_the_report_has_its_share_of_the_time(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_budget, "measure", slow(1.0, 0.6))
+    steps = {}
+    for name, overrides in (("with", []), ("without", NO_REPORT)):
+        recipe = settings(tiny_model, tmp_path, max_time="26s")
+        run = fasttune.fit(recipe, output=tmp_path / name, progress=False, overrides=overrides)
+        steps[name] = recipes.load(run.folder / "recipe.yaml").training.max_steps
+    assert 0 < steps["with"] < steps["without"]

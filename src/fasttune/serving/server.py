@@ -25,7 +25,9 @@ HEADER_SECONDS = 10.0
 MOST_CONNECTIONS = 1_000
 MOST_HEADER_BYTES = 65_536
 DRAIN_SECONDS = 30
-WORKER_SECONDS = 120  # uvicorn ends a process that does not answer its parent for so long; loading a model takes seconds
+WORKER_SECONDS = (
+    120  # uvicorn ends a process that does not answer its parent for so long; loading a model takes seconds
+)
 
 
 class Protocol(H11Protocol):
