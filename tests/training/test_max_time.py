@@ -145,7 +145,7 @@ def test_the_report_has_its_share_of_the_time(
     monkeypatch.setattr(time_budget, "measure", slow(1.0, 0.6))
     steps = {}
     for name, overrides in (("with", []), ("without", NO_REPORT)):
-        recipe = settings(tiny_model, tmp_path, max_time="26s")
+        recipe = settings(tiny_model, tmp_path, max_time="29s")
         run = fasttune.fit(recipe, output=tmp_path / name, progress=False, overrides=overrides)
         steps[name] = recipes.load(run.folder / "recipe.yaml").training.max_steps
     assert 0 < steps["with"] < steps["without"]
