@@ -164,12 +164,12 @@ def test_the_page(run: Path, tiny_model: Path, tmp_path: Path) -> None:
             page.wait_for_selector("#examples button")
             for button in page.query_selector_all("#examples button"):
                 button.click()
-                page.wait_for_function("document.querySelector('#status').textContent === 'Done'")
+                page.wait_for_selector("#status:text-is('Done')")
                 assert page.inner_text("#output .answer") in ("positive", "negative")
             page.fill("#field-text", "<img src=x onerror='window.hurt = 1'> good")
             page.keyboard.press("Tab")
             page.keyboard.press("Enter")
-            page.wait_for_function("document.querySelector('#status').textContent === 'Done'")
+            page.wait_for_selector("#status:text-is('Done')")
             page.click("#explain")
             page.wait_for_selector("#output .text")
             assert "<img src=x" in page.inner_text("#output .text") and page.evaluate("window.hurt") is None

@@ -5,7 +5,7 @@ const ZH = {
   run: "模型", language: "语言", token: "令牌", predict: "预测", words: "显示左右预测的词", result: "预测结果",
   examples: "验证集中的示例", file: "小型 CSV 文件",
   "file-help": "首行为列名，与上面的输入框同名。最多 500 行，由浏览器读取。", choose: "CSV 文件",
-  download: "下载预测结果", text: "文本", text_pair: "第二句", question: "问题", context: "上下文",
+  download: "下载预测结果", table: "文件的预测结果", text: "文本", text_pair: "第二句", question: "问题", context: "上下文",
   working: "计算中……", done: "完成", empty: "请先输入文本。", "no-answer": "（没有答案）", none: "（无）",
   "bad-file": "文件没有这些列：", "too-many": "最多 500 行。", entity: "实体", unsure: "（不确定）",
 };
