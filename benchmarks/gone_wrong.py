@@ -112,7 +112,8 @@ def main() -> None:
         settings = {**recipe, "tracking": {"report_to": "none"}}
         run = fasttune.fit(settings, output=arguments.output / name.replace(" ", "-"), progress=False)
         found = suspected(run.folder, {row["text"]: row["label"] for row in starter(400, 2)})
-        lines.append(f"| {name}: {truth} | {' '.join(said(run.folder / 'report.html'))} {found} |")
+        told = " ".join(said(run.folder / "report.html")).replace(f"{arguments.output}/", "")
+        lines.append(f"| {name}: {truth} | {told} {found} |")
         print(lines[-1], flush=True)
     path = ROOT / "benchmarks" / "results" / f"{facts['date']}-gone-wrong.md"
     path.write_text("\n".join(lines) + "\n")

@@ -87,7 +87,7 @@ def comparable(found: Any) -> Any:
 
 def test_the_answers_are_those_of_predict(served: Any) -> None:
     kind, run, inputs = served
-    one = service("run", run, (), False, lambda line: None)
+    one = service("run", run, False, lambda line: None)
     guard = make_app([one], LOOPBACK, None, lambda line: None)
     given = [tuple(item.values()) if isinstance(item, dict) else item for item in inputs]
     expected = fasttune.load(run).predict(given)
@@ -150,7 +150,7 @@ def text_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def guard(text_run: Path) -> Iterator[Any]:
-    one = service("run", text_run, (), True, lambda line: None)
+    one = service("run", text_run, True, lambda line: None)
     yield make_app([one], [*LOOPBACK, "models.example"], "a-long-token", lambda line: None)
     one.batcher.close()
 
@@ -236,7 +236,7 @@ def test_words(guard: Any, text_run: Path) -> None:
 
 
 def test_a_full_queue_says_when_to_come_again(text_run: Path) -> None:
-    one = service("run", text_run, (), False, lambda line: None)
+    one = service("run", text_run, False, lambda line: None)
     one.batcher = Batcher(one.predictor, most_waiting=2)
     guard = make_app([one], LOOPBACK, None, lambda line: None)
 
@@ -299,7 +299,7 @@ def test_an_error_of_the_model_has_an_id_and_nothing_else(guard: Any, monkeypatc
 
 
 def test_a_new_run_is_loaded_while_requests_come(text_run: Path) -> None:
-    one = service("run", text_run, (), False, lambda line: None)
+    one = service("run", text_run, False, lambda line: None)
     guard = make_app([one], LOOPBACK, None, lambda line: None)
     codes: list[int] = []
 
@@ -316,7 +316,7 @@ def test_a_new_run_is_loaded_while_requests_come(text_run: Path) -> None:
 
 
 def test_several_runs_have_paths_of_their_own(text_run: Path) -> None:
-    both = [service(name, text_run, (), False, lambda line: None) for name in ("a", "b")]
+    both = [service(name, text_run, False, lambda line: None) for name in ("a", "b")]
     guard = make_app(both, LOOPBACK, None, lambda line: None)
     assert (
         post(guard, "/a/predict", json={"inputs": ["good"]}).json()
@@ -328,12 +328,11 @@ def test_several_runs_have_paths_of_their_own(text_run: Path) -> None:
         one.batcher.close()
 
 
+@pytest.mark.parametrize("served", ["question"], indirect=True)
 def test_long_contexts_are_answered_from_all_windows(served: Any) -> None:
-    kind, run, inputs = served
-    if kind != "question":
-        pytest.skip("for questions")
+    _, run, inputs = served
     long = {"question": inputs[0]["question"], "context": " ".join([inputs[0]["context"]] * 6)}
-    one = service("run", run, (), False, lambda line: None)
+    one = service("run", run, False, lambda line: None)
     guard = make_app([one], LOOPBACK, None, lambda line: None)
     found = post(guard, json={"inputs": [long]}).json()["predictions"][0]
     expected = fasttune.load(run).predict([tuple(long.values())])[0]

@@ -20,9 +20,8 @@ from fasttune.data.holdout import Split
 from fasttune.data.tokens.store import TokenStore
 from fasttune.tasks import Task
 from fasttune.tasks.metrics.calibration import confidences, expected_error, reliability
-from fasttune.tasks.metrics.sums import ANSWERS
 from fasttune.tasks.targets import MultiLabel, SingleLabel
-from fasttune.tasks.text_classification import TextClassification
+from fasttune.tasks.text_classification import classes_of
 
 UNLIKELY = 0.05  # probability of a label
 MOST_ROWS = 20_000  # of a split, whose texts are measured, drawn at random
@@ -46,7 +45,6 @@ def analyse(
         "split": scored.split.name,
         "num_rows": len(scored),
         "metric": metric,
-        "in_percent": scored.sums.kind == ANSWERS,
         "by_label": by_label(scored.sums),
         "confusions": confusions(scored.sums),
         "reliability": _reliability(scored),
@@ -101,28 +99,32 @@ def _slices(
 
 def _shortcuts(scored: Scored, train: Split, store: TokenStore, properties: of.Properties) -> dict[str, Any]:
     """Words and properties that give the label of training rows away, and how the model does without the words."""
-    task = scored.task
-    if not isinstance(task, TextClassification) or not isinstance(task.target, SingleLabel | MultiLabel):
+    task, target = scored.task, classes_of(scored.task)
+    if target is None:
         return {"words": [], "properties": []}
     chosen = _sample(len(train.rows))
     texts = list(task.input_texts(train.rows.take(chosen)))
-    names, labels = task.target.vocabulary.names, np.asarray(store.targets["labels"])[chosen]
-    is_single = isinstance(task.target, SingleLabel)
-    has_label = labels[:, None] == np.arange(len(names)) if is_single else labels > 0
-    words = [asdict(one) for one in word_shortcuts(texts, has_label, names)]
+    names, labels = target.vocabulary.names, np.asarray(store.targets["labels"])[chosen]
+    words = [asdict(one) for one in word_shortcuts(texts, _has_label(target, labels), names)]
     if words:
-        gold = np.asarray(scored.store.targets["labels"])
+        gold = _has_label(target, np.asarray(scored.store.targets["labels"]))
         correct = scored.sums.errors() == 0
         words_of_rows = [{*of.words_of(text)} for text in task.input_texts(scored.split.rows)]
         for one in words:
-            number = names.index(one["label"])
-            labelled = gold == number if is_single else gold[:, number] > 0
+            labelled = gold[:, names.index(one["label"])]
             has_word = np.array([one["word"] in words for words in words_of_rows])
             for name, part in (("with", labelled & has_word), ("without", labelled & ~has_word)):
                 one[f"num_{name}"] = int(part.sum())
                 one[f"correct_{name}"] = int(correct[part].sum())
-    alone = property_shortcuts(properties, labels) if is_single else []
+    alone = property_shortcuts(properties, labels) if isinstance(target, SingleLabel) else []
     return {"words": words, "properties": [asdict(one) for one in alone]}
+
+
+def _has_label(target: SingleLabel | MultiLabel, encoded: np.ndarray) -> np.ndarray:
+    """(N, K) bool: the labels of each row."""
+    if isinstance(target, MultiLabel):
+        return encoded > 0
+    return encoded[:, None] == np.arange(len(target.vocabulary.names))
 
 
 def _drift(
@@ -157,18 +159,19 @@ def training_properties(task: Task, train: Split) -> tuple[of.Properties, Counte
 
 def label_counts(task: Task, store: TokenStore) -> LabelCounts | None:
     """The rows of each label; None for numbers and other tasks."""
-    if not isinstance(task, TextClassification) or not isinstance(task.target, SingleLabel | MultiLabel):
+    target = classes_of(task)
+    if target is None:
         return None
-    counts = {name: n for name, n in task.target.describe(store.targets["labels"]).items() if name != "(none)"}
+    counts = {name: n for name, n in target.describe(store.targets["labels"]).items() if name != "(none)"}
     return LabelCounts(counts, len(store.targets["labels"]))
 
 
 def _surprising(scored: Scored) -> dict[str, float] | None:
     """How many labels had a probability below UNLIKELY, and how many would if all probabilities were honest."""
-    task = scored.task
-    if not isinstance(task, TextClassification) or not isinstance(task.target, SingleLabel):
+    target = classes_of(scored.task)
+    if not isinstance(target, SingleLabel):
         return None
-    given = task.target.probabilities(scored.results)
+    given = target.probabilities(scored.results)
     unlikely = given < UNLIKELY
     labels = np.asarray(scored.store.targets["labels"])
     observed = int(unlikely[np.arange(len(labels)), labels].sum())
@@ -177,12 +180,11 @@ def _surprising(scored: Scored) -> dict[str, float] | None:
 
 def _reliability(scored: Scored) -> dict[str, Any] | None:
     """Confidence beside accuracy, of the probabilities that are shown."""
-    task = scored.task
-    if not isinstance(task, TextClassification) or not isinstance(task.target, SingleLabel | MultiLabel):
+    target = classes_of(scored.task)
+    if target is None:
         return None
-    labels = np.asarray(scored.store.targets["labels"])
-    is_single = isinstance(task.target, SingleLabel)
-    right = labels[:, None] == np.arange(scored.results.shape[1]) if is_single else labels > 0
-    confidence, is_right = confidences(task.target.probabilities(scored.results), right, is_single)
+    right = _has_label(target, np.asarray(scored.store.targets["labels"]))
+    given = target.probabilities(scored.results)
+    confidence, is_right = confidences(given, right, one_of=isinstance(target, SingleLabel))
     bins = [asdict(one) for one in reliability(confidence, is_right)]
     return {"bins": bins, "ece": expected_error(confidence, is_right)}

@@ -1,4 +1,4 @@
-"""The mistakes of a model, most confident first, with the training rows that resemble them; and doubtful labels."""
+"""Rank a model's mistakes, find similar training rows, and list the labels that are probably wrong."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fasttune.analysis.properties import words_of
 from fasttune.analysis.scored import Scored, as_text, cut, gold_of, inputs_of
 from fasttune.data.holdout import Split
 from fasttune.data.tokens.store import TokenStore
-from fasttune.tasks.targets import MultiLabel, SingleLabel
-from fasttune.tasks.text_classification import TextClassification
+from fasttune.tasks.targets import MultiLabel
+from fasttune.tasks.text_classification import classes_of
 
 NUM_MISTAKES, NUM_SUSPECTS = 20, 30
-UNLIKELY = np.log(5)  # the loss of a label with a probability of 1 / 5
+SUSPICIOUS_LOSS = np.log(5)  # of a label with a probability of 1 / 5
 MIN_SIMILARITY = 0.5  # of the sets of words: the Jaccard index
 MOST_COMPARED = 20_000  # training rows
 CUT_OF_LIST = 200  # characters of a text in a list
@@ -57,11 +57,11 @@ def mistakes(scored: Scored) -> list[dict[str, Any]]:
 
 def _explained(scored: Scored, row: int, prediction: dict[str, Any]) -> str | None:
     """The label whose words are of interest: the predicted one; of several, a wrong one, or else a missed one."""
-    task = scored.task
-    if not isinstance(task, TextClassification) or not isinstance(task.target, MultiLabel):
+    target = classes_of(scored.task)
+    if not isinstance(target, MultiLabel):
         return prediction.get("label")
     has_label = scored.store.targets["labels"][row] > 0
-    gold = {name for name, given in zip(task.target.vocabulary.names, has_label, strict=True) if given}
+    gold = {name for name, given in zip(target.vocabulary.names, has_label, strict=True) if given}
     given = prediction["probabilities"]
     wrong = [name for name in prediction["labels"] if name not in gold]
     missed = [name for name in gold if name not in prediction["labels"]]
@@ -76,11 +76,9 @@ def suspects(scored: Scored) -> list[dict[str, Any]]:
     """Rows whose label the model finds least likely: the label may be wrong (Chong, Hong & Manning, 2022)."""
     task = scored.task
     losses = task.row_losses(scored.results, scored.store, scored.split.rows)
-    if losses is None or not isinstance(task, TextClassification):
+    if losses is None or classes_of(task) is None:
         return []
-    if not isinstance(task.target, SingleLabel | MultiLabel):
-        return []
-    wrong = np.flatnonzero((scored.sums.errors() > 0) & (losses > UNLIKELY))
+    wrong = np.flatnonzero((scored.sums.errors() > 0) & (losses > SUSPICIOUS_LOSS))
     chosen = wrong[np.argsort(-losses[wrong], kind="stable")][:NUM_SUSPECTS].tolist()
     texts = list(task.input_texts(scored.split.rows.take(chosen)))
     return [

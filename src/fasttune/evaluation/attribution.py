@@ -16,8 +16,7 @@ import numpy as np
 from fasttune.data.batching.collate import collate
 from fasttune.data.duplicates import WORDS
 from fasttune.evaluation.predictor import Predictor
-from fasttune.tasks.targets import MultiLabel, SingleLabel
-from fasttune.tasks.text_classification import TEXTS, TextClassification
+from fasttune.tasks.text_classification import TEXTS, classes_of
 
 NUM_PROPOSED = 12  # words of a text that are left out, one at a time
 NUM_KEPT = 8
@@ -36,8 +35,7 @@ class Word(NamedTuple):
 
 def explains(predictor: Predictor) -> bool:
     """Whether the predictions of a run have words that drove them: those of classes and labels do."""
-    task = predictor.task
-    return isinstance(task, TextClassification) and isinstance(task.target, SingleLabel | MultiLabel)
+    return classes_of(predictor.task) is not None
 
 
 def words_behind(

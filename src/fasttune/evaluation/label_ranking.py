@@ -33,7 +33,7 @@ from fasttune.runs.folder import RunFolder, plain, read_json, write_json, write_
 from fasttune.security.text import spreadsheet_cell
 from fasttune.tasks import TASKS
 from fasttune.tasks.targets import MultiLabel, SingleLabel
-from fasttune.tasks.text_classification import TEXTS, TextClassification
+from fasttune.tasks.text_classification import TEXTS, TextClassification, classes_of
 from fasttune.training.fit import fit_in_folder
 from fasttune.training.run import Log
 
@@ -89,8 +89,8 @@ def rank_labels(
     refuse_foreign_addresses(folder, recipe)
     splits = read_splits(recipe, TASKS)
     task, train = splits.task, splits.train
-    target = getattr(task, "target", None)
-    if not isinstance(task, TextClassification) or not isinstance(target, SingleLabel | MultiLabel) or splits.stream:
+    target = classes_of(task)
+    if not isinstance(task, TextClassification) or target is None or splits.stream:
         found = "its training rows are a stream" if splits.stream else f"its task, {task.name}, has no classes"
         raise UsageError(Problem(where=f"labels {folder.path}", found=found, expected="a text classifier with classes"))
     if not 2 <= folds <= len(train.rows):

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The colours that are drawn, and what they become on a dark page. Each pair has a contrast of at least 4.5 to its page.
-INK, FAINT, BLUE, ORANGE, GREEN = "#24292f", "#c9d1d9", "#0b57d0", "#b3450b", "#1a7f37"
-DARK = {INK: "#e6edf3", FAINT: "#3a424c", BLUE: "#79b8ff", ORANGE: "#ffa657", GREEN: "#56d364"}
+# The colours that are drawn, and what they become on a dark page. All but that of grid lines contrast with their page.
+INK, FAINT, BLUE, ORANGE = "#24292f", "#c9d1d9", "#0b57d0", "#b3450b"
+DARK = {INK: "#e6edf3", FAINT: "#3a424c", BLUE: "#79b8ff", ORANGE: "#ffa657"}
 MOST_POINTS, SMOOTH_POINTS = 400, 40  # of a line
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei")
 RESOLUTION = 144  # dots per inch of PNG files
@@ -58,15 +59,16 @@ class Chart:
     @property
     def light(self) -> str:
         """The address of the image in a light page."""
-        return _address(self._svg())
+        return _address(self._svg)
 
     @property
     def dark(self) -> str:
-        svg = self._svg()
+        svg = self._svg
         for light, other in DARK.items():
             svg = svg.replace(light, other)
         return _address(svg)
 
+    @cached_property
     def _svg(self) -> str:
         file = io.BytesIO()
         with _style():
@@ -188,29 +190,28 @@ def reliability(bins: Iterable[dict[str, float]], labels: tuple[str, str]) -> Fi
 @_style()
 def intervals(rows: Sequence[tuple[str, float, float, float]], label: str) -> Figure:
     """A point and its interval for each name; the first is the model and has another colour."""
-    figure, (axis,) = _figure(7, 0.55 * len(rows) + 0.9)
-    for place, (_, value, low, high) in enumerate(rows):
-        color = ORANGE if place == 0 else BLUE
-        axis.plot([low, high], [place, place], color=color, linewidth=2.5, solid_capstyle="round")
-        axis.plot([value], [place], color=color, marker="o", markersize=8)
-    axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    axis.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5))
-    axis.grid(axis="x", linewidth=0.6)
-    axis.tick_params(axis="y", length=0)
+    figure, axis = _points(rows, [ORANGE, *[BLUE] * (len(rows) - 1)])
+    axis.set(xlabel=label)
     return figure
 
 
 @_style()
 def differences(rows: Sequence[tuple[str, float, float, float]], label: str) -> Figure:
-    """A difference and its interval for each name, beside the line of no difference."""
-    figure, (axis,) = _figure(7, 0.5 * len(rows) + 0.9)
+    """A difference and its interval for each name, in another colour where the interval leaves out no difference."""
+    figure, axis = _points(rows, [BLUE if low <= 0 <= high else ORANGE for *_, low, high in rows])
     axis.axvline(0, color=INK, linestyle="--", linewidth=1)
-    for place, (_, value, low, high) in enumerate(rows):
-        color = BLUE if low <= 0 <= high else ORANGE
+    axis.set(xlabel=label)
+    return figure
+
+
+def _points(rows: Sequence[tuple[str, float, float, float]], colors: Sequence[str]) -> tuple[Figure, Axes]:
+    """(name, value, low, high) as points on lines, one below the other."""
+    figure, (axis,) = _figure(7, 0.55 * len(rows) + 0.9)
+    for place, ((_, value, low, high), color) in enumerate(zip(rows, colors, strict=True)):
         axis.plot([low, high], [place, place], color=color, linewidth=2.5, solid_capstyle="round")
-        axis.plot([value], [place], color=color, marker="o", markersize=7)
+        axis.plot([value], [place], color=color, marker="o", markersize=8)
     axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    axis.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5))
+    axis.set(ylim=(len(rows) - 0.5, -0.5))
     axis.grid(axis="x", linewidth=0.6)
     axis.tick_params(axis="y", length=0)
-    return figure
+    return figure, axis

@@ -7,11 +7,12 @@ import hashlib
 import importlib.resources
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fasttune.analysis.properties import is_group
 from fasttune.data.corrections import read_ranking
 from fasttune.errors import DataError
 from fasttune.recipe import dump
@@ -23,7 +24,9 @@ from fasttune.report.highlights import Sentence, highlights
 from fasttune.report.language import Language
 from fasttune.runs.folder import RESULT_PREFIX, RunFolder, read_json, write_text
 from fasttune.security.text import printable
+from fasttune.tasks.metrics.intervals import CORRELATIONS
 from fasttune.training.card import base_model, gain_of, held_out_scores, without_folders
+from fasttune.training.finalize import duration
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -117,7 +120,7 @@ class Page:
     @property
     def is_share(self) -> bool:
         """Whether the headline metric is a share, shown in percent."""
-        return self.metric not in (*LESS_IS_BETTER, "pearson", "spearman", "matthews_correlation", "quadratic_kappa")
+        return self.metric not in (*LESS_IS_BETTER, *CORRELATIONS)
 
     @property
     def unit(self) -> str:
@@ -132,28 +135,20 @@ class Page:
         if self.metric not in self.scores:
             return []
         ends = self.interval(self.metric)
-        number = self.results.get(f"{self.prefix}_samples")
-        said = [
-            Sentence(
-                "On {number} {split} rows the model reaches {value}{unit} {metric} (95 % interval {low} to {high}).",
-                number=number,
-                split=self.split,
-                value=self.points(self.scores[self.metric]),
-                unit=self.unit,
-                metric=self.metric,
-                low=self.points(ends[0]),
-                high=self.points(ends[1]),
+        template = "On {number} {split} rows the model reaches {value}{unit} {metric}."
+        values: dict[str, Any] = {
+            "number": self.results.get(f"{self.prefix}_samples"),
+            "split": self.split,
+            "value": self.points(self.scores[self.metric]),
+            "unit": self.unit,
+            "metric": self.metric,
+        }
+        if ends is not None:
+            template = (
+                "On {number} {split} rows the model reaches {value}{unit} {metric} (95 % interval {low} to {high})."
             )
-            if ends
-            else Sentence(
-                "On {number} {split} rows the model reaches {value}{unit} {metric}.",
-                number=number,
-                split=self.split,
-                value=self.points(self.scores[self.metric]),
-                unit=self.unit,
-                metric=self.metric,
-            )
-        ]
+            values |= {"low": self.points(ends[0]), "high": self.points(ends[1])}
+        said = [Sentence(template, **values)]
         if self.baselines and self.baselines[0]["metric"] == self.metric:
             sign = -1 if self.baselines[0]["metric"] in LESS_IS_BETTER else 1
             best = max(self.baselines, key=lambda one: sign * one["value"])
@@ -203,7 +198,7 @@ class Page:
         """Time, speed and memory of training."""
         results = self.results
         shown = [
-            ("training time", duration(results.get("train_runtime"))),
+            ("training time", duration(results["train_runtime"]) if "train_runtime" in results else ""),
             ("real tokens per second", _number(results.get("train_tokens_per_second"))),
             ("share of the machine's peak (MFU)", _percent(results.get("train_mfu"))),
             ("floating-point operations", _scientific(results.get("total_flos"))),
@@ -275,7 +270,7 @@ class Page:
     def condition(self, condition: Mapping[str, Any]) -> str:
         """A bound of a slice in words."""
         name, low, high = condition["name"], condition["low"], condition["high"]
-        if " = " in name:  # 1 for the rows of a group, 0 for the others
+        if is_group(name):  # 1 for its rows, 0 for the others
             return str(name) if low is not None else str(name).replace(" = ", " ≠ ", 1)
         is_count = name in ("words", "words of the question", "tokens cut off")
         say = self.language.say
@@ -410,20 +405,9 @@ def _environment(language: Language) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., Any]] = {"say": language.say, "sentence": language.sentence}
-    environment.filters |= filters
+    environment.filters["sentence"] = language.sentence
     environment.globals |= {"say": language.say}
     return environment
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _number(value: float | None) -> str:

@@ -63,11 +63,11 @@ class Service:
         before.close()
 
 
-def service(name: str, path: Path, overrides: Sequence[str], shows_examples: bool, log: Log) -> Service:
+def service(name: str, path: Path, shows_examples: bool, log: Log) -> Service:
     """Load a run for the server."""
 
     def opened() -> Predictor:
-        return Predictor.open(path, overrides, log)
+        return Predictor.open(path, log=log)
 
     predictor = opened()
     made = Service(name, opened, predictor, Batcher(predictor))

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fasttune.errors import Problem, UsageError
 from fasttune.serving.app import make_app, service
-from fasttune.serving.guard import LOOPBACK, Guard
+from fasttune.serving.guard import LOOPBACK, App
 from fasttune.training.callbacks.console import ConsoleLog
 
 TOKEN = "FASTTUNE_TOKEN"
@@ -25,13 +25,14 @@ HEADER_SECONDS = 10.0
 MOST_CONNECTIONS = 1_000
 MOST_HEADER_BYTES = 65_536
 DRAIN_SECONDS = 30
-WORKER_SECONDS = (
-    120  # uvicorn ends a process that does not answer its parent for so long; loading a model takes seconds
-)
+WORKER_SECONDS = 120  # after which uvicorn replaces a silent process; its default of 5 is less than loading takes
 
 
 class Protocol(H11Protocol):
-    """HTTP that closes a connection whose first request, or next one after bytes arrived, has no end of its headers."""
+    """HTTP that closes a connection whose first request has not sent all its headers after HEADER_SECONDS.
+
+    Idle connections after a request are closed by uvicorn's keep-alive timeout.
+    """
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -54,7 +55,6 @@ def serve(
     workers: int = 1,
     allowed_hosts: Sequence[str] = (),
     examples: bool = False,
-    overrides: Sequence[str] = (),
 ) -> None:
     """Serve runs until a signal ends the process; requests that were accepted are answered first.
 
@@ -70,7 +70,6 @@ def serve(
         "runs": {name: str(path) for name, path in runs.items()},
         "hosts": [*LOOPBACK, *own, *allowed_hosts],
         "examples": examples or is_loopback,
-        "overrides": list(overrides),
         "workers": workers,
     }
     options: dict[str, Any] = {
@@ -95,7 +94,7 @@ def serve(
     uvicorn.run("fasttune.serving.server:worker", factory=True, workers=workers, **options)
 
 
-def worker() -> Guard:
+def worker() -> App:
     """The application of a worker process, which shares the cores with the others."""
     import torch
 
@@ -104,12 +103,9 @@ def worker() -> Guard:
     return _app(settings)
 
 
-def _app(settings: Mapping[str, Any]) -> Guard:
+def _app(settings: Mapping[str, Any]) -> App:
     console = ConsoleLog(1)
-    services = [
-        service(name, Path(path), settings["overrides"], settings["examples"], console.log)
-        for name, path in settings["runs"].items()
-    ]
+    services = [service(name, Path(path), settings["examples"], console.log) for name, path in settings["runs"].items()]
     guard = make_app(services, settings["hosts"], os.environ.get(TOKEN) or None, console.log)
 
     async def reload() -> None:
@@ -124,4 +120,4 @@ def _app(settings: Mapping[str, Any]) -> Guard:
                 loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(reload()))
         await guard(scope, receive, send)
 
-    return app  # type: ignore[return-value]
+    return app

@@ -316,6 +316,12 @@ class TextClassification(Task):
         return replace(of_rows, keys=keys_of(zip(*texts, strict=True), len(rows)), clusters=clusters)
 
 
+def classes_of(task: Task) -> SingleLabel | MultiLabel | None:
+    """The target of a task that predicts a class or several labels; None for numbers and other tasks."""
+    target = task.target if isinstance(task, TextClassification) else None
+    return target if isinstance(target, SingleLabel | MultiLabel) else None
+
+
 def _is_one(cell: Any) -> bool:
     return isinstance(cell, tuple) and len(cell) == 1
 
