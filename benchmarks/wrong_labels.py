@@ -120,13 +120,14 @@ def main() -> None:
         "| set | planted | method | precision at that rank | AUPRC |",
         "|---" * 5 + "|",
     ]
-    path = ROOT / "benchmarks" / "results" / f"{facts['date']}-wrong-labels.md"
-    for name in arguments.sets:
+    name = "-".join(["wrong-labels", *(arguments.sets if arguments.sets != list(SETS) else ())])
+    path = ROOT / "benchmarks" / "results" / f"{facts['date']}-{name}.md"
+    for data in arguments.sets:
         for share in arguments.shares:
-            found = measured(name, share, arguments.rows)
+            found = measured(data, share, arguments.rows)
             for method in dict.fromkeys(key.partition(":")[0] for key in found if ":" in key):
                 values = f"{found[f'{method}: precision']:.3f} | {found[f'{method}: AUPRC']:.3f}"
-                lines.append(f"| {name} | {share:.0%}, {found['planted']:.0f} | {method} | {values} |")
+                lines.append(f"| {data} | {share:.0%}, {found['planted']:.0f} | {method} | {values} |")
                 print(lines[-1], flush=True)
             path.write_text("\n".join(lines) + "\n")
 
