@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from fasttune.evaluation.other_data import in_place, read_to_predict, read_to_sc
 from fasttune.evaluation.own_split import read_own_split
 from fasttune.evaluation.parts import in_parts
 from fasttune.evaluation.predictor import Predictor
-from fasttune.evaluation.reproduction import Reproduced, compared, recipe_to_repeat
+from fasttune.evaluation.reproduction import Reproduced, compared, recipe_to_repeat, replanned_in
 from fasttune.parallel import collectives, rendezvous
 from fasttune.parallel.collectives import is_main
 from fasttune.recipe import Overrides, Recipe, dump
@@ -45,6 +46,7 @@ from fasttune.training.callbacks import Observer
 from fasttune.training.callbacks.console import ConsoleLog
 from fasttune.training.environment import versions
 from fasttune.training.fit import FINISHED_BEFORE, Run, fit_in_folder
+from fasttune.training.loop import Replan
 from fasttune.training.lr_range import LearningRates, range_test
 from fasttune.training.notebook import launch_from_notebook
 from fasttune.training.run import Log
@@ -100,12 +102,27 @@ def fit(
 
     >>> run = fasttune.fit("quickstart", training={"max_steps": 10})  # doctest: +SKIP
     """
+    asked = partial(_recipe_with, recipe, overrides, sections)
+    return _fit(asked, output, resume=resume, allow_changes=allow_changes, progress=progress, observers=observers)
+
+
+def _fit(
+    asked: Callable[[], tuple[Recipe, str]],
+    output: str | Path | None,
+    *,
+    resume: bool = False,
+    allow_changes: bool = False,
+    progress: bool,
+    observers: Sequence[Observer] = (),
+    replan: Replan | None = None,
+) -> Run:
+    """`fit`, of which `asked` returns the recipe and a name; `replan` is that of `fit_in_folder`."""
     name = "run"
     path = Path(output or DEFAULT_PARENT / name)
     try:
         with signals.caught():
             rendezvous.rendezvous(versions())
-            loaded, name = collectives.raise_on_all_ranks(lambda: _recipe_with(recipe, overrides, sections))
+            loaded, name = collectives.raise_on_all_ranks(asked)
             if "WORLD_SIZE" in os.environ:
                 check_launch(loaded.training.device)
             rendezvous.init_process_group(loaded.training.device)
@@ -124,7 +141,7 @@ def fit(
                 if loaded.training.seeds:
                     run = fit_seeds(loaded, folder, **arguments)
                 else:
-                    run = fit_in_folder(loaded, folder, **arguments, begin=signals.began())
+                    run = fit_in_folder(loaded, folder, **arguments, begin=signals.began(), replan=replan)
                 _report_of(run, loaded, console.log if console else (lambda line: None))
     except signals.Stopped as stopped:  # before there was anything to save
         run = Run(path, {}, str(stopped), False, stopped.number)
@@ -377,9 +394,9 @@ def reproduce(run: str | Path, *, output: str | Path | None = None, progress: bo
     if not folder.is_finished:
         found, hint = "the run has not finished", f"fasttune train {folder.recipe} --output {folder.path} --resume"
         raise UsageError(Problem(where=f"reproduce {folder.path}", found=found, hint=hint))
-    recipe = recipe_to_repeat(folder)
+    recipe, replanned = recipe_to_repeat(folder), replanned_in(folder)
     target = output or resolve_run_folder(f"{folder.path.resolve().name}-again", None, False).path
-    again = fit(recipe, output=target, progress=progress)
+    again = _fit(lambda: (recipe, ""), target, progress=progress, replan=lambda state: replanned.get(state.step))
     if not again.is_complete:
         found = f"the second run is not complete: {again.reason}"
         raise UsageError(Problem(where=f"reproduce {folder.path}", found=found, hint="start it again"))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from tiny import make_rows, write_csv
 
 import fasttune
+from fasttune import api
 from fasttune import recipe as recipes
 from fasttune.errors import RecipeError
 from fasttune.recipe.types import seconds_of
@@ -19,6 +23,7 @@ from fasttune.training.events import Event, StepDone
 from fasttune.training.forecast import Forecast
 from fasttune.training.run import TrainingRun
 
+NO_REPORT = ["output.report=false"]
 STEPS_PER_EPOCH, EPOCHS = 9, 3  # 72 rows in batches of 8
 
 
@@ -40,12 +45,88 @@ def slow(seconds_per_step: float, seconds_per_evaluation: float = 0.0):
     """A machine on which every step takes as long, in place of this one."""
 
     def measure(run: TrainingRun, num_rows: dict[str, int]) -> Forecast:
-        figures = {"tokens_per_step": 1.0, "tokens_per_second": 1 / seconds_per_step, "save_seconds": 0.0}
+        tokens = run.stores["train"].num_tokens / STEPS_PER_EPOCH
+        figures = {"tokens_per_step": tokens, "tokens_per_second": tokens / seconds_per_step, "save_seconds": 0.0}
         return Forecast(
             0.0, 0, STEPS_PER_EPOCH * EPOCHS, STEPS_PER_EPOCH, {**figures, "evaluation_seconds": seconds_per_evaluation}
         )
 
     return measure
+
+
+@dataclass
+class Clock:
+    """The time of a machine that needs as many seconds per step as `pace` says, in place of this one's."""
+
+    pace: Callable[[int], float] = lambda step: 60.0
+    now: float = field(default_factory=time.perf_counter)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def watch(self, event: Event) -> None:
+        if isinstance(event, StepDone):
+            self.now += self.pace(event.step)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time_budget, "perf_counter", clock)
+    monkeypatch.setattr(time_budget, "FEWEST_STEPS", 2)
+    monkeypatch.setattr(time_budget, "measure", slow(60.0))
+    return clock
+
+
+def lines_of(run: fasttune.Run, event: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, (run.folder / "events.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == event]
+
+
+@pytest.mark.parametrize(("pace", "num_steps"), [(90.0, 15), (40.0, 27)], ids=["slower", "faster"])
+def test_a_machine_that_changes_its_speed_still_ends_in_time(
+    tiny_model: Path, tmp_path: Path, clock: Clock, pace: float, num_steps: int
+) -> None:
+    """Planned with 60 seconds a step: 22 steps. From the fifth step on, each takes `pace`."""
+    clock.pace = lambda step: 60.0 if step < 5 else pace
+    begin, recipe = clock.now, settings(tiny_model, tmp_path, max_time="23m")
+    run = fasttune.fit(recipe, output=tmp_path / "run", progress=False, observers=[clock.watch], overrides=NO_REPORT)
+    assert recipes.load(run.folder / "recipe.yaml").training.max_steps == 22
+    steps = lines_of(run, "step")
+    assert abs(len(steps) - num_steps) <= 1 and clock.now - begin <= 23 * 60
+    assert lines_of(run, "replanned")[-1]["num_steps"] == len(steps)
+    rates = [step["learning_rate"] for step in steps]
+    assert rates == sorted(rates, reverse=True) and rates[0] == 1e-3
+    assert rates[-1] == pytest.approx(rates[-2] / 2)  # the decay ends with the last step, as without a new plan
+    assert f"at last to {len(steps)}" in (run.folder / "README.md").read_text()
+
+
+def test_a_new_plan_survives_a_resume_and_a_reproduction(tiny_model: Path, tmp_path: Path, clock: Clock) -> None:
+    clock.pace = lambda step: 60.0 if step < 5 else 100.0
+    recipe = settings(tiny_model, tmp_path, max_time="23m")
+    options: dict[str, Any] = {"progress": False, "overrides": NO_REPORT}
+    whole = fasttune.fit(recipe, output=tmp_path / "whole", observers=[clock.watch], **options)
+    plans = [(line["step"], line["num_steps"]) for line in lines_of(whole, "replanned")]
+    assert plans
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == plans[-1][0] + 1:
+            signal.raise_signal(signal.SIGINT)
+
+    clock.now = time.perf_counter()
+    stopped = fasttune.fit(recipe, output=tmp_path / "run", observers=[clock.watch, stop], **options)
+    assert not stopped.is_complete
+    resumed = fasttune.fit(recipe, output=tmp_path / "run", resume=True, **options)
+    assert weights(resumed) == weights(whole)
+
+    again = api.reproduce(whole.folder, output=tmp_path / "again", progress=False)
+    assert again.has_equal_weights
+
+
+@pytest.fixture
+def fixed_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first plan alone, on a machine whose speed is only said to be another."""
+    monkeypatch.setattr(time_budget.Pace, "replan", lambda self, state: None)
 
 
 def test_with_enough_time_it_is_the_run_without_a_limit(tiny_model: Path, tmp_path: Path) -> None:
@@ -74,9 +155,7 @@ def test_frozen_layers_are_undone_too(tiny_model: Path, tmp_path: Path) -> None:
     assert weights(fasttune.fit(recipe, output=tmp_path / "run", progress=False)) == weights(free)
 
 
-NO_REPORT = ["output.report=false"]
-
-
+@pytest.mark.usefixtures("fixed_plan")
 def test_only_steps_that_end_in_time_are_made_and_the_rate_decays_within_them(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +183,7 @@ def test_too_little_time_is_refused_with_what_is_needed(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("fixed_plan")
 def test_a_resume_needs_no_new_plan(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = settings(tiny_model, tmp_path, max_time="20m")
     monkeypatch.setattr(time_budget, "measure", slow(60.0))
@@ -139,6 +219,7 @@ def test_a_bare_number_is_no_duration() -> None:
         recipes.load({"data": {"train": "x"}}, ["training.max_time=20"])
 
 
+@pytest.mark.usefixtures("fixed_plan")
 def test_the_report_has_its_share_of_the_time(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

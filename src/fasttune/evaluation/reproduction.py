@@ -11,8 +11,9 @@ from fasttune.data.pipeline import read_splits
 from fasttune.errors import DataError, Problem
 from fasttune.recipe import Recipe
 from fasttune.recipe import load as load_recipe
-from fasttune.runs.folder import RunFolder, read_json
+from fasttune.runs.folder import RunFolder, read_events, read_json
 from fasttune.tasks import TASKS
+from fasttune.training.events import Replanned
 
 ROUNDING = 1e-4  # a difference of scores in 0..1 that sums in another order may leave
 CHOICES = ("device", "precision", "kernel", "attention", "parallel")  # that change numbers
@@ -69,6 +70,11 @@ def recipe_to_repeat(folder: RunFolder) -> Recipe:
         hint = "restore the file, or train anew: fasttune train " + str(folder.recipe)
         raise DataError(Problem(code="E531", where=f"reproduce {folder.path}", found=found, hint=hint))
     return recipe
+
+
+def replanned_in(folder: RunFolder) -> dict[int, int]:
+    """After which step training.max_time gave the run another number of steps, and which."""
+    return {event["step"]: event["num_steps"] for event in read_events(folder) if event["event"] == Replanned.name}
 
 
 def compared(original: RunFolder, again: RunFolder) -> Reproduced:

@@ -63,8 +63,8 @@ class Training(Section):
     max_time: Duration | None = setting(
         None,
         "End the run within this time, from reading the data to the last file. A few steps are timed first; if not all "
-        "steps fit, fewer are made, and the learning rate decays within them. The saved recipe holds the number of "
-        "steps.",
+        "steps fit, fewer are made, and the learning rate decays within them. The number of steps changes with the "
+        "machine's speed; the saved recipe holds the first one.",
         allowed="a duration such as 90s, 20m or 1h30m, or null (no limit)",
     )
     batch_size: Count = setting(

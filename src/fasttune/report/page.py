@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
-import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,7 +21,7 @@ from fasttune.report import charts
 from fasttune.report.charts import Chart
 from fasttune.report.highlights import Sentence, highlights
 from fasttune.report.language import Language
-from fasttune.runs.folder import RESULT_PREFIX, RunFolder, read_json, write_text
+from fasttune.runs.folder import RESULT_PREFIX, RunFolder, read_events, read_json, write_text
 from fasttune.security.text import printable
 from fasttune.tasks.metrics.intervals import CORRELATIONS
 from fasttune.training.card import base_model, gain_of, held_out_scores, without_folders
@@ -93,7 +92,7 @@ class Page:
         self.new_rows = new_rows
         self.split, self.scores = held_out_scores(self.results)
         self.prefix = RESULT_PREFIX[self.split]
-        self.events = _events(folder)
+        self.events = [event for event in read_events(folder) if event["event"] in ("step", "evaluation")]
         self.metric = self._headline_metric()
         self.charts = list(self._charts())
 
@@ -359,22 +358,6 @@ class Page:
 
 def _has_loss(event: Mapping[str, Any]) -> bool:
     return bool(event["event"] == "step" and isinstance(event.get("loss"), float))
-
-
-def _events(folder: RunFolder) -> list[dict[str, Any]]:
-    """The steps and evaluations of events.jsonl that the report shows; a line that a kill cut short is left out."""
-    if not folder.events.exists():
-        return []
-    found = []
-    with folder.events.open(encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and event.get("event") in ("step", "evaluation"):
-                found.append(event)
-    return found
 
 
 def render(template: str, language: Language, **values: Any) -> str:

@@ -216,6 +216,18 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_events(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """The events of events.jsonl, as `training/events.py` names them; a line that a kill cut short is left out."""
+    if not folder.events.exists():
+        return
+    with folder.events.open(encoding="utf-8") as lines:
+        for line in lines:
+            with suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict) and "event" in event:
+                    yield event
+
+
 def write_json_lines(path: Path, rows: Iterable[Any]) -> int:
     """Write one JSON row per line; return the number of rows."""
     count = 0

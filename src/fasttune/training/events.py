@@ -43,6 +43,14 @@ class StepDone(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Replanned(Event):
+    """The run will end after `num_steps`, so that it keeps to training.max_time at the speed measured since."""
+
+    name: ClassVar[str] = "replanned"
+    num_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossSpike(Event):
     """The loss of this step is far above the running average."""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from statistics import mean
 from typing import Any
@@ -24,6 +22,7 @@ from fasttune.runs.checkpoint.write import path_of
 from fasttune.runs.folder import (
     RESULT_PREFIX,
     RunFolder,
+    read_events,
     read_json,
     staged_bytes,
     write_json,
@@ -218,12 +217,11 @@ def _write_card(run: TrainingRun, label_names: list[str], results: dict[str, Any
 
 def step_losses(folder: RunFolder) -> list[float]:
     """The training loss of each step, in order; empty if the file of events is not there."""
-    losses: dict[int, float] = {}
-    with suppress(OSError), folder.events.open(encoding="utf-8") as lines:
-        for line in lines:
-            event = json.loads(line)
-            if event["event"] == StepDone.name and isinstance(event["loss"], float):  # not "nan", after an overflow
-                losses[event["step"]] = event["loss"]
+    losses = {
+        event["step"]: event["loss"]
+        for event in read_events(folder)
+        if event["event"] == StepDone.name and isinstance(event["loss"], float)  # not "nan", after an overflow
+    }
     return [losses[step] for step in sorted(losses)]
 
 
@@ -287,6 +285,11 @@ def incidents(state: TrainState) -> Iterator[str]:
     if state.skipped:
         steps = ", ".join(map(str, state.skipped))
         yield f"training diverged at steps {steps} and resumed from an earlier checkpoint without these batches"
+    if state.replanned:
+        yield (
+            f"to end in time at the speed that training had, the number of steps was changed {len(state.replanned)} "
+            f"times, at last to {state.replanned[-1][1]:,}"
+        )
 
 
 def train_results(run: TrainingRun) -> dict[str, float]:

@@ -15,6 +15,7 @@ from fasttune.runs.mirror import Mirror
 from fasttune.training import signals
 from fasttune.training.callbacks import Observer
 from fasttune.training.finalize import save_best_weights, train_results, write_results
+from fasttune.training.loop import Replan
 from fasttune.training.mlm import adapt
 from fasttune.training.prepare import prepare
 from fasttune.training.resume import reconciled
@@ -58,10 +59,12 @@ def fit_in_folder(
     observers: Sequence[Observer],
     scores_test: bool = True,
     begin: float | None = None,
+    replan: Replan | None = None,
 ) -> Run:
     """Prepare, train, score and save; with `resume` continue the run in `folder` or on its mirror.
 
     `scores_test`: a trial of a search leaves the test rows to the best one. `begin`: as for `prepare`.
+    `replan`: as for `Loop`, instead of the plan that training.max_time makes.
     """
     if resume and recipe.output.mirror is not None:
         mirror = Mirror(recipe.output.mirror, folder)
@@ -76,6 +79,7 @@ def fit_in_folder(
     try:
         run = prepare(recipe, folder, log, allow_changes, begin)
         run.scores_test = scores_test
+        run.replan = replan or run.replan
         if recipe.training.mlm_epochs and run.checkpoint is None:
             adapt(run, observers if scores_test else ())  # a trial is judged by its fine-tuning only
         return _train_and_save(run, observers)

@@ -67,9 +67,22 @@ def measure(run: TrainingRun, num_rows: dict[str, int]) -> Forecast:
     return Forecast(runtime, peak_memory_bytes(device), num_steps, steps_per_epoch, measured)
 
 
-def seconds_of_steps(recipe: Recipe, measured: Mapping[str, float], num_steps: int, steps_per_epoch: int) -> float:
-    """Seconds for the first `num_steps`, with their evaluations and saves, by the `measured` figures of a forecast."""
+def seconds_of_steps(
+    recipe: Recipe,
+    measured: Mapping[str, float],
+    num_steps: int,
+    steps_per_epoch: int,
+    done: TrainState | None = None,
+) -> float:
+    """Seconds until step `num_steps`, with evaluations and saves, by the `measured` figures of a forecast.
+
+    `done`: what the run has behind it; by default nothing.
+    """
     evaluations, saves = _evaluations_and_saves(recipe, num_steps, steps_per_epoch)
+    if done is not None:
+        num_steps -= done.step
+        evaluations -= len(done.evaluations)
+        saves -= done.step // (recipe.output.save_steps or steps_per_epoch) if saves else 0
     return (
         num_steps * measured["tokens_per_step"] / measured["tokens_per_second"]
         + evaluations * measured["evaluation_seconds"]

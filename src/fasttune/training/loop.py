@@ -26,13 +26,14 @@ from fasttune.training.events import (
     Finished,
     LossSpike,
     OutOfMemory,
+    Replanned,
     SaveDue,
     Skipped,
     Started,
     StepDone,
 )
 from fasttune.training.memory import MicroBatchOOM, oom_while_ranks_wait, smaller_budget
-from fasttune.training.optimizer import Schedule, set_learning_rate
+from fasttune.training.optimizer import Schedule, progress, set_learning_rate
 from fasttune.training.signals import Interrupted
 from fasttune.training.step import StepResult, run_step
 
@@ -57,6 +58,8 @@ class TrainState:
     skipped: list[int] = field(default_factory=list)  # steps whose batch is skipped, because training diverged on it
     spikes: list[int] = field(default_factory=list)  # steps whose loss was far above the running average
     bad_rows: dict[str, str] = field(default_factory=dict)  # skipped rows of a stream: place -> reason
+    # Each (step, number of steps): what remained was planned again after that step, to end in training.max_time.
+    replanned: list[tuple[int, int]] = field(default_factory=list)
     first_losses: float = 0.0  # mean over the first AVERAGED_STEPS
     recent_losses: float = 0.0  # exponential moving average
 
@@ -96,6 +99,13 @@ class TrainState:
         return average
 
 
+Replan = Callable[[TrainState], int | None]
+
+
+def keep_plan(state: TrainState) -> None:
+    """The `Replan` of a run whose number of steps is fixed."""
+
+
 def num_training_steps(recipe: Recipe, steps_per_epoch: int) -> int:
     if recipe.training.max_steps > 0:
         return recipe.training.max_steps
@@ -111,7 +121,8 @@ def times_due(strategy: str, every: int | None, num_steps: int, steps_per_epoch:
 class Loop:
     """One run, from `state.step` to its last step. Iterate over its events; set `stop_reason` between two to stop it.
 
-    `model` and `optimizer` are wrapped for training; `evaluate` returns metrics with transformers' names.
+    `model` and `optimizer` are wrapped for training; `evaluate` returns metrics with transformers' names. `replan` is
+    asked after each step whether the run shall have another number of steps, and returns it or None.
     """
 
     recipe: Recipe
@@ -124,12 +135,14 @@ class Loop:
     metric: str
     state: TrainState
     evaluate: Callable[[], dict[str, float]]
+    replan: Replan = keep_plan
     stop_reason: str | None = None
     overflows: int = field(default=0, init=False)  # consecutive ones, of a loss scaler
 
     @property
     def num_steps(self) -> int:
-        return num_training_steps(self.recipe, self.plan.steps_per_epoch)
+        planned = num_training_steps(self.recipe, self.plan.steps_per_epoch)
+        return self.state.replanned[-1][1] if self.state.replanned else planned
 
     @property
     def epoch(self) -> float:
@@ -137,7 +150,8 @@ class Loop:
 
     def __iter__(self) -> Iterator[Event]:
         training, state = self.recipe.training, self.state
-        schedule = Schedule(training.lr_scheduler_type, training.learning_rate, training.warmup_steps, self.num_steps)
+        planned = num_training_steps(self.recipe, self.plan.steps_per_epoch)
+        schedule = Schedule(training.lr_scheduler_type, training.learning_rate, training.warmup_steps, planned)
         yield Started(
             **self._now(),
             num_steps=self.num_steps,
@@ -150,7 +164,8 @@ class Loop:
         # A run that was stopped during an evaluation starts with that evaluation.
         while self.stop_reason is None and (state.step < self.num_steps or self._evaluation_is_due()):
             if not self._evaluation_is_due():
-                yield from self._step(schedule(state.step))
+                yield from self._step(schedule(progress(state.step, planned, state.replanned)))
+                yield from self._replan()
             is_best = False
             if self._evaluation_is_due():
                 try:
@@ -214,6 +229,12 @@ class Loop:
         )
         if average is not None:
             yield LossSpike(**self._now(), loss=result.loss, average=average)
+
+    def _replan(self) -> Iterator[Replanned]:
+        num_steps = self.replan(self.state)
+        if num_steps is not None and num_steps != self.num_steps:
+            self.state.replanned.append((self.state.step, num_steps))
+            yield Replanned(**self._now(), num_steps=num_steps)
 
     def _advance(self) -> None:
         self.state.step += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -103,12 +103,25 @@ class Schedule:
         # transformers wraps its formulas in LambdaLR, which needs an optimizer; only the formula is used.
         unused = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
         scheduler = get_scheduler(kind, unused, num_warmup_steps(warmup_steps, num_steps), num_steps)
-        self.multiplier: Callable[[int], float] = scheduler.lr_lambdas[0]
+        self.multiplier: Callable[[float], float] = scheduler.lr_lambdas[0]
         self.learning_rate = learning_rate
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         """The learning rate of update number `step` + 1."""
         return self.learning_rate * self.multiplier(step)
+
+
+def progress(step: int, num_steps: int, replanned: Sequence[tuple[int, int]]) -> float:
+    """The place of `step` in a schedule of `num_steps`, in steps of that schedule.
+
+    After each of `replanned` (a step, and the new number of steps) what was left of the schedule is spread over what is
+    left of the run, so the learning rate neither jumps nor stops above its end.
+    """
+    place, begin, end = 0.0, 0, num_steps
+    for at, new_end in (*replanned, (step, 0)):
+        place += (num_steps - place) * (at - begin) / max(end - begin, 1)
+        begin, end = at, new_end
+    return place
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

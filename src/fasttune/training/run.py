@@ -20,7 +20,7 @@ from fasttune.runs.checkpoint import Checkpoint
 from fasttune.runs.folder import RunFolder, read_json
 from fasttune.runs.mirror import Mirror
 from fasttune.tasks.text_classification import TEACHER
-from fasttune.training.loop import TrainState
+from fasttune.training.loop import Replan, TrainState, keep_plan
 from fasttune.training.setup import Setup
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TrainingRun:
     `recipe` is resolved: no field is left to choose. `stores` holds the tokens of each split by name. `used_rows` are
     the rows of the word embeddings that the training examples use, None if all rows are trained. `checkpoint` is the
     one to resume from. `kept_states`: the output of the frozen layers, which took `kept_seconds` to compute.
-    `scores_test`: whether to score the test rows at the end.
+    `scores_test`: whether to score the test rows at the end. `replan`: see `Loop`.
     """
 
     recipe: Recipe
@@ -53,6 +53,7 @@ class TrainingRun:
     kept_states: KeptStates | None = None
     kept_seconds: float = 0.0
     scores_test: bool = True
+    replan: Replan = keep_plan
 
     @property
     def metric(self) -> str:

@@ -131,6 +131,7 @@ class Trainer:
             metric=run.metric,
             state=run.state,
             evaluate=lambda: self.evaluator.score(VALIDATION, run.state.step).metrics,
+            replan=run.replan,
             stop_reason=stop_reason,
         )
         self.next_rows = lambda: prefetcher.rows(plan, run.state.step)

@@ -19,6 +19,7 @@ from fasttune.training.events import (
     LossSpike,
     NotMirrored,
     OutOfMemory,
+    Replanned,
     RolledBack,
     RowSkipped,
     SaveDone,
@@ -85,6 +86,10 @@ class ConsoleLog:
         elif isinstance(event, OutOfMemory):
             tokens = f"{event.tokens_per_microbatch:,} tokens per micro-batch"
             self.log(f"out of memory: continuing with {tokens} ({event.reason})")
+        elif isinstance(event, Replanned):
+            self.num_steps = event.num_steps
+            if self.progress:
+                self.progress.update(self.bar, total=event.num_steps)
         elif isinstance(event, RowSkipped):
             self.log(f"warning: skipped row: {event.row}")
         elif isinstance(event, LossSpike):
