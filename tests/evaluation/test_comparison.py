@@ -173,7 +173,8 @@ def test_other_tasks_in_any_order(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_command(runs: tuple[Path, Path]) -> None:
     result = CliRunner().invoke(app, ["compare", *map(str, runs)])
-    assert result.exit_code == 0 and "takes several seeds" in result.stdout
+    assert result.exit_code == 0 and "not settings" in result.stdout
+    assert "confirm the result on test rows" in result.stdout
     printed = CliRunner().invoke(app, ["compare", *map(str, runs), "--json"])
     assert [one["metric"] for one in json.loads(printed.stdout)] == ["f1_macro", "accuracy", "f1"]
 
@@ -181,16 +182,17 @@ def test_command(runs: tuple[Path, Path]) -> None:
 def test_sentences() -> None:
     better = Difference("accuracy", 0.80, 0.83, 0.01, 0.05, 0.004)
     assert sentence(better, "base", "large", 1000) == (
-        "large is better than base by 3.0 points of accuracy on these 1,000 rows (95 % interval 1.0 to 5.0, p = 0.004)."
+        "large is better than base by accuracy: +3.0 points on these 1,000 rows (95 % interval 1.0 to 5.0, p = 0.004)."
     )
     worse = Difference("accuracy", 0.83, 0.80, -0.05, -0.01, 0.0004)
     assert sentence(worse, "base", "large", 1000) == (
-        "base is better than large by 3.0 points of accuracy on these 1,000 rows (95 % interval 1.0 to 5.0, p < 0.001)."
+        "base is better than large by accuracy: +3.0 points on these 1,000 rows (95 % interval 1.0 to 5.0, p < 0.001)."
     )
     error = Difference("rmse", 1.0, 0.9, -0.15, -0.05, 0.01)
-    assert sentence(error, "base", "large", 1000).startswith("large is better than base by 0.100 in rmse")
+    assert sentence(error, "base", "large", 1000).startswith("large is better than base by rmse: 0.100 lower on these")
     unclear = Difference("f1", 71.0, 71.5, -0.5, 1.5, 0.33)
     assert sentence(unclear, "base", "large", 1000, in_percent=True) == (
         "These 1,000 rows do not show which of base and large is better by f1 (large minus base: +0.5 points of f1, "
-        "95 % interval -0.5 to 1.5, p = 0.330); to tell such a difference from chance takes about 8,200 rows."
+        "95 % interval -0.5 to 1.5, p = 0.330); if the true difference is this large, about 8,200 such rows "
+        "would show it in four of five cases."
     )

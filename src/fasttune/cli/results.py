@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from fasttune.data.reading import VALIDATION
 from fasttune.security.terminal import Terminal
 from fasttune.security.text import printable, write_line
 
@@ -110,7 +111,12 @@ def print_compared(compared: Sequence[Compared]) -> None:
         for one in own:
             write_line(one.sentence)
         write_line("")
-    write_line("This compares these models. Whether their settings differ takes several seeds each: training.seeds")
+    if any(one.split == VALIDATION for one in compared):
+        write_line("The validation rows also chose the weights of each run, so confirm the result on test rows.")
+    write_line(
+        "This compares trained models, not settings: another seed may give another result. To compare settings, train "
+        "each with several seeds, such as training.seeds=[1,2,3]."
+    )
 
 
 def print_reproduced(found: Reproduced) -> None:

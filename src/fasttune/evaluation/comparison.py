@@ -103,15 +103,15 @@ def sentence(found: intervals.Difference, a: str, b: str, num_rows: int, in_perc
     if found.p_value < SIGNIFICANT:
         b_is_better = (found.difference > 0) != (found.metric in LESS_IS_BETTER)
         better, worse = (b, a) if b_is_better else (a, b)
-        return (
-            f"{better} is better than {worse} by {difference:.{digits}f}{unit} on these {num_rows:,} rows ({interval})."
-        )
+        by = f"{difference:.{digits}f} lower" if found.metric in LESS_IS_BETTER else f"{difference:+.{digits}f} points"
+        return f"{better} is better than {worse} by {found.metric}: {by} on these {num_rows:,} rows ({interval})."
     if found.difference == 0:
         return f"On these {num_rows:,} rows {a} and {b} have the same {found.metric} ({interval})."
     deviation = (found.high - found.low) / (2 * 1.96)
     needed = num_rows * (QUANTILES * deviation / abs(found.difference)) ** 2
     digits_kept = 10 ** max(int(math.log10(max(needed, 1))) - 1, 0)
-    rows = f"; to tell such a difference from chance takes about {math.ceil(needed / digits_kept) * digits_kept:,} rows"
+    enough = f"{math.ceil(needed / digits_kept) * digits_kept:,}"
+    rows = f"; if the true difference is this large, about {enough} such rows would show it in four of five cases"
     side = f"{b} minus {a}: {difference:+.{digits}f}{unit}"
     return (
         f"These {num_rows:,} rows do not show which of {a} and {b} is better by {found.metric} ({side}, {interval})"
