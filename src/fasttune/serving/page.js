@@ -8,11 +8,13 @@ const ZH = {
   download: "下载预测结果", table: "文件的预测结果", text: "文本", text_pair: "第二句", question: "问题", context: "上下文",
   working: "计算中……", done: "完成", empty: "请先输入文本。", "no-answer": "（没有答案）", none: "（无）",
   "bad-file": "文件没有这些列：", "too-many": "最多 500 行。", entity: "实体", unsure: "（不确定）",
+  effect: "数字：去掉该词后，预测概率下降的百分点（负数表示上升）。",
 };
 const EN = {
   text: "Text", text_pair: "Second text", question: "Question", context: "Context", working: "Computing ...",
   done: "Done", empty: "Enter a text first.", "no-answer": "(no answer)", none: "(none)",
   "bad-file": "The file lacks these columns: ", "too-many": "At most 500 rows.", entity: "entity", unsure: "(unsure)",
+  effect: "Numbers: points that the probability loses without the word; below 0, points that it gains.",
 };
 const ROLES = { text: ["text"], pair: ["text", "text_pair"], question: ["question", "context"], sentence: ["text"] };
 const MOST_ROWS = 500, ITEMS = 32, MOST_BARS = 10;
@@ -153,7 +155,8 @@ function explain() {
   busy(async () => {
     const found = await ask("/words", [item(texts)]);
     const signed = (word) => `${word.effect > 0 ? "+" : "−"}${Math.abs(100 * word.effect).toFixed(0)}`;
-    for (const old of $("output").querySelectorAll(".text")) old.remove();
+    for (const old of $("output").querySelectorAll(".text, .note")) old.remove();
+    $("output").append(element("p", say("effect"), { class: "note", "data-say": "effect" }));
     for (const role of ROLES[run.kind])
       $("output").append(marked(texts[role], found.words.filter((word) => word.role === role), signed));
   });
