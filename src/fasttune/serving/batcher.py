@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -60,19 +61,22 @@ class Batcher:
         self.predictor = predictor
         self.most_tokens, self.most_waiting = most_tokens, most_waiting
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting: set[Future[Any]] = set()  # those in the queue that were not cancelled
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="fasttune-batcher", daemon=True)
         self._thread.start()
 
     @property
     def num_waiting(self) -> int:
-        return self._jobs.qsize()
+        return len(self._waiting)
 
     def submit(self, rows: Rows) -> Future[tuple[list[Prediction], Timing]]:
         """The predictions of these rows, later; a cancelled future is not computed. Raises QueueFull."""
         if self._closed or self.num_waiting >= self.most_waiting:
             raise QueueFull
         job = _Job(rows)
+        self._waiting.add(job.future)
+        job.future.add_done_callback(self._waiting.discard)  # also when it is cancelled
         self._jobs.put(job)
         return job.future
 
@@ -89,6 +93,7 @@ class Batcher:
             batch: list[_Job] = []
             num_tokens = 0
             while job is not None:
+                self._waiting.discard(job.future)
                 if job.future.set_running_or_notify_cancel() and self._encode(job):
                     assert job.store is not None
                     batch.append(job)

@@ -23,28 +23,57 @@ TOKEN = "FASTTUNE_TOKEN"
 SETTINGS = "FASTTUNE_SERVE"  # of the worker processes, as JSON
 HEADER_SECONDS = 10.0
 MOST_CONNECTIONS = 1_000
+OTHER_FILES = 64  # descriptors for all that is not a connection
 MOST_HEADER_BYTES = 65_536
 DRAIN_SECONDS = 30
 WORKER_SECONDS = 120  # after which uvicorn replaces a silent process; its default of 5 is less than loading takes
 
 
 class Protocol(H11Protocol):
-    """HTTP that closes a connection whose first request has not sent all its headers after HEADER_SECONDS.
+    """HTTP/1.1 that neither slow nor idle clients can hurt.
 
-    Idle connections after a request are closed by uvicorn's keep-alive timeout.
+    A connection is closed if the headers of its next request are not there HEADER_SECONDS after it was made, or after
+    their first byte (uvicorn closes it if no byte comes). If there are more than `most_connections`, the one that has
+    been idle for longest is closed, so those who only hold connections cannot keep others out.
     """
+
+    most_connections = MOST_CONNECTIONS
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self._late)
+        self._idle_since = self.loop.time()
+        self._deadline: asyncio.TimerHandle | None = self.loop.call_later(HEADER_SECONDS, self._close_if_idle)
+        if len(self.connections) > self.most_connections:
+            others = [one for one in self.connections if isinstance(one, Protocol) and one is not self and one._is_idle]
+            others = [one for one in others if not one.transport.is_closing()]  # closed a moment ago
+            min(others, key=lambda one: one._idle_since, default=self).transport.close()
 
-    def _late(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def data_received(self, data: bytes) -> None:
+        if self._is_idle and self._deadline is None:
+            self._idle_since = self.loop.time()
+            self._deadline = self.loop.call_later(HEADER_SECONDS, self._close_if_idle)
+        super().data_received(data)
+        if not self._is_idle:
+            self._forget_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._deadline.cancel()
+        self._forget_deadline()
         super().connection_lost(exc)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered, so that its headers are what comes next."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _close_if_idle(self) -> None:
+        self._deadline = None
+        if self._is_idle and not self.transport.is_closing():
+            self.transport.close()
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 def serve(
@@ -81,7 +110,6 @@ def serve(
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,
-        "limit_concurrency": MOST_CONNECTIONS,
         "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
         "timeout_keep_alive": 5,
         "timeout_graceful_shutdown": DRAIN_SECONDS,
@@ -103,7 +131,16 @@ def worker() -> App:
     return _app(settings)
 
 
+def connections_within(limit: int) -> int:
+    """How many connections a process may hold that may have `limit` open files (-1: any number)."""
+    return MOST_CONNECTIONS if limit < 0 else max(16, min(MOST_CONNECTIONS, limit - OTHER_FILES))
+
+
 def _app(settings: Mapping[str, Any]) -> App:
+    with suppress(ImportError):  # not on Windows
+        import resource
+
+        Protocol.most_connections = connections_within(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     console = ConsoleLog(1)
     services = [service(name, Path(path), settings["examples"], console.log) for name, path in settings["runs"].items()]
     guard = make_app(services, settings["hosts"], os.environ.get(TOKEN) or None, console.log)

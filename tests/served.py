@@ -1,0 +1,57 @@
+"""A run to serve, and its server as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tiny import write_jsonl
+
+import fasttune
+
+
+def fitted(model: Path, folder: Path, rows: list[dict[str, Any]], **recipe: Any) -> Path:
+    made = {
+        "model": str(model),
+        "data": {"train": str(write_jsonl(folder / "rows.jsonl", rows))},
+        "training": {"preset": "tutorial", "max_steps": 4, "precision": "fp32"},
+        "output": {"report": False},
+        **recipe,
+    }
+    return fasttune.fit(made, output=folder / "run", progress=False).folder
+
+
+@contextmanager
+def server(*words: object, token: str | None = None) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if name != "FASTTUNE_TOKEN"}
+    environment |= {"FASTTUNE_TOKEN": token} if token else {}
+    command = [sys.executable, "-m", "fasttune", "serve", *map(str, words), "--port", str(port)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                if httpx.get(f"{address}/ready").status_code == 200:
+                    break
+            except httpx.HTTPError:
+                assert process.poll() is None
+                time.sleep(0.1)
+        yield process, address
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
