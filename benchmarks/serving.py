@@ -79,8 +79,8 @@ def bodies(kind: str, length: str, path: Path) -> Path:
 
 
 @contextmanager
-def started(server: str, run: Path, kind: str) -> Iterator[int]:
-    """The port of a server that has answered; it ends with the block."""
+def started(server: str, run: Path, kind: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A server that has answered, and its port; it ends with the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -100,7 +100,7 @@ def started(server: str, run: Path, kind: str) -> Iterator[int]:
                 time.sleep(0.1)
             if process.poll() is not None:
                 raise RuntimeError(f"{server} ended with {process.returncode}")
-        yield port
+        yield process, port
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -141,7 +141,7 @@ def main() -> None:
             found: dict[tuple[str, int], list[dict[str, float]]] = {}
             for _ in range(arguments.rounds):
                 for server in SERVERS:
-                    with started(server, run, kind) as port:
+                    with started(server, run, kind) as (_, port):
                         for clients in arguments.clients:
                             taken = loaded(requests, port, clients, arguments.seconds)
                             assert not taken["failed"], (server, kind, taken)

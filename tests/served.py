@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -55,3 +56,16 @@ def server(*words: object, token: str | None = None) -> Iterator[tuple[subproces
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def client_of(guard: Any, host: str = "localhost") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=guard, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url=f"http://{host}")
+
+
+def post(guard: Any, path: str = "/predict", host: str = "localhost", **request: Any) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        async with client_of(guard, host) as client:
+            return await client.post(path, **request)
+
+    return asyncio.run(ask())

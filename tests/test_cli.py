@@ -87,8 +87,11 @@ def test_train_shows_scores_files_and_what_to_type_next(trained: subprocess.Comp
     results = json.loads((place / "run" / "all_results.json").read_text())
     out = trained.stdout.splitlines()
     assert f"eval_accuracy            {results['eval_accuracy']:.4f}   95 % interval 0." in "\n".join(out)
-    shown = {line.split()[0].rstrip("/") for line in out[out.index("run/") + 1 : out.index("next:") - 1]}
-    assert shown == {path.name for path in (place / "run").iterdir()}
+    *lines, others = out[out.index("run/") + 1 : out.index("next:") - 1]
+    shown = {line.split()[0].rstrip("/") for line in lines}
+    names = {path.name for path in (place / "run").iterdir() if not path.name.startswith(".")}
+    assert {"README.md", "model.safetensors", "checkpoints"} <= shown <= names
+    assert others.split()[0] == str(len(names - shown)), "what is not listed is counted"
     assert out[out.index("next:") + 1] == '  fasttune predict run "a text of your own"'
     said = trained.stderr.splitlines()
     assert "training: 72 examples, 4 steps of 8" in said

@@ -10,13 +10,15 @@ import subprocess
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 
+from fasttune.data.duplicates import find
 from fasttune.data.starter import model, reviews
 from fasttune.data.starter.reviews import LABELS, generate
 from fasttune.errors import EnvironmentProblem
 
-# Measured at seed 42 with one and two words: 0.752. The bound leaves room for other versions of scikit-learn, not for a
+# Measured at seed 42 with one and two words: 0.69. The bound leaves room for other versions of scikit-learn, not for a
 # data set that word counts can solve.
 MOST_TFIDF_ACCURACY = 0.80
 LEAST_TFIDF_ACCURACY = 0.60  # below this the labels would hardly depend on the text any more
@@ -109,11 +111,20 @@ def test_only_training_labels_are_moved(splits):
     assert all(row["label_was_moved"] == "no" for rows in splits.values() for row in rows)
 
 
+def test_no_held_out_text_nearly_repeats_another_split(splits):
+    """Otherwise the first run would warn that its score is too good (W250)."""
+    duplicates = find(row["text"] for rows in splits.values() for row in rows)
+    num_train, num_validation = len(splits["train"]), len(splits["validation"])
+    held_out = np.arange(num_train, sum(map(len, splits.values())))
+    assert not duplicates.similar_to(held_out, np.arange(num_train)).any()
+    assert not duplicates.similar_to(held_out[num_validation:], held_out[:num_validation]).any()
+
+
 def test_lengths_have_a_long_tail(num_tokens):
     assert 25 <= statistics.mean(num_tokens) <= 40
     assert statistics.median(num_tokens) < statistics.mean(num_tokens) - 2
     assert min(num_tokens) < 8
-    assert 100 <= max(num_tokens) <= 256
+    assert 3 * statistics.median(num_tokens) < max(num_tokens) <= 256
 
 
 def test_texts_are_tidy(splits):

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from served import client_of, post
 from tiny import make_questions, make_rows, make_sentences, write_jsonl
 
 import fasttune
@@ -53,19 +54,6 @@ def served(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: p
     }
     run = fasttune.fit(made, output=folder / "run", progress=False)
     return request.param, run.folder, inputs
-
-
-def client_of(guard: Any, host: str = "localhost") -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=guard, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url=f"http://{host}")
-
-
-def post(guard: Any, path: str = "/predict", host: str = "localhost", **request: Any) -> httpx.Response:
-    async def ask() -> httpx.Response:
-        async with client_of(guard, host) as client:
-            return await client.post(path, **request)
-
-    return asyncio.run(ask())
 
 
 def get(guard: Any, path: str, host: str = "localhost", **request: Any) -> httpx.Response:

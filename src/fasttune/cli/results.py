@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from fasttune.data.reading import VALIDATION
 from fasttune.security.terminal import Terminal
 from fasttune.security.text import printable, write_line
 
@@ -28,29 +27,19 @@ LOSS_BAR_WIDTH = 50
 LABELS_SHOWN = 15
 INPUT_CHARACTERS = 80  # shown of a text from a file
 NOT_PREDICTED = ("id", "text", "text_pair", "question", "context", "probabilities")
-MEANINGS = {
-    "model.safetensors": "weights; from_pretrained loads this folder",
+SHOWN = {
+    "report.html": "everything about this run on one page: open it in a browser",
     "README.md": "model card",
+    "model.safetensors": "weights; from_pretrained loads this folder",
     "recipe.yaml": "the full recipe, with every automatic choice",
-    "environment.json": "machine, versions, automatic choices with reasons",
-    "data_report.json": "rows, labels, lengths, truncation, warnings",
-    "events.jsonl": "every step and evaluation",
     "all_results.json": "all scores and speeds",
-    "report.html": "everything about this run on one page",
-    "analysis.json": "mistakes, weak slices, shortcuts, drift",
-    "attributions.json": "the words that drove the mistakes",
-    "labels.csv": "training labels by how little they fit, to correct",
-    "baselines.json": "the same rows without fine-tuning",
-    "calibration.json": "how honest the probabilities are, and their temperature",
-    "checksums.json": "sha256 of the model files",
     "predictions": "one line per row, with probabilities",
+    "labels.csv": "training labels by how little they fit, to correct",
     "checkpoints": "for --resume",
     "seeds.json": "scores of every seed, mean and spread",
     "seeds": "the run of each seed",
     "search.json": "the trials of the search",
     "study.db": "the trials, for --resume",
-    "plots": "charts as SVG and PNG files",
-    "tensorboard": "training curves",
 }
 
 
@@ -97,6 +86,8 @@ def print_ranked_labels(ranked: Sequence[RankedLabel], path: Path) -> None:
 def print_compared(compared: Sequence[Compared]) -> None:
     """A table of metrics per pair of runs, each difference in a sentence, and what the test does not say."""
     from rich.table import Table
+
+    from fasttune.data.reading import VALIDATION
 
     out = Terminal(soft_wrap=True)
     for pair in dict.fromkeys((one.run_a, one.run_b) for one in compared):
@@ -240,15 +231,19 @@ def _is_score(name: str) -> bool:
 
 
 def tree_lines(folder: Path) -> list[str]:
-    """One line per file or folder at the root, with its size and meaning."""
+    """A line for each of SHOWN that the folder has, with its size and meaning, and one for all others together."""
+    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    sizes = {
+        path.name: sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file()) for path in paths
+    }
     lines = []
-    for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
-        if path.name.startswith("."):
-            continue
-        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        name = path.name + ("/" if path.is_dir() else "")
-        total = size(sum(file.stat().st_size for file in files))
-        lines.append(f"{name:<24}{total:>8}  {MEANINGS.get(path.name, '')}".rstrip())
+    for name, meaning in SHOWN.items():
+        if name in sizes:
+            shown = f"{name}/" if (folder / name).is_dir() else name
+            lines.append(f"{shown:<20}{size(sizes.pop(name)):>8}  {meaning}")
+    if sizes:
+        others, total = f"{len(sizes)} others", size(sum(sizes.values()))
+        lines.append(f"{others:<20}{total:>8}  charts, curves, choices, data: README.md of fasttune lists them")
     return lines
 
 

