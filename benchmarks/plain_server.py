@@ -92,11 +92,14 @@ def main() -> None:
     def predict(inputs: list[Any] = Body(embed=True)) -> Any:  # noqa: B008 - FastAPI's way
         return {"predictions": [answer(item) for item in inputs]}
 
+    def ready() -> dict[str, str]:
+        return {}
+
     async def predict_serially(inputs: list[Any] = Body(embed=True)) -> Any:  # noqa: B008
         return predict(inputs)
 
     app.post("/predict")(predict if arguments.style == "def" else predict_serially)
-    app.get("/ready")(dict)
+    app.get("/ready")(ready)
     uvicorn.run(app, port=arguments.port, log_level="error", access_log=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -19,12 +20,11 @@ from fasttune.data.reading import task_of_source
 from fasttune.data.recipe_source import RecipeSource, recipe_from, with_stored_rows
 from fasttune.data.row_stream import rows_to_see
 from fasttune.errors import DivergedError, Problem, UsageError
-from fasttune.evaluation import analysis_of_run, comparison, label_ranking, predictions
+from fasttune.evaluation import analysis_of_run, comparison, label_ranking, parts, predictions
 from fasttune.evaluation.comparison import Compared
 from fasttune.evaluation.label_ranking import FOLDS, RankedLabel
-from fasttune.evaluation.other_data import in_place, read_to_predict, read_to_score
+from fasttune.evaluation.other_data import in_place, pieces_to_predict, read_to_predict, read_to_score
 from fasttune.evaluation.own_split import read_own_split
-from fasttune.evaluation.parts import in_parts
 from fasttune.evaluation.predictor import Predictor
 from fasttune.evaluation.reproduction import Reproduced, compared, recipe_to_repeat, replanned_in
 from fasttune.parallel import collectives, rendezvous
@@ -423,7 +423,7 @@ def predict(
     rows, iterator = _predicted(run, texts, data, overrides, progress)
     predicted = list(iterator)
     if output is not None:
-        predictions.write(Path(output), predicted, rows)
+        predictions.write(Path(output), predictions.with_inputs(predicted, rows))
     return predicted
 
 
@@ -434,22 +434,25 @@ def write_predictions(
 
     A file of many rows is predicted in parts. If the call is killed, the same call continues after the last whole part.
     """
-    predictions.check_ending(Path(output))
+    path = Path(output)
+    predictions.check_ending(path)
     if data is None:
         rows, iterator = _predicted(run, texts, data, overrides)
-        return predictions.write(Path(output), iterator, rows)
+        predictions.check_number(path, len(rows))
+        return predictions.write(path, predictions.with_inputs(iterator, rows))
     predictor = Predictor.open(run, overrides, _log(True))
-    read = read_to_predict(predictor, *_spec_and_command("predict", run, data, overrides))
+    most_bytes = parts.MOST_BYTES if predictions.most_rows(path) is None else sys.maxsize  # a sheet's rows are counted
+    pieces = pieces_to_predict(
+        predictor, *_spec_and_command("predict", run, data, overrides), parts.PART_ROWS, most_bytes
+    )
+    predictions.check_number(path, pieces.num_rows)
     plan = {
         "run": str(predictor.folder.path.resolve()),
         "weights": sha256(predictor.folder.weights),
-        "rows": read.split.fingerprint,
         "recipe": dump(predictor.recipe),
     }
-    with in_parts(
-        Path(output), plan, read.split.rows, lambda rows: predictor.predict_rows(rows, read.split.where), predictor.log
-    ) as predicted:
-        return predictions.write(Path(output), in_place(predicted, read), read.rows)
+    with parts.in_parts(path, plan, pieces, predictor) as predicted:
+        return predictions.write(path, predicted)
 
 
 def iter_predictions(

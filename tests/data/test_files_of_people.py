@@ -433,7 +433,7 @@ def tagged_rows(path: Path) -> tuple[list[dict[str, Any]], Rows]:
 
 def test_conll_columns_come_back_byte_for_byte(tmp_path: Path) -> None:
     path = put(tmp_path, "train.conll", columns_of())
-    predictions.write(tmp_path / "out.conll", *tagged_rows(path))
+    predictions.write(tmp_path / "out.conll", predictions.with_inputs(*tagged_rows(path)))
     assert (tmp_path / "out.conll").read_bytes() == path.read_bytes()
 
 
@@ -443,14 +443,14 @@ def test_doccano_comes_back_byte_for_byte(tmp_path: Path) -> None:
         for n, (t, s) in enumerate(zip(SENTENCES, SPANS, strict=True))
     ]
     path = put(tmp_path, "all.jsonl", lines(*rows))
-    predictions.write(tmp_path / "out.doccano.jsonl", *tagged_rows(path))
+    predictions.write(tmp_path / "out.doccano.jsonl", predictions.with_inputs(*tagged_rows(path)))
     assert (tmp_path / "out.doccano.jsonl").read_bytes() == path.read_bytes()
 
 
 def test_other_forms_are_written_as_spans_of_characters(tmp_path: Path) -> None:
     rows = [[text, {"entities": spans}] for text, spans in zip(SENTENCES, SPANS, strict=True)]
     path = put(tmp_path, "train.json", json.dumps(rows))
-    predictions.write(tmp_path / "out.jsonl", *tagged_rows(path))
+    predictions.write(tmp_path / "out.jsonl", predictions.with_inputs(*tagged_rows(path)))
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [[(e["start"], e["end"], e["type"]) for e in row["entities"]] for row in written] == SPANS
     again, _ = read(tmp_path / "out.jsonl", "data.columns.tokens=text", "data.columns.tags=entities")
@@ -460,7 +460,7 @@ def test_other_forms_are_written_as_spans_of_characters(tmp_path: Path) -> None:
 def test_tags_cannot_be_written_for_classes(tmp_path: Path) -> None:
     rows = Rows(["0"], {"text": ["good"]})
     with pytest.raises(fasttune.Error, match="predictions without tags"):
-        predictions.write(tmp_path / "out.conll", [{"id": "0", "label": "a"}], rows)
+        predictions.write(tmp_path / "out.conll", predictions.with_inputs([{"id": "0", "label": "a"}], rows))
     assert not (tmp_path / "out.conll").exists()
 
 

@@ -6,18 +6,27 @@ import csv
 import json
 import math
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny import make_questions, make_rows, make_sentences, write_csv, write_jsonl
 
 import fasttune
+from fasttune import api
 from fasttune.cli import commands as cli
-from fasttune.evaluation import predictions
-from fasttune.tasks import Rows
+from fasttune.data import file_stream
+from fasttune.evaluation import parts, predictions
+from fasttune.evaluation.predictor import Predictor
+from fasttune.tasks import Prediction
 
 
 def fit(model: Path, folder: Path, rows: list[dict[str, Any]], **sections: Any) -> fasttune.Run:
@@ -112,9 +121,8 @@ def no_answers_first(number: int) -> list[dict[str, Any]]:
 
 def test_the_first_rows_of_a_table_do_not_decide_what_later_ones_may_hold(tmp_path: Path) -> None:
     made = no_answers_first(predictions.ROWS_AT_ONCE + 1)
-    asked = Rows([one["id"] for one in made], {})
     for ending in (".parquet", ".csv", ".jsonl"):
-        assert predictions.write(tmp_path / f"found{ending}", made, asked) == len(made)
+        assert predictions.write(tmp_path / f"found{ending}", made) == len(made)
     table = read_back(tmp_path / "found.parquet")
     assert table[-1] == made[-1] and table[0] == {**made[0], "score": None}
     cells = read_back(tmp_path / "found.csv")
@@ -123,7 +131,7 @@ def test_the_first_rows_of_a_table_do_not_decide_what_later_ones_may_hold(tmp_pa
 
 
 def test_a_table_without_rows(tmp_path: Path) -> None:
-    assert predictions.write(tmp_path / "none.parquet", [], Rows([], {})) == 0
+    assert predictions.write(tmp_path / "none.parquet", []) == 0
     assert read_back(tmp_path / "none.parquet") == []
 
 
@@ -151,44 +159,86 @@ def test_threads_share_a_predictor(run: fasttune.Run) -> None:
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+def test_weights_that_were_cast_before_give_the_same_bits(run: fasttune.Run) -> None:
+    """In bf16 autocast would cast them in every forward pass."""
+    texts = [row["text"] for row in make_rows(20, seed=9)]
+    overrides = ["training.precision=bf16", "training.device=cpu"]
+    cast = Predictor.open(run.folder, overrides)
+    linear = [module for module in cast.setup.model.modules() if type(module) is torch.nn.Linear]
+    assert linear and all(module.weight.dtype == torch.bfloat16 for module in linear)
+    found = cast.predict(texts)
+    for module in linear:
+        module.float()
+    saved = load_file(run.folder / "model.safetensors")
+    cast.setup.model.load_state_dict(saved, strict=False)
+    assert cast.predict(texts) == found
+
+
 @pytest.fixture
 def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """45 rows, one of them empty, for parts of 10."""
-    monkeypatch.setattr("fasttune.evaluation.parts.PART_ROWS", 10)
+    monkeypatch.setattr(parts, "PART_ROWS", 10)
     monkeypatch.setattr("fasttune.evaluation.predictor.ROWS_AT_ONCE", 10)
-    rows = [{"text": row["text"]} for row in make_rows(45, seed=4)]
+    return write_csv(tmp_path / "many.csv", rows_with_an_empty_one(45))
+
+
+def rows_with_an_empty_one(number: int) -> list[dict[str, Any]]:
+    rows = [{"text": row["text"]} for row in make_rows(number, seed=4)]
     rows[12]["text"] = ""
-    return write_csv(tmp_path / "many.csv", rows)
+    return rows
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv", ".json", ".parquet", ".xlsx"])
-def test_a_killed_prediction_continues_after_the_last_whole_part(
-    run: fasttune.Run, many: Path, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fasttune.api import write_predictions
-    from fasttune.evaluation.predictor import Predictor
+@pytest.fixture
+def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file is large, and read in pieces of a few rows."""
+    monkeypatch.setattr(parts, "MOST_BYTES", 0)
+    monkeypatch.setattr(file_stream, "LEAST_BLOCK", 500)
+    monkeypatch.setattr(file_stream, "LARGEST_BLOCK", 500)
 
-    whole, output = tmp_path / f"whole{ending}", tmp_path / f"found{ending}"
-    assert write_predictions(run.folder, data=str(many), output=whole) == 45
-    own, predicted = Predictor.predict_rows, []
 
-    def killed_after(limit: int) -> Any:
-        def predict_rows(self: Predictor, rows: Rows, where: str) -> Any:
-            for number, prediction in enumerate(own(self, rows, where)):
-                if number == limit:
+@dataclass
+class Killed:
+    """`Predictor.predict_rows` that ends the process, so to speak, after `limit` predictions."""
+
+    limit: float = math.inf
+    predicted: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        own = Predictor.predict_rows
+
+        def predict_rows(predictor: Predictor, *arguments: Any) -> Iterator[Prediction]:
+            for prediction in own(predictor, *arguments):
+                if len(self.predicted) >= self.limit:
                     raise KeyboardInterrupt
-                predicted.append(prediction["id"])
+                self.predicted.append(prediction["id"])
                 yield prediction
 
-        return predict_rows
+        self.predict_rows = predict_rows
 
-    monkeypatch.setattr(Predictor, "predict_rows", killed_after(25))
+
+@pytest.mark.parametrize("reading", ["whole", "in_pieces"])
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv", ".json", ".parquet", ".xlsx"])
+def test_a_killed_prediction_continues_after_the_last_whole_part(
+    run: fasttune.Run,
+    many: Path,
+    tmp_path: Path,
+    ending: str,
+    reading: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    if reading == "in_pieces":
+        request.getfixturevalue("in_pieces")
+    whole, output = tmp_path / f"whole{ending}", tmp_path / f"found{ending}"
+    assert api.write_predictions(run.folder, data=str(many), output=whole) == 45
+    killed = Killed(25)
+    monkeypatch.setattr(Predictor, "predict_rows", killed.predict_rows)
     with pytest.raises(KeyboardInterrupt):
-        write_predictions(run.folder, data=str(many), output=output)
-    assert not output.exists() and len(predicted) == 25
-    monkeypatch.setattr(Predictor, "predict_rows", killed_after(1000))
-    assert write_predictions(run.folder, data=str(many), output=output) == 45
-    assert len(predicted) == 25 + 44 - 20, "two parts of ten were whole; the empty row is not predicted"
+        api.write_predictions(run.folder, data=str(many), output=output)
+    assert not output.exists() and len(killed.predicted) == 25
+    killed.limit = math.inf
+    assert api.write_predictions(run.folder, data=str(many), output=output) == 45
+    assert len(killed.predicted) < 25 + 40, "whole parts were not computed again"
     if ending == ".xlsx":  # the file holds its time
         assert sheet(output) == sheet(whole)
     else:
@@ -196,15 +246,63 @@ def test_a_killed_prediction_continues_after_the_last_whole_part(
     assert not list(tmp_path.glob(".*parts"))
 
 
-def test_parts_of_other_rows_are_not_used(run: fasttune.Run, many: Path, tmp_path: Path) -> None:
-    from fasttune.api import write_predictions
+@pytest.mark.parametrize("with_ids", [False, True], ids=["numbers", "ids"])
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_a_large_file_gives_the_same_predictions_as_when_it_is_read_as_a_whole(
+    run: fasttune.Run,
+    tmp_path: Path,
+    ending: str,
+    with_ids: bool,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = rows_with_an_empty_one(45)
+    rows = [{"id": f"row {number}", **row} for number, row in enumerate(rows)] if with_ids else rows
+    path = tmp_path / f"rows{ending}"
+    table = pa.Table.from_pylist(rows)
+    if ending == ".parquet":
+        pq.write_table(table, path, row_group_size=10)
+    elif ending == ".jsonl":
+        write_jsonl(path, rows)
+    else:
+        pacsv.write_csv(table, path, pacsv.WriteOptions(delimiter="," if ending == ".csv" else "\t"))
+    whole, pieces = tmp_path / "whole.jsonl", tmp_path / "pieces.jsonl"
+    assert api.write_predictions(run.folder, data=str(path), output=whole) == 45
+    said = capsys.readouterr().err
+    request.getfixturevalue("in_pieces")
+    own, read = file_stream.Stream.piece, []
+    monkeypatch.setattr(file_stream.Stream, "piece", lambda stream, number: read.append(number) or own(stream, number))
+    assert api.write_predictions(run.folder, data=str(path), output=pieces) == 45
+    assert len(read) > 4
+    said_again = capsys.readouterr().err
+    for line in ("1 row without a text: the prediction is empty", "texts truncated to"):
+        assert (line in said_again) == (line in said), line
+    found, expected = read_back(pieces), read_back(whole)
+    assert [row["id"] for row in found] == [row["id"] for row in expected]
+    assert [row["label"] for row in found] == [row["label"] for row in expected]
+    assert [row["score"] for row in found if row["label"]] == pytest.approx(
+        [row["score"] for row in expected if row["label"]], abs=1e-6
+    )
+    assert found[12]["label"] is None and found[12]["text"] == ""
 
+
+def test_a_cell_of_several_lines_is_read_with_the_whole_file(
+    run: fasttune.Run, tmp_path: Path, in_pieces: None
+) -> None:
+    path, output = tmp_path / "rows.csv", tmp_path / "found.jsonl"
+    path.write_text("text\n" + '"good food\nand more"\n' * 60)
+    assert api.write_predictions(run.folder, data=str(path), output=output) == 60
+    assert {row["text"] for row in read_back(output)} == {"good food\nand more"}
+
+
+def test_parts_of_other_rows_are_not_used(run: fasttune.Run, many: Path, tmp_path: Path) -> None:
     output = tmp_path / "found.jsonl"
     folder = tmp_path / ".found.jsonl.parts"
     folder.mkdir()
     (folder / "plan.json").write_text('{"rows": "of another file"}')
     (folder / "000000.jsonl").write_text('{"id": "0", "label": "wrong"}\n' * 10)
-    write_predictions(run.folder, data=str(many), output=output)
+    api.write_predictions(run.folder, data=str(many), output=output)
     expected = fasttune.predict(run.folder, data=str(many), progress=False)
     assert [row["label"] for row in read_back(output)] == [row["label"] for row in expected]
 

@@ -147,6 +147,10 @@ class Stream:
     bad: BadRows = field(default_factory=BadRows)
 
     @property
+    def num_bytes(self) -> int:
+        return sum(block.size for block in self.blocks)
+
+    @property
     def num_windows(self) -> int:
         """Windows per epoch."""
         return -(-len(self.blocks) // self.blocks_per_window)
@@ -162,6 +166,20 @@ class Stream:
         if any(holds_words(rows.table) for _, rows in read):
             raise DataError(_not_streamed(self.described_as, "a table with one word per row"))
         return replace(joined(read, self.described_as, self.described_as), pieces=True)
+
+    def has_cells_of_several_lines(self) -> bool:
+        """Whether a CSV or TSV file may have a line break within a cell, which no block shows; reads the files."""
+        for file in dict.fromkeys(block.file for block in self.blocks):
+            if isinstance(file, Lines) and file.parse is not read_json_lines:
+                with opened(file.name) as lines:
+                    if any(line.count(b'"') % 2 for line in lines):
+                        return True
+        return False
+
+    def piece(self, number: int) -> Source:
+        """Read block `number`, in the order of the files; it may have no rows."""
+        block = self.blocks[number]
+        return replace(joined(self._read(block.file, block.first, block.last), *2 * (self.described_as,)), pieces=True)
 
     def _read(self, file: StreamedFile, first: int, last: int) -> list[tuple[str, FileRows]]:
         """Read a block, or what is readable of it: halve it until a bad line remains, which is one byte wide."""
@@ -203,7 +221,7 @@ class Stream:
     def num_rows(self) -> int:
         if self.num_rows_known is not None:
             return self.num_rows_known
-        share = sum(block.size for block in self._chosen(0, 0)) / sum(block.size for block in self.blocks)
+        share = sum(block.size for block in self._chosen(0, 0)) / self.num_bytes
         return round(self.sample.dataset.num_rows / share)
 
     @property

@@ -45,7 +45,7 @@ class Rows:
 class NumbersAsIds(Sequence[str]):
     """Row numbers that become strings on access; training never needs them."""
 
-    def __init__(self, numbers: Sequence[int]):
+    def __init__(self, numbers: Sequence[int] | np.ndarray):
         self._numbers = np.asarray(numbers, dtype=np.int64)
 
     def __len__(self) -> int:

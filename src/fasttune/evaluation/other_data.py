@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fasttune.data.columns import cells_of, empty_rows
+from fasttune.data.file_stream import BLOCKS_A_WINDOW, Stream, open_stream
 from fasttune.data.formats.delimited import numbered_columns
 from fasttune.data.formats.header import is_usual_name
 from fasttune.data.holdout import GROUP, TIME, Split
 from fasttune.data.problems import counted
-from fasttune.data.reading import ANY, Reader, name_of
-from fasttune.data.rows import Rows, ids_of
+from fasttune.data.reading import ANY, Reader, name_of, reading_of
+from fasttune.data.rows import NumbersAsIds, Rows, ids_of
 from fasttune.data.sources import Source
 from fasttune.errors import DataError
 from fasttune.evaluation.predictor import Predictor
@@ -32,6 +36,15 @@ class Unlabelled:
     split: Split
     rows: Rows
     empty: Sequence[int] = ()
+
+    def between(self, first: int, end: int) -> Unlabelled:
+        """The rows at positions [first, end)."""
+        empty = np.asarray(self.empty, dtype=np.int64)
+        end = min(end, len(self.rows))
+        own = empty[(empty >= first) & (empty < end)] - first
+        begin = first - int((empty < first).sum())
+        texts = self.split.rows.take(range(begin, begin + end - first - len(own)))
+        return Unlabelled(replace(self.split, rows=texts), self.rows.take(range(first, end)), own.tolist())
 
 
 def read_to_score(predictor: Predictor, spec: str | list[str], command: str = "") -> Split:
@@ -51,29 +64,131 @@ def read_to_predict(predictor: Predictor, spec: str | list[str], command: str = 
     with _whole_command(command):
         source = _opened(reader, spec)
         names = reader.names_in(source, where, ANY, need_labels=False)
+    read = _read(predictor, reader, source, names, where)
+    if read.empty:
+        reader.notes.append(without_text(where, len(read.empty)))
+    _log_notes(predictor, reader.notes)
+    return read
+
+
+def _read(
+    predictor: Predictor, reader: Reader, source: Source, names: dict[str, str], where: str, before: int = 0
+) -> Unlabelled:
+    """The rows of a source; without a column `id`, their ids count from `before`."""
     empty = [] if predictor.recipe.data.drop_empty is True else _empty_rows(reader, source, names)
     if len(empty) == len(source.dataset):
         empty = []  # reading them raises the error
-    chosen = sorted({*range(len(source.dataset))} - {*empty}) if empty else None
-    read = source if chosen is None else source.take(chosen)
-    rows = reader.rows_of(read, names, where)
+    kept = sorted({*range(len(source.dataset))} - {*empty})
+    rows = all_rows = reader.rows_of(source.take(kept) if empty else source, names, where)
+    if empty:
+        all_rows = _with_empty(rows, source, names, empty)
+    if before and "id" not in source.dataset.column_names:
+        numbers = np.arange(before, before + len(all_rows))
+        all_rows, rows = replace(all_rows, ids=NumbersAsIds(numbers)), replace(rows, ids=NumbersAsIds(numbers[kept]))
     split = Split(ANY, where, rows, source.fingerprint, source.licence, read_as=ANY)
-    if not empty:
-        _log_notes(predictor, reader.notes)
-        return Unlabelled(split, rows)
-    note = f"{where}: {counted(len(empty), 'row')} without a text: the prediction is empty"
-    _log_notes(predictor, [*reader.notes, note])
-    return Unlabelled(split, _with_empty(rows, source, names, empty), empty)
+    return Unlabelled(split, all_rows, empty)
 
 
-def in_place(predictions: Iterator[Prediction], read: Unlabelled) -> Iterator[Prediction]:
-    """The predictions with one for each row: the empty rows get one in which every value is None."""
+def in_place(
+    predictions: Iterator[Prediction], read: Unlabelled, nothing: Prediction | None = None
+) -> Iterator[Prediction]:
+    """The predictions with one for each row: the empty rows get one in which every value is None.
+
+    `nothing`: such a prediction; by default it is made from the first of the others.
+    """
     if not read.empty:
         return predictions
-    first = next(predictions)
-    nothing = {key: dict.fromkeys(value) if isinstance(value, dict) else None for key, value in first.items()}
-    filled, empty = chain([first], predictions), {*read.empty}
-    return ({**nothing, "id": row_id} if row in empty else next(filled) for row, row_id in enumerate(read.rows.ids))
+    if nothing is None:
+        first = next(predictions)
+        nothing, predictions = without_values(first), chain([first], predictions)
+    empty = {*read.empty}
+    return (
+        {**nothing, "id": row_id} if row in empty else next(predictions) for row, row_id in enumerate(read.rows.ids)
+    )
+
+
+def without_text(where: str, number: int) -> str:
+    return f"{where}: {counted(number, 'row')} without a text: the prediction is empty"
+
+
+def without_values(prediction: Prediction) -> Prediction:
+    return {key: dict.fromkeys(value) if isinstance(value, dict) else None for key, value in prediction.items()}
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """All rows of a source in order, piece by piece. `fingerprint`: of all of them; `example`: some row with a text.
+
+    `num_rows`: None if the pieces are read from the file one by one. `read`: takes the number of a piece and how many
+    rows there are before it.
+    """
+
+    where: str
+    fingerprint: str
+    num_pieces: int
+    num_rows: int | None
+    example: Rows
+    read: Callable[[int, int], Unlabelled]
+
+
+def pieces_to_predict(
+    predictor: Predictor, spec: str | list[str], command: str, num_rows: int, most_bytes: int
+) -> Pieces:
+    """Pieces of about `num_rows` rows.
+
+    A local file of more than `most_bytes` is never in memory as a whole, if it is a CSV, TSV or JSON lines file without
+    cells of several lines, or a Parquet file, of which a piece is a row group.
+    """
+    reader = _reader(predictor)
+    stream = _stream_of(reader, spec, num_rows, most_bytes)
+    if stream is not None:
+        return _streamed(predictor, reader, stream, command)
+    read = read_to_predict(predictor, spec, command)
+    bounds = range(0, len(read.rows), num_rows)
+
+    def piece(number: int, before: int) -> Unlabelled:
+        return read if len(bounds) == 1 else read.between(bounds[number], bounds[number] + num_rows)
+
+    example = read.split.rows.take([0])
+    return Pieces(read.split.where, read.split.fingerprint, len(bounds), len(read.rows), example, piece)
+
+
+def _stream_of(reader: Reader, spec: str | list[str], num_rows: int, most_bytes: int) -> Stream | None:
+    """None for what is read as a whole, which also says what is wrong with a file."""
+    if not isinstance(spec, str) or not Path(spec).is_file() or Path(spec).stat().st_size <= most_bytes:
+        return None
+
+    def opened() -> Stream:
+        return open_stream(spec, ANY, reading_of(reader.recipe), num_rows * BLOCKS_A_WINDOW, 0)
+
+    try:
+        stream = opened()
+        if _begins_with_names(stream.piece(0)):
+            _read_with_header(reader, spec)
+            stream = opened()
+        return None if stream.has_cells_of_several_lines() else stream
+    except DataError:
+        return None
+
+
+def _streamed(predictor: Predictor, reader: Reader, stream: Stream, command: str) -> Pieces:
+    where = stream.described_as
+    with _whole_command(command):
+        first = stream.piece(0)
+        names = reader.names_in(first, where, ANY, need_labels=False)
+    example = _read(predictor, reader, first, names, where).split.rows.take([0])
+    _log_notes(predictor, [*stream.notes, *reader.notes])
+
+    def piece(number: int, before: int) -> Unlabelled:
+        source = stream.piece(number)
+        if not source.dataset.num_rows:  # a line is longer than the block
+            rows = Rows([], {})
+            return Unlabelled(Split(ANY, where, rows, ""), rows)
+        return _read(predictor, replace(reader, notes=[]), source, names, where, before)
+
+    # The fingerprint of a stream is that of its beginning, end and size.
+    times = {Path(block.file.name).stat().st_mtime_ns for block in stream.blocks}
+    return Pieces(where, f"{stream.fingerprint}-{max(times)}", len(stream.blocks), None, example, piece)
 
 
 def _reader(predictor: Predictor) -> Reader:
@@ -84,12 +199,20 @@ def _reader(predictor: Predictor) -> Reader:
 def _opened(reader: Reader, spec: str | list[str]) -> Source:
     """The source, read with a header if the run's file had none but this one begins with common column names."""
     source = reader.open(spec, ANY)
-    names = source.dataset.column_names
-    if names == numbered_columns(len(names)) and all(map(is_usual_name, map(str, source.dataset[0].values()))):
-        reader.recipe = load_recipe(reader.recipe, {"data": {"header": True}})
-        reader.notes.append(f"{name_of(spec)}: the first row is read as the header, unlike in the run")
+    if _begins_with_names(source):
+        _read_with_header(reader, spec)
         source = reader.open(spec, ANY)
     return source
+
+
+def _begins_with_names(source: Source) -> bool:
+    names = source.dataset.column_names
+    return names == numbered_columns(len(names)) and all(map(is_usual_name, map(str, source.dataset[0].values())))
+
+
+def _read_with_header(reader: Reader, spec: str | list[str]) -> None:
+    reader.recipe = load_recipe(reader.recipe, {"data": {"header": True}})
+    reader.notes.append(f"{name_of(spec)}: the first row is read as the header, unlike in the run")
 
 
 def _log_notes(predictor: Predictor, notes: Sequence[str]) -> None:

@@ -40,13 +40,23 @@ def check_ending(path: Path) -> None:
         raise UsageError(Problem(where=f"--output {path}", found=found, expected=f"one of {endings}", hint=hint))
 
 
-def write(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
-    """Write predictions and their inputs one by one; returns how many there were.
-
-    `rows`: the inputs in the same order; their labels, if they have any, are not written.
-    """
+def write(path: Path, predictions: Iterable[Prediction]) -> int:
+    """Write predictions, which have their inputs (see `with_inputs`), one by one; returns how many there were."""
     check_ending(path)
-    return WRITERS[_ending(path)](path, predictions, rows)
+    return WRITERS[_ending(path)](path, predictions)
+
+
+def most_rows(path: Path) -> int | None:
+    """How many rows a file of this ending can hold; None: any number."""
+    return MOST_SHEET_ROWS if _ending(path) == ".xlsx" else None
+
+
+def check_number(path: Path, num_rows: int | None) -> None:
+    """UsageError if a file of this ending cannot hold so many rows."""
+    most = most_rows(path)
+    if most is not None and num_rows is not None and num_rows > most:
+        found = f"{num_rows:,} rows, and a sheet holds {most:,}"
+        raise UsageError(Problem(where=f"--output {path}", found=found, hint=f"--output {path.with_suffix('.csv')}"))
 
 
 def _ending(path: Path) -> str:
@@ -54,7 +64,7 @@ def _ending(path: Path) -> str:
     return next((ending for ending in WRITERS if ending.count(".") > 1 and name.endswith(ending)), path.suffix.lower())
 
 
-def _conll(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+def _conll(path: Path, predictions: Iterable[Prediction]) -> int:
     """One word and its tag per line, with a tab between them, and an empty line between sentences."""
     number = 0
     with staged(path) as file:
@@ -67,7 +77,7 @@ def _conll(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
     return number
 
 
-def _doccano(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+def _doccano(path: Path, predictions: Iterable[Prediction]) -> int:
     """One text per line with its entities as [start, end, type], as doccano imports and exports them."""
 
     def lines() -> Iterator[dict[str, Any]]:
@@ -87,22 +97,22 @@ def _check_tagged(path: Path, prediction: Prediction) -> None:
         raise UsageError(Problem(where=f"--output {path}", found=found, expected=expected, hint=hint))
 
 
-def _json(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+def _json(path: Path, predictions: Iterable[Prediction]) -> int:
     number = 0
     with staged(path) as file:
         file.write("[")
-        for number, prediction in enumerate(with_inputs(predictions, rows), 1):
+        for number, prediction in enumerate(predictions, 1):
             file.write(f"{',' if number > 1 else ''}\n{json_text(plain(prediction))}")
         file.write("\n]\n")
     return number
 
 
-def _json_lines(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
-    return write_json_lines(path, with_inputs(predictions, rows))
+def _json_lines(path: Path, predictions: Iterable[Prediction]) -> int:
+    return write_json_lines(path, predictions)
 
 
 def with_inputs(predictions: Iterable[Prediction], rows: Rows) -> Iterator[Prediction]:
-    """The predictions with their inputs behind the id."""
+    """The predictions with their inputs behind the id; `rows` has them in the same order. Labels are left out."""
     for number, prediction in enumerate(predictions):
         yield {"id": prediction["id"], **_inputs_of(rows, number), **prediction}
 
@@ -113,9 +123,9 @@ def _inputs_of(rows: Rows, number: int) -> dict[str, Any]:
     return {"text" if role == "tokens" else role: getattr(cell, "text", cell) for role, cell in cells.items()}
 
 
-def _delimited(path: Path, predictions: Iterable[Prediction], rows: Rows, delimiter: str) -> int:
+def _delimited(path: Path, predictions: Iterable[Prediction], delimiter: str) -> int:
     with staged(path) as file:
-        return _write_delimited(file, table_rows(predictions, rows), delimiter)
+        return _write_delimited(file, table_rows(predictions), delimiter)
 
 
 def _write_delimited(file: TextIO, table: Iterator[dict[str, Any]], delimiter: str) -> int:
@@ -129,11 +139,11 @@ def _write_delimited(file: TextIO, table: Iterator[dict[str, Any]], delimiter: s
     return number
 
 
-def _parquet(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+def _parquet(path: Path, predictions: Iterable[Prediction]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table, number = table_rows(predictions, rows), 0
+    table, number = table_rows(predictions), 0
     part = list(islice(table, ROWS_AT_ONCE))
     schema = _schema_of(part)
     with staged_bytes(path) as file, pq.ParquetWriter(file, schema) as writer:
@@ -144,17 +154,14 @@ def _parquet(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
     return number
 
 
-def _xlsx(path: Path, predictions: Iterable[Prediction], rows: Rows) -> int:
+def _xlsx(path: Path, predictions: Iterable[Prediction]) -> int:
     """One sheet; every cell of the data is text, so a spreadsheet evaluates none."""
     import xlsxwriter
 
-    if len(rows) > MOST_SHEET_ROWS:
-        found = f"{len(rows):,} rows, and a sheet holds {MOST_SHEET_ROWS:,}"
-        raise UsageError(Problem(where=f"--output {path}", found=found, hint=f"--output {path.with_suffix('.csv')}"))
     number = 0
     with staged_bytes(path) as file, xlsxwriter.Workbook(file, {"constant_memory": True}) as book:
         sheet = book.add_worksheet("predictions")
-        for number, row in enumerate(table_rows(predictions, rows), 1):
+        for number, row in enumerate(table_rows(predictions), 1):
             if number == 1:
                 for column, name in enumerate(row):
                     sheet.write_string(0, column, name)
@@ -190,9 +197,9 @@ def _schema_of(part: Sequence[Mapping[str, Any]]) -> pa.Schema:
     return pa.schema([(field.name, type_of(field)) for field in pa.Table.from_pylist([*part] or [{"id": ""}]).schema])
 
 
-WRITERS: dict[str, Callable[[Path, Iterable[Prediction], Rows], int]] = {
-    ".csv": lambda path, predictions, rows: _delimited(path, predictions, rows, ","),
-    ".tsv": lambda path, predictions, rows: _delimited(path, predictions, rows, "\t"),
+WRITERS: dict[str, Callable[[Path, Iterable[Prediction]], int]] = {
+    ".csv": lambda path, predictions: _delimited(path, predictions, ","),
+    ".tsv": lambda path, predictions: _delimited(path, predictions, "\t"),
     ".jsonl": _json_lines,
     ".json": _json,
     ".parquet": _parquet,
@@ -203,13 +210,12 @@ WRITERS: dict[str, Callable[[Path, Iterable[Prediction], Rows], int]] = {
 INPUT_ROLES = ("text", "text_pair", "question", "context", "tokens")
 
 
-def table_rows(predictions: Iterable[Prediction], rows: Rows) -> Iterator[dict[str, Any]]:
+def table_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
     """One flat row per prediction, all with the same columns; a number that is not finite becomes None."""
-    for number, prediction in enumerate(predictions):
-        row: dict[str, Any] = {"id": prediction["id"], **_inputs_of(rows, number)}
-        probabilities = prediction.get("probabilities", {})
+    for prediction in predictions:
         # n_best does not fit into a flat row; the JSON formats have it.
-        row |= {key: value for key, value in prediction.items() if key not in ("id", "text", "probabilities", "n_best")}
+        row = {key: value for key, value in prediction.items() if key not in ("probabilities", "n_best")}
+        probabilities = prediction.get("probabilities", {})
         yield plain(row | {f"{PROBABILITY}{name}": value for name, value in probabilities.items()})
 
 

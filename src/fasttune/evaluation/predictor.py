@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fasttune.data.holdout import Split
 from fasttune.data.pipeline import encode, unknown_language
@@ -55,6 +56,14 @@ def _may_override(name: str, values: tuple[Any, Any]) -> bool:
     if name == "data.columns.text_pair":
         return None not in values  # a model for single texts cannot read pairs, nor the reverse
     return name in MAY_OVERRIDE or name.startswith(COLUMN)
+
+
+@dataclass
+class Tally:
+    """Texts that were predicted, and those of them that were truncated."""
+
+    num_rows: int = 0
+    num_cut: int = 0
 
 
 @dataclass
@@ -106,6 +115,8 @@ class Predictor:
                 )
             )
         task, setup = set_up_run(folder, recipe)
+        if setup.accelerator.device.type == "cpu" and setup.accelerator.mixed_precision == "bf16":
+            _cast_linear_weights(setup.model)
         named = frozenset(name.removeprefix(COLUMN) for name in changed if name.startswith(COLUMN))
         predictor = cls(folder, recipe, task, setup, label_names, named)
         predictor.log = log or predictor.log
@@ -123,21 +134,29 @@ class Predictor:
         """
         return list(self.predict_rows(self.task.rows_of(inputs), "texts"))
 
-    def predict_rows(self, rows: Rows, where: str) -> Iterator[Prediction]:
-        """One prediction per row, in order, computed for ROWS_AT_ONCE rows at a time; `where` names them in errors."""
-        num_cut = 0
+    def predict_rows(self, rows: Rows, where: str, tally: Tally | None = None) -> Iterator[Prediction]:
+        """One prediction per row, in order, computed for ROWS_AT_ONCE rows at a time; `where` names them in errors.
+
+        With a `tally`, which counts over several calls, truncated texts are not logged: see `log_truncated`.
+        """
+        counted_here = tally or Tally()
         for first in range(0, len(rows), ROWS_AT_ONCE):
             part = rows if len(rows) <= ROWS_AT_ONCE else rows.take(range(first, min(first + ROWS_AT_ONCE, len(rows))))
             with self.lock:
                 store = self.task.encode(part, self.setup.tokenizer, self.setup.max_length, where)
-                if first == 0:
+                if not counted_here.num_rows:
                     self._warn_of_language(part, store, where)
                 results = predict_split(self.setup, self.task, store).results
-            num_cut += len(np.unique(store.rows[store.num_tokens_cut > 0]))
+            counted_here.num_rows += len(part)
+            counted_here.num_cut += len(np.unique(store.rows[store.num_tokens_cut > 0]))
             yield from self.task.decode(results, store, part)
-        if num_cut:
-            limit = f"{self.setup.max_length} tokens"
-            self.log(f"{where}: {num_cut:,} of {counted(len(rows), 'text')} truncated to {limit}")
+        if tally is None:
+            self.log_truncated(counted_here, where)
+
+    def log_truncated(self, tally: Tally, where: str) -> None:
+        if tally.num_cut:
+            texts = f"{tally.num_cut:,} of {counted(tally.num_rows, 'text')}"
+            self.log(f"{where}: {texts} truncated to {self.setup.max_length} tokens")
 
     def _warn_of_language(self, rows: Rows, store: TokenStore, where: str) -> None:
         unknown = unknown_language(store, self.setup.tokenizer)
@@ -166,3 +185,14 @@ class Predictor:
             self.log(remark)
         sums = self.task.row_sums(scored.results, store, split.rows)
         return with_intervals(scored.metrics, sums), sums
+
+
+def _cast_linear_weights(model: torch.nn.Module) -> None:
+    """Cast the weights of linear layers to bf16 once, as autocast would in every forward pass.
+
+    The outputs stay the same bits. For a short request, casting takes as long as the rest.
+    """
+    for module in model.modules():
+        if type(module) is torch.nn.Linear:
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.bfloat16()

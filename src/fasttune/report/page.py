@@ -202,6 +202,7 @@ class Page:
             ("share of the machine's peak (MFU)", _percent(results.get("train_mfu"))),
             ("floating-point operations", _scientific(results.get("total_flos"))),
             ("peak memory", _bytes(results.get("peak_memory_bytes"))),
+            ("energy of the processors", _watt_hours(results.get("train_energy_joules"))),
             ("device", _value(self.environment.get("device"))),
             ("precision", _value(self.environment.get("precision"))),
             ("processes", str(self.environment.get("num_processes", ""))),
@@ -399,6 +400,10 @@ def _number(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}".replace("%", " %")
+
+
+def _watt_hours(joules: float | None) -> str:
+    return "" if joules is None else f"{joules / 3600:.3g} Wh"
 
 
 def _scientific(value: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from fasttune.serving.guard import Guard, Refused
 from fasttune.serving.metrics import Metrics
 from fasttune.serving.requests import ROLES, kind_of, parsed
 from fasttune.serving.tracing import Tracing, are_traces_asked_for
+from fasttune.tasks import Prediction
 from fasttune.training.run import Log
 
 ANSWER_SECONDS = 30.0
@@ -37,6 +39,33 @@ EXAMPLES = {
     "question": [{"question": "Who came?", "context": "Ann came at noon."}],
     "sentence": ["Ann moved to Paris in May."],
 }
+ERRORS = {
+    400: "The client left, or the request is no HTTP.",
+    401: "No token, or a wrong one.",
+    403: "A request from another site.",
+    408: "The body is too slow.",
+    413: "The body, its items or their characters are too many.",
+    421: "A host that this server does not answer for.",
+    422: "The body is not JSON of this shape.",
+    429: "Too many requests wait; Retry-After says when to come again.",
+    500: "The model failed; the server's log has the cause under the id.",
+    503: "The server is about to end, or had no answer in time.",
+}
+ERROR_CONTENT = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "error": {
+                    "type": "object",
+                    "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+                    "required": ["type", "message"],
+                }
+            },
+            "required": ["error"],
+        }
+    }
+}
 PAGE_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
@@ -45,13 +74,17 @@ PAGE_POLICY = (
 
 @dataclass
 class Service:
-    """A run under a name. `open` loads it again; `examples` are held-out inputs for the page, if they may be shown."""
+    """A run under a name. `open` loads it again; `examples` are held-out inputs for the page, if they may be shown.
+
+    `example`: a request and its answer, for the description of the interface.
+    """
 
     name: str
     open: Callable[[], Predictor]
     predictor: Predictor
     batcher: Batcher
     examples: list[Any] = field(default_factory=list)
+    example: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
     @property
     def kind(self) -> str:
@@ -77,6 +110,10 @@ def service(name: str, path: Path, shows_examples: bool, log: Log) -> Service:
             made.examples = _examples(predictor, made.kind)
         except Error as error:
             log(f"{name}: no examples on the page: {error.problems[0].found}")
+    inputs = made.examples[:2] or EXAMPLES[made.kind]
+    items, _ = parsed(json.dumps({"inputs": inputs}).encode(), made.kind)
+    answers, _ = made.batcher.submit(predictor.task.rows_of(items)).result()  # also makes the first request fast
+    made.example = {"inputs": inputs}, {"predictions": [plain(_with_candidates(answer, 0)) for answer in answers]}
     return made
 
 
@@ -207,14 +244,20 @@ def _about(one: Service) -> dict[str, Any]:
 
 def _add_predict(app: FastAPI, state: State, name: str, prefix: str) -> None:
     one = state.services[name]
-    body = {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": _schema(one.kind), "example": {"inputs": EXAMPLES[one.kind]}}},
-        }
+    given, answered = one.example
+    content = {"application/json": {"schema": _schema(one.kind), "example": given}}
+    body = {"requestBody": {"required": True, "content": content}}
+    answer = {"application/json": {"schema": _schema_of(answered), "example": answered}}
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": ERROR_CONTENT} for status, text in ERRORS.items()
     }
 
-    @app.post(f"{prefix}/predict", summary=f"Predict with {name}.", openapi_extra=body)
+    @app.post(
+        f"{prefix}/predict",
+        summary=f"Predict with {name}.",
+        openapi_extra=body,
+        responses={200: {"description": "A prediction per item, in order.", "content": answer}, **errors},
+    )
     async def predict(request: Request) -> Response:
         begin = time.perf_counter()
         served = state.services[name]
@@ -228,17 +271,15 @@ def _add_predict(app: FastAPI, state: State, name: str, prefix: str) -> None:
         except QueueFull:
             raise Refused(429, "queue", "too many requests wait; try again", {"Retry-After": "1"}) from None
         found, timing = await _answered(request, asyncio.wrap_future(answer))
-        for prediction in found:
-            if "n_best" in prediction:
-                prediction["n_best"] = prediction["n_best"][:n_best]
-                if not n_best:
-                    del prediction["n_best"]
+        found = [_with_candidates(prediction, n_best) for prediction in found]
         state.metrics.answered(name, len(inputs), time.perf_counter() - begin, timing)
         if state.tracing is not None:
             state.tracing.answered(name, request.headers, len(inputs), begin, timing)
         return JSONResponse({"predictions": [plain(prediction) for prediction in found]})
 
-    @app.post(f"{prefix}/words", summary="The words that drove one prediction.", openapi_extra=body)
+    @app.post(
+        f"{prefix}/words", summary="The words that drove one prediction.", openapi_extra=body, responses={**errors}
+    )
     async def words(request: Request) -> Response:
         served = state.services[name]
         inputs, _ = parsed(await request.body(), served.kind)
@@ -251,6 +292,12 @@ def _add_predict(app: FastAPI, state: State, name: str, prefix: str) -> None:
         given = dict(zip(roles, texts, strict=True))
         found = await asyncio.to_thread(lambda: next(words_behind(served.predictor, [given])))
         return JSONResponse(plain(found))
+
+
+def _with_candidates(prediction: Prediction, n_best: int) -> Prediction:
+    """The prediction with so many further candidates of a question; without the field for 0."""
+    kept = {name: value for name, value in prediction.items() if name != "n_best"}
+    return kept | {"n_best": prediction["n_best"][:n_best]} if n_best and "n_best" in prediction else kept
 
 
 async def _answered(request: Request, answer: asyncio.Future[Any]) -> Any:
@@ -298,6 +345,16 @@ def _schema(kind: str) -> Mapping[str, Any]:
     if kind == "question":
         fields["n_best"] = {"type": "integer", "minimum": 0, "maximum": 20}
     return {"type": "object", "properties": fields, "required": ["inputs"], "additionalProperties": False}
+
+
+def _schema_of(value: Any) -> dict[str, Any]:
+    """The shape of an answer, from one; any value in it may be missing or null, as for a question without an answer."""
+    if isinstance(value, dict):
+        return {"type": ["object", "null"], "properties": {name: _schema_of(part) for name, part in value.items()}}
+    if isinstance(value, list):
+        return {"type": ["array", "null"], "items": _schema_of(value[0]) if value else {}}
+    names = {str: "string", bool: "boolean", int: "integer", float: "number"}
+    return {"type": [names[type(value)], "null"]} if type(value) in names else {}
 
 
 def _file(name: str) -> str:

@@ -313,6 +313,8 @@ def train_results(run: TrainingRun) -> dict[str, float]:
         "total_flos": flops,
         "peak_memory_bytes": peak_memory_bytes(setup.accelerator.device),
     }
+    if state.joules:
+        results["train_energy_joules"] = state.joules
     if flops >= MEASURABLE_FLOPS:
         accelerator = setup.accelerator
         peak = peak_flops(accelerator.device, run.recipe.training.precision) * accelerator.num_processes

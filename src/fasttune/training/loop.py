@@ -52,6 +52,7 @@ class TrainState:
     loss_sum: float = 0.0  # over the steps, of their mean losses
     num_tokens: int = 0  # real tokens trained on
     seconds: float = 0.0  # from the first batch to the last step, evaluations and saves included
+    joules: float = 0.0  # of the processors in these seconds; 0 if it is not known
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     tokens_per_microbatch: int | None = None  # the reduced budget, after memory ran out
     position: Position | None = None  # in a stream, where the next step begins

@@ -22,6 +22,7 @@ from fasttune.parallel.collectives import all_reduce_max, barrier, broadcast_ten
 from fasttune.training import signals
 from fasttune.training.callbacks import Observer
 from fasttune.training.callbacks.early_stopping import EarlyStopping
+from fasttune.training.callbacks.energy import EnergyMeter
 from fasttune.training.callbacks.files import EventLog, TensorBoard, has_tensorboard
 from fasttune.training.checkpoints import CheckpointManager
 from fasttune.training.embedding import trained_rows
@@ -214,7 +215,7 @@ class Trainer:
         run, recipe = self.run, self.run.recipe
         log = EventLog(run.folder.events if is_main() else None, run.resumed_step, run.log)
         stack.callback(log.close)
-        own: list[Observer] = [log]
+        own: list[Observer] = [log, EnergyMeter(run.state)]
         report_to = recipe.tracking.report_to
         if is_main() and (report_to == ["tensorboard"] or (report_to == "auto" and has_tensorboard())):
             board = TensorBoard(run.folder.tensorboard, recipe.training.logging_steps, run.resumed_step, run.log)
