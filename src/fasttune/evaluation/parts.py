@@ -6,6 +6,7 @@ output. The output is written from the parts at the end, whatever its format, an
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from fasttune.evaluation.other_data import Pieces, in_place, without_text, witho
 from fasttune.evaluation.predictions import with_inputs
 from fasttune.evaluation.predictor import ROWS_AT_ONCE, Predictor, Tally
 from fasttune.runs.folder import read_json, write_json, write_json_lines
+from fasttune.security.paths import STAGED
 from fasttune.tasks import Prediction
 
 PART_ROWS = ROWS_AT_ONCE  # so that rows are computed together with the same rows, and to the same bits, after a kill
@@ -39,6 +41,9 @@ def in_parts(
     own = {**plan, "rows": pieces.fingerprint, "num_pieces": pieces.num_pieces}
     if (folder / "plan.json").exists() and read_json(folder / "plan.json") != own:
         shutil.rmtree(folder)
+    if folder.exists():  # a call that was killed while it wrote the output has left it unfinished
+        for unfinished in output.parent.glob(f".{glob.escape(output.name)}.*{STAGED}"):
+            unfinished.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "plan.json", own)
     yield _predictions(folder, pieces, predictor)
