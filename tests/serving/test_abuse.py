@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -242,3 +245,13 @@ def test_wrong_tokens_are_refused(served: tuple[Any, str]) -> None:
     ):
         request = HEAD.replace(TOKEN.encode(), guess) + b"Content-Length: 20\r\n\r\n" + BODY
         assert status_of(served[1], request) == 401, guess[:20]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("schemathesis") is None, reason="needs schemathesis")
+def test_openapi_describes_what_the_server_does(served: tuple[Any, str]) -> None:
+    """Statuses, content types and shapes of answers to generated requests, right and wrong ones."""
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{served[1]}/openapi.json"]
+    options = ["-H", f"Authorization: Bearer {TOKEN}", "--max-examples", "20", "--seed", "1", "--checks", checks]
+    ended = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout[-3000:]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 import fasttune
 from fasttune.errors import Error
@@ -25,7 +25,7 @@ from fasttune.runs.folder import plain
 from fasttune.serving.batcher import Batcher, NotFinite, QueueFull
 from fasttune.serving.guard import Guard, Refused
 from fasttune.serving.metrics import Metrics
-from fasttune.serving.requests import ROLES, kind_of, parsed
+from fasttune.serving.requests import MOST_ITEMS, ROLES, kind_of, parsed
 from fasttune.serving.tracing import Tracing, are_traces_asked_for
 from fasttune.tasks import Prediction
 from fasttune.training.run import Log
@@ -195,7 +195,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
     async def info() -> dict[str, Any]:
         return {"version": fasttune.__version__, "runs": [_about(one) for one in state.services.values()]}
 
-    @app.get("/metrics", summary="Metrics in Prometheus' format.")
+    @app.get("/metrics", summary="Metrics in Prometheus' format.", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(state.metrics.text(), media_type="text/plain; version=0.0.4")
 
@@ -245,8 +245,8 @@ def _about(one: Service) -> dict[str, Any]:
 def _add_predict(app: FastAPI, state: State, name: str, prefix: str) -> None:
     one = state.services[name]
     given, answered = one.example
-    content = {"application/json": {"schema": _schema(one.kind), "example": given}}
-    body = {"requestBody": {"required": True, "content": content}}
+    body = _body(_schema(one.kind), given)
+    single = _body(_schema(one.kind, 1), {"inputs": given["inputs"][:1]})
     answer = {"application/json": {"schema": _schema_of(answered), "example": answered}}
     errors: dict[int | str, dict[str, Any]] = {
         status: {"description": text, "content": ERROR_CONTENT} for status, text in ERRORS.items()
@@ -278,7 +278,7 @@ def _add_predict(app: FastAPI, state: State, name: str, prefix: str) -> None:
         return JSONResponse({"predictions": [plain(prediction) for prediction in found]})
 
     @app.post(
-        f"{prefix}/words", summary="The words that drove one prediction.", openapi_extra=body, responses={**errors}
+        f"{prefix}/words", summary="The words that drove one prediction.", openapi_extra=single, responses={**errors}
     )
     async def words(request: Request) -> Response:
         served = state.services[name]
@@ -333,7 +333,12 @@ def _failure(state: State, error: Exception) -> Response:
     return Response(refused.body, 500, media_type="application/json")
 
 
-def _schema(kind: str) -> Mapping[str, Any]:
+def _body(schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema, "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _schema(kind: str, most_items: int = MOST_ITEMS) -> Mapping[str, Any]:
     text = {"type": "string", "minLength": 1}
     items: dict[str, Any] = {"type": "object", "additionalProperties": False}
     if kind == "sentence":
@@ -341,8 +346,8 @@ def _schema(kind: str) -> Mapping[str, Any]:
     else:
         items |= {"properties": dict.fromkeys(ROLES[kind], text), "required": list(ROLES[kind])}
         items = {"oneOf": [text, items]} if kind == "text" else items
-    fields: dict[str, Any] = {"inputs": {"type": "array", "items": items, "minItems": 1, "maxItems": 32}}
-    if kind == "question":
+    fields: dict[str, Any] = {"inputs": {"type": "array", "items": items, "minItems": 1, "maxItems": most_items}}
+    if kind == "question" and most_items > 1:
         fields["n_best"] = {"type": "integer", "minimum": 0, "maximum": 20}
     return {"type": "object", "properties": fields, "required": ["inputs"], "additionalProperties": False}
 
