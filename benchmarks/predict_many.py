@@ -2,9 +2,9 @@
 
     python benchmarks/predict_many.py FOLDER [--rows 100000 1000000]
 
-The model is a two-layer BERT of width 32, as in the tests, so reading and writing are most of the work. FOLDER keeps the
-model, the rows and the predictions. After the numbers of rows, the largest is predicted once more, killed with SIGKILL
-after 35 parts, and continued; the outputs must have the same bytes.
+The model is a two-layer BERT of width 32, as in the tests, so reading and writing are most of the work. FOLDER keeps
+the model, the rows and the predictions. After the numbers of rows, the largest is predicted once more, killed with
+SIGKILL after 35 parts, and continued; the outputs must have the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,22 @@ import psutil
 from sides import ROOT, heading, machine
 
 sys.path.insert(0, str(ROOT / "tests"))
-WORDS = "good bad food room staff never again great soup cold warm clean dirty service friendly rude slow quick".split()
+WORDS = (
+    "good",
+    "bad",
+    "food",
+    "room",
+    "staff",
+    "never",
+    "again",
+    "great",
+    "soup",
+    "cold",
+    "warm",
+    "clean",
+    "rude",
+    "slow",
+)
 PARTS_BEFORE_KILL = 35
 
 

@@ -248,10 +248,10 @@ def test_wrong_tokens_are_refused(served: tuple[Any, str]) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("schemathesis") is None, reason="needs schemathesis")
-def test_openapi_describes_what_the_server_does(served: tuple[Any, str]) -> None:
+def test_openapi_describes_what_the_server_does(served: tuple[Any, str], tmp_path: Path) -> None:
     """Statuses, content types and shapes of answers to generated requests, right and wrong ones."""
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{served[1]}/openapi.json"]
     options = ["-H", f"Authorization: Bearer {TOKEN}", "--max-examples", "20", "--seed", "1", "--checks", checks]
-    ended = subprocess.run([*command, *options], capture_output=True, text=True)
+    ended = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout[-3000:]
