@@ -47,12 +47,12 @@ def write(path: Path, predictions: Iterable[Prediction]) -> int:
 
 
 def most_rows(path: Path) -> int | None:
-    """How many rows a file of this ending can hold; None: any number."""
+    """How many rows a file of this extension can hold; None: any number."""
     return MOST_SHEET_ROWS if _ending(path) == ".xlsx" else None
 
 
 def check_number(path: Path, num_rows: int | None) -> None:
-    """UsageError if a file of this ending cannot hold so many rows."""
+    """UsageError if `num_rows` are more than a file of this extension can hold."""
     most = most_rows(path)
     if most is not None and num_rows is not None and num_rows > most:
         found = f"{num_rows:,} rows, and a sheet holds {most:,}"

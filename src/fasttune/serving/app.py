@@ -295,7 +295,7 @@ def _add_predict(app: FastAPI, state: State, name: str, prefix: str) -> None:
 
 
 def _with_candidates(prediction: Prediction, n_best: int) -> Prediction:
-    """The prediction with so many further candidates of a question; without the field for 0."""
+    """The prediction with at most `n_best` candidates of a question; for 0, without the field."""
     kept = {name: value for name, value in prediction.items() if name != "n_best"}
     return kept | {"n_best": prediction["n_best"][:n_best]} if n_best and "n_best" in prediction else kept
 

@@ -113,19 +113,18 @@ class Pace:
         """The number of steps that fit at the speed since the last call that read the time; None between them."""
         if state.step < self.due:
             return None
-        now, num_steps = perf_counter(), None
+        now, is_measured = perf_counter(), self.begin > 0  # the first step is slow, and only begins to count
         runtimes = [evaluation["eval_runtime"] for evaluation in state.evaluations]
-        if self.begin:  # the first step is slow, and only begins to count
+        if is_measured:
             seconds = now - self.begin - sum(runtimes[self.num_evaluations :])
             measured = {**self.forecast.measured, "tokens_per_second": (state.num_tokens - self.num_tokens) / seconds}
             if runtimes:
                 measured["evaluation_seconds"] = sum(runtimes) / len(runtimes)
             self.forecast = replace(self.forecast, measured=measured)
-            num_steps = self.most_steps(state)
+        num_steps = self.most_steps(state)
         self.begin, self.num_tokens, self.num_evaluations = now, state.num_tokens, len(runtimes)
-        left = self.most_steps(state) - state.step
-        self.due = state.step + max(math.ceil(left / 2), FEWEST_STEPS)
-        return num_steps
+        self.due = state.step + max(math.ceil((num_steps - state.step) / 2), FEWEST_STEPS)
+        return num_steps if is_measured else None
 
 
 def _measured_and_undone(run: TrainingRun) -> Forecast:
