@@ -23,7 +23,7 @@ ROWS = [
     {"analysis"},
     {"training"},
     {"evaluation"},
-    {"report", "search", "serving", "start_models"},
+    {"export", "report", "search", "serving", "start_models"},
     {"api"},
     {"cli", "testing"},
     {"__main__", "__init__"},

@@ -16,7 +16,19 @@ if addresses.is_offline():
     addresses.go_offline()
 
 if TYPE_CHECKING:
-    from fasttune.api import Predictor, Run, check, compare, evaluate, fit, load, notebook_fit, predict
+    from fasttune.api import (
+        Predictor,
+        Run,
+        check,
+        compare,
+        evaluate,
+        export_run,
+        fit,
+        load,
+        notebook_fit,
+        predict,
+        push,
+    )
     from fasttune.errors import Error
     from fasttune.recipe import Recipe
     from fasttune.unpadding import padding_free
@@ -29,11 +41,13 @@ _HOME = {
     "check": "api",
     "compare": "api",
     "evaluate": "api",
+    "export_run": "api",
     "fit": "api",
     "load": "api",
     "notebook_fit": "api",
     "padding_free": "unpadding",
     "predict": "api",
+    "push": "api",
     "rank_labels": "api",
     "write_report": "api",
 }
@@ -46,11 +60,13 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "export_run",
     "fit",
     "load",
     "notebook_fit",
     "padding_free",
     "predict",
+    "push",
     "rank_labels",
     "write_report",
 ]

@@ -27,6 +27,7 @@ from fasttune.evaluation.other_data import in_place, pieces_to_predict, read_to_
 from fasttune.evaluation.own_split import read_own_split
 from fasttune.evaluation.predictor import Predictor
 from fasttune.evaluation.reproduction import Reproduced, compared, recipe_to_repeat, replanned_in
+from fasttune.export.exporting import MOST_LOST, Export, make_export
 from fasttune.parallel import collectives, rendezvous
 from fasttune.parallel.collectives import is_main
 from fasttune.recipe import Overrides, Recipe, dump
@@ -34,7 +35,18 @@ from fasttune.recipe import load as load_recipe
 from fasttune.recipe.types import seconds_of
 from fasttune.report import page
 from fasttune.report.language import CODES
-from fasttune.runs.folder import DEFAULT_PARENT, RESULT_PREFIX, RunFolder, locked, open_run, resolve_run_folder, sha256
+from fasttune.runs import hub
+from fasttune.runs.folder import (
+    DEFAULT_PARENT,
+    RESULT_PREFIX,
+    RunFolder,
+    locked,
+    open_finished_run,
+    open_run,
+    resolve_run_folder,
+    sha256,
+)
+from fasttune.runs.hub import EXPORTED
 from fasttune.runs.mirror import Mirror
 from fasttune.search import Found, search_in_folder
 from fasttune.tasks import TASKS, Prediction, Rows
@@ -44,6 +56,7 @@ from fasttune.training import preflight, signals
 from fasttune.training.alerts import notify, without_rows
 from fasttune.training.callbacks import Observer
 from fasttune.training.callbacks.console import ConsoleLog
+from fasttune.training.card import card_for, public_recipe
 from fasttune.training.environment import versions
 from fasttune.training.fit import FINISHED_BEFORE, Run, fit_in_folder
 from fasttune.training.loop import Replan
@@ -60,12 +73,14 @@ __all__ = [
     "build",
     "check",
     "evaluate",
+    "export_run",
     "fit",
     "iter_predictions",
     "load",
     "lr_range",
     "notebook_fit",
     "predict",
+    "push",
     "rank_labels",
     "recipe_of",
     "search",
@@ -187,10 +202,7 @@ def write_report(
     if language not in CODES:
         problem = Problem(where="--lang", found=repr(language), expected=f"one of {', '.join(CODES)}")
         raise UsageError(problem)
-    folder = open_run(run)
-    if not folder.is_finished:
-        found, hint = "the run has not finished", f"fasttune train {folder.recipe} --output {folder.path} --resume"
-        raise UsageError(Problem(where=f"report {folder.path}", found=found, hint=hint))
+    folder = open_finished_run(run, "report")
     log: Log = _log(progress) or (lambda line: None)
     analysis_of_run.complete(folder, log)
     drift = None
@@ -390,10 +402,7 @@ def reproduce(run: str | Path, *, output: str | Path | None = None, progress: bo
 
     `output`: the folder of the new run (default: runs/NAME-again). DataError if the data have changed since.
     """
-    folder = open_run(run)
-    if not folder.is_finished:
-        found, hint = "the run has not finished", f"fasttune train {folder.recipe} --output {folder.path} --resume"
-        raise UsageError(Problem(where=f"reproduce {folder.path}", found=found, hint=hint))
+    folder = open_finished_run(run, "reproduce")
     recipe, replanned = recipe_to_repeat(folder), replanned_in(folder)
     target = output or resolve_run_folder(f"{folder.path.resolve().name}-again", None, False).path
     again = _fit(lambda: (recipe, ""), target, progress=progress, replan=lambda state: replanned.get(state.step))
@@ -448,7 +457,7 @@ def write_predictions(
     predictions.check_number(path, pieces.num_rows)
     plan = {
         "run": str(predictor.folder.path.resolve()),
-        "weights": sha256(predictor.folder.weights),
+        "weights": sha256(predictor.weights),
         "recipe": dump(predictor.recipe),
     }
     with parts.in_parts(path, plan, pieces, predictor) as predicted:
@@ -498,6 +507,70 @@ def _spec_and_command(name: str, run: str | Path, data: Any, overrides: Override
     if is_rows(data) or isinstance(data, list) or isinstance(overrides, Mapping):
         return (stored(data) if is_rows(data) else data), ""
     return data, shlex.join(["fasttune", name, str(run), "--data", str(data), *overrides])
+
+
+def export_run(
+    run: str | Path,
+    format: str | Sequence[str] = "onnx",
+    *,
+    output: str | Path | None = None,
+    data: Any = None,
+    most_lost: float = MOST_LOST,
+    progress: bool = True,
+) -> Export:
+    """Export a finished run to a folder that `load`, `predict`, `evaluate` and `fasttune serve` take in its place.
+
+    `format`: onnx | onnx-int8 | openvino | openvino-int8, one or several, or `fastest`, which makes all of them and
+    keeps the fastest on this CPU if it beats the weights. Each is compared with the weights on held-out rows, or on
+    those of `data`, and timed. `output`: the new folder (default: RUN-FORMAT, or RUN-export). EnvironmentProblem if
+    every format loses more than `most_lost` points of the score.
+
+    >>> fasttune.export_run("runs/quickstart", "onnx-int8").verdict  # doctest: +SKIP
+    """
+    folder, formats = open_finished_run(run, "export"), [format] if isinstance(format, str) else list(format)
+    suffix = formats[0] if len(formats) == 1 else "export"
+    target = Path(output) if output is not None else folder.path.with_name(f"{folder.path.resolve().name}-{suffix}")
+    if target.exists():
+        found = "it is already there"
+        raise UsageError(Problem(where=f"output folder {target}", found=found, hint="--output NEW_NAME"))
+    log = _log(progress) or (lambda line: None)
+    predictor = Predictor.open(folder.path, {"training": {"precision": "fp32", "device": "cpu"}}, log)
+    if data is None:
+        split = read_own_split(predictor, None)
+    else:
+        split = read_to_score(predictor, *_spec_and_command("export", run, data, ()))
+    return make_export(predictor, formats, target, split, most_lost, log)
+
+
+def push(
+    run: str | Path,
+    repository: str,
+    *,
+    export: str | Path | None = None,
+    with_report: bool = False,
+    public: bool = False,
+) -> str:
+    """Upload a finished run or an export to the hub under the name `repository`; returns its address.
+
+    Uploads the model, its tokenizer, settings and card, and no row of the data; `with_report` adds report.html, which
+    quotes rows. `export`: a folder by `export_run`, whose files are uploaded too. A new repository is private unless
+    `public`. `fasttune.load(repository)` loads it. HF_TOKEN must be set.
+    """
+    folder = open_run(run)
+    files: dict[str, Path | str] = {**hub.files_of(folder.path)}
+    if export is not None:
+        own = open_run(export)
+        if not own.export.exists():
+            problem = Problem(where=f"--export {export}", found="it is not an export", hint=f"fasttune export {run}")
+            raise UsageError(problem)
+        files |= hub.files_of(own.path, EXPORTED)
+    files |= {"README.md": card_for(folder, repository), "recipe.yaml": public_recipe(load_recipe(folder.recipe))}
+    if with_report:
+        if not folder.report.exists():
+            problem = Problem(where=f"run {folder.path}", found="no report.html", hint=f"fasttune report {run}")
+            raise UsageError(problem)
+        files["report.html"] = folder.report
+    return hub.upload(files, repository, is_public=public, message="Upload by fasttune")
 
 
 def build(definition: str | Path, output: str | Path, repository: str | None = None) -> Built:

@@ -334,6 +334,76 @@ def serve(
     server.serve(named, host=host, port=port, workers=workers, allowed_hosts=allow_host or (), examples=examples)
 
 
+@app.command()
+def export(
+    run: RunFolderArgument,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="onnx, onnx-int8, openvino, openvino-int8 or fastest; repeat it for several (default: onnx).",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new folder (default: RUN-FORMAT, or RUN-export).")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Labelled rows to compare on, instead of the run's held-out ones.")
+    ] = None,
+    most_lost: Annotated[
+        float, typer.Option("--most-lost", min=0, help="Points of the score that a format may lose.")
+    ] = 1.0,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Export a run to ONNX or OpenVINO, compare it with the weights, and time both on this CPU.
+
+    fasttune export runs/quickstart --format onnx-int8
+
+    The folder can be used in place of the run: fasttune serve runs/quickstart-onnx-int8
+    """
+    _quiet_libraries()
+    open_run(run)
+    from fasttune import api
+
+    found = api.export_run(run, formats or ["onnx"], output=output, data=data, most_lost=most_lost, progress=not quiet)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        results.print_export(found)
+
+
+@app.command()
+def push(
+    run: RunFolderArgument,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="The name on the hub, such as user/reviews.")],
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", help="Also upload the files of this export, for transformers.js and others."),
+    ] = None,
+    with_report: Annotated[
+        bool, typer.Option("--with-report", help="Also upload report.html, which quotes rows of the data.")
+    ] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Upload a run to the Hugging Face hub: model, tokenizer, settings and card, and no row of the data.
+
+    fasttune push runs/reviews ann/reviews
+
+    Others load it with fasttune.load("ann/reviews"). The token comes from the environment variable HF_TOKEN.
+    """
+    _quiet_libraries()
+    open_run(run)
+    from fasttune import api
+
+    address = api.push(run, repository, export=export, with_report=with_report, public=public)
+    if as_json:
+        _print_json({"address": address})
+    else:
+        write_line(address)
+
+
 def _named_runs(runs: Sequence[str]) -> dict[str, Path]:
     """NAME=RUN, or RUN under the name of its folder; UsageError for a name that is not one part of a path."""
     named: dict[str, Path] = {}

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fasttune.evaluation.comparison import Compared
     from fasttune.evaluation.label_ranking import RankedLabel
     from fasttune.evaluation.reproduction import Reproduced
+    from fasttune.export.exporting import Export
+    from fasttune.export.verify import Speed
     from fasttune.search import Found
     from fasttune.start_models import StartModel
     from fasttune.training.lr_range import LearningRates
@@ -117,6 +119,36 @@ def print_reproduced(found: Reproduced) -> None:
         write_line(f"{name:<{width}}  {before:.6f} before, {now:.6f} now")
     write_line("")
     write_line(found.sentence)
+
+
+def print_export(found: Export) -> None:
+    """The weights and each format in a table, the verdict, and the next command."""
+    from rich.table import Table
+
+    out = Terminal(soft_wrap=True)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("", "size", "agreement", "largest diff", found.metric, "rows/s", "ms for one"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+
+    def add(name: str, num_bytes: int, agreement: str, largest: str, score: str, speed: Speed) -> None:
+        times = (f"{speed.rows_per_second:,.0f}", f"{speed.milliseconds_per_row:.1f}")
+        table.add_row(name, size(num_bytes), agreement, largest, score, *times)
+
+    for precision, speed in found.weights.items():
+        score = f"{found.score:.4f}" if precision == "fp32" else ""
+        add(f"weights, {precision}", found.weights_size, "", "", score, speed)
+    for one in found.formats:
+        difference = one.difference
+        agreement, largest = f"{difference.agreement:.1%}", f"{difference.largest:.2g}"
+        add(one.format, one.size, agreement, largest, f"{one.score:.4f}", one.speed)
+    out.print(table)
+    write_line(f"\ncompared with the weights in fp32 on {found.num_rows:,} {found.split} rows; timed on this CPU")
+    for sentence in found.verdict:
+        write_line(sentence)
+    if found.folder is None:
+        write_line(f"\nnothing was kept: the weights in {found.fastest} are the fastest for many rows")
+    else:
+        write_line(f"\nnext:\n  fasttune serve {found.folder}")
 
 
 def print_built(built: Built, folder: Path) -> None:

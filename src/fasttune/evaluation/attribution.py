@@ -34,8 +34,8 @@ class Word(NamedTuple):
 
 
 def explains(predictor: Predictor) -> bool:
-    """Whether the predictions of a run have words that drove them: those of classes and labels do."""
-    return classes_of(predictor.task) is not None
+    """Whether the predictions of a run have words that drove them: those of classes do; an export has no gradient."""
+    return classes_of(predictor.task) is not None and not predictor.is_export
 
 
 def words_behind(

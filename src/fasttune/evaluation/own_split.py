@@ -21,8 +21,11 @@ def read_own_split(predictor: Predictor, name: str | None) -> Split:
 
     UsageError if the run has no such split, or if it comes from another machine and names addresses on the network.
     """
-    refuse_foreign_addresses(predictor.folder, predictor.recipe)
     recipe, folder = predictor.recipe, predictor.folder
+    if not folder.data_report.exists():
+        found = "it came from the hub, which does not have its rows"
+        raise UsageError(Problem(where=f"run {folder.path}", found=found, hint="--data FILE"))
+    refuse_foreign_addresses(folder, recipe)
     splits = read_json(folder.data_report)["splits"]
     names = [split for split, about in splits.items() if not about["is_sample"]]
     name = name or (TEST if TEST in names else VALIDATION)

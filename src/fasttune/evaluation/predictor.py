@@ -18,6 +18,7 @@ from fasttune.data.problems import counted
 from fasttune.data.tokens.language import split_into_pieces
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import Problem, UsageError, shown
+from fasttune.evaluation.exported import exported_format, set_up_exported
 from fasttune.recipe import Overrides, Recipe, differences
 from fasttune.recipe import load as load_recipe
 from fasttune.runs.folder import RunFolder, open_run, read_json
@@ -25,7 +26,7 @@ from fasttune.tasks import Prediction, Rows, Task
 from fasttune.tasks.metrics.sums import RowSums
 from fasttune.training.run import Log
 from fasttune.training.scoring import predict_split, score_split, with_intervals
-from fasttune.training.setup import Setup, set_up_run
+from fasttune.training.setup import Setup, set_up_run, task_of_run
 
 # Settings of how a finished run is used; all others belong to the trained model.
 MAY_OVERRIDE = (
@@ -68,7 +69,7 @@ class Tally:
 
 @dataclass
 class Predictor:
-    """A loaded run; `fasttune.load(RUN)` returns one. Threads may share it.
+    """A loaded run or export; `fasttune.load(RUN)` returns one. Threads may share it.
 
     `label_names`: labels of the run for labels of the file to score. `roles_named_now`: roles whose columns an override
     names. `log` takes notes and warnings.
@@ -83,6 +84,20 @@ class Predictor:
     log: Log = field(default=lambda line: None, repr=False)
     # Truncation is state of the tokenizer, and the boundaries of a packed batch are state of the model.
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def precision(self) -> str:
+        """fp32, bf16, fp16 or, for some exports, int8."""
+        return self.setup.choices["precision"].value
+
+    @property
+    def weights(self) -> Path:
+        """The file that answers: the weights, or the exported model."""
+        return self.folder.path / exported_format(self.folder).file if self.is_export else self.folder.weights
+
+    @property
+    def is_export(self) -> bool:
+        return self.folder.export.exists()
 
     @classmethod
     def open(
@@ -114,7 +129,11 @@ class Predictor:
                     hint="training.precision=fp32",
                 )
             )
-        task, setup = set_up_run(folder, recipe)
+        if folder.export.exists():
+            task = task_of_run(folder, recipe)
+            setup = set_up_exported(folder, recipe, task, exported_format(folder))
+        else:
+            task, setup = set_up_run(folder, recipe)
         if setup.accelerator.device.type == "cpu" and setup.accelerator.mixed_precision == "bf16":
             _cast_linear_weights(setup.model)
         named = frozenset(name.removeprefix(COLUMN) for name in changed if name.startswith(COLUMN))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from fasttune.errors import EnvironmentProblem, Problem, UsageError
+from fasttune.runs import hub
 from fasttune.security.paths import STAGED, first_link, new_file
 from fasttune.security.text import json_text
 
@@ -65,6 +66,11 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         return self.path / "model.safetensors"
+
+    @property
+    def export(self) -> Path:
+        """In an export: its format, how close it is to the weights, and how fast. Other folders have no such file."""
+        return self.path / "export.json"
 
     @property
     def card(self) -> Path:
@@ -358,20 +364,39 @@ def _check_output(folder: RunFolder, resume: bool) -> None:
 
 
 def open_run(path: str | Path) -> RunFolder:
-    """The run at `path`; EnvironmentProblem if there is none, or if it has no model yet."""
-    folder = RunFolder(Path(path))
-    where = f"run {folder.path}"
+    """The run at `path`, or of this name on the hub; EnvironmentProblem if there is none, or it has no model yet."""
+    where = f"run {Path(path)}"
+    is_on_hub = not Path(path).exists() and Path(path).parts[:1] != DEFAULT_PARENT.parts and hub.is_name(path)
+    folder = RunFolder(hub.downloaded(Path(path).as_posix()) if is_on_hub else Path(path))
+    if is_on_hub and not folder.is_run:
+        found, hint = "on the hub, it has no recipe.yaml: fasttune did not upload it", f"train from it: model={path}"
+        raise EnvironmentProblem(Problem(where=where, found=found, hint=hint))
     if not folder.is_run:
         found = "the folder is not a run: it has no recipe.yaml" if folder.path.is_dir() else "no such folder"
         runs = sorted(str(run.parent) for run in DEFAULT_PARENT.glob("*/recipe.yaml"))
         hint = f"existing runs: {', '.join(runs[-5:])}" if runs else "train one first: fasttune train quickstart"
         raise EnvironmentProblem(Problem(where=where, found=found, hint=hint))
-    if not folder.weights.exists():
+    if not folder.weights.exists() and not folder.export.exists():
         raise EnvironmentProblem(
-            Problem(
-                where=where,
-                found="the run has not finished: it has no model.safetensors",
-                hint=f"finish it: fasttune train {folder.recipe} --output {folder.path} --resume",
-            )
+            Problem(where=where, found="the run has not finished: it has no model.safetensors", hint=_resume(folder))
         )
     return folder
+
+
+def open_finished_run(path: str | Path, command: str) -> RunFolder:
+    """`open_run`, with UsageError for a run without its results, and for an export: `command` needs the weights."""
+    folder = open_run(path)
+    if not folder.weights.exists():
+        found, hint = "an export has no weights", f"fasttune {command} RUN, with the run that it was made from"
+        raise UsageError(Problem(where=f"{command} {folder.path}", found=found, hint=hint))
+    if not folder.is_finished:
+        found = "the run has not finished"
+        if not folder.environment.exists():
+            found = "it came from the hub, without the results of its training"
+            raise UsageError(Problem(where=f"{command} {path}", found=found, hint="use the run that was uploaded"))
+        raise UsageError(Problem(where=f"{command} {folder.path}", found=found, hint=_resume(folder)))
+    return folder
+
+
+def _resume(folder: RunFolder) -> str:
+    return f"finish it: fasttune train {folder.recipe} --output {folder.path} --resume"

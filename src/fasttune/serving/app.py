@@ -237,7 +237,7 @@ def _about(one: Service) -> dict[str, Any]:
         "inputs": one.kind,
         "labels": list(predictor.task.state().get("label2id", ())),
         "max_length": predictor.setup.max_length,
-        "precision": predictor.recipe.training.precision,
+        "precision": predictor.precision,
         "device": str(predictor.setup.accelerator.device),
     }
 

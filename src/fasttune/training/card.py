@@ -16,6 +16,7 @@ from fasttune.data.starter.model import EMBEDDED_MODEL
 from fasttune.errors import Problem
 from fasttune.recipe import Recipe, dump
 from fasttune.recipe.types import LESS_IS_BETTER
+from fasttune.runs.folder import RunFolder
 from fasttune.security.text import longest_run, markdown, markdown_code
 
 EMBEDDED_ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"
@@ -23,6 +24,7 @@ EMBEDDED_LICENCE, EMBEDDED_LANGUAGE = "apache-2.0", "en"
 FOREIGN = "W267"  # the texts are in another language than the model
 HUB_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*", re.ASCII)
 
+THIS_FOLDER = "PATH OF THIS FOLDER"
 TEMPLATE = """---
 {front_matter}
 ---
@@ -71,6 +73,37 @@ model.predict([{example}])
 On the command line: `fasttune predict PATH {words}`. `{auto_class}.from_pretrained` also loads the weights."""
 
 
+QUESTIONS = """
+
+Without fasttune, for a context of up to {max_length} tokens with its question:
+
+```python
+import torch
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+folder = "PATH OF THIS FOLDER"
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForQuestionAnswering.from_pretrained(folder)
+question, context = "Who came?", "Ann came at noon."
+given = tokenizer(question, context, truncation="only_second", return_offsets_mapping=True, return_tensors="pt")
+offsets, is_context = given.pop("offset_mapping")[0], torch.tensor([part == 1 for part in given.sequence_ids(0)])
+with torch.no_grad():
+    found = model(**given)
+start = found.start_logits[0][:, None] + found.end_logits[0][None, :]
+allowed = is_context[:, None] & is_context[None, :]
+allowed &= torch.ones_like(allowed).triu() & torch.ones_like(allowed).tril({max_answer_length} - 1)
+first, last = divmod(int(start.masked_fill(~allowed, -torch.inf).argmax()), len(offsets))
+print(context[offsets[first][0] : offsets[last][1]])
+```"""
+
+TOKENS = """
+
+```python
+from transformers import pipeline
+
+find = pipeline("token-classification", model="PATH OF THIS FOLDER", aggregation_strategy="first")
+find("Ann came to Paris.")
+```"""
+
 CROSS_ENCODER = """```python
 from sentence_transformers import CrossEncoder
 
@@ -98,11 +131,13 @@ def use(recipe: Recipe) -> str:
     """
     if recipe.task == "question-answering":
         example, words = '("Who came?", "Ann came at noon.")', '--question "..." --context "..."'
-        return FASTTUNE.format(example=example, words=words, auto_class="AutoModelForQuestionAnswering")
+        shown = FASTTUNE.format(example=example, words=words, auto_class="AutoModelForQuestionAnswering")
+        lengths = {"max_length": recipe.preprocessing.max_length}
+        return shown + QUESTIONS.format(**lengths, max_answer_length=recipe.evaluation.max_answer_length)
     if recipe.task == "token-classification":
-        return FASTTUNE.format(
-            example='"Ann came to Paris."', words='"..."', auto_class="AutoModelForTokenClassification"
-        )
+        example = '"Ann came to Paris."'
+        shown = FASTTUNE.format(example=example, words='"..."', auto_class="AutoModelForTokenClassification")
+        return shown + TOKENS
     is_pair = recipe.data.columns.text_pair is not None
     if recipe.model_head == "mean":
         example, words = ('[("...", "...")]', '"..." --text-pair "..."') if is_pair else ('"..."', '"..."')
@@ -171,13 +206,24 @@ def base_model(recipe: Recipe) -> str | None:
 def without_folders(text: str, recipe: Recipe) -> str:
     """Replace paths on the machine that trained by file names, which are all that others need."""
     data = recipe.data
-    given = [recipe.output.dir, recipe.output.mirror, recipe.model]
-    for spec in (data.train, data.validation, data.test):
+    given = [recipe.output.dir, recipe.output.mirror, recipe.model, recipe.training.teacher, data.corrections]
+    for spec in (data.train, data.validation, data.test, data.unlabelled):
         given += spec if isinstance(spec, list) else [spec]
     for path in sorted(filter(None, given), key=len, reverse=True):
         if PurePath(path).is_absolute() or path.startswith(("~", ".")) or "://" in path:
             text = text.replace(path, PurePath(path).name or path)
     return text
+
+
+def public_recipe(recipe: Recipe) -> str:
+    """recipe.yaml for other people: without the paths of this machine."""
+    return without_folders(dump(recipe), recipe)
+
+
+def card_for(folder: RunFolder, repository: str) -> str:
+    """The card of a run, with the model's name on the hub in its examples."""
+    text = folder.card.read_text(encoding="utf-8")
+    return text.replace(THIS_FOLDER, repository).replace("fasttune predict PATH", f"fasttune predict {repository}")
 
 
 def data_name(recipe: Recipe) -> str:

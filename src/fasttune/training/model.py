@@ -61,6 +61,7 @@ NOT_A_MODEL = (
     StrictDataclassError,
 )
 MODEL_FILES = ("calibration.json", "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "spm.model")
+EXPORTS = ("onnx", "openvino")  # folders of exported models
 # Fields that a task adds to config.json only where they apply.
 OF_ANOTHER_RUN = ("thresholds", "min_confidence", "label_values")
 WORD_HEAD = "AutoModelForMaskedLM"  # whose head predicts words, not labels
@@ -416,9 +417,10 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """sha256 of the files by `save_model` that determine predictions."""
+    """sha256 of the files that determine predictions, of a saved or an exported model."""
     names = sorted(path.name for path in folder.iterdir() if path.name in MODEL_FILES or path.suffix == ".safetensors")
     names += [WEIGHTS] if (folder / WEIGHTS).exists() else []
+    names += sorted(f"{path.parent.name}/{path.name}" for room in EXPORTS for path in (folder / room).glob("*"))
     return {name: sha256(folder / name) for name in names}
 
 

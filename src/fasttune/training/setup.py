@@ -189,13 +189,19 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     )
 
 
-def set_up_run(folder: RunFolder, recipe: Recipe) -> tuple[Task, Setup]:
-    """The task and the model of a finished run; `recipe`: the run's, with changes. EnvironmentProblem if damaged."""
+def task_of_run(folder: RunFolder, recipe: Recipe) -> Task:
+    """The task of a finished run or an export; EnvironmentProblem if a file has changed since it was saved."""
     if folder.checksums.exists():  # early runs of 0.1.0 have none
         check_model(folder.path, read_json(folder.checksums))
     task = TASKS[recipe.task].from_state(read_json(folder.config), recipe)
     if folder.calibration.exists():
         task = task.with_temperature(float(read_json(folder.calibration)["temperature"]))
+    return task
+
+
+def set_up_run(folder: RunFolder, recipe: Recipe) -> tuple[Task, Setup]:
+    """The task and the model of a finished run; `recipe`: the run's, with changes."""
+    task = task_of_run(folder, recipe)
     return task, set_up(recipe, str(folder.path), task)
 
 
