@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fasttune.data.holdout import Split
 from fasttune.data.pipeline import encode, unknown_language
@@ -19,6 +18,7 @@ from fasttune.data.tokens.language import split_into_pieces
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import Problem, UsageError, shown
 from fasttune.evaluation.exported import exported_format, set_up_exported
+from fasttune.evaluation.precision import precision_here, prepare_for_predictions
 from fasttune.recipe import Overrides, Recipe, differences
 from fasttune.recipe import load as load_recipe
 from fasttune.runs.folder import RunFolder, open_run, read_json
@@ -26,7 +26,7 @@ from fasttune.tasks import Prediction, Rows, Task
 from fasttune.tasks.metrics.sums import RowSums
 from fasttune.training.run import Log
 from fasttune.training.scoring import predict_split, score_split, with_intervals
-from fasttune.training.setup import Setup, set_up_run, task_of_run
+from fasttune.training.setup import Setup, set_up, task_of_run
 
 # Settings of how a finished run is used; all others belong to the trained model.
 MAY_OVERRIDE = (
@@ -101,10 +101,16 @@ class Predictor:
 
     @classmethod
     def open(
-        cls, path: str | Path, overrides: Overrides = (), log: Log | None = None, maps_labels: bool = False
+        cls,
+        path: str | Path,
+        overrides: Overrides = (),
+        log: Log | None = None,
+        maps_labels: bool = False,
+        fastest: bool = False,
     ) -> Predictor:
         """Load the run at `path`; `overrides` replace its settings of precision, device, memory and column names.
 
+        `fastest`: if training chose the precision by itself, answer in the one that is fastest on this CPU.
         `maps_labels`: `data.label_names` among them maps labels of the file to score to labels of the run.
         """
         folder = open_run(path)
@@ -129,13 +135,19 @@ class Predictor:
                     hint="training.precision=fp32",
                 )
             )
+        task = task_of_run(folder, recipe)
         if folder.export.exists():
-            task = task_of_run(folder, recipe)
             setup = set_up_exported(folder, recipe, task, exported_format(folder))
         else:
-            task, setup = set_up_run(folder, recipe)
-        if setup.accelerator.device.type == "cpu" and setup.accelerator.mixed_precision == "bf16":
-            _cast_linear_weights(setup.model)
+            other = None
+            if "training.precision" not in changed:
+                other = precision_here(folder, recipe, task, fastest)
+            if other is not None:
+                recipe = load_recipe(recipe, {"training": {"precision": other.value}})
+                if log is not None:
+                    log(f"precision {other.value}: {other.reason}")
+            setup = set_up(recipe, str(folder.path), task)
+            prepare_for_predictions(setup)
         named = frozenset(name.removeprefix(COLUMN) for name in changed if name.startswith(COLUMN))
         predictor = cls(folder, recipe, task, setup, label_names, named)
         predictor.log = log or predictor.log
@@ -204,14 +216,3 @@ class Predictor:
             self.log(remark)
         sums = self.task.row_sums(scored.results, store, split.rows)
         return with_intervals(scored.metrics, sums), sums
-
-
-def _cast_linear_weights(model: torch.nn.Module) -> None:
-    """Cast the weights of linear layers to bf16 once, as autocast would in every forward pass.
-
-    The outputs stay the same bits. For a short request, casting takes as long as the rest.
-    """
-    for module in model.modules():
-        if type(module) is torch.nn.Linear:
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.bfloat16()

@@ -101,7 +101,7 @@ def service(name: str, path: Path, shows_examples: bool, log: Log) -> Service:
     """Load a run for the server."""
 
     def opened() -> Predictor:
-        return Predictor.open(path, log=log)
+        return Predictor.open(path, log=log, fastest=True)
 
     predictor = opened()
     made = Service(name, opened, predictor, Batcher(predictor))
