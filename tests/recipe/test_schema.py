@@ -79,6 +79,7 @@ FIELDS_AND_DEFAULTS = {
     "training.device": "auto",
     "training.tokens_per_microbatch": "auto",
     "training.teacher": None,
+    "training.replay": 0.0,
     "training.mlm_epochs": 0,
     "training.freeze_layers": 0,
     "training.gradient_checkpointing": False,

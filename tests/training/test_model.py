@@ -65,6 +65,52 @@ def test_a_head_of_another_size_is_drawn_anew(tmp_path: Path) -> None:
     assert torch.equal(loaded.model.bert.pooler.dense.weight, saved.bert.pooler.dense.weight)
 
 
+def named(*names: str) -> dict[str, object]:
+    return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+
+
+HEADS = {
+    "bert": (transformers.BertForSequenceClassification, tiny_config, "classifier"),
+    "roberta": (
+        transformers.RobertaForSequenceClassification,
+        lambda **changes: transformers.RobertaConfig(**{**tiny_config().to_dict(), "model_type": "roberta", **changes}),
+        "classifier.out_proj",
+    ),
+}
+
+
+@pytest.mark.parametrize("family", HEADS)
+@pytest.mark.parametrize(
+    ("now", "kept", "new_rows"),
+    [
+        (("yes", "no", "maybe", "never"), ["yes", "no", "maybe"], [3]),  # one more, and in another order
+        (("maybe", "yes", "other"), ["maybe", "yes"], [2]),  # one exchanged: the shape fits, the row does not
+        (("yes", "no"), None, []),  # one less
+        (("yes", "no", "maybe"), None, []),  # reordered
+        (("a", "b", "c"), [], [0, 1, 2]),
+    ],
+)
+def test_the_rows_of_a_head_belong_to_its_labels(
+    family: str, now: tuple[str, ...], kept: list[str] | None, new_rows: list[int], tmp_path: Path
+) -> None:
+    model_class, config_of, head = HEADS[family]
+    saved = model_class(config_of(**named("no", "maybe", "yes")))
+    torch.nn.init.normal_(saved.get_submodule(head).weight, std=5.0)  # unlike anything that is initialised
+    torch.nn.init.normal_(saved.get_submodule(head).bias, std=5.0)
+    saved.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path), AUTO_CLASS, named(*now), seed=1)
+    before, after = saved.get_submodule(head), loaded.model.get_submodule(head)
+    for number, name in enumerate(now):
+        if number in new_rows:
+            assert after.weight[number].abs().max() < 1 and after.bias[number] == 0
+        else:
+            source = ["no", "maybe", "yes"].index(name)
+            assert torch.equal(after.weight[number], before.weight[source])
+            assert torch.equal(after.bias[number], before.bias[source])
+    assert loaded.kept_labels == (kept or [])
+    assert loaded.new_weights == ([f"{head}.bias", f"{head}.weight"] if new_rows else [])
+
+
 def test_a_language_model_brings_all_but_head_and_pooler(tmp_path: Path) -> None:
     """What is published as a pretrained encoder is often a masked language model."""
     transformers.BertForMaskedLM(tiny_config()).save_pretrained(tmp_path)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fasttune.data.corrections import corrected
+from fasttune.data.earlier_run import EarlierRun, earlier_run, seen_before, to_replay, with_replayed
 from fasttune.data.holdout import Split, hold_out, without_copies, without_leaks, without_repeats
 from fasttune.data.problems import Problems
 from fasttune.data.reading import ANY, TEST, TRAIN, VALIDATION, Reader, is_starter, name_of, own_split
@@ -64,7 +66,7 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
     """Read, check and split the rows; DataError lists all problems of all splits together."""
     reader, data = Reader(recipe, tasks), recipe.data
     problems = Problems("data")
-    train = task = stream = None
+    train = task = stream = earlier = None
     settings: Mapping[str, Any] = {}
     split_names: tuple[str, ...] = ()  # of the data set of the training rows
     with problems.collected():
@@ -74,8 +76,12 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
         else:
             train, source = reader.rows(data.train, TRAIN)
             split_names, settings = source.split_names, source.settings
-        task = reader.task_class.from_rows(train.rows, reader.recipe, train.where)
-        task.strata(train.rows, train.where)  # raises DataError for unusable targets
+        earlier = None if stream is not None else earlier_run(recipe, partial(_read_kept_of, tasks))
+        known = train.rows  # from which the task learns its labels
+        if recipe.training.replay:
+            known = known.with_more(to_replay(reader.recipe, earlier, train).train.rows)
+        task = reader.task_class.from_rows(known, reader.recipe, train.where)
+        task.strata(known, train.where)  # raises DataError for unusable targets
         reader.notes += task.notes
     held_out: dict[str, Split] = {}
     for name, spec in {VALIDATION: data.validation, TEST: data.test}.items():
@@ -112,6 +118,10 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
         train = train.limited(data.max_train_samples, data.seed, reader.notes)
     for name, split in held_out.items():
         held_out[name] = split.limited(data.max_eval_samples, data.seed, reader.notes)
+    reader.notes += seen_before(earlier, held_out, task, recipe.model)
+    if recipe.training.replay:
+        assert isinstance(earlier, EarlierRun), "to_replay refused anything else"
+        train = with_replayed(recipe.training.replay, earlier, train, held_out, task, data.seed, reader.notes)
     task = task.for_training_rows(train.rows, recipe)
     if unlabelled is not None:
         unlabelled = without_copies(unlabelled, list(held_out.values()), task, reader.notes)
@@ -151,10 +161,14 @@ def read_kept(recipe: Recipe, tasks: Tasks, name: str, kept: Mapping[str, Any], 
     DataError if the files no longer hold these rows, because other rows may be rows that the model was trained on. No
     list of training rows is stored, and 0.1.0 stored none of any split: these are drawn again if the file is unchanged.
     """
-    if "rows_sha256" not in kept:
+    is_mixed = recipe.training.replay > 0 and name == VALIDATION  # with rows of another run
+    if "rows_sha256" not in kept or is_mixed:
         split = next(candidate for candidate in read_splits(recipe, tasks).all() if candidate.name == name)
         if split.fingerprint != kept["fingerprint"]:
             found = f"the file has changed since the run, so the {name} rows cannot be drawn again"
+            raise DataError(_changed(split, folder, found))
+        if is_mixed and split.sha256(tasks[recipe.task]) != kept["rows_sha256"]:
+            found = f"the {name} rows differ from those that the run was scored on"
             raise DataError(_changed(split, folder, found))
         return split
     data = recipe.data
@@ -169,6 +183,10 @@ def read_kept(recipe: Recipe, tasks: Tasks, name: str, kept: Mapping[str, Any], 
     if split.sha256(reader.task_class) != kept["rows_sha256"]:
         raise DataError(_changed(split, folder, f"the {name} rows differ from those that the run held out of training"))
     return split
+
+
+def _read_kept_of(tasks: Tasks, recipe: Recipe, name: str, kept: Mapping[str, Any], folder: Path) -> Split:
+    return read_kept(recipe, tasks, name, kept, folder)
 
 
 def _changed(split: Split, folder: Path, found: str) -> Problem:

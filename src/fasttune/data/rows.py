@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,12 @@ class Rows:
         place = partial(_place_of, self.place, chosen)
         return Rows(_taken(self.ids, chosen), values, place=place, class_names=self.class_names)
 
+    def with_more(self, more: Rows) -> Rows:
+        """These rows and then `more`, with the roles that both have."""
+        values = {role: [*cells, *more.values[role]] for role, cells in self.values.items() if role in more.values}
+        place = partial(_place_in, self.place, more.place, len(self))
+        return replace(self, ids=[*self.ids, *more.ids], values=values, place=place)
+
 
 class NumbersAsIds(Sequence[str]):
     """Row numbers that become strings on access; training never needs them."""
@@ -65,6 +71,10 @@ def _taken(values: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
 
 def _place_of(place: Callable[[int], str], chosen: np.ndarray, index: int) -> str:
     return place(int(chosen[index]))
+
+
+def _place_in(first: Callable[[int], str], second: Callable[[int], str], length: int, index: int) -> str:
+    return first(index) if index < length else second(index - length)
 
 
 def ids_of(source: Source) -> Sequence[str]:

@@ -53,7 +53,7 @@ OF_A_FOLD: dict[str, Any] = {
         "encoding": None,
         "no_label": None,
     },
-    "training": {"seeds": None, "teacher": None, "mlm_epochs": 0},
+    "training": {"seeds": None, "teacher": None, "replay": 0.0, "mlm_epochs": 0},
     "evaluation": {
         "eval_strategy": "no",
         "early_stopping_patience": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from fasttune.data.earlier_run import addresses
 from fasttune.data.holdout import Split
 from fasttune.data.pipeline import read_kept
 from fasttune.data.reading import TEST, VALIDATION
@@ -39,14 +40,11 @@ def refuse_foreign_addresses(folder: RunFolder, recipe: Recipe) -> None:
     """UsageError if a run from another machine would make this one open an address on the network."""
     if was_made_here(read_json(folder.environment).get("run_id")):
         return
-    data = recipe.data
-    for value in (data.train, data.validation, data.test):
-        for spec in [value] if isinstance(value, str) else value or []:
-            if is_remote(spec):
-                raise UsageError(
-                    Problem(
-                        where=f"run {folder.path}",
-                        found=f"its recipe comes from another machine and reads {spec}, which is not opened unasked",
-                        hint=f"--data {shlex.quote(spec)}, if you trust it",
-                    )
-                )
+    for spec in filter(is_remote, addresses(recipe)):
+        raise UsageError(
+            Problem(
+                where=f"run {folder.path}",
+                found=f"its recipe comes from another machine and reads {spec}, which is not opened unasked",
+                hint=f"--data {shlex.quote(spec)}, if you trust it",
+            )
+        )

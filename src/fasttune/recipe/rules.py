@@ -50,6 +50,7 @@ NOT_STREAMED: tuple[FieldPath, ...] = (
     ("data", "unlabelled"),
     ("data", "corrections"),
     ("training", "teacher"),
+    ("training", "replay"),
     ("training", "mlm_epochs"),
 )
 

@@ -179,6 +179,14 @@ class Training(Section):
         "as the run, one or several per text. With `data.unlabelled` it also labels further rows.",
         allowed="the folder of a finished run, or null",
     )
+    replay: float = setting(
+        0.0,
+        "If `model` is a run: also train on rows of that run, this many for each new row, so that the model does not "
+        "forget what it knew. Its validation rows are added to the validation rows in the same proportion. With it, "
+        "new rows need not have the old labels.",
+        allowed="a number, 0 (none) or more",
+        ge=0,
+    )
     mlm_epochs: Whole = setting(
         0,
         "First train the encoder for this many passes to fill in masked words of the training texts and of "

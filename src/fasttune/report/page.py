@@ -26,6 +26,7 @@ from fasttune.security.text import printable
 from fasttune.tasks.metrics.intervals import CORRELATIONS
 from fasttune.training.card import base_model, gain_of, held_out_scores, without_folders
 from fasttune.training.finalize import duration
+from fasttune.training.lineage import LINEAGE, in_words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -352,7 +353,8 @@ class Page:
 
     def render(self) -> str:
         title = self.folder.path.resolve().name
-        base = base_model(self.recipe) or Path(self.recipe.model).name
+        ancestors = in_words(self.environment.get(LINEAGE, ()))
+        base = " → ".join(ancestors) or base_model(self.recipe) or Path(self.recipe.model).name
         ended = datetime.fromtimestamp(self.folder.all_results.stat().st_mtime).date().isoformat()
         return render("run.html", self.language, page=self, title=title, base=base, made=ended)
 

@@ -15,9 +15,11 @@ from fasttune.data.sources import is_published
 from fasttune.data.starter.model import EMBEDDED_MODEL
 from fasttune.errors import Problem
 from fasttune.recipe import Recipe, dump
+from fasttune.recipe import load as load_recipe
 from fasttune.recipe.types import LESS_IS_BETTER
 from fasttune.runs.folder import RunFolder
 from fasttune.security.text import longest_run, markdown, markdown_code
+from fasttune.training.lineage import LINEAGE, in_words
 
 EMBEDDED_ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_LICENCE, EMBEDDED_LANGUAGE = "apache-2.0", "en"
@@ -39,7 +41,7 @@ A {task_words} model fine-tuned from {model} with fasttune.{labels}
 {caveat}
 ## Data
 
-{data}{incidents}
+{data}{incidents}{lineage}
 
 ## Use
 
@@ -238,11 +240,14 @@ def front_matter(
     scores: Mapping[str, float],
     num_rows: int | None,
     warnings: Collection[str] = (),
+    ancestors: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The metadata that the hub reads: task, base model, licence, language, data sets and results.
 
-    `warnings`: the codes of the data checks' warnings.
+    `warnings`: the codes of the data checks' warnings. `ancestors`: as `lineage_of` finds them.
     """
+    # The pretrained model, from which a chain of runs began.
+    pretrained = load_recipe(recipe, {"model": ancestors[0]["model"]}) if ancestors else recipe
     result: dict[str, Any] = {
         "task": {"type": recipe.task},
         "dataset": {"name": data_name(recipe), "type": "custom", "split": split},
@@ -258,10 +263,10 @@ def front_matter(
         "tags": ["fasttune", recipe.task],
         "model-index": [{"name": name, "results": [result]}],
     }
-    base = base_model(recipe)
+    base = base_model(pretrained)
     if base is not None:
         front["base_model"] = base
-    if recipe.model == EMBEDDED_MODEL:  # of other models neither is known without the network
+    if pretrained.model == EMBEDDED_MODEL:  # of other models neither is known without the network
         front["license"] = EMBEDDED_LICENCE
         if FOREIGN not in warnings:
             front["language"] = EMBEDDED_LANGUAGE
@@ -276,6 +281,14 @@ def hub_data_sets(recipe: Recipe) -> list[str]:
     """The ids of the training data that come from the hub, without revisions."""
     specs = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
     return [re.split("[@:]", spec)[0] for spec in specs if is_published(spec) and not is_starter(spec)]
+
+
+def lineage_section(ancestors: Sequence[Mapping[str, Any]]) -> str:
+    """The models and runs that this one was trained on from, oldest first."""
+    if not ancestors:
+        return ""
+    lines = [f"{number}. {markdown(words)}" for number, words in enumerate(in_words(ancestors), 1)]
+    return "\n".join(["\n\n## Lineage\n", *lines, f"{len(lines) + 1}. this model"])
 
 
 def data_section(data_report: Mapping[str, Any]) -> str:
@@ -320,7 +333,8 @@ def card(
     split, scores = held_out_scores(results)
     num_rows = results.get("test_samples" if split == "test" else "eval_samples")
     codes = {entry["code"] for entry in data_report["warnings"]}
-    metadata = front_matter(name, recipe, split, scores, num_rows, codes)
+    ancestors = environment.get(LINEAGE, ())
+    metadata = front_matter(name, recipe, split, scores, num_rows, codes, ancestors)
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     text = without_folders(dump(recipe).strip(), recipe)
     decides = recipe.evaluation.tune_threshold or recipe.evaluation.min_precision is not None
@@ -347,6 +361,7 @@ def card(
         incidents="".join(["\n\nDuring training:\n", *(f"\n- {markdown(incident)}" for incident in incidents)])
         if incidents
         else "",
+        lineage=lineage_section(ancestors),
         fence="`" * max(3, longest_run(text) + 1),
         recipe=text,
         device=environment["device"]["value"],

@@ -19,6 +19,8 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from fasttune.training.head import copy_rows
+
 MEAN_HEAD = "mean"  # the value of `model_head`, and of `auto_class` where a model is loaded
 WEIGHTS = "2_Dense/model.safetensors"
 # Names of the dropout before a classifier, in the order of their claim.
@@ -69,19 +71,13 @@ def _body_class(config: PreTrainedConfig) -> Any:
     return found[0] if isinstance(found, tuple) else found  # Funnel has two bodies, the first of which is the default
 
 
-@torch.no_grad()
-def load_dense(model: PreTrainedModel, path: str | None, before: Sequence[str], now: Sequence[str]) -> bool:
-    """Load the last layer from 2_Dense, its rows in the order of the labels `now`; False if it is for other labels."""
-    if path is None or sorted(before) != sorted(now):
-        return False
+def load_dense(model: PreTrainedModel, path: str | None, before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Load the rows of the last layer from 2_Dense for the labels that it shares with `now`; returns these."""
+    if path is None:
+        return []
     saved = load_file(path)
     dense: Any = model.dense
-    if saved["linear.weight"].shape != dense.weight.shape:
-        return False
-    order = [list(before).index(label) for label in now]
-    dense.weight.copy_(saved["linear.weight"][order])
-    dense.bias.copy_(saved["linear.bias"][order])
-    return True
+    return copy_rows(dense, (saved["linear.weight"], saved["linear.bias"]), before, now)
 
 
 def save_with_mean_head(folder: Path, model: PreTrainedModel) -> None:

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.tokenization_utils_base import FULL_TOKENIZER_FILE
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, cached_file
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from fasttune.data.quiet import quiet_transformers
 from fasttune.data.starter.model import EMBEDDED_MODEL, embedded_model_path
@@ -31,6 +31,7 @@ from fasttune.errors import EnvironmentProblem, Problem, require_safe
 from fasttune.parallel.launcher import hide_launcher
 from fasttune.runs.folder import sha256
 from fasttune.security import model_folder
+from fasttune.training.head import copy_rows
 from fasttune.training.mean_head import (
     MEAN_HEAD,
     WEIGHTS,
@@ -267,10 +268,14 @@ def longest_input(config: PreTrainedConfig) -> int:
 
 @dataclass(frozen=True)
 class Loaded:
-    """`new_weights`: parameters that the pretrained model does not have, such as the head."""
+    """`new_weights`: parameters that the pretrained model does not have, such as the head.
+
+    `kept_labels`: those whose rows of the head the pretrained model has, if it lacks those of others.
+    """
 
     model: PreTrainedModel
     new_weights: list[str]
+    kept_labels: Sequence[str] = ()
 
 
 def own_attention_dropout(config: PreTrainedConfig) -> float:
@@ -314,11 +319,14 @@ def load_model(
         )
         mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
         new_weights = {*info["missing_keys"], *mismatched}
+        labels = _labels_of(config)
+        kept: list[str] = []
         if auto_class == MEAN_HEAD:
-            if load_dense(model, file_of(name, WEIGHTS), before, _labels_of(config)):
+            kept = load_dense(model, file_of(name, WEIGHTS), before, labels)
+            if len(kept) == len(labels):
                 new_weights -= {"dense.weight", "dense.bias"}
         elif auto_class != WORD_HEAD:
-            new_weights |= _match_head(model, before, architectures, new_weights)
+            new_weights, kept = _match_head(name, model, before, architectures, new_weights)
     # from_pretrained maps the file into memory: a later write to it would change the weights or kill this process.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
@@ -327,7 +335,7 @@ def load_model(
     # It names code that is never run, so saved models must not name it either.
     vars(model.config).pop("auto_map", None)
     _check_encoder(name, model, sorted(new_weights))
-    return Loaded(model, sorted(new_weights))
+    return Loaded(model, sorted(new_weights), kept if len(kept) < len(labels) else [])
 
 
 def _labels_of(config: PreTrainedConfig) -> list[str]:
@@ -335,40 +343,55 @@ def _labels_of(config: PreTrainedConfig) -> list[str]:
     return [labels[number] for number in sorted(labels, key=int)]
 
 
-@torch.no_grad()
 def _match_head(
-    model: PreTrainedModel, before: list[str], architectures: Sequence[str], new_weights: set[str]
-) -> set[str]:
-    """Match a loaded head to the labels of `model.config`; returns the names of weights that are initialised anew.
+    name: str, model: PreTrainedModel, before: list[str], architectures: Sequence[str], new_weights: set[str]
+) -> tuple[set[str], list[str]]:
+    """Match a loaded head to the labels of `model.config`: all weights that are new, and the labels that are kept.
 
-    transformers keeps a head if its shape fits, whatever its rows stand for. Here the rows are reordered by label name.
-    If the folder holds another kind of model (`architectures`) or other labels (`before`), the last layer is new. A
-    regression head has no label names to compare.
+    transformers keeps a head if its shape fits, whatever its rows stand for. Here the rows of the labels `before` are
+    kept by name, in the order of the new labels, and those of other labels are new. If the folder holds another kind of
+    model (`architectures`), the last layer is new. A regression head has no label names to compare.
     """
     layers = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and not name.startswith(f"{model.base_model_prefix}.")
+        (layer, module)
+        for layer, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not layer.startswith(f"{model.base_model_prefix}.")
     ]
     if not layers:
-        return set()
-    name, last = layers[-1]
-    parameters = {f"{name}.{parameter}": tensor for parameter, tensor in last.named_parameters()}
-    if parameters.keys() & new_weights:
-        return set()
+        return new_weights, []
+    layer, last = layers[-1]
+    parameters = {f"{layer}.{parameter}": tensor for parameter, tensor in last.named_parameters()}
+    is_loaded = not parameters.keys() & new_weights
     now = _labels_of(model.config)
     is_same_kind = type(model).__name__ in architectures
-    if is_same_kind and len(before) == len(now) == 1:
-        return set()
-    if is_same_kind and sorted(before) == sorted(now):
-        order = [before.index(label) for label in now]
+    if is_loaded and is_same_kind and len(before) == len(now) == 1:
+        return new_weights, now
+    saved = None
+    if is_same_kind and set(before) & set(now):
+        clones = [tensor.detach().clone() for tensor in parameters.values()]
+        saved = clones if is_loaded else _saved_tensors(name, list(parameters))
+    if is_loaded and (saved is None or not set(now) <= set(before)):
         for tensor in parameters.values():
-            tensor.copy_(tensor[order].clone())
-        return set()
-    for tensor in parameters.values():
-        vars(tensor).pop("_is_hf_initialized", None)  # transformers does not initialise tensors with this mark
-    model._init_weights(last)
-    return set(parameters)
+            vars(tensor).pop("_is_hf_initialized", None)  # transformers does not initialise tensors with this mark
+        model._init_weights(last)
+    kept = copy_rows(last, saved, before, now) if saved is not None else []
+    return (new_weights - parameters.keys() if len(kept) == len(now) else new_weights | parameters.keys()), kept
+
+
+def _saved_tensors(name: str, keys: Sequence[str]) -> list[torch.Tensor] | None:
+    """Tensors as they are in the model's files; None if one of them is missing."""
+    index = file_of(name, SAFE_WEIGHTS_INDEX_NAME)
+    places = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"] if index else {}
+    tensors = []
+    for key in keys:
+        path = file_of(name, places.get(key, SAFE_WEIGHTS_NAME))
+        if path is None:
+            return None
+        with safe_open(path, "pt") as file:
+            if key not in file.keys():  # noqa: SIM118  it is no dictionary
+                return None
+            tensors.append(file.get_tensor(key))
+    return tensors
 
 
 def _check_index(name: str) -> None:

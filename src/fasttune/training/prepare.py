@@ -43,6 +43,7 @@ from fasttune.training import signals
 from fasttune.training.embedding import rows_in_use
 from fasttune.training.environment import versions
 from fasttune.training.frozen import FROZEN, choose_frozen
+from fasttune.training.lineage import LINEAGE, lineage_of
 from fasttune.training.loop import num_training_steps, times_due
 from fasttune.training.memory_probe import probe
 from fasttune.training.model import file_of, load_config, pinned
@@ -369,6 +370,7 @@ def write_new_run(run: TrainingRun, audit: Audit) -> None:
             "command": noted_command(),
             "versions": versions(),
             "num_processes": setup.accelerator.num_processes,
+            **({LINEAGE: ancestors} if (ancestors := lineage_of(run.recipe)) else {}),
             **{name: asdict(choice) for name, choice in setup.choices.items()},
         },
     )

@@ -14,8 +14,10 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fasttune.data.batching.collate import Padding
+from fasttune.data.label_matching import LABELS_SHOWN
+from fasttune.data.problems import some_of
 from fasttune.data.starter.model import EMBEDDED_MODEL, EMBEDDED_MODEL_DESCRIPTION
-from fasttune.errors import EnvironmentProblem, Problem, RecipeError
+from fasttune.errors import EnvironmentProblem, Problem, RecipeError, shown
 from fasttune.parallel.launcher import make_accelerator
 from fasttune.recipe import Recipe
 from fasttune.runs.folder import RunFolder, read_json
@@ -167,7 +169,10 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
         choices["vocabulary"] = Choice(f"{len(tokenizer):,} rows", added_tokens)
     if loaded.new_weights:
         layers = sorted({weight.rpartition(".")[0] for weight in loaded.new_weights})
-        choices["new_weights"] = Choice(", ".join(layers), f"initialised with seed {training.seed}")
+        reason = f"initialised with seed {training.seed}"
+        if loaded.kept_labels:
+            reason = f"rows of {some_of(list(map(shown, loaded.kept_labels)), LABELS_SHOWN)} kept, the others {reason}"
+        choices["new_weights"] = Choice(", ".join(layers), reason)
     padded, length = kernel.value != "padding-free", int(max_length.value)
     padding = Padding(
         token_id=tokenizer.pad_token_id or 0,

@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fasttune.data.formats.text_file import Place
 from fasttune.data.pipeline import Split, Splits
 from fasttune.data.problems import some_of
 from fasttune.data.rows import Rows
@@ -116,15 +114,6 @@ def _with_rows(train: Split, more: Rows, predictions: list[Prediction], target: 
         labels = [target.separator.join(cell) for cell in chosen] if target.separator else list(chosen)
     else:
         labels = [values[prediction["label"]] for prediction in predictions]
-    added = {
-        role: [*cells, *(labels if role == "label" else more.values[role])]
-        for role, cells in train.rows.values.items()
-        if role in (*more.values, "label")
-    }
-    place = partial(_place_in, train.rows.place, more.place, len(train.rows))
-    rows = replace(train.rows, ids=[*train.rows.ids, *more.ids], values=added, place=place)
-    return replace(train, rows=rows, positions=None)
-
-
-def _place_in(first: Place, second: Place, length: int, row: int) -> str:
-    return first(row) if row < length else second(row - length)
+    return replace(
+        train, rows=train.rows.with_more(replace(more, values={**more.values, "label": labels})), positions=None
+    )
