@@ -31,11 +31,15 @@ def fitted(model: Path, folder: Path, rows: list[dict[str, Any]], **recipe: Any)
     return fasttune.fit(made, output=folder / "run", progress=False).folder
 
 
-@contextmanager
-def server(*words: object, token: str | None = None) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def server(*words: object, token: str | None = None) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "FASTTUNE_TOKEN"}
     environment |= {"FASTTUNE_TOKEN": token} if token else {}
     command = [sys.executable, "-m", "fasttune", "serve", *map(str, words), "--port", str(port)]

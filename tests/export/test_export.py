@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from parity import FAMILIES, HEADS
@@ -246,6 +247,8 @@ def test_the_command_prints_a_table_and_json(
     command = ["export", str(tmp_path / "run"), "--format", "onnx", "-o", str(tmp_path / "b"), "--quiet", "--json"]
     assert run_command(command) == 0
     about = json.loads(capfd.readouterr().out)
+    schema = json.loads((Path(__file__).parents[2] / "docs/reference/json-schema.json").read_text())
+    jsonschema.validate(about, {**schema, "$ref": "#/$defs/export"})
     assert about["formats"][0]["format"] == "onnx" and about["weights"]["speed"]["fp32"]["rows_per_second"] > 0
 
 

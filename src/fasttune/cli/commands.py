@@ -287,13 +287,18 @@ def report(
     language: Annotated[str, typer.Option("--lang", help="en or zh.")] = "en",
     data: Annotated[str | None, typer.Option("--data", help="Other rows, to compare with the training rows.")] = None,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Write report.html of a finished run again."""
     _quiet_libraries()
     open_run(run)
     from fasttune import api
 
-    write_line(str(api.write_report(run, language=language, data=data, progress=not quiet)))
+    path = api.write_report(run, language=language, data=data, progress=not quiet)
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        write_line(str(path))
 
 
 @app.command()
@@ -308,6 +313,7 @@ def serve(
     examples: Annotated[
         bool, typer.Option("--examples", help="Show validation rows on the page also beyond loopback.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Serve predictions over HTTP, with a page to try them at /.
 
@@ -330,7 +336,12 @@ def serve(
         raise EnvironmentProblem(problem)
     from fasttune.serving import server
 
-    write_line(f"http://{'localhost' if host == '127.0.0.1' else host}:{port}", sys.stderr)
+    address = f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
+    if as_json:
+        _print_json({"address": address, "runs": {name: str(path) for name, path in named.items()}}, indent=None)
+        sys.stdout.flush()
+    else:
+        write_line(address, sys.stderr)
     server.serve(named, host=host, port=port, workers=workers, allowed_hosts=allow_host or (), examples=examples)
 
 
@@ -514,7 +525,10 @@ def predict(
 
     if output is not None:
         number = api.write_predictions(run, inputs or None, data=data, output=output, overrides=settings)
-        write_line(f"wrote {number:,} predictions to {output}", sys.stderr)
+        if as_json:
+            _print_json({"output": str(output), "num_rows": number}, indent=None)
+        else:
+            write_line(f"wrote {number:,} predictions to {output}", sys.stderr)
         return
     from_file = data is not None
     predictions = api.iter_predictions(run, inputs or None, data=data, overrides=settings, with_inputs=from_file)
@@ -561,6 +575,7 @@ def build(
     definition: Annotated[Path, typer.Argument(metavar="DEFINITION", help="A YAML file that defines a data set.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to create.")],
     push: Annotated[str | None, typer.Option("--push", help="Also upload it to the hub under this name.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Build a data set from a definition: Parquet files with a card.
 
@@ -572,7 +587,11 @@ def build(
     from fasttune import api
 
     built = api.build(definition, output, push)
-    results.print_built(built, output)
+    if as_json:
+        rows = {name: split.num_rows for name, split in built.splits.items()}
+        _print_json({"folder": str(output), "num_rows": rows, "steps": list(built.steps)})
+    else:
+        results.print_built(built, output)
 
 
 @app.command()
@@ -600,14 +619,17 @@ def recipes(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="A recipe to print, as a template for your own.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """List the shipped recipes, or print one: fasttune recipes yelp > my.yaml"""
     from fasttune import recipe
 
-    if name is not None:
+    if as_json:
+        _print_json(recipe.shipped() if name is None else {"name": name, "recipe": recipe.shipped_text(name)})
+    elif name is not None:
         write_line(recipe.shipped_text(name), end="")
-        return
-    results.print_recipes(recipe.shipped())
+    else:
+        results.print_recipes(recipe.shipped())
 
 
 @app.command()
@@ -687,6 +709,9 @@ def run(arguments: Sequence[str]) -> int:
         return done.code if isinstance(done.code, int) else 0
     except Error as error:
         if not error.reported_by_main:
+            if "--json" in arguments:
+                problems = [asdict(problem) for problem in error.problems]
+                _print_json({"error": {"exit_code": error.exit_code, "problems": problems}}, indent=None)
             _print_error(f"error: {error}")
             line = _line_to_type(arguments, error) if isinstance(error, DataError) else ""
             if line:
