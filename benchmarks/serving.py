@@ -1,6 +1,6 @@
 """Requests per second and waiting times of `fasttune serve`, beside two servers written by hand.
 
-    python benchmarks/serving.py RUNS [--seconds 5] [--rounds 3] [--clients 1 16 64] [--tasks text pair ...]
+    python benchmarks/serving.py RUNS [--seconds 5] [--rounds 3] [--clients 1 16 64] [--precision int8] [--tasks text]
 
 RUNS: a folder in which one short training per task is kept; scores do not matter here. Per task and length of text,
 the servers of benchmarks/plain_server.py and `fasttune serve` take turns, each alone on the machine, under the load of
@@ -62,6 +62,16 @@ def make_run(kind: str, folder: Path, precision: str) -> Path:
     return fasttune.fit(recipe, output=run, progress=False).folder
 
 
+def exported(run: Path) -> Path:
+    """The run in int8; after a few steps its scores do not matter, so any loss is accepted."""
+    import fasttune
+
+    export = run.with_name(f"{run.name}-openvino-int8")
+    if not export.exists():
+        fasttune.export_run(run, "openvino-int8", output=export, most_lost=1000, progress=False)
+    return export
+
+
 def bodies(kind: str, length: str, path: Path) -> Path:
     """One request per line: reviews as they are, or their first words."""
     reviews = [json.loads(line)["text"].replace("\\n", " ") for line in (YELP / "validation.jsonl").open()]
@@ -85,13 +95,15 @@ def bodies(kind: str, length: str, path: Path) -> Path:
 
 
 @contextmanager
-def started(server: str, run: Path, kind: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def started(
+    server: str, run: Path, kind: str, export: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A server that has answered, and its port; it ends with the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     if server == "fasttune":
-        command = [sys.executable, "-m", "fasttune", "serve", str(run)]
+        command = [sys.executable, "-m", "fasttune", "serve", str(export or run)]
     else:
         command = [sys.executable, str(HERE / "plain_server.py"), str(run), "--style", server, "--kind", kind]
     process = subprocess.Popen(
@@ -125,7 +137,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--tasks", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--precision", default="fp32", help="of fasttune; the others always compute in fp32")
+    parser.add_argument(
+        "--precision", default="fp32", help="of fasttune: fp32, bf16, or int8 by OpenVINO; the others compute in fp32"
+    )
     arguments = parser.parse_args()
     facts = machine()
     lines = [
@@ -141,13 +155,15 @@ def main() -> None:
     ]
     print("\n".join(lines), flush=True)
     for kind in arguments.tasks:
-        run = make_run(kind, arguments.runs, arguments.precision)
+        is_int8 = arguments.precision == "int8"
+        run = make_run(kind, arguments.runs, "fp32" if is_int8 else arguments.precision)
+        export = exported(run) if is_int8 else None
         for length in LENGTHS:
             requests = bodies(kind, length, arguments.runs / "requests.jsonl")
             found: dict[tuple[str, int], list[dict[str, float]]] = {}
             for _ in range(arguments.rounds):
                 for server in SERVERS:
-                    with started(server, run, kind) as (_, port):
+                    with started(server, run, kind, export) as (_, port):
                         for clients in arguments.clients:
                             taken = loaded(requests, port, clients, arguments.seconds)
                             assert not taken["failed"], (server, kind, taken)

@@ -19,6 +19,7 @@ from tiny import make_questions, make_rows, make_sentences
 
 import fasttune
 from fasttune.cli.commands import run as run_command
+from fasttune.data.batching.collate import Padding
 from fasttune.errors import EnvironmentProblem, UsageError
 from fasttune.evaluation.exported import FORMATS, ExportedModel
 from fasttune.export import exporting, formats
@@ -288,7 +289,7 @@ def test_every_family_exports(family: str, head: str, tmp_path: Path) -> None:
     for format in (FORMATS["onnx"], FORMATS["openvino"]):
         path = tmp_path / format.file
         formats.write(model, format, [traced], path)
-        found = ExportedModel(path, format)(**other)
+        found = ExportedModel(path, format, Padding(pad, most=64))(**other)
         with torch.no_grad():
             expected = model(**other)
         mask = other["attention_mask"].bool().numpy()

@@ -32,15 +32,16 @@ class Format:
     """A format to export to.
 
     `file`: its place in the folder, where Hugging Face's libraries look for it. `packages`: what making it needs;
-    the first of them runs it. `is_exact`: whether it computes in fp32, as the weights do. `one_by_one`: whether
-    sequences must be computed alone, because numbers of one would change the rounding of another.
+    the first of them runs it. `is_exact`: whether it computes in fp32, as the weights do. `most_rows`: sequences in
+    one call (None: any number), whose width is rounded up to a multiple of `width_of`.
     """
 
     name: str
     file: str
     packages: tuple[str, ...]
     is_exact: bool
-    one_by_one: bool = False
+    most_rows: int | None = None
+    width_of: int = 1
 
     @property
     def runs_in_openvino(self) -> bool:
@@ -48,14 +49,18 @@ class Format:
 
 
 _ONNX = ("onnxruntime", "onnx", "onnxscript")
+# OpenVINO compiles a graph for each shape that it sees, which takes 10 ms, so it is to see few. More than four rows in
+# one call are no faster.
+_FEW_SHAPES = {"most_rows": 4, "width_of": 32}
+_INT8_XML = "openvino/openvino_model_qint8_quantized.xml"
 FORMATS = {
     one.name: one
     for one in (
         Format("onnx", "onnx/model.onnx", _ONNX, is_exact=True),
-        # The range of a layer's inputs is taken from all sequences of a batch.
-        Format("onnx-int8", "onnx/model_quantized.onnx", _ONNX, is_exact=False, one_by_one=True),
-        Format("openvino", "openvino/openvino_model.xml", ("openvino",), is_exact=True),
-        Format("openvino-int8", "openvino/openvino_model_qint8_quantized.xml", ("openvino", "nncf"), is_exact=False),
+        # One row: the range of a layer's inputs would be taken from all rows of a call, and change the answers.
+        Format("onnx-int8", "onnx/model_quantized.onnx", _ONNX, is_exact=False, most_rows=1),
+        Format("openvino", "openvino/openvino_model.xml", ("openvino",), is_exact=True, **_FEW_SHAPES),
+        Format("openvino-int8", _INT8_XML, ("openvino", "nncf"), is_exact=False, **_FEW_SHAPES),
     )
 }
 
@@ -89,35 +94,59 @@ def import_openvino() -> Any:
 class ExportedModel(torch.nn.Module):
     """Calls a runtime as if it were the model; inputs and outputs are tensors on the CPU.
 
-    `inputs`: names and order of what the graph takes. A batch is [B, S], padded on the right.
+    `inputs`: names and order of what the graph takes. A batch is [B, S], padded on the right as `padding` says.
     """
 
-    def __init__(self, path: Path, format: Format):
+    def __init__(self, path: Path, format: Format, padding: Padding):
         super().__init__()
-        self.format = format
+        self.format, self.padding = format, padding
         self.inputs, self.run = (_openvino if format.runs_in_openvino else _onnxruntime)(path)
 
     def forward(self, **given: torch.Tensor) -> dict[str, torch.Tensor]:
         like = given["input_ids"]
         feed = {name: given.get(name, torch.zeros_like(like)).numpy() for name in self.inputs}
-        outputs = _one_by_one(self.run, feed) if self.format.one_by_one and len(like) > 1 else self.run(feed)
+        outputs = self.run(feed) if self.format.most_rows is None else self._in_chunks(feed, self.format.most_rows)
         return {name: torch.from_numpy(np.array(values, dtype=np.float32)) for name, values in outputs.items()}
 
+    def _in_chunks(self, feed: Mapping[str, np.ndarray], most_rows: int) -> dict[str, np.ndarray]:
+        """Run a few rows of about the same length at a time; outputs per token have zeros at padding."""
+        batch, width = feed["input_ids"].shape
+        lengths = feed["attention_mask"].sum(axis=1)
+        outputs: dict[str, np.ndarray] = {}
+        left = np.argsort(-lengths, kind="stable")
+        while len(left):
+            number = 1 << (min(len(left), most_rows).bit_length() - 1)  # a power of two
+            rows, left = left[:number], left[number:]
+            longest = int(lengths[rows[0]])
+            chunk = {name: self._widened(name, values[rows, :longest]) for name, values in feed.items()}
+            for name, values in self.run(chunk).items():
+                is_per_token = values.ndim == 3 or name.endswith("_logits")
+                shape = (batch, width, *values.shape[2:]) if is_per_token else (batch, *values.shape[1:])
+                whole = outputs.setdefault(name, np.zeros(shape, dtype=np.float32))
+                if is_per_token:
+                    whole[rows, :longest] = values[:, :longest]
+                else:
+                    whole[rows] = values
+        return outputs
 
-def _one_by_one(run: Run, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Run each sequence without its padding; outputs per token are padded again with zeros."""
-    batch, width = feed["input_ids"].shape
-    outputs: dict[str, np.ndarray] = {}
-    for row, length in enumerate(feed["attention_mask"].sum(axis=1).tolist()):
-        for name, values in run({key: value[row : row + 1, :length] for key, value in feed.items()}).items():
-            is_per_token = values.ndim == 3 or name.endswith("_logits")
-            shape = (batch, width, *values.shape[2:]) if is_per_token else (batch, *values.shape[1:])
-            whole = outputs.setdefault(name, np.zeros(shape, dtype=np.float32))
-            if is_per_token:
-                whole[row, :length] = values[0]
-            else:
-                whole[row] = values[0]
-    return outputs
+    def _widened(self, name: str, values: np.ndarray) -> np.ndarray:
+        """[B, S] with S rounded up to `width_of`, but not beyond what the model takes."""
+        longest, unit = values.shape[1], self.format.width_of
+        more = max(min(-(-longest // unit) * unit, self.padding.most) - longest, 0)
+        filling = self.padding.token_id if name == "input_ids" else 0
+        return np.pad(values, ((0, 0), (0, more)), constant_values=filling)
+
+    def warm_up(self) -> None:
+        """Run all shapes that a format with few of them has, so that no request waits while its shape is compiled."""
+        if self.format.width_of == 1:
+            return
+        rows = 1
+        while rows <= (self.format.most_rows or 1):
+            for width in range(
+                self.format.width_of, min(self.padding.most, TOKENS_AT_ONCE // rows) + 1, self.format.width_of
+            ):
+                self.run({name: np.full((rows, width), int(name != "token_type_ids")) for name in self.inputs})
+            rows *= 2
 
 
 def _onnxruntime(path: Path) -> tuple[list[str], Run]:
@@ -165,9 +194,10 @@ def set_up_exported(folder: RunFolder, recipe: Recipe, task: Task, format: Forma
     name = str(folder.path)
     tokenizer = load_tokenizer(name, task.needs_offsets)
     max_length = choose_max_length(recipe, name, tokenizer, task.default_max_length)
-    model = ExportedModel(folder.path / format.file, format)
-    tokenizer.model_input_names = [one for one in tokenizer.model_input_names if one in model.inputs]
     length = int(max_length.value)
+    padding = Padding(token_id=tokenizer.pad_token_id or 0, most=length)
+    model = ExportedModel(folder.path / format.file, format, padding)
+    tokenizer.model_input_names = [one for one in tokenizer.model_input_names if one in model.inputs]
     return Setup(
         model=cast(PreTrainedModel, model),  # it is called as one
         tokenizer=tokenizer,
@@ -181,5 +211,5 @@ def set_up_exported(folder: RunFolder, recipe: Recipe, task: Task, format: Forma
         max_length=length,
         tokens_per_microbatch=TOKENS_AT_ONCE,
         padded=True,
-        padding=Padding(token_id=tokenizer.pad_token_id or 0, length=None, multiple=1, most=length),
+        padding=padding,
     )

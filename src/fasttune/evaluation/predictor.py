@@ -17,7 +17,7 @@ from fasttune.data.problems import counted
 from fasttune.data.tokens.language import split_into_pieces
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import Problem, UsageError, shown
-from fasttune.evaluation.exported import exported_format, set_up_exported
+from fasttune.evaluation.exported import ExportedModel, exported_format, set_up_exported
 from fasttune.evaluation.precision import precision_here, prepare_for_predictions
 from fasttune.recipe import Overrides, Recipe, differences
 from fasttune.recipe import load as load_recipe
@@ -152,6 +152,11 @@ class Predictor:
         predictor = cls(folder, recipe, task, setup, label_names, named)
         predictor.log = log or predictor.log
         return predictor
+
+    def warm_up(self) -> None:
+        """Make the first predictions as fast as later ones; takes a second or two for an export to OpenVINO."""
+        if isinstance(self.setup.model, ExportedModel):
+            self.setup.model.warm_up()
 
     def predict(self, inputs: Any) -> list[Prediction]:
         """One prediction for each text, or pair of texts, in order: {"id", "label", "score", "probabilities"}.

@@ -101,7 +101,9 @@ def service(name: str, path: Path, shows_examples: bool, log: Log) -> Service:
     """Load a run for the server."""
 
     def opened() -> Predictor:
-        return Predictor.open(path, log=log, fastest=True)
+        predictor = Predictor.open(path, log=log, fastest=True)
+        predictor.warm_up()
+        return predictor
 
     predictor = opened()
     made = Service(name, opened, predictor, Batcher(predictor))
