@@ -134,9 +134,9 @@ def test_a_step_that_diverges_moves_no_weight(tmp_path: Path, monkeypatch: pytes
     is_broken = False
     real = TextClassification.loss
 
-    def loss(self: TextClassification, outputs: Any, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
-        total, weight = real(self, outputs, batch, training)
-        return (total * float("nan") if training and is_broken else total), weight
+    def loss(self: TextClassification, outputs: Any, batch: MicroBatch, training: bool) -> torch.Tensor:
+        total = real(self, outputs, batch, training)
+        return total * float("nan") if training and is_broken else total
 
     def observer(event: Event) -> None:
         nonlocal is_broken
@@ -166,9 +166,9 @@ def test_a_rollback_with_a_loss_scaler_goes_on(tmp_path: Path, monkeypatch: pyte
             patch.setattr(type(how["accelerator"]), "mixed_precision", "fp16")
             return real_step(**how)
 
-    def loss(self: TextClassification, outputs: Any, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
-        total, weight = real_loss(self, outputs, batch, training)
-        return (total * float("nan") if training and is_broken else total), weight
+    def loss(self: TextClassification, outputs: Any, batch: MicroBatch, training: bool) -> torch.Tensor:
+        total = real_loss(self, outputs, batch, training)
+        return total * float("nan") if training and is_broken else total
 
     monkeypatch.setattr(loop, "run_step", scaled_step)
     monkeypatch.setattr(TextClassification, "loss", loss)

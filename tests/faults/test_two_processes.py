@@ -36,8 +36,8 @@ from fasttune.parallel import collectives
 from fasttune.tasks.text_classification import TextClassification
 real = TextClassification.loss
 def loss(self, outputs, batch, training):
-    total, weight = real(self, outputs, batch, training)
-    return (total * float("nan") if training and broken else total), weight
+    total = real(self, outputs, batch, training)
+    return total * float("nan") if training and broken else total
 TextClassification.loss = loss
 broken = False
 def observer(event):

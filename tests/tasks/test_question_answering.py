@@ -48,8 +48,8 @@ def test_the_loss_is_transformers_own_where_nothing_is_padded() -> None:
     torch.manual_seed(0)
     model = transformers.BertForQuestionAnswering(tiny_config()).eval()
     outputs = model(**batch.inputs)
-    total, weight = task.loss(outputs, batch, training=True)
-    assert weight == task.weight(batch.targets) == 3
+    total, weight = task.loss(outputs, batch, training=True), task.weight(batch.targets)
+    assert weight == 3
     expected = model(**batch.inputs, **batch.targets).loss
     assert (total / weight).item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -63,8 +63,7 @@ def test_padding_changes_no_loss_and_unknown_answers_count_for_nothing() -> None
     def loss(length: int) -> tuple[float, float]:
         batch = collate(store, np.arange(3), Padding(length=length))
         outputs = {name: logits[part, :, :length] for part, name in enumerate(("start_logits", "end_logits"))}
-        total, weight = task.loss(outputs, batch, training=True)
-        return total.item(), weight
+        return task.loss(outputs, batch, training=True).item(), task.weight(batch.targets)
 
     assert loss(int(store.lengths.max())) == loss(40) and loss(40)[1] == 2
     assert store.targets["start_positions"][1] == IGNORED

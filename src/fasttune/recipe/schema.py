@@ -203,6 +203,12 @@ class Training(Section):
         allowed="a whole number, 0 (train all layers) or more",
         ge=0,
     )
+    deterministic: bool = setting(
+        False,
+        "Use deterministic algorithms on a GPU, so that the same run gives the same bytes there too; it is slower. "
+        "On a CPU, runs repeat to the byte without it.",
+        allowed="true or false",
+    )
     gradient_checkpointing: bool = setting(
         False,
         "Recompute activations in the backward pass instead of storing them: about a third of the memory for a third "

@@ -182,8 +182,8 @@ class Task(ABC):
         """The weight of a micro-batch in its step; depends on the targets only, because it is summed before forward."""
 
     @abstractmethod
-    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
-        """(sum of losses, sum of weights) of one micro-batch; never a mean."""
+    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> torch.Tensor:
+        """The sum of the losses of one micro-batch, never a mean; `weight` is what the step divides by."""
 
     @abstractmethod
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:

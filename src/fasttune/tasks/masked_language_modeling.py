@@ -95,13 +95,12 @@ class MaskedLanguageModeling(Task):
     def weight(self, targets: Mapping[str, Any]) -> float:
         return float((targets["labels"] != IGNORED).sum())
 
-    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
+    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
         labels = batch.targets["labels"]
         chosen = labels != IGNORED
-        loss = cross_entropy(outputs["logits"][chosen].float(), labels[chosen], reduction="sum")
-        return loss, float(chosen.sum())
+        return cross_entropy(outputs["logits"][chosen].float(), labels[chosen], reduction="sum")
 
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
         """[B, 2]: the number of masked tokens that the model fills in correctly, and of all that are masked."""

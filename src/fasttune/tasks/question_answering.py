@@ -239,7 +239,7 @@ class QuestionAnswering(Task):
     def weight(self, targets: Mapping[str, Any]) -> float:
         return float((targets["start_positions"] != IGNORED).sum())
 
-    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
+    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> torch.Tensor:
         """The mean of the losses of start and end, as in transformers, but with padding masked out of the softmax."""
         from torch.nn.functional import cross_entropy
 
@@ -249,7 +249,7 @@ class QuestionAnswering(Task):
             logits = outputs[f"{end}_logits"].float().masked_fill(padding, float("-inf"))
             return cross_entropy(logits, batch.targets[f"{end}_positions"], reduction="sum", ignore_index=IGNORED)
 
-        return (loss_of("start") + loss_of("end")) / 2, self.weight(batch.targets)
+        return (loss_of("start") + loss_of("end")) / 2
 
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
         """[B, 1 + 3n]: the score of no answer, then scores, starts and ends (in tokens) of the best spans."""

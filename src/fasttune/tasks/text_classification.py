@@ -261,13 +261,13 @@ class TextClassification(Task):
     def weight(self, targets: Mapping[str, Any]) -> float:
         return self.target.weight(targets["labels"])
 
-    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
+    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> torch.Tensor:
         labels, taught = batch.targets["labels"], batch.features.get(TEACHER)
         logits = self.result(outputs, batch)
         loss = self.target.loss(logits, labels, training)
         if training and taught is not None:
             loss = (loss + self.target.loss(logits, taught, training)) / 2
-        return loss, self.target.weight(labels)
+        return loss
 
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
         """[B, K] logits in fp32, one row per example: the logits of its windows are pooled."""

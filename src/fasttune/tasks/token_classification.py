@@ -234,10 +234,10 @@ class TokenClassification(Task):
         labels = targets["labels"]
         return self.target.weight(labels[labels != IGNORED])
 
-    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> tuple[torch.Tensor, float]:
+    def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> torch.Tensor:
         """The loss of the first token of each word; other tokens and padding are ignored."""
         logits, labels = outputs["logits"].float(), batch.targets["labels"]
-        return self.target.loss(logits.flatten(0, 1), labels.flatten(), training), self.weight(batch.targets)
+        return self.target.loss(logits.flatten(0, 1), labels.flatten(), training)
 
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
         """[B, S, 2]: the tag of each token and its probability."""

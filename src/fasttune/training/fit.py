@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from fasttune.parallel.collectives import barrier, broadcast_object, is_main, raise_on_all_ranks
 from fasttune.recipe import Recipe
@@ -66,6 +70,45 @@ def fit_in_folder(
     `scores_test`: a trial of a search leaves the test rows to the best one. `begin`: as for `prepare`.
     `replan`: as for `Loop`, instead of the plan that training.max_time makes.
     """
+    with deterministic_algorithms(recipe.training.deterministic):
+        return _fit(
+            recipe,
+            folder,
+            resume=resume,
+            allow_changes=allow_changes,
+            log=log,
+            observers=observers,
+            scores_test=scores_test,
+            begin=begin,
+            replan=replan,
+        )
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Let torch use deterministic algorithms in this block, and raise where it has none; a CPU has no others."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _fit(
+    recipe: Recipe,
+    folder: RunFolder,
+    *,
+    resume: bool,
+    allow_changes: bool,
+    log: Log,
+    observers: Sequence[Observer],
+    scores_test: bool,
+    begin: float | None,
+    replan: Replan | None,
+) -> Run:
     if resume and recipe.output.mirror is not None:
         mirror = Mirror(recipe.output.mirror, folder)
         fetched = raise_on_all_ranks(lambda: mirror.fetch() if is_main() else None)

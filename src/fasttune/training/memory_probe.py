@@ -12,6 +12,7 @@ from fasttune.tasks import Task
 from fasttune.training.memory import MicroBatchOOM, as_micro_batch_oom
 from fasttune.training.precision import Choice
 from fasttune.training.setup import Setup
+from fasttune.training.step import run_model
 
 TRIED = (2048, 8192)  # tokens
 # A margin for the allocator and the extrapolation (assumption); a step that still runs out of memory is repeated in
@@ -48,9 +49,11 @@ def _peak(setup: Setup, task: Task, store: TokenStore, examples: Indices) -> int
     """Peak memory in bytes of one forward and backward; the gradients are discarded."""
     device = setup.accelerator.device
     torch.cuda.reset_peak_memory_stats(device)
-    batch = collate(store, examples, setup.padding).to(device)
+    batch = collate(store, examples, setup.padding)
+    weight = task.weight(batch.targets)
+    batch = batch.to(device)
     setup.model.train()
-    loss, weight = task.loss(setup.model(**batch.inputs), batch, training=True)
+    loss = task.loss(run_model(setup.model, batch), batch, training=True)
     setup.accelerator.backward(loss / weight)
     setup.model.zero_grad(set_to_none=True)
     peak = torch.cuda.max_memory_allocated(device)

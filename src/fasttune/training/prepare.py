@@ -48,7 +48,7 @@ from fasttune.training.loop import num_training_steps, times_due
 from fasttune.training.memory_probe import probe
 from fasttune.training.model import file_of, load_config, pinned
 from fasttune.training.optimizer import num_warmup_steps
-from fasttune.training.precision import REQUESTED, Choice
+from fasttune.training.precision import REQUESTED, Choice, choose_device
 from fasttune.training.presets import PRESET, with_preset
 from fasttune.training.resume import find_checkpoint, pin, reconciled_on_all_ranks
 from fasttune.training.run import Log, TrainingRun
@@ -302,6 +302,8 @@ def without_effect(recipe: Recipe, num_examples: int) -> list[str]:
         lines.append("data.columns.time, because data.validation is set and no rows are held out")
     if data.max_bad_rows > 0 and not data.streaming:
         lines.append("data.max_bad_rows, because data.streaming is false and all rows are checked first")
+    if training.deterministic and choose_device(training.device).value == "cpu":
+        lines.append("training.deterministic, because runs on a CPU repeat to the byte anyway")
     if recipe.search != default.search:
         lines.append("search, because only fasttune search makes trials")
     if output.save_strategy == "no" and output.save_total_limit != default.output.save_total_limit:

@@ -34,6 +34,7 @@ from fasttune.training.memory import (
     smaller_budget,
 )
 from fasttune.training.setup import Setup
+from fasttune.training.step import run_model
 from fasttune.training.watchdog import ASLEEP, PATIENCE, Watchdog
 from fasttune.training.wrapping import is_sharded
 
@@ -203,8 +204,9 @@ def run_split(
         examples = pending.popleft()
         try:
             with as_micro_batch_oom():
-                batch = collate(store, examples, padding).to(accelerator.device)
-                batch_results, loss, weight = _forward(model, task, batch, store.is_labelled)
+                batch = collate(store, examples, padding)
+                weight = task.weight(batch.targets) if store.is_labelled else 0.0
+                batch_results, loss = _forward(model, task, batch.to(accelerator.device), store.is_labelled)
         except MicroBatchOOM as error:
             reason = str(error)  # the exception itself keeps tensors alive
             if is_sharded(model):
@@ -230,15 +232,12 @@ def run_split(
     return Outputs(results, loss_sum / weight_sum if store.is_labelled else None, tokens_per_microbatch)
 
 
-def _forward(
-    model: torch.nn.Module, task: Task, batch: MicroBatch, is_labelled: bool
-) -> tuple[np.ndarray, float, float]:
-    outputs = model(**batch.inputs)
-    results = task.result(outputs, batch).float().cpu().numpy()
-    if not is_labelled:
-        return results, 0.0, 0.0
-    loss, weight = task.loss(outputs, batch, training=False)
-    return results, loss.item(), weight
+def _forward(model: torch.nn.Module, task: Task, batch: MicroBatch, is_labelled: bool) -> tuple[np.ndarray, float]:
+    """The results of a micro-batch, and the sum of its losses, 0 without labels."""
+    outputs = run_model(model, batch)
+    results = task.result(outputs, batch)
+    loss = task.loss(outputs, batch, training=False).item() if is_labelled else 0.0
+    return results.float().cpu().numpy(), loss
 
 
 def _smaller_budget(tokens_per_microbatch: int, tokens: int, num_sequences: int, reason: str) -> int:

@@ -103,7 +103,8 @@ def choose_attention(recipe: Recipe, name: str, device: str, precision: str) -> 
         if config.model_type in OWN_ATTENTION:
             kernel = Choice("the model's own", "in buckets of similar length")
         elif device == "cuda":
-            chosen, reason = cuda.choose_kernel(torch.device(device), dtype_of(precision), width)
+            uses_dropout = model_dropout > 0 if requested == "auto" else float(requested) > 0
+            chosen, reason = cuda.choose_kernel(torch.device(device), dtype_of(precision), width, uses_dropout)
             kernel = Choice("torch" if chosen is None else chosen.__name__, reason)
         elif device == "cpu":
             built = compiled_for(device, dtype_of(precision), width)
@@ -137,7 +138,7 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     budget = choose_tokens_per_microbatch(asked, device.value, precision.value, loaded.model.config)
     accelerator = make_accelerator(device.value, precision.value)
     added_tokens = _grow_vocabulary(loaded.model, len(tokenizer), name, training.seed)
-    kernel = make_padding_free(recipe, loaded.model)
+    kernel = make_padding_free(recipe, loaded.model, device.value)
     if kernel.value == "padding-free":
         kernel = _verified_on_device(loaded.model, kernel, accelerator)
     if kernel.value == "padding-free" and training.freeze_layers < loaded.model.config.num_hidden_layers:
@@ -265,12 +266,14 @@ def _checkpoint_activations(model: PreTrainedModel, name: str) -> None:
     model.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def make_padding_free(recipe: Recipe, model: PreTrainedModel) -> Choice:
-    """Make the model padding-free if possible, or give the reason why it runs padded."""
+def make_padding_free(recipe: Recipe, model: PreTrainedModel, device: str) -> Choice:
+    """Make the model padding-free if possible on this device, or give the reason why it runs padded."""
     asked = recipe.preprocessing.padding
     if asked != "none":
         return Choice(f"padded to {asked}", REQUESTED)
     reason = unsupported_reason(model)
+    if reason is None and device == "cuda" and model.config.model_type in OWN_ATTENTION:
+        reason = "its attention would run in many small blocks, which a GPU is slow at"
     if reason is None:
         try:
             padding_free(model)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
+from torch.distributed.tensor import DTensor
+from transformers.utils.generic import ModelOutput
 
 from fasttune.data.batching.collate import MicroBatch
 from fasttune.data.batching.plan import microbatch_seed
@@ -22,6 +24,7 @@ from fasttune.parallel.launcher import hide_launcher
 from fasttune.tasks import Task
 from fasttune.training.memory import MicroBatchOOM, as_micro_batch_oom, oom_while_ranks_wait
 from fasttune.training.wrapping import is_sharded
+from fasttune.unpadding import known_boundaries
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,20 @@ def run_step(
     total_weight, num_tokens = _sum_over_ranks(accelerator, counts).tolist()
     total_weight = total_weight or 1.0  # no example has a target: loss and gradients are 0
     model.train()
-    loss_sum = _accumulate(model, task, microbatches, accelerator, total_weight, seed)
-    mean_loss = _sum_over_ranks(accelerator, loss_sum).item() / total_weight
-    if not math.isfinite(mean_loss):
-        # Do not clip: clipping unscales the gradients, and GradScaler raises if that happens twice before an update.
-        grad_norm = math.nan
-    else:
-        grad_norm = _clip(accelerator, model, max_grad_norm)
+    loss_sum = _sum_over_ranks(accelerator, _accumulate(model, task, microbatches, accelerator, total_weight, seed))
+    norm = _clip(accelerator, model, max_grad_norm)
+    # The only time in a step that waits for the device.
+    loss_value, grad_norm = read(torch.stack([loss_sum, norm.to(loss_sum)]))
+    mean_loss = loss_value / total_weight
+    if math.isfinite(mean_loss):
         # A loss scaler lets gradients overflow on purpose, and skips those updates itself.
         if math.isfinite(grad_norm) or accelerator.scaler is not None:
             optimizer.step()
+    else:
+        grad_norm = math.nan
+        if accelerator.scaler is not None:
+            # Clipping has unscaled the gradients, and GradScaler raises if that happens twice before an update.
+            accelerator.scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return StepResult(mean_loss, grad_norm, int(num_tokens), time.perf_counter() - begin)
 
@@ -92,7 +99,7 @@ def _accumulate(
     def forward(index: int, batch: MicroBatch) -> torch.Tensor:
         torch.manual_seed(microbatch_seed([*seed, index]))
         batch = batch.to(accelerator.device)
-        loss, _ = task.loss(model(**batch.inputs), batch, training=True)
+        loss = task.loss(run_model(model, batch), batch, training=True)
         return loss if batch.contributes else loss * 0.0
 
     def backward(loss: torch.Tensor) -> None:
@@ -146,9 +153,25 @@ def _sum_over_ranks(accelerator: Accelerator, value: torch.Tensor) -> torch.Tens
     return accelerator.reduce(value.to(accelerator.device), reduction="sum")
 
 
-def _clip(accelerator: Accelerator, model: torch.nn.Module, max_grad_norm: float) -> float:
+def read(values: torch.Tensor) -> list[float]:
+    """Numbers of the device, which the host waits for."""
+    found: list[float] = values.tolist()
+    return found
+
+
+def run_model(model: torch.nn.Module, batch: MicroBatch) -> ModelOutput:
+    """The forward pass; a model without padding is told the boundaries of the batch, which the host knows."""
+    width = batch.inputs["attention_mask"].shape[1]
+    with known_boundaries(batch.lengths, batch.index, batch.starts, width):
+        outputs: ModelOutput = model(**batch.inputs)
+        return outputs
+
+
+def _clip(accelerator: Accelerator, model: torch.nn.Module, max_grad_norm: float) -> torch.Tensor:
     """The norm of all gradients, which are clipped to `max_grad_norm` if that is above 0."""
     limit = max_grad_norm if max_grad_norm > 0 else math.inf
     with hide_launcher():  # if accelerate sees FSDP, it unscales fp16 gradients twice
         norm = accelerator.clip_grad_norm_(model.parameters(), limit)
-    return float(norm) if norm is not None else math.nan
+    if norm is None:
+        return torch.tensor(math.nan)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

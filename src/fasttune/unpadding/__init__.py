@@ -1,7 +1,7 @@
 """Run Hugging Face encoders on real tokens only: `padding_free(model)` and its parts."""
 
 from fasttune.unpadding.boundaries import Boundaries
-from fasttune.unpadding.hooks import ENCODER_STACK
+from fasttune.unpadding.hooks import ENCODER_STACK, known_boundaries
 from fasttune.unpadding.unpad import (
     is_padding_free,
     padding_free,
@@ -15,6 +15,7 @@ __all__ = [
     "ENCODER_STACK",
     "Boundaries",
     "is_padding_free",
+    "known_boundaries",
     "padding_free",
     "read_first_token",
     "restore_padding",

@@ -65,7 +65,7 @@ def attention(
     longest = max(attention_mask.lengths)
     window = longest if sliding_window is None else min(sliding_window, longest)
     if query.is_cuda:
-        kernel, _ = cuda.choose_kernel(query.device, query.dtype, query.shape[-1])
+        kernel, _ = cuda.choose_kernel(query.device, query.dtype, query.shape[-1], dropout > 0)
         if kernel is not None and (window == longest or kernel is cuda.flash):
             packed = cuda.Packed(attention_mask.starts_on_device, longest, window)
             return kernel(query, key, value, packed, dropout, scale), None
@@ -181,7 +181,7 @@ class BucketedAttention(torch.autograd.Function):
             if bucket.bias is not None:
                 bias = bucket.bias.to(scores.dtype)  # adding mixed dtypes is slow
                 scores.view(bucket.num_sequences, heads, bucket.length, bucket.length).add_(bias)
-            probabilities = torch.softmax(scores, dim=-1)
+            probabilities = torch.softmax(scores, dim=-1).to(query.dtype)  # autocast on a GPU makes it fp32
             out[bucket.start : bucket.stop] = from_block(torch.bmm(probabilities, v), bucket, heads)
             saved += [q, k, v, probabilities]
         ctx.save_for_backward(*saved)

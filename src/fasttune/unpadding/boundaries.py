@@ -51,13 +51,15 @@ class Boundaries:
     """The lengths of B concatenated sequences (T real tokens), and the positions of the tokens in the padded [B, S].
 
     `index` (T,) int64 on the model's device: positions of the real tokens in the flattened padded batch. The last
-    `num_fillers` sequences are fillers: copies of one token whose results are discarded (see `filled`).
+    `num_fillers` sequences are fillers: copies of one token whose results are discarded (see `filled`). `given_starts`:
+    `starts_on_device`, if it is there already.
     """
 
     lengths: tuple[int, ...]
     index: torch.Tensor
     padded_length: int
     num_fillers: int = 0
+    given_starts: torch.Tensor | None = None
 
     @classmethod
     def from_mask(cls, mask: torch.Tensor) -> Boundaries:
@@ -70,7 +72,7 @@ class Boundaries:
         longest, num_tokens = max(self.lengths), len(self.index)
         missing = -num_tokens % granularity(num_tokens)
         fillers = [longest] * (missing // longest) + [missing % longest] * (missing % longest > 0)
-        return replace(self, lengths=(*self.lengths, *fillers), num_fillers=len(fillers))
+        return replace(self, lengths=(*self.lengths, *fillers), num_fillers=len(fillers), given_starts=None)
 
     @cached_property
     def starts(self) -> list[int]:
@@ -85,12 +87,17 @@ class Boundaries:
     @cached_property
     def starts_on_device(self) -> torch.Tensor:
         """`starts` as int32 on the model's device, as GPU kernels expect it."""
+        if self.given_starts is not None:
+            return self.given_starts
         return torch.tensor(self.starts, dtype=torch.int32, device=self.index.device)
 
     @cached_property
     def firsts(self) -> torch.Tensor:
         """(B,) int64 on the model's device: the position of each sequence's first token among the T; no fillers."""
-        return torch.tensor(self.starts[: len(self.lengths) - self.num_fillers], device=self.index.device)
+        number = len(self.lengths) - self.num_fillers
+        if self.given_starts is not None:
+            return self.given_starts[:number].long()
+        return torch.tensor(self.starts[:number], device=self.index.device)
 
     @cached_property
     def buckets(self) -> list[Bucket]:

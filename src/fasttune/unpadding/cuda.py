@@ -2,8 +2,8 @@
 
 Both kernels take cumulative lengths and support dropout and a backward pass (torch 2.13, derivatives of aten): flash
 attention (sm80 and later, half precision, windows) and memory-efficient attention (sm50 and later, including T4 and
-V100). Neither has been run on a GPU yet. Before use, each is compared with torch's plain attention, without windows and
-dropout.
+V100). Neither has been run on a GPU yet; shapes, dtypes and gradients are tested on meta tensors. Before use, each is
+compared with torch's plain attention (flash also in a window), and run once with dropout if training uses it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import torch
+from torch.nn.attention import varlen
 
 from fasttune.unpadding.boundaries import Boundaries
 from fasttune.unpadding.kernel_check import TOLERANCE, max_difference
@@ -37,6 +38,10 @@ def flash(
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     side = packed.window - 1 if packed.window < packed.longest else -1
     lengths = (packed.starts, packed.starts, packed.longest, packed.longest)
+    if dropout == 0.0:  # what torch publishes has none
+        attended = varlen.varlen_attn(q, k, v, *lengths, scale=scale, window_size=(side, side))
+        assert isinstance(attended, torch.Tensor), "without return_aux"
+        return attended[None]
     out = torch.ops.aten._flash_attention_forward(
         q, k, v, *lengths, dropout, False, False, scale=scale, window_size_left=side, window_size_right=side
     )
@@ -53,23 +58,74 @@ def efficient(
     return out[0]
 
 
-def _without_window(
-    kernel: Kernel, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, boundaries: Boundaries, scale: float
+def _in_window(
+    kernel: Kernel,
+    window: int | None,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    boundaries: Boundaries,
+    scale: float,
 ) -> torch.Tensor:
     longest = max(boundaries.lengths)
-    return kernel(query, key, value, Packed(boundaries.starts_on_device, longest, longest), 0.0, scale)
+    packed = Packed(boundaries.starts_on_device, longest, longest if window is None else window)
+    return kernel(query, key, value, packed, 0.0, scale)
 
 
-@lru_cache(maxsize=16)
-def choose_kernel(device: torch.device, dtype: torch.dtype, width: int) -> tuple[Kernel | None, str]:
-    """The first kernel that matches torch's attention, with its name; or None, with the reasons."""
+PROBE_WINDOW = 9
+
+
+def _run_with_dropout(kernel: Kernel, device: torch.device, dtype: torch.dtype, width: int) -> None:
+    starts = torch.tensor([0, 3, 8], dtype=torch.int32, device=device)
+    query, key, value = (torch.randn(1, 2, 8, width, device=device).to(dtype).requires_grad_() for _ in range(3))
+    with torch.enable_grad():
+        kernel(query, key, value, Packed(starts, 5, 5), 0.1, width**-0.5).float().sum().backward()
+
+
+# What torch says where a kernel does not exist for a device, dtype or head width. Any other error is one to see.
+NOT_SUPPORTED = (
+    *("only supports", "not support", "not compiled", "not available", "no kernel", "No available kernel"),
+    *("Could not run", "not implemented", "requires", "Expected", "expected", "must be", "should be", "multiple of"),
+    *("Dropout is not", "dropout", "deterministic implementation"),
+)
+FATAL = ("CUDA error", "device-side assert", "illegal memory access", "out of memory")
+
+
+def is_unsupported(error: Exception) -> bool:
+    """Whether this says that a kernel cannot do what was asked, rather than that the device has failed."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or any(words in text for words in FATAL):
+        return False
+    return isinstance(error, NotImplementedError) or any(words in text for words in NOT_SUPPORTED)
+
+
+def choose_kernel(
+    device: torch.device, dtype: torch.dtype, width: int, with_dropout: bool = False
+) -> tuple[Kernel | None, str]:
+    """The first kernel that matches torch's attention, with its name; or None, with the reasons.
+
+    `with_dropout`: it must also run with dropout, which flash attention 3 and 4 refuse if the user has activated them.
+    With deterministic algorithms, it must have one for its backward pass.
+    """
+    return _choose_kernel(device, dtype, width, with_dropout, torch.are_deterministic_algorithms_enabled())
+
+
+@lru_cache(maxsize=32)
+def _choose_kernel(
+    device: torch.device, dtype: torch.dtype, width: int, with_dropout: bool, deterministic: bool
+) -> tuple[Kernel | None, str]:
     reasons = []
     for kernel in (flash, efficient):
         try:
-            difference = max_difference(partial(_without_window, kernel), device, dtype, width)
-        except torch.OutOfMemoryError:
-            raise  # not the kernel's fault, so the result must not be cached
-        except (RuntimeError, NotImplementedError) as error:
+            windows = (None, PROBE_WINDOW) if kernel is flash else (None,)
+            difference = max(
+                max_difference(partial(_in_window, kernel, window), device, dtype, width, window) for window in windows
+            )
+            if with_dropout:
+                _run_with_dropout(kernel, device, dtype, width)
+        except (RuntimeError, NotImplementedError, ValueError) as error:
+            if not is_unsupported(error):
+                raise  # not the kernel's fault, so the result must not be cached
             reasons.append(f"{kernel.__name__}: {str(error).splitlines()[0][:100]}")
             continue
         if difference <= TOLERANCE:

@@ -7,6 +7,8 @@ Most families need nothing else: their layers are in a single module, and they u
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,6 +38,23 @@ BEHIND_ATTENTION = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"), "attention.output"),
     "distilbert": "sa_layer_norm",
 }
+
+
+_known = threading.local()  # `boundaries`: those of the batch that this thread is about to run
+
+
+@contextmanager
+def known_boundaries(lengths: Sequence[int], index: torch.Tensor, starts: torch.Tensor, width: int) -> Iterator[None]:
+    """Tell the models that run in this block the boundaries of their batch, so that they need not read its mask.
+
+    Reading it waits for a GPU. `lengths` (B,) on the host; `index` (T,) int64 and `starts` (B + 1,) int32 on the
+    device; `width`: S. Padding is on the right.
+    """
+    _known.boundaries = Boundaries(tuple(lengths), index, width, given_starts=starts)
+    try:
+        yield
+    finally:
+        _known.boundaries = None
 
 
 class Unpadding:
@@ -117,6 +136,19 @@ class Unpadding:
 
     def find_boundaries(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> Boundaries:
         """Find the boundaries of a batch with embeddings `hidden` [B, S, D]; the layers and `after_stack` use them."""
+        known: Boundaries | None = getattr(_known, "boundaries", None)
+        if known is not None and (len(known.lengths), known.padded_length) == tuple(hidden.shape[:2]):
+            boundaries = known
+        else:
+            boundaries = self.boundaries_of(hidden, mask)
+        if hidden.device.type == "cpu":
+            # oneDNN compiles and keeps a program for each new number of tokens (docs/decisions/0011).
+            boundaries = boundaries.filled()
+        self.boundaries = boundaries
+        return boundaries
+
+    def boundaries_of(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> Boundaries:
+        """Read them from the mask, which waits for the device."""
         if mask is None:
             mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
         else:
@@ -134,10 +166,6 @@ class Unpadding:
         boundaries = Boundaries.from_mask(mask)
         if not max(boundaries.lengths):
             raise _wrong_mask("the batch has no real tokens")
-        if hidden.device.type == "cpu":
-            # oneDNN compiles and keeps a program for each new number of tokens (docs/decisions/0011).
-            boundaries = boundaries.filled()
-        self.boundaries = boundaries
         return boundaries
 
     @property

@@ -18,8 +18,12 @@ PROBE_LENGTHS = (1, 40, 7, 65)
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Boundaries, float], torch.Tensor]
 
 
-def max_difference(kernel: Attention, device: torch.device, dtype: torch.dtype, width: int) -> float:
+def max_difference(
+    kernel: Attention, device: torch.device, dtype: torch.dtype, width: int, window: int | None = None
+) -> float:
     """The maximum difference of outputs and gradients, each relative to its largest value.
+
+    `window`: the kernel's, as in `attention`; None: it has none.
 
     Gradients are computed as in training, regardless of the caller's grad and autocast modes.
     """
@@ -33,11 +37,16 @@ def max_difference(kernel: Attention, device: torch.device, dtype: torch.dtype, 
         inputs_of_kernel = [tensor.clone().requires_grad_() for tensor in inputs]
         inputs_in_fp32 = [tensor.float().requires_grad_() for tensor in inputs]
         query, key, value = inputs_of_kernel
+
+        def near(length: int) -> torch.Tensor | None:
+            places = torch.arange(length, device=device)
+            return None if window is None else (places[:, None] - places).abs() < window
+
         out = kernel(query, key, value, boundaries, width**-0.5)
-        sequences = [
-            F.scaled_dot_product_attention(*(tensor[:, :, first:last] for tensor in inputs_in_fp32))
-            for first, last in pairwise(boundaries.starts)
-        ]
+        sequences = []
+        for first, last in pairwise(boundaries.starts):
+            q, k, v = (tensor[:, :, first:last] for tensor in inputs_in_fp32)
+            sequences.append(F.scaled_dot_product_attention(q, k, v, attn_mask=near(last - first)))
         expected = torch.cat(sequences, dim=2).transpose(1, 2)
         outputs = [out, *torch.autograd.grad(out, inputs_of_kernel, weight)]
         references = [expected, *torch.autograd.grad(expected, inputs_in_fp32, weight.float())]

@@ -43,6 +43,9 @@ class MicroBatch:
     - `targets`: tensors whose first axis is B; token targets are [B, S].
     - `features`: extra tensors that the task needs to compute its result, first axis B.
     - `examples`: positions of the examples in the store. `num_tokens`: T.
+    - `lengths`: (B,) of the sequences, on the host. `index`: (T,) int64, the positions of the real tokens in the
+      flattened batch. `starts`: (B + 1,) int32, where each sequence begins among the real tokens. So the model need not
+      ask its device for them.
     - `contributes`: False for an idle batch. A rank without examples still runs a forward and backward pass, because
       the other ranks wait for its gradients; its loss is multiplied by 0.
 
@@ -55,6 +58,9 @@ class MicroBatch:
     features: dict[str, torch.Tensor]
     examples: np.ndarray
     num_tokens: int
+    lengths: tuple[int, ...]
+    index: torch.Tensor
+    starts: torch.Tensor
     contributes: bool = True
 
     def cost(self, padded: bool) -> int:
@@ -78,7 +84,12 @@ class MicroBatch:
             return {name: function(tensor) for name, tensor in tensors.items()}
 
         return replace(
-            self, inputs=changed(self.inputs), targets=changed(self.targets), features=changed(self.features)
+            self,
+            inputs=changed(self.inputs),
+            targets=changed(self.targets),
+            features=changed(self.features),
+            index=function(self.index),
+            starts=function(self.starts),
         )
 
 
@@ -120,6 +131,7 @@ def collate(store: TokenStore, examples: np.ndarray, padding: Padding = NO_MORE_
     features = chosen(store.features)
     if store.sequences is not None:
         features["example_of"] = torch.from_numpy(sequences_of(store, examples)[1])
+    lengths = is_real.sum(axis=1)
     pad_values = {"input_ids": padding.token_id}
     inputs = {name: padded(values, pad_values.get(name, 0)) for name, values in store.inputs.items()}
     return MicroBatch(
@@ -128,4 +140,7 @@ def collate(store: TokenStore, examples: np.ndarray, padding: Padding = NO_MORE_
         features=features,
         examples=examples,
         num_tokens=len(positions),
+        lengths=tuple(lengths.tolist()),
+        index=torch.from_numpy(np.flatnonzero(is_real)),
+        starts=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)),
     )
