@@ -114,3 +114,14 @@ def test_a_server_names_its_address(run: Path) -> None:
         (found,) = valid("serve", process.stdout.readline())
         process.kill()
     assert found == {"address": f"http://localhost:{port}", "runs": {"run": str(run)}}
+
+
+def test_a_file_that_cannot_be_read_is_an_error_in_json(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    (tmp_path / "run" / "checksums.json").unlink()
+    assert cli.run(["evaluate", str(tmp_path / "run"), "--json"]) == 5
+    (problem,) = valid("error", capfd.readouterr().out)["error"]["problems"]
+    assert problem["code"] and problem["found"]

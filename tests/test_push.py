@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -214,3 +215,32 @@ def test_an_export_goes_with_its_run(hub: Hub, run: Path, tmp_path: Path) -> Non
     assert small.is_export
     for one, other in zip(small.predict(TEXTS), fasttune.load(run).predict(TEXTS), strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+
+
+def test_no_path_of_this_machine_is_uploaded(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+    """Also where Markdown escapes it, or YAML breaks a long line."""
+    folder = tmp_path / f"my_data [2026] {'a long name ' * 10}"
+    folder.mkdir()
+    rows = make_rows(80)
+    rows[5] = rows[6]  # a warning that names the file
+    run = fitted(tiny_model, folder, rows)
+    assert "W258" in (run / "README.md").read_text()
+    fasttune.push(run, "ann/private")
+    for name, content in files_on(hub, "ann/private").items():
+        if name.endswith((".md", ".yaml")):
+            text = content.decode().replace("\\", "").replace("\n", " ")
+            assert "long name" not in text and str(tmp_path) not in text, name
+    assert fasttune.load("ann/private").predict(TEXTS[:1])
+
+
+def test_only_what_belongs_together_is_pushed(run: Path, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "stopped")
+    (tmp_path / "stopped" / "all_results.json").unlink()
+    with pytest.raises(UsageError, match="the run has not finished"):
+        fasttune.push(tmp_path / "stopped", "ann/reviews")
+    shutil.copytree(run, tmp_path / "export")
+    (tmp_path / "export" / "export.json").write_text("{}")
+    environment = json.loads((run / "environment.json").read_text())
+    (tmp_path / "export" / "environment.json").write_text(json.dumps({**environment, "run_id": "another"}))
+    with pytest.raises(UsageError, match="it was made from another run"):
+        fasttune.push(run, "ann/reviews", export=tmp_path / "export")

@@ -43,6 +43,7 @@ from fasttune.runs.folder import (
     locked,
     open_finished_run,
     open_run,
+    read_json,
     resolve_run_folder,
     sha256,
 )
@@ -220,7 +221,7 @@ def rank_labels(
     among them. Returns the labels and the path of labels.csv, which `data.corrections` takes back after you have edited
     it. A killed ranking resumes with the fold it was at.
     """
-    folder = open_run(run)
+    folder = open_finished_run(run, "labels")
     seconds = None if max_time is None else seconds_of(max_time)
     with signals.caught():
         return label_ranking.rank_labels(folder, _log(progress) or (lambda line: None), folds, seconds)
@@ -529,7 +530,8 @@ def export_run(
     """
     folder, formats = open_finished_run(run, "export"), [format] if isinstance(format, str) else list(format)
     suffix = formats[0] if len(formats) == 1 else "export"
-    target = Path(output) if output is not None else folder.path.with_name(f"{folder.path.resolve().name}-{suffix}")
+    beside = folder.path if folder.path.name else folder.path.resolve()  # "." has no name
+    target = Path(output) if output is not None else beside.with_name(f"{beside.name}-{suffix}")
     if target.exists():
         found = "it is already there"
         raise UsageError(Problem(where=f"output folder {target}", found=found, hint="--output NEW_NAME"))
@@ -557,12 +559,17 @@ def push(
     `public`. `fasttune.load(repository)` loads it. HF_TOKEN must be set.
     """
     folder = open_run(run)
+    if not folder.export.exists():
+        folder = open_finished_run(run, "push")
     files: dict[str, Path | str] = {**hub.files_of(folder.path)}
     if export is not None:
         own = open_run(export)
         if not own.export.exists():
             problem = Problem(where=f"--export {export}", found="it is not an export", hint=f"fasttune export {run}")
             raise UsageError(problem)
+        if read_json(own.environment)["run_id"] != read_json(folder.environment)["run_id"]:
+            found, hint = "it was made from another run", f"fasttune export {run}"
+            raise UsageError(Problem(where=f"--export {export}", found=found, hint=hint))
         files |= hub.files_of(own.path, EXPORTED)
     files |= {"README.md": card_for(folder, repository), "recipe.yaml": public_recipe(load_recipe(folder.recipe))}
     if with_report:

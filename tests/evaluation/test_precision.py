@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from served import fitted
-from tiny import make_rows
+from tiny import make_rows, save_tiny_model
 
 import fasttune
 from fasttune.evaluation import precision
 from fasttune.evaluation.predictor import Predictor
+from fasttune.runs.folder import RunFolder
 from fasttune.training.precision import Choice
 
 TEXTS = [row["text"] for row in make_rows(6, seed=2)]
@@ -79,3 +80,11 @@ def test_both_precisions_are_timed(tiny_model: Path, tmp_path: Path) -> None:
     predictor = fasttune.load(run)
     for name in ("fp32", "bf16"):
         assert 0 < precision._time(predictor.folder, predictor.recipe, predictor.task, name) < 60
+
+
+def test_models_of_other_sizes_are_timed_for_themselves(tmp_path: Path) -> None:
+    keys = set()
+    for number, sizes in enumerate(({}, {"num_hidden_layers": 3}, {"hidden_size": 64}, {"pad_token_id": 1})):
+        folder = save_tiny_model(tmp_path / str(number), **sizes)
+        keys.add(precision._key(RunFolder(folder)))
+    assert len(keys) == 3  # where padding has another number, the speed is the same

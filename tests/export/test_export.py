@@ -20,7 +20,7 @@ from tiny import make_questions, make_rows, make_sentences
 import fasttune
 from fasttune.cli.commands import run as run_command
 from fasttune.data.batching.collate import Padding
-from fasttune.errors import EnvironmentProblem, UsageError
+from fasttune.errors import EnvironmentProblem, Problem, UsageError
 from fasttune.evaluation.exported import FORMATS, ExportedModel
 from fasttune.export import exporting, formats
 from fasttune.export.verify import Answers, Difference, Speed
@@ -298,3 +298,41 @@ def test_every_family_exports(family: str, head: str, tmp_path: Path) -> None:
             is_per_token = own.shape[:2] == mask.shape
             both = (values.numpy()[mask], own[mask]) if is_per_token else (values.numpy(), own)
             np.testing.assert_allclose(*both, atol=2e-5)
+
+
+def test_one_format_that_fails_leaves_the_others(
+    run: Path, made_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = formats.write
+
+    def fails(model: Any, format: Any, rows: Any, path: Path) -> None:
+        if format.name == "onnx":
+            raise EnvironmentProblem(Problem(where="export to onnx", found="it is too large", code="E551"))
+        write(model, format, rows, path)
+
+    monkeypatch.setattr(formats, "write", fails)
+    found = export(run, ["onnx", "onnx-int8"], tmp_path / "export")
+    assert found.refused == {"onnx": "it is too large"} and [one.format for one in found.formats] == ["onnx-int8"]
+    assert [path.name for path in (tmp_path / "export" / "onnx").iterdir()] == ["model_quantized.onnx"]
+
+
+def test_an_export_of_a_run_on_a_gpu_runs_on_a_cpu(run: Path, made_before: None, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("device: auto", "device: cuda"))
+    export(tmp_path / "run", "onnx", tmp_path / "export")
+    assert fasttune.load(tmp_path / "export").predict(["good food"])
+
+
+def test_predicted_numbers_have_no_agreement_and_are_judged_by_their_error(
+    tiny_model: Path, made_before: None, tmp_path: Path
+) -> None:
+    rows = [{"text": row["text"], "label": 1000.0 + number} for number, row in enumerate(make_rows(40))]
+    run = fitted(tiny_model, tmp_path, rows, problem="regression")
+    predictor = fasttune.load(run)
+    compared = exporting.Rows(predictor, exporting.read_own_split(predictor, None))
+    answers = compared.answers(predictor.setup, predictor.task)
+    shifted = [{**one, "score": one["score"] + 0.5} for one in answers.predictions]
+    found = compared.difference(answers, Answers(shifted, answers.score * 1.2))
+    assert compared.metric == "rmse" and found.agreement is None
+    assert found.points == pytest.approx(20) and found.largest <= 0.5

@@ -122,3 +122,22 @@ def test_what_cannot_be_replayed_is_refused(three: Path, tiny_model: Path, tmp_p
         assert any("cannot tell whether" in note for note in notes)
     finally:
         (three.parent / "moved.jsonl").rename(three.parent / "rows.jsonl")
+
+
+def test_runs_that_were_renamed_or_deleted_stop_nobody(tiny_model: Path, tmp_path: Path) -> None:
+    """A run that is now at the place of its own model, and one whose model is gone though it replayed its rows."""
+    rows = rows_of(["food", "service"], 60, seed=1)
+    first = fit(tiny_model, tmp_path / "a", rows, training={"max_steps": 2})
+    second = fit(
+        first, tmp_path / "b", rows_of(["food", "service"], 60, seed=2), training={"max_steps": 2, "replay": 1}
+    )
+    first.rename(tmp_path / "older")
+    second.rename(first)  # its recipe names the folder in which it is
+    third = fit(first, tmp_path / "c", rows_of(["food", "service"], 60, seed=3), training={"max_steps": 2})
+    notes = json.loads((third / "data_report.json").read_text())["notes"]
+    (note,) = [note for note in notes if "cannot tell whether" in note]
+    assert note.endswith("its rows cannot be read again")
+    with pytest.raises(RecipeError, match="its rows cannot be read again"):
+        fit(first, tmp_path / "d", rows, training={"max_steps": 2, "replay": 1})
+    with pytest.raises(RecipeError, match="another run is there now"):
+        fasttune.evaluate(first, split="validation", progress=False)

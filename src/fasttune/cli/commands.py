@@ -709,9 +709,7 @@ def run(arguments: Sequence[str]) -> int:
         return done.code if isinstance(done.code, int) else 0
     except Error as error:
         if not error.reported_by_main:
-            if "--json" in arguments:
-                problems = [asdict(problem) for problem in error.problems]
-                _print_json({"error": {"exit_code": error.exit_code, "problems": problems}}, indent=None)
+            _print_error_as_json(arguments, error.exit_code, error.problems)
             _print_error(f"error: {error}")
             line = _line_to_type(arguments, error) if isinstance(error, DataError) else ""
             if line:
@@ -723,11 +721,24 @@ def run(arguments: Sequence[str]) -> int:
         # A full disk, a folder instead of a file, missing permissions: no bug, so no traceback.
         where, found = str(error.filename2 or error.filename or "a file"), error.strerror or type(error).__name__
         problem = Problem(code="E510", where=where, found=found, expected="a path that can be read and written")
+        _print_error_as_json(arguments, EnvironmentProblem.exit_code, (problem,))
         _print_error(f"error: {problem}")
         return EnvironmentProblem.exit_code
-    except Exception:
+    except Exception as error:
+        problem = Problem(
+            where="fasttune", found=f"a bug: {type(error).__name__}", hint="report it, with `fasttune env`"
+        )
+        _print_error_as_json(arguments, Error.exit_code, (problem,))
         return _report_bug()
     return 0
+
+
+def _print_error_as_json(arguments: Sequence[str], exit_code: int, problems: Sequence[Problem]) -> None:
+    """One object on stdout, if the command was to print JSON."""
+    if "--json" in arguments:
+        found = [asdict(problem) for problem in problems]
+        with _ignore_closed_stdout():
+            _print_json({"error": {"exit_code": exit_code, "problems": found}}, indent=None)
 
 
 def _line_to_type(arguments: Sequence[str], error: Error) -> str:

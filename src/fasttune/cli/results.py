@@ -139,7 +139,8 @@ def print_export(found: Export) -> None:
         add(f"weights, {precision}", found.weights_size, "", "", score, speed)
     for one in found.formats:
         difference = one.difference
-        agreement, largest = f"{difference.agreement:.1%}", f"{difference.largest:.2g}"
+        agreement = "" if difference.agreement is None else f"{difference.agreement:.1%}"
+        largest = f"{difference.largest:.2g}"
         add(one.format, one.size, agreement, largest, f"{one.score:.4f}", one.speed)
     out.print(table)
     write_line(f"\ncompared with the weights in fp32 on {found.num_rows:,} {found.split} rows; timed on this CPU")

@@ -14,7 +14,7 @@ from fasttune.data.holdout import GROUP, TIME, Split, without_copies
 from fasttune.data.problems import counted
 from fasttune.data.reading import TRAIN, VALIDATION
 from fasttune.data.splits import sample
-from fasttune.errors import DataError, Problem, RecipeError
+from fasttune.errors import Error, Problem, RecipeError
 from fasttune.recipe import Recipe
 from fasttune.recipe import load as load_recipe
 from fasttune.runs.folder import RunFolder, read_json
@@ -40,11 +40,17 @@ class EarlierRun:
     validation: Split
 
 
-def earlier_run(recipe: Recipe, read: Read) -> EarlierRun | str | None:
-    """The run that `model` names, with its rows; None if it names no run, and the reason if its rows cannot be read."""
+def earlier_run(recipe: Recipe, read: Read, run: RunFolder | None = None) -> EarlierRun | str | None:
+    """The run that `model` names, with its rows; None if it names no run, and the reason if its rows cannot be read.
+
+    `run`: the finished run that has this recipe, if it is read again. Another run may be at the place of its model now.
+    """
     folder = RunFolder(Path(recipe.model).expanduser())
     if not folder.is_run or not folder.environment.exists() or not folder.data_report.exists():
         return None
+    started_from = None if run is None else _parent_id(run)
+    if started_from is not None and read_json(folder.environment).get("run_id") != started_from:
+        return "another run is there now"
     saved = load_recipe(folder.recipe)
     splits = read_json(folder.data_report)["splits"]
     if saved.data.streaming:
@@ -53,9 +59,15 @@ def earlier_run(recipe: Recipe, read: Read) -> EarlierRun | str | None:
         return "it comes from another machine, and its data from the network"
     try:
         own = {name: read(saved, name, splits[name], folder.path) for name in (TRAIN, VALIDATION)}
-    except DataError as error:
-        return error.problems[0].found
+    except Error:  # whose message may name places of this machine
+        return "its rows cannot be read again"
     return EarlierRun(recipe.model, saved, own[TRAIN], own[VALIDATION])
+
+
+def _parent_id(run: RunFolder) -> str | None:
+    """The id of the run that a run started from, by the lineage in its environment.json; None for early runs."""
+    lineage = read_json(run.environment).get("lineage") if run.environment.exists() else None
+    return lineage[-1].get("run_id") if lineage else None
 
 
 def addresses(recipe: Recipe) -> list[str]:

@@ -23,6 +23,7 @@ from fasttune.data.tokens.cache import cached, key_of
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import DataError, Problem
 from fasttune.recipe import Recipe
+from fasttune.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,8 +63,11 @@ class Splits:
         return [split for split in (self.train, self.validation, self.test) if split is not None]
 
 
-def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
-    """Read, check and split the rows; DataError lists all problems of all splits together."""
+def read_splits(recipe: Recipe, tasks: Tasks, run: RunFolder | None = None) -> Splits:
+    """Read, check and split the rows; DataError lists all problems of all splits together.
+
+    `run`: the finished run that has this recipe, if its rows are read again.
+    """
     reader, data = Reader(recipe, tasks), recipe.data
     problems = Problems("data")
     train = task = stream = earlier = None
@@ -76,7 +80,8 @@ def read_splits(recipe: Recipe, tasks: Tasks) -> Splits:
         else:
             train, source = reader.rows(data.train, TRAIN)
             split_names, settings = source.split_names, source.settings
-        earlier = None if stream is not None else earlier_run(recipe, partial(_read_kept_of, tasks))
+        if run is None or recipe.training.replay:  # what an ancestor was trained on is no question of this run
+            earlier = earlier_run(recipe, partial(_read_kept_of, tasks), run)
         known = train.rows  # from which the task learns its labels
         if recipe.training.replay:
             known = known.with_more(to_replay(reader.recipe, earlier, train).train.rows)
@@ -163,7 +168,8 @@ def read_kept(recipe: Recipe, tasks: Tasks, name: str, kept: Mapping[str, Any], 
     """
     is_mixed = recipe.training.replay > 0 and name == VALIDATION  # with rows of another run
     if "rows_sha256" not in kept or is_mixed:
-        split = next(candidate for candidate in read_splits(recipe, tasks).all() if candidate.name == name)
+        again = read_splits(recipe, tasks, RunFolder(folder)).all()
+        split = next(candidate for candidate in again if candidate.name == name)
         if split.fingerprint != kept["fingerprint"]:
             found = f"the file has changed since the run, so the {name} rows cannot be drawn again"
             raise DataError(_changed(split, folder, found))

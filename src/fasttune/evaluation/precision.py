@@ -60,7 +60,9 @@ def _seconds(folder: RunFolder, recipe: Recipe, task: Task) -> dict[str, float]:
 def _key(folder: RunFolder) -> str:
     """What the speed depends on: the CPU, its threads, torch, and the sizes of the model."""
     config = load_config(str(folder.path)).to_dict()
-    sizes = sorted((name, value) for name, value in config.items() if isinstance(value, int) and "id" not in name)
+    sizes = sorted(
+        (name, value) for name, value in config.items() if isinstance(value, int) and not name.endswith("_id")
+    )
     about = [cpu_name(), torch.get_num_threads(), torch.__version__, config["model_type"], sizes]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ import torch
 from fasttune.data.batching.collate import collate
 from fasttune.data.holdout import Split
 from fasttune.data.reading import TRAIN
-from fasttune.errors import DataError, EnvironmentProblem, Problem, UsageError
+from fasttune.errors import EnvironmentProblem, Error, Problem, UsageError
 from fasttune.evaluation.exported import FORMATS, Format, is_installed, require, set_up_exported
 from fasttune.evaluation.own_split import read_own_split
 from fasttune.evaluation.predictor import Predictor
 from fasttune.export import formats
 from fasttune.export.verify import Answers, Difference, Rows, Speed, encoded
-from fasttune.runs.folder import RunFolder, write_json
+from fasttune.recipe import dump
+from fasttune.recipe import load as load_recipe
+from fasttune.recipe.types import LESS_IS_BETTER
+from fasttune.runs.folder import RunFolder, write_json, write_text
 from fasttune.security.paths import STAGED
 from fasttune.training.environment import versions
 from fasttune.training.flops import cpu_name
@@ -152,17 +156,19 @@ def make_export(
         for name in FROM_THE_RUN:
             if (predictor.folder.path / name).exists():
                 shutil.copyfile(predictor.folder.path / name, staged / name)
-        made, refused = [], {}
+        write_text(RunFolder(staged).recipe, dump(load_recipe(predictor.recipe, {"training": {"device": "cpu"}})))
+        made: list[Exported] = []
+        problems: list[Problem] = []
         for format in chosen:
             log(f"exporting to {format.name}")
-            one = _exported(predictor, format, RunFolder(staged), inputs, rows, answers)
-            reason = _too_different(one, format, rows, answers, most_lost)
-            if reason is None:
+            try:
+                one = _exported(predictor, format, RunFolder(staged), inputs, rows, answers)
+                _check_difference(one, format, rows, answers, most_lost)
                 made.append(one)
-            else:
-                refused[format.name] = reason
+            except EnvironmentProblem as error:
                 _remove(staged, format)
-                log(f"warning: {format.name} refused: {reason}")
+                problems += error.problems
+                log(f"warning: {format.name} refused: {error.problems[0].found}")
         made.sort(key=lambda one: -one.speed.rows_per_second)
         found = Export(
             folder=output,
@@ -173,14 +179,9 @@ def make_export(
             weights_size=predictor.folder.weights.stat().st_size,
             weights=speeds,
             formats=made,
-            refused=refused,
+            refused={problem.where.removeprefix("export to "): problem.found for problem in problems},
         )
         if not made:
-            hint = f"--most-lost {most_lost + 1:g} accepts more, or serve the run itself"
-            problems = [
-                Problem(where=f"export to {name}", found=reason, hint=hint, code="E552")
-                for name, reason in refused.items()
-            ]
             raise EnvironmentProblem(*problems)
         return _kept(found, staged, FASTEST in asked)
     finally:
@@ -231,7 +232,7 @@ def _inputs(predictor: Predictor, split: Split) -> list[dict[str, torch.Tensor]]
     """
     try:
         train = read_own_split(predictor, TRAIN)
-    except (DataError, UsageError):  # of another machine, or a stream
+    except Error:  # gone, of another machine, or a stream
         train = split
     sample = _sample(train, CALIBRATION_ROWS)
     store = encoded(predictor, sample, range(len(sample.rows)))
@@ -269,17 +270,23 @@ def _files(folder: Path, format: Format) -> list[Path]:
 
 def _remove(folder: Path, format: Format) -> None:
     for path in _files(folder, format):
-        path.unlink()
-    if not any((folder / format.file).parent.iterdir()):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # it holds another format, or was not made
         (folder / format.file).parent.rmdir()
 
 
-def _too_different(one: Exported, format: Format, rows: Rows, weights: Answers, most_lost: float) -> str | None:
+def _check_difference(one: Exported, format: Format, rows: Rows, weights: Answers, most_lost: float) -> None:
+    """EnvironmentProblem if an export is too far from the weights."""
+    found = ""
     if format.is_exact and one.difference.largest > MOST_DIFFERENT:
-        return f"a number differs by {one.difference.largest:.2g} from the weights, more than {MOST_DIFFERENT:g}"
-    if one.difference.points > most_lost:
-        return (
-            f"{rows.metric} falls from {weights.score:.4g} to {one.score:.4g} on {len(rows.split.rows):,} rows, "
+        found = f"a number differs by {one.difference.largest:.2g} from the weights, more than {MOST_DIFFERENT:g}"
+        hint = "serve the run itself"
+    elif one.difference.points > most_lost:
+        change = "rises" if rows.metric in LESS_IS_BETTER else "falls"
+        found = (
+            f"{rows.metric} {change} from {weights.score:.4g} to {one.score:.4g} on {len(rows.split.rows):,} rows, "
             f"{one.difference.points:.1f} points, and {most_lost:g} are allowed"
         )
-    return None
+        hint = f"--most-lost {one.difference.points + 1:.0f} accepts more, or serve the run itself"
+    if found:
+        raise EnvironmentProblem(Problem(where=f"export to {format.name}", found=found, hint=hint, code="E552"))

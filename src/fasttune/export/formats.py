@@ -32,7 +32,7 @@ def write(model: PreTrainedModel, format: Format, rows: Sequence[Inputs], path: 
             if format.runs_in_openvino:
                 _write_openvino(model, rows, path, is_int8=not format.is_exact)
             else:
-                _write_onnx(model, rows[0], path, is_int8=not format.is_exact)
+                _write_onnx(model, rows[0], path, format.name, is_int8=not format.is_exact)
     except EnvironmentProblem:
         raise
     except Exception as error:  # torch.export, onnx and OpenVINO raise errors of many kinds
@@ -41,7 +41,7 @@ def write(model: PreTrainedModel, format: Format, rows: Sequence[Inputs], path: 
         raise EnvironmentProblem(Problem(where=f"export to {format.name}", found=found, code="E551")) from error
 
 
-def _write_onnx(model: PreTrainedModel, inputs: Inputs, path: Path, is_int8: bool) -> None:
+def _write_onnx(model: PreTrainedModel, inputs: Inputs, path: Path, name: str, is_int8: bool) -> None:
     import onnx_ir
     from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
@@ -52,9 +52,7 @@ def _write_onnx(model: PreTrainedModel, inputs: Inputs, path: Path, is_int8: boo
     size = sum(value.const_value.nbytes for value in program.graph.initializers.values() if value.const_value)
     if size > LARGEST_ONNX:
         found = f"{size / 1e9:.1f} GB, and a file of ONNX holds at most {LARGEST_ONNX / 1e9:.0f} GB"
-        raise EnvironmentProblem(
-            Problem(where="export to onnx", found=found, hint="--format openvino, or onnx-int8", code="E551")
-        )
+        raise EnvironmentProblem(Problem(where=f"export to {name}", found=found, hint="--format openvino", code="E551"))
     onnx_ir.save(program, path)  # in one file, as browsers need it
 
 

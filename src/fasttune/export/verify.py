@@ -43,12 +43,13 @@ class Answers:
 class Difference:
     """Of an export from the weights.
 
-    `agreement`: the share of rows with the same prediction. `largest`: between two probabilities of a row; for answers,
-    entities and predicted numbers, between two scores. `points`: what the metric loses, in hundredths (of SQuAD's
+    `agreement`: the share of rows with the same prediction; None for predicted numbers. `largest`: between two
+    probabilities of a row; for answers and entities between two scores; for predicted numbers above 1, in proportion to
+    them. `points`: what the metric loses, in hundredths (of SQuAD's
     scores, which go to 100, in whole points); for an error such as rmse, in per cent of it.
     """
 
-    agreement: float
+    agreement: float | None
     largest: float
     points: float
 
@@ -68,8 +69,10 @@ class Rows:
 
     def answers(self, setup: Setup, task: Task) -> Answers:
         results = predict_split(setup, task, self.store).results
-        score = task.score(results, self.store, self.split.rows)[self.metric]
-        return Answers(list(task.decode(results, self.store, self.split.rows)), float(score))
+        scores = task.score(results, self.store, self.split.rows)
+        if "rmse" in scores:  # a correlation does not see that all numbers are shifted
+            self.metric = "rmse"
+        return Answers(list(task.decode(results, self.store, self.split.rows)), float(scores[self.metric]))
 
     def speed(self, setup: Setup) -> Speed:
         num_rows = len(np.unique(self._timed.rows))
@@ -79,7 +82,8 @@ class Rows:
 
     def difference(self, weights: Answers, export: Answers) -> Difference:
         pairs = list(zip(weights.predictions, export.predictions, strict=True))
-        agreement = float(np.mean([_decision(one) == _decision(other) for one, other in pairs]))
+        same = [_decision(one) == _decision(other) for one, other in pairs if _decision(one)]
+        agreement = float(np.mean(same)) if same else None
         largest = max(_apart(one, other) for one, other in pairs)
         lost = weights.score - export.score
         if self.metric in LESS_IS_BETTER:
@@ -120,4 +124,4 @@ def _apart(one: Prediction, other: Prediction) -> float:
     if _decision(one) != _decision(other):
         return 0.0
     scored = [(one, other)] if "score" in one else zip(one.get("entities", ()), other.get("entities", ()), strict=True)
-    return max((abs(a["score"] - b["score"]) for a, b in scored), default=0.0)
+    return max((abs(a["score"] - b["score"]) / max(1.0, abs(a["score"])) for a, b in scored), default=0.0)

@@ -21,6 +21,7 @@ from fasttune.errors import Error
 from fasttune.evaluation.attribution import explains, words_behind
 from fasttune.evaluation.own_split import read_own_split
 from fasttune.evaluation.predictor import Predictor
+from fasttune.runs import hub
 from fasttune.runs.folder import plain
 from fasttune.serving.batcher import Batcher, NotFinite, QueueFull
 from fasttune.serving.guard import Guard, Refused
@@ -92,6 +93,7 @@ class Service:
 
     def reload(self) -> None:
         """Load the run again; requests that wait are answered by the model they came for."""
+        hub.downloaded.cache_clear()  # a run on the hub may have changed
         predictor = self.open()
         before, self.predictor, self.batcher = self.batcher, predictor, Batcher(predictor)
         before.close()

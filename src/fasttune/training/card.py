@@ -213,18 +213,27 @@ def without_folders(text: str, recipe: Recipe) -> str:
         given += spec if isinstance(spec, list) else [spec]
     for path in sorted(filter(None, given), key=len, reverse=True):
         if PurePath(path).is_absolute() or path.startswith(("~", ".")) or "://" in path:
-            text = text.replace(path, PurePath(path).name or path)
+            name = PurePath(path).name or path
+            text = text.replace(path, name).replace(markdown(path), markdown(name))
     return text
 
 
 def public_recipe(recipe: Recipe) -> str:
     """recipe.yaml for other people: without the paths of this machine."""
-    return without_folders(dump(recipe), recipe)
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: cut(part) for name, part in value.items()}
+        if isinstance(value, list):
+            return [cut(part) for part in value]
+        return without_folders(value, recipe) if isinstance(value, str) else value
+
+    return dump(load_recipe(cut(recipe.model_dump(mode="json"))))
 
 
 def card_for(folder: RunFolder, repository: str) -> str:
     """The card of a run, with the model's name on the hub in its examples."""
-    text = folder.card.read_text(encoding="utf-8")
+    text = without_folders(folder.card.read_text(encoding="utf-8"), load_recipe(folder.recipe))
     return text.replace(THIS_FOLDER, repository).replace("fasttune predict PATH", f"fasttune predict {repository}")
 
 
@@ -336,7 +345,7 @@ def card(
     ancestors = environment.get(LINEAGE, ())
     metadata = front_matter(name, recipe, split, scores, num_rows, codes, ancestors)
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    text = without_folders(dump(recipe).strip(), recipe)
+    text = public_recipe(recipe).strip()
     decides = recipe.evaluation.tune_threshold or recipe.evaluation.min_precision is not None
     thresholds = (
         " and the thresholds"

@@ -38,7 +38,8 @@ def in_words(lineage: Sequence[Mapping[str, Any]]) -> list[str]:
     words = []
     for one in lineage:
         if "model" in one:
-            words.append(Path(one["model"]).name if Path(one["model"]).is_absolute() else one["model"])
+            is_path = Path(one["model"]).is_absolute() or one["model"].startswith(("~", "."))
+            words.append(Path(one["model"]).name if is_path else one["model"])
         else:
             rows = "" if one["num_rows"] is None else f", {one['num_rows']:,} rows"
             words.append(f"{one['run']} ({one['task']}{rows})")
