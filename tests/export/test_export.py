@@ -194,6 +194,7 @@ def test_a_score_that_falls_is_measured_in_points(run: Path) -> None:
     assert found.points == pytest.approx(2)
     assert found.agreement == 1 - 1 / len(other)
     assert found.largest == pytest.approx(max(abs(p - 0.5) for p in answers.predictions[0]["probabilities"].values()))
+    assert rows.difference(replace(answers, score=0.904), replace(worse, score=0.894)).points == 1  # and is allowed
     rows.metric = "rmse"
     assert rows.difference(answers, Answers(other, answers.score * 1.1)).points == pytest.approx(10)
 
