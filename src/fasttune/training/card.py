@@ -27,6 +27,7 @@ FOREIGN = "W267"  # the texts are in another language than the model
 HUB_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*", re.ASCII)
 
 THIS_FOLDER = "PATH OF THIS FOLDER"
+RECIPE, TRAINED = "\n## Recipe\n\n", "\n\nTrained on "  # around the recipe's block
 TEMPLATE = """---
 {front_matter}
 ---
@@ -49,9 +50,7 @@ A {task_words} model fine-tuned from {model} with fasttune.{labels}
 
 ## Recipe
 
-{fence}yaml
 {recipe}
-{fence}
 
 Trained on {device} in {precision}; {versions}.
 """
@@ -231,9 +230,20 @@ def public_recipe(recipe: Recipe) -> str:
     return dump(load_recipe(cut(recipe.model_dump(mode="json"))))
 
 
+def recipe_block(recipe: Recipe) -> str:
+    """The recipe as a block of code."""
+    text = public_recipe(recipe).strip()
+    fence = "`" * max(3, longest_run(text) + 1)
+    return f"{fence}yaml\n{text}\n{fence}"
+
+
 def card_for(folder: RunFolder, repository: str) -> str:
     """The card of a run, with the model's name on the hub in its examples."""
-    text = without_folders(folder.card.read_text(encoding="utf-8"), load_recipe(folder.recipe))
+    recipe = load_recipe(folder.recipe)
+    text = without_folders(folder.card.read_text(encoding="utf-8"), recipe)
+    before, title, block = text.partition(RECIPE)
+    if TRAINED in block:  # in cards of early versions, YAML may have broken a path into lines
+        text = f"{before}{title}{recipe_block(recipe)}{block[block.rindex(TRAINED) :]}"
     return text.replace(THIS_FOLDER, repository).replace("fasttune predict PATH", f"fasttune predict {repository}")
 
 
@@ -345,7 +355,6 @@ def card(
     ancestors = environment.get(LINEAGE, ())
     metadata = front_matter(name, recipe, split, scores, num_rows, codes, ancestors)
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    text = public_recipe(recipe).strip()
     decides = recipe.evaluation.tune_threshold or recipe.evaluation.min_precision is not None
     thresholds = (
         " and the thresholds"
@@ -371,8 +380,7 @@ def card(
         if incidents
         else "",
         lineage=lineage_section(ancestors),
-        fence="`" * max(3, longest_run(text) + 1),
-        recipe=text,
+        recipe=recipe_block(recipe),
         device=environment["device"]["value"],
         precision=environment["precision"]["value"],
         versions=", ".join(f"{package} {version}" for package, version in environment["versions"].items()),
