@@ -50,8 +50,9 @@ def main() -> None:
             )
         for one in found.formats:
             apart, speed = one.difference, one.speed
+            agreement = "" if apart.agreement is None else f"{apart.agreement:.1%}"
             lines.append(
-                f"| {name} | {one.format} | {one.size / 1e6:.0f} | {apart.agreement or 1:.1%} | {apart.largest:.2g} "
+                f"| {name} | {one.format} | {one.size / 1e6:.0f} | {agreement} | {apart.largest:.2g} "
                 f"| {one.score:.4f} | {apart.points:.2f} | {speed.rows_per_second:,.0f} "
                 f"| {speed.milliseconds_per_row:.1f} |"
             )

@@ -47,7 +47,6 @@ from fasttune.runs.folder import (
     resolve_run_folder,
     sha256,
 )
-from fasttune.runs.hub import EXPORTED
 from fasttune.runs.mirror import Mirror
 from fasttune.search import Found, search_in_folder
 from fasttune.tasks import TASKS, Prediction, Rows
@@ -570,7 +569,7 @@ def push(
         if read_json(own.environment)["run_id"] != read_json(folder.environment)["run_id"]:
             found, hint = "it was made from another run", f"fasttune export {run}"
             raise UsageError(Problem(where=f"--export {export}", found=found, hint=hint))
-        files |= hub.files_of(own.path, EXPORTED)
+        files |= hub.files_of(own.path, hub.EXPORTED)
     files |= {"README.md": card_for(folder, repository), "recipe.yaml": public_recipe(load_recipe(folder.recipe))}
     if with_report:
         if not folder.report.exists():

@@ -158,11 +158,11 @@ def test_fastest_keeps_one_format_or_nothing(
     run: Path, made_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "FORMATS", {name: FORMATS[name] for name in ("onnx", "onnx-int8")})
-    monkeypatch.setattr(exporting.Rows, "speed", of_speed({"": 100.0, "onnx": 200.0, "onnx-int8": 300.0}))
+    monkeypatch.setattr(exporting.ComparedRows, "speed", of_speed({"": 100.0, "onnx": 200.0, "onnx-int8": 300.0}))
     found = export(run, "fastest", tmp_path / "kept")
     assert found.folder == tmp_path / "kept" and found.fastest == "onnx-int8"
     assert [path.name for path in (tmp_path / "kept" / "onnx").iterdir()] == ["model_quantized.onnx"]
-    monkeypatch.setattr(exporting.Rows, "speed", of_speed({"": 100.0, "onnx": 50.0, "onnx-int8": 90.0}))
+    monkeypatch.setattr(exporting.ComparedRows, "speed", of_speed({"": 100.0, "onnx": 50.0, "onnx-int8": 90.0}))
     found = export(run, "fastest", tmp_path / "nothing")
     assert found.folder is None and not (tmp_path / "nothing").exists()
     assert found.fastest in ("fp32", "bf16") and "does not pay" in found.verdict[0]
@@ -185,7 +185,7 @@ def test_a_format_that_differs_too_much_is_refused(
 
 def test_a_score_that_falls_is_measured_in_points(run: Path) -> None:
     predictor = fasttune.load(run)
-    rows = exporting.Rows(predictor, exporting.read_own_split(predictor, None))
+    rows = exporting.ComparedRows(predictor, exporting.read_own_split(predictor, None))
     answers = rows.answers(predictor.setup, predictor.task)
     other = [dict(one) for one in answers.predictions]
     other[0] = {**other[0], "label": "another", "probabilities": dict.fromkeys(other[0]["probabilities"], 0.5)}
@@ -331,7 +331,7 @@ def test_predicted_numbers_have_no_agreement_and_are_judged_by_their_error(
     rows = [{"text": row["text"], "label": 1000.0 + number} for number, row in enumerate(make_rows(40))]
     run = fitted(tiny_model, tmp_path, rows, problem="regression")
     predictor = fasttune.load(run)
-    compared = exporting.Rows(predictor, exporting.read_own_split(predictor, None))
+    compared = exporting.ComparedRows(predictor, exporting.read_own_split(predictor, None))
     answers = compared.answers(predictor.setup, predictor.task)
     shifted = [{**one, "score": one["score"] + 0.5} for one in answers.predictions]
     found = compared.difference(answers, Answers(shifted, answers.score * 1.2))

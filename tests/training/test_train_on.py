@@ -21,7 +21,7 @@ WORDS = {"food": "good", "service": "bad", "place": "room", "price": "slow"}  # 
 
 
 def rows_of(labels: list[str], number: int, seed: int) -> list[dict[str, str]]:
-    """Rows whose label is told by one word; the other words are noise."""
+    """One word decides the label of each row; the other words are noise."""
     rows = make_rows(number, seed=seed, longest=8)
     for at, row in enumerate(rows):
         label = labels[at % len(labels)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tiny import tiny_config, tiny_tokenizer
+from tiny import make_rows, tiny_config, tiny_tokenizer, write_csv
 
 import fasttune
 from fasttune import recipe as recipes
@@ -82,3 +83,28 @@ def steps_on_meta(model: Any, task: Any, batches: list[Any], monkeypatch: pytest
     )
     assert result.is_finite
     return reads
+
+
+def test_deterministic_algorithms_are_those_of_the_run_alone(tiny_model: Path, tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    def observe(event: Any) -> None:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+
+    recipe = {
+        "model": str(tiny_model),
+        "data": {"train": str(write_csv(tmp_path / "rows.csv", make_rows(40)))},
+        "training": {"preset": "tutorial", "max_steps": 2, "precision": "fp32", "deterministic": True},
+        "evaluation": {"baselines": False},
+    }
+    torch.use_deterministic_algorithms(True, warn_only=True)  # as a user may have
+    try:
+        fasttune.fit(recipe, output=tmp_path / "run", progress=False, observers=[observe])
+        assert seen and all(seen) and torch.is_deterministic_algorithms_warn_only_enabled()
+        plain = {**recipe, "training": {**recipe["training"], "deterministic": False}}
+        torch.use_deterministic_algorithms(False)
+        seen.clear()
+        fasttune.fit(plain, output=tmp_path / "plain", progress=False, observers=[observe])
+        assert seen and not any(seen)
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -20,7 +20,7 @@ from fasttune.evaluation.exported import FORMATS, Format, is_installed, require,
 from fasttune.evaluation.own_split import read_own_split
 from fasttune.evaluation.predictor import Predictor
 from fasttune.export import formats
-from fasttune.export.verify import Answers, Difference, Rows, Speed, encoded
+from fasttune.export.verify import Answers, ComparedRows, Difference, Speed, encoded
 from fasttune.recipe import dump
 from fasttune.recipe import load as load_recipe
 from fasttune.recipe.types import LESS_IS_BETTER
@@ -37,7 +37,7 @@ FASTEST = "fastest"
 MOST_ROWS = 1_000  # that are compared
 CALIBRATION_ROWS = 300  # whose numbers give int8 its ranges; the default of nncf
 MOST_LOST = 1.0  # points of the score
-MOST_DIFFERENT = 1e-3  # of a probability in fp32, where nothing but the order of sums differs
+MOST_DIFFERENT = 1e-3  # of a probability; in fp32 only the order of sums differs
 WORTH = 1.05  # times as fast as the weights; less is noise
 SEED = 42
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf")
@@ -140,7 +140,7 @@ def make_export(
     EnvironmentProblem for a format that loses more than `most_lost` points, unless others are left.
     """
     chosen = _chosen(asked)
-    rows = Rows(predictor, _sample(split, MOST_ROWS))
+    rows = ComparedRows(predictor, _sample(split, MOST_ROWS))
     log(f"comparing on {len(rows.split.rows):,} {split.name} rows")
     answers = rows.answers(predictor.setup, predictor.task)
     speeds = {"fp32": rows.speed(predictor.setup)}
@@ -250,7 +250,7 @@ def _exported(
     format: Format,
     folder: RunFolder,
     inputs: list[dict[str, torch.Tensor]],
-    rows: Rows,
+    rows: ComparedRows,
     answers: Answers,
 ) -> Exported:
     auto_class = MEAN_HEAD if predictor.recipe.model_head == MEAN_HEAD else predictor.task.auto_class
@@ -275,7 +275,7 @@ def _remove(folder: Path, format: Format) -> None:
         (folder / format.file).parent.rmdir()
 
 
-def _check_difference(one: Exported, format: Format, rows: Rows, weights: Answers, most_lost: float) -> None:
+def _check_difference(one: Exported, format: Format, rows: ComparedRows, weights: Answers, most_lost: float) -> None:
     """EnvironmentProblem if an export is too far from the weights."""
     found = ""
     if format.is_exact and one.difference.largest > MOST_DIFFERENT:

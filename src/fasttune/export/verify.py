@@ -45,8 +45,8 @@ class Difference:
 
     `agreement`: the share of rows with the same prediction; None for predicted numbers. `largest`: between two
     probabilities of a row; for answers and entities between two scores; for predicted numbers above 1, in proportion to
-    them. `points`: what the metric loses, in hundredths (of SQuAD's
-    scores, which go to 100, in whole points); for an error such as rmse, in per cent of it.
+    them. `points`: what the metric loses, in hundredths (of SQuAD's scores, which go to 100, in whole points); for an
+    error such as rmse, in per cent of it.
     """
 
     agreement: float | None
@@ -54,14 +54,16 @@ class Difference:
     points: float
 
 
-class Rows:
-    """The rows of a split to compare models on; `metric`: the one that chose the best weights."""
+class ComparedRows:
+    """The rows of a split to compare models on; `metric`: the one that chose the best weights, rmse for numbers."""
 
     def __init__(self, predictor: Predictor, split: Split):
         self.split, self.task = split, predictor.task
         self.store = encode(split, predictor.task, predictor.setup.tokenizer, predictor.setup.max_length)
         chosen = predictor.recipe.evaluation.metric_for_best_model
         self.metric = chosen if chosen not in (None, "loss") else predictor.task.primary_metric
+        if "rmse" in getattr(getattr(predictor.task, "target", None), "metrics", ()):
+            self.metric = "rmse"  # a correlation does not see that all numbers are shifted
         until = int(np.searchsorted(np.cumsum(self.store.lengths), TIMED_TOKENS, side="right"))
         self._timed = encoded(predictor, split, range(min(max(until, 1), len(split.rows))))
         typical = np.argsort(self.store.lengths, kind="stable")[len(self.store) // 2]
@@ -69,10 +71,8 @@ class Rows:
 
     def answers(self, setup: Setup, task: Task) -> Answers:
         results = predict_split(setup, task, self.store).results
-        scores = task.score(results, self.store, self.split.rows)
-        if "rmse" in scores:  # a correlation does not see that all numbers are shifted
-            self.metric = "rmse"
-        return Answers(list(task.decode(results, self.store, self.split.rows)), float(scores[self.metric]))
+        score = task.score(results, self.store, self.split.rows)[self.metric]
+        return Answers(list(task.decode(results, self.store, self.split.rows)), float(score))
 
     def speed(self, setup: Setup) -> Speed:
         num_rows = len(np.unique(self._timed.rows))

@@ -1,11 +1,11 @@
-"""Runs on the Hugging Face hub: uploaded by `fasttune push`, downloaded when one is opened by its name."""
+"""The Hugging Face hub: uploads, and runs that are downloaded when one is opened by its name."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,10 +48,13 @@ def downloaded(name: str) -> Path:
         ) from None
 
 
-def upload(files: dict[str, Path | str], repository: str, *, is_public: bool, message: str) -> str:
-    """Upload files (name -> path, or text) to a model repository in one commit; returns its address.
+def upload(
+    files: Mapping[str, Path | str], repository: str, *, is_public: bool, message: str, kind: str = "model"
+) -> str:
+    """Upload files (name -> path, or text) to a repository in one commit; returns its address.
 
-    A new repository is private unless `is_public`. The token comes from HF_TOKEN or the hub's own login.
+    `kind`: model | dataset. A new repository is private unless `is_public`. The token comes from HF_TOKEN or the hub's
+    own login.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars
@@ -67,14 +70,14 @@ def upload(files: dict[str, Path | str], repository: str, *, is_public: bool, me
                     _link(content, path)
                 else:
                     path.write_text(content, encoding="utf-8")
-            api.create_repo(repository, private=not is_public, exist_ok=True)
-            api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+            api.create_repo(repository, repo_type=kind, private=not is_public, exist_ok=True)
+            api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder, commit_message=message)
     except Exception as error:  # of the library, its HTTP client or the disk
         hint = "check the name (such as user/reviews), the network, and that the token in HF_TOKEN can write"
         raise EnvironmentProblem(
-            Problem(code="E511", where=f"hub model {repository}", found=f"cannot upload: {_line(error)}", hint=hint)
+            Problem(code="E511", where=f"hub {kind} {repository}", found=f"cannot upload: {_line(error)}", hint=hint)
         ) from None
-    return f"{api.endpoint}/{repository}"
+    return f"{api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repository}"
 
 
 def files_of(folder: Path, patterns: Iterable[str] = FILES) -> dict[str, Path]:

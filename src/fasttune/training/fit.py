@@ -70,45 +70,6 @@ def fit_in_folder(
     `scores_test`: a trial of a search leaves the test rows to the best one. `begin`: as for `prepare`.
     `replan`: as for `Loop`, instead of the plan that training.max_time makes.
     """
-    with deterministic_algorithms(recipe.training.deterministic):
-        return _fit(
-            recipe,
-            folder,
-            resume=resume,
-            allow_changes=allow_changes,
-            log=log,
-            observers=observers,
-            scores_test=scores_test,
-            begin=begin,
-            replan=replan,
-        )
-
-
-@contextmanager
-def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Let torch use deterministic algorithms in this block, and raise where it has none; a CPU has no others."""
-    before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
-        torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-def _fit(
-    recipe: Recipe,
-    folder: RunFolder,
-    *,
-    resume: bool,
-    allow_changes: bool,
-    log: Log,
-    observers: Sequence[Observer],
-    scores_test: bool,
-    begin: float | None,
-    replan: Replan | None,
-) -> Run:
     if resume and recipe.output.mirror is not None:
         mirror = Mirror(recipe.output.mirror, folder)
         fetched = raise_on_all_ranks(lambda: mirror.fetch() if is_main() else None)
@@ -120,18 +81,34 @@ def _fit(
         log(f"{folder.path}: nothing to resume yet, starting from the beginning")
     run: TrainingRun | None = None
     try:
-        run = prepare(recipe, folder, log, allow_changes, begin)
-        run.scores_test = scores_test
-        run.replan = replan or run.replan
-        if recipe.training.mlm_epochs and run.checkpoint is None:
-            adapt(run, observers if scores_test else ())  # a trial is judged by its fine-tuning only
-        return _train_and_save(run, observers)
+        with deterministic_algorithms(recipe.training.deterministic):
+            run = prepare(recipe, folder, log, allow_changes, begin)
+            run.scores_test = scores_test
+            run.replan = replan or run.replan
+            if recipe.training.mlm_epochs and run.checkpoint is None:
+                adapt(run, observers if scores_test else ())  # a trial is judged by its fine-tuning only
+            return _train_and_save(run, observers)
     except signals.Stopped as stopped:  # before the first step, after the last one, or at the second signal
         metrics = run.state.evaluations[-1] if run is not None and run.state.evaluations else {}
         return Run(folder.path, metrics, str(stopped), False, stopped.number)
     finally:
         if run is not None:
             run.close()
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Make torch use deterministic algorithms in this block, and raise where it has none; a CPU has no others."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
+    before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
 
 
 def _finished_before(recipe: Recipe, folder: RunFolder, log: Log) -> Run:

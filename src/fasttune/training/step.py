@@ -160,7 +160,7 @@ def read(values: torch.Tensor) -> list[float]:
 
 
 def run_model(model: torch.nn.Module, batch: MicroBatch) -> ModelOutput:
-    """The forward pass; a model without padding is told the boundaries of the batch, which the host knows."""
+    """Run the forward pass, and pass the boundaries of the batch to a padding-free model: the host knows them."""
     width = batch.inputs["attention_mask"].shape[1]
     with known_boundaries(batch.lengths, batch.index, batch.starts, width):
         outputs: ModelOutput = model(**batch.inputs)

@@ -10,7 +10,8 @@ import yaml
 
 from fasttune import __version__
 from fasttune.data.formats.files import write_parquet
-from fasttune.errors import EnvironmentProblem, Problem, UsageError
+from fasttune.errors import Problem, UsageError
+from fasttune.runs import hub
 from fasttune.runs.folder import write_text
 
 if TYPE_CHECKING:
@@ -83,22 +84,5 @@ def _labels(built: Built) -> list[str]:
 
 def push(folder: Path, repository: str) -> str:
     """Upload a written folder to the hub with the token in HF_TOKEN, and return the address of the dataset."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
-
-    disable_progress_bars()
-    api = HfApi()
-    try:
-        api.create_repo(repository, repo_type="dataset", exist_ok=True)
-        api.upload_folder(repo_id=repository, repo_type="dataset", folder_path=str(folder))
-    except Exception as error:  # of the library, its HTTP client or the disk
-        message = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise EnvironmentProblem(
-            Problem(
-                code="E511",
-                where=f"hub dataset {repository}",
-                found=f"cannot upload: {message}",
-                hint="check the name (such as user/reviews), the network, and that the token in HF_TOKEN can write",
-            )
-        ) from None
-    return f"{api.endpoint}/datasets/{repository}"
+    files = hub.files_of(folder, ["**/*"])
+    return hub.upload(files, repository, kind="dataset", is_public=True, message="Upload by fasttune")
