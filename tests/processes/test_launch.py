@@ -153,3 +153,37 @@ def test_a_launch_on_one_machine_listens_to_nobody_else(tiny_model: Path, tmp_pa
                     }
         time.sleep(0.02)
     assert process.returncode == 0 and listening and listening <= {"127.0.0.1", "::1"}
+
+
+COLLECTIVES = """
+import collections, json, sys
+import torch.distributed
+import fasttune
+calls = collections.Counter()
+def counted(name):
+    real = getattr(torch.distributed, name)
+    def call(*args, **how):
+        calls[name] += 1
+        return real(*args, **how)
+    setattr(torch.distributed, name, call)
+for name in ("all_gather", "all_gather_object", "all_reduce", "broadcast", "barrier", "reduce", "gather"):
+    counted(name)
+steps = []
+def watch(event):
+    if event.name == "step":
+        steps.append(dict(calls))
+        calls.clear()
+fasttune.fit(sys.argv[1], output=sys.argv[2], progress=False, observers=[watch])
+print(json.dumps(steps[1::2]))  # no save or evaluation comes between an odd step and the next
+"""
+
+
+def test_a_step_exchanges_numbers_once(tmp_path: Path) -> None:
+    """Besides the gradients: weights and failures between hosts, then the loss, and before it who asked to stop."""
+    recipe = make_recipe(tmp_path)
+    script = tmp_path / "script.py"
+    script.write_text(COLLECTIVES)
+    done = launch(2, script, recipe, tmp_path / "run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps = json.loads(done.outputs[0])
+    assert len(steps) > 2 and all(step == {"all_gather": 2, "all_reduce": 1} for step in steps), steps

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fasttune.errors import EnvironmentProblem, Error, Problem, as_json, from_json
-from fasttune.parallel.rendezvous import current_store, process_group
+from fasttune.parallel.rendezvous import current_store, host_group, process_group
 
 if TYPE_CHECKING:
     import torch
@@ -102,16 +102,25 @@ def assert_equal_on_all_ranks(facts: Mapping[str, str], hint: str) -> None:
         store.compare(facts, hint)
 
 
-def all_reduce_max(*values: int) -> Sequence[int]:
-    """The maximum of each number over all ranks, for use during training. Every rank must call it."""
-    group = process_group()
+def all_gather_numbers(*values: float) -> list[list[float]]:
+    """The numbers of each rank, by rank, for use during training. Every rank must call it with as many.
+
+    They go from host to host, so nobody waits for a device.
+    """
+    group = host_group()
     if group is None:
-        return values
+        return [[float(value) for value in values]]
     import torch
 
-    reduced = torch.tensor(values, device=group.device)
-    torch.distributed.all_reduce(reduced, torch.distributed.ReduceOp.MAX)
-    return [int(value) for value in reduced.tolist()]
+    own = torch.tensor(values, dtype=torch.float64)
+    gathered = [torch.empty_like(own) for _ in range(group.size())]
+    torch.distributed.all_gather(gathered, own, group)
+    return [row.tolist() for row in gathered]
+
+
+def all_reduce_max(*values: int) -> Sequence[int]:
+    """The maximum of each number over all ranks, for use during training. Every rank must call it."""
+    return [int(max(column)) for column in zip(*all_gather_numbers(*values), strict=True)]
 
 
 def barrier() -> None:

@@ -172,11 +172,17 @@ def _signature(store_key: str, message: str) -> str:
 
 _store: RendezvousStore | None = None  # set once this process has joined the others
 _has_lost = False  # whether another process was lost
+_host_group: torch.distributed.ProcessGroup | None = None  # of gloo, for numbers that no device needs
 
 
 def current_store() -> RendezvousStore | None:
     """The store, or None in a single process."""
     return _store
+
+
+def host_group() -> torch.distributed.ProcessGroup | None:
+    """The group for messages between hosts during training, or None in a single process."""
+    return _host_group
 
 
 def has_unsigned_messages() -> bool:
@@ -256,8 +262,18 @@ def _open_store(rank: int) -> torch.distributed.Store:
 
 def init_process_group(device: str) -> None:
     """Start the process group for training. `device`: the recipe's `training.device`."""
-    if _store is None or process_group() is not None:
+    global _host_group
+    if _store is None:
         return
+    import torch
+
+    if process_group() is None:
+        _start_process_group(_store, device)
+    if _host_group is None:
+        _host_group = torch.distributed.new_group(timeout=COLLECTIVE_TIMEOUT, backend="gloo")
+
+
+def _start_process_group(store: RendezvousStore, device: str) -> None:
     import torch
     from accelerate.state import PartialState
 
@@ -269,12 +285,12 @@ def init_process_group(device: str) -> None:
     with hide_launcher():
         state = PartialState(
             cpu=device == "cpu" or not torch.cuda.is_available(),
-            store=torch.distributed.PrefixStore("group", _store.store),
-            rank=_store.rank,
-            world_size=_store.num_processes,
+            store=torch.distributed.PrefixStore("group", store.store),
+            rank=store.rank,
+            world_size=store.num_processes,
             timeout=COLLECTIVE_TIMEOUT,
         )
-    if state.num_processes != _store.num_processes:  # otherwise each process would silently train alone
+    if state.num_processes != store.num_processes:  # otherwise each process would silently train alone
         raise unreachable(f"accelerate's process group has {state.num_processes} processes")
 
 

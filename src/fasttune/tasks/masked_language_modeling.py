@@ -96,11 +96,16 @@ class MaskedLanguageModeling(Task):
         return float((targets["labels"] != IGNORED).sum())
 
     def loss(self, outputs: ModelOutput, batch: MicroBatch, training: bool) -> torch.Tensor:
+        import torch
         from torch.nn.functional import cross_entropy
 
-        labels = batch.targets["labels"]
-        chosen = labels != IGNORED
-        return cross_entropy(outputs["logits"][chosen].float(), labels[chosen], reduction="sum")
+        labels = batch.targets["labels"].flatten()
+        # How many tokens are chosen is known on the device only, and the host would wait for it: so this takes as many
+        # as there may be, the chosen ones first.
+        most = int(num_chosen(np.array(batch.lengths)).sum())
+        places = (labels == IGNORED).to(torch.uint8).argsort(stable=True)[:most]
+        logits = outputs["logits"].flatten(0, 1)[places].float()
+        return cross_entropy(logits, labels[places], reduction="sum", ignore_index=IGNORED)
 
     def result(self, outputs: ModelOutput, batch: MicroBatch) -> torch.Tensor:
         """[B, 2]: the number of masked tokens that the model fills in correctly, and of all that are masked."""
@@ -120,6 +125,11 @@ class MaskedLanguageModeling(Task):
         return {"accuracy": float(right / chosen)}
 
 
+def num_chosen(available: np.ndarray) -> np.ndarray:
+    """How many of so many tokens are chosen, before a limit to all of them."""
+    return np.maximum(np.rint(CHOSEN * available), 1)
+
+
 def masked(
     store: TokenStore, special: Sequence[int] | np.ndarray, mask: int, num_words: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -134,7 +144,7 @@ def masked(
     order = np.lexsort((np.where(may_be_chosen, random.random(len(ids)), 2.0), example))  # at random in each example
     place = np.arange(len(ids)) - np.repeat(store.starts[:-1], store.lengths)
     available = np.bincount(example[may_be_chosen], minlength=len(store))
-    wanted = np.minimum(np.maximum(np.rint(CHOSEN * available), 1), available)
+    wanted = np.minimum(num_chosen(available), available)
     chosen = order[place < wanted[example]]
     labels = np.full(len(ids), IGNORED, dtype=np.int64)
     labels[chosen] = ids[chosen]

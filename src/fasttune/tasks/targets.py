@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -121,6 +122,14 @@ class Target(ABC):
         return None
 
 
+@lru_cache(maxsize=8)
+def _on_device(weights: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """(K,) fp32. Kept, because a copy of numbers in ordinary memory waits for a GPU."""
+    import torch
+
+    return torch.tensor(weights, dtype=torch.float32, device=device)
+
+
 @dataclass(frozen=True)
 class SingleLabel(Target):
     """One of K classes. `class_weights`: the weight of a row of each class; None: all are equal.
@@ -180,7 +189,7 @@ class SingleLabel(Target):
     def loss(self, logits: torch.Tensor, encoded: torch.Tensor, training: bool) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
-        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        weights = None if self.class_weights is None else _on_device(self.class_weights, logits.device)
         smoothing = self.smoothing if training else 0.0
         return cross_entropy(logits, encoded, weights, reduction="sum", label_smoothing=smoothing)
 

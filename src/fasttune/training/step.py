@@ -1,8 +1,8 @@
 """One optimizer step: forward and backward of its micro-batches, one update. Training divides losses here only.
 
-The weights of all micro-batches on all ranks are added first. Then each micro-batch contributes
-loss sum * num_processes / total weight, since DDP averages gradients over processes. So how a step is divided into
-micro-batches and ranks changes the result only by rounding.
+Each micro-batch contributes loss sum * num_processes / total weight, since DDP averages gradients over processes; the
+total is over all micro-batches on all ranks. So how a step is divided into micro-batches and ranks changes the result
+only by rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers.utils.generic import ModelOutput
 
 from fasttune.data.batching.collate import MicroBatch
 from fasttune.data.batching.plan import microbatch_seed
-from fasttune.parallel.collectives import all_reduce_max
+from fasttune.parallel.collectives import all_gather_numbers
 from fasttune.parallel.launcher import hide_launcher
 from fasttune.tasks import Task
 from fasttune.training.memory import MicroBatchOOM, as_micro_batch_oom, oom_while_ranks_wait
@@ -58,17 +58,8 @@ def run_step(
     smaller micro-batches.
     """
     begin = time.perf_counter()
-    counts = torch.tensor(
-        [
-            sum(task.weight(batch.targets) for batch in microbatches if batch.contributes),
-            sum(batch.num_tokens for batch in microbatches if batch.contributes),
-        ],
-        dtype=torch.float64,
-    )
-    total_weight, num_tokens = _sum_over_ranks(accelerator, counts).tolist()
-    total_weight = total_weight or 1.0  # no example has a target: loss and gradients are 0
     model.train()
-    loss_sum = _sum_over_ranks(accelerator, _accumulate(model, task, microbatches, accelerator, total_weight, seed))
+    loss_sum, total_weight, num_tokens = _accumulate(model, task, microbatches, accelerator, seed)
     norm = _clip(accelerator, model, max_grad_norm)
     # The only time in a step that waits for the device.
     loss_value, grad_norm = read(torch.stack([loss_sum, norm.to(loss_sum)]))
@@ -91,10 +82,22 @@ def _accumulate(
     task: Task,
     microbatches: Sequence[MicroBatch],
     accelerator: Accelerator,
-    total_weight: float,
     seed: Sequence[int],
-) -> torch.Tensor:
-    """Add up the gradients of the step's mean loss over micro-batches and ranks; returns this rank's loss sum."""
+) -> tuple[torch.Tensor, float, float]:
+    """Add up the gradients of the step's mean loss over micro-batches and ranks.
+
+    Returns the loss sum (on the device), the weight and the number of tokens, each over all ranks.
+    """
+    contributing = [batch for batch in microbatches if batch.contributes]
+    weight = sum(task.weight(batch.targets) for batch in contributing)
+    num_tokens = sum(batch.num_tokens for batch in contributing)
+    totals: _Totals | None = None
+    if is_sharded(model):  # every forward pass is a collective operation: all ranks need the same number of them
+        totals = _gather(weight, num_tokens, len(microbatches))
+        missing = totals.most_microbatches - len(microbatches)
+        microbatches = [*microbatches, *[replace(microbatches[-1], contributes=False)] * missing]
+    exact = torch.float32 if accelerator.device.type == "mps" else torch.float64  # MPS has no float64
+    loss_sum = torch.zeros((), device=accelerator.device, dtype=exact)
 
     def forward(index: int, batch: MicroBatch) -> torch.Tensor:
         torch.manual_seed(microbatch_seed([*seed, index]))
@@ -102,55 +105,69 @@ def _accumulate(
         loss = task.loss(run_model(model, batch), batch, training=True)
         return loss if batch.contributes else loss * 0.0
 
-    def backward(loss: torch.Tensor) -> None:
+    def backward(loss: torch.Tensor, of_weight: float) -> None:
         loss_sum.add_(loss.detach())
-        accelerator.backward(loss * (accelerator.num_processes / total_weight))
+        accelerator.backward(loss * (accelerator.num_processes / of_weight))
 
-    if is_sharded(model):  # every rank needs the same number of forward passes
-        missing = all_reduce_max(len(microbatches))[0] - len(microbatches)
-        microbatches = [*microbatches, *[replace(microbatches[-1], contributes=False)] * missing]
-    exact = torch.float32 if accelerator.device.type == "mps" else torch.float64  # MPS has no float64
-    loss_sum = torch.zeros((), device=accelerator.device, dtype=exact)
+    # The ranks exchange their weights once, before the last backward pass, when the device is busy with the forward
+    # pass. Until then a rank expects the others to have its own weight.
+    expected = totals.weight if totals else (weight or 1.0) * accelerator.num_processes
     failure: MicroBatchOOM | None = None
     last = len(microbatches) - 1
     try:
         with as_micro_batch_oom():
             with accelerator.no_sync(model):
                 for index, batch in enumerate(microbatches[:-1]):
-                    backward(forward(index, batch))
+                    backward(forward(index, batch), expected)
             loss = forward(last, microbatches[last])
     except MicroBatchOOM as error:
         failure = error
-    _raise_on_any_failure(model, failure, microbatches)
+    if failure is not None and totals:
+        raise oom_while_ranks_wait(_largest(microbatches), str(failure))
+    totals = totals or _gather(weight, num_tokens, len(microbatches), failure)
+    if totals.any_failure:  # on all ranks, before one waits for another's gradients
+        raise failure or MicroBatchOOM("on another rank", is_here=False)
+    if totals.weight != expected:
+        _scale_gradients(model, expected / totals.weight)
     # DDP reduces gradients over ranks once, in the last backward.
     try:
         with as_micro_batch_oom():
-            backward(loss)
+            backward(loss, totals.weight)
     except MicroBatchOOM as error:
         if accelerator.num_processes == 1:
             raise
         raise oom_while_ranks_wait(_largest(microbatches), str(error)) from None
-    return loss_sum
+    if accelerator.num_processes > 1:  # the device does this in its turn, while the host goes on
+        torch.distributed.all_reduce(loss_sum)
+    return loss_sum, totals.weight, totals.num_tokens
 
 
-def _raise_on_any_failure(
-    model: torch.nn.Module, failure: MicroBatchOOM | None, microbatches: Sequence[MicroBatch]
-) -> None:
-    """MicroBatchOOM on all ranks if one ran out of memory, before they wait for each other's gradients."""
-    if failure is not None and is_sharded(model):
-        raise oom_while_ranks_wait(_largest(microbatches), str(failure))
-    if all_reduce_max(failure is not None)[0]:
-        raise failure or MicroBatchOOM("on another rank", is_here=False)
+@dataclass(frozen=True)
+class _Totals:
+    """Over all ranks. `weight` is 1 if no example has a target: loss and gradients are 0 then."""
+
+    weight: float
+    num_tokens: float
+    most_microbatches: int
+    any_failure: bool
+
+
+def _gather(weight: float, num_tokens: int, num_microbatches: int, failure: Exception | None = None) -> _Totals:
+    """The numbers of all ranks, through the host: no rank waits for its device."""
+    weights, tokens, numbers, failures = zip(
+        *all_gather_numbers(weight, num_tokens, num_microbatches, failure is not None), strict=True
+    )
+    return _Totals(sum(weights) or 1.0, sum(tokens), int(max(numbers)), any(failures))
+
+
+def _scale_gradients(model: torch.nn.Module, factor: float) -> None:
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if gradients:
+        torch._foreach_mul_(gradients, factor)
 
 
 def _largest(microbatches: Sequence[MicroBatch]) -> int:
     return max(batch.num_tokens for batch in microbatches)
-
-
-def _sum_over_ranks(accelerator: Accelerator, value: torch.Tensor) -> torch.Tensor:
-    if accelerator.num_processes == 1:
-        return value
-    return accelerator.reduce(value.to(accelerator.device), reduction="sum")
 
 
 def read(values: torch.Tensor) -> list[float]:
