@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from faulty import stop_at
 from tiny import make_rows, write_jsonl
 
 import fasttune
@@ -52,10 +53,7 @@ def test_deterministic_runs_and_resumes_give_the_same_bytes(tiny_model: Path, tm
     asked = recipe(tiny_model, tmp_path, precision="fp32", deterministic=True)
     first = fasttune.fit(asked, output=tmp_path / "first", progress=False)
 
-    def stop(event: Any) -> str | None:
-        return "enough" if event.name == "step" and event.step == 5 else None
-
-    fasttune.fit(asked, output=tmp_path / "again", progress=False, observers=[stop])
+    fasttune.fit(asked, output=tmp_path / "again", progress=False, observers=[stop_at(5)])
     again = fasttune.fit(asked, output=tmp_path / "again", progress=False, resume=True)
     weights = [(run.folder / "model.safetensors").read_bytes() for run in (first, again)]
     assert weights[0] == weights[1]

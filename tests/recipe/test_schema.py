@@ -82,6 +82,7 @@ FIELDS_AND_DEFAULTS = {
     "training.replay": 0.0,
     "training.mlm_epochs": 0,
     "training.freeze_layers": 0,
+    "training.compile": "auto",
     "training.deterministic": False,
     "training.gradient_checkpointing": False,
     "training.logging_steps": 10,

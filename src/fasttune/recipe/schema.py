@@ -209,6 +209,13 @@ class Training(Section):
         "On a CPU, runs repeat to the byte without it.",
         allowed="true or false",
     )
+    compile: Literal["auto"] | bool = setting(
+        "auto",
+        "Make one program of the small operations of each layer with torch.compile, for any number of tokens. `auto` "
+        "measures on an NVIDIA GPU whether that is faster, if the run is long enough, and keeps the faster way; on "
+        "CPUs it is slower. Dropout masks differ from those without it.",
+        allowed="auto, true or false",
+    )
     gradient_checkpointing: bool = setting(
         False,
         "Recompute activations in the backward pass instead of storing them: about a third of the memory for a third "

@@ -40,6 +40,7 @@ from fasttune.tasks import TASKS
 from fasttune.tasks.preview import decided
 from fasttune.tasks.text_classification import TEACHER
 from fasttune.training import signals
+from fasttune.training.compiled import YES, choose_compile
 from fasttune.training.embedding import rows_in_use
 from fasttune.training.environment import versions
 from fasttune.training.frozen import FROZEN, choose_frozen
@@ -61,7 +62,7 @@ START_OF_TWO_TEXTS = "microsoft/xtremedistil-l6-h384-uncased"
 # For an estimate of tokens per step: English has about 4.5 bytes per token, Chinese by characters 3.
 TEXTS_MEASURED, BYTES_PER_TOKEN = 1000, 4.5
 ROWS_TO_TRUST = 300  # held-out rows; fewer leave more than 5 points of doubt
-MLM = "masked_words"  # the name of the choice
+MLM, COMPILE = "masked_words", "compile"  # names of choices
 MAX_VALUE_WIDTH = 14  # characters, of a column in the start-up log
 
 
@@ -154,8 +155,11 @@ def build_run(
     frozen = raise_on_all_ranks(lambda: choose_frozen(recipe, setup, stores[TRAIN], num_steps))
     if frozen is not None:
         setup.choices[FROZEN] = frozen
+    compiles = choose_compile(recipe, setup, splits.task, stores[TRAIN], num_steps)
+    if compiles.value == YES or setup.accelerator.device.type == "cuda":
+        setup.choices[COMPILE] = compiles
     setup.choices |= pins(recipe)
-    recipe = resolved(recipe, splits, setup, folder)
+    recipe = resolved(recipe, splits, setup, folder, compiles.value == YES)
     for line in decisions(recipe, splits, stores, setup):
         log(line)
     for split in splits.all():
@@ -337,7 +341,7 @@ def pins(recipe: Recipe) -> dict[str, Choice]:
     return {field: choice for field, choice in choices.items() if choice.value != fields[field]}
 
 
-def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) -> Recipe:
+def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder, compiles: bool) -> Recipe:
     """The recipe with every automatic choice filled in."""
     choices = setup.choices
     filled = load_recipe(load_recipe(recipe, splits.task.settings()), splits.settings)
@@ -351,6 +355,7 @@ def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder) ->
                 "precision": choices["precision"].value,
                 "attention_dropout": float(choices["attention_dropout"].value),
                 "tokens_per_microbatch": setup.tokens_per_microbatch,
+                "compile": compiles,
             },
             "evaluation": {
                 "metric_for_best_model": recipe.evaluation.metric_for_best_model or splits.task.primary_metric,

@@ -53,6 +53,7 @@ RESUME_WITH_FLAG = (
             "precision",
             "device",
             "tokens_per_microbatch",
+            "compile",
             "divergence_policy",
         )
     ),
@@ -77,6 +78,7 @@ FILLED_IN = (
     "training.precision",
     "training.attention_dropout",
     "training.tokens_per_microbatch",
+    "training.compile",
     "evaluation.metric_for_best_model",
     "output.dir",
 )

@@ -151,7 +151,7 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     if getattr(loaded.model.config, "type_vocab_size", 2) == 1:
         accepted.discard("token_type_ids")
     tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in accepted]
-    if device.value == "cpu":
+    if device.value == "cpu" and training.compile is not True:
         use_cpu_dropout(loaded.model)
     choices = {
         "model": Choice(name, _described(name, loaded.model.config.model_type)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from fasttune.training.callbacks.early_stopping import EarlyStopping
 from fasttune.training.callbacks.energy import EnergyMeter
 from fasttune.training.callbacks.files import EventLog, TensorBoard, has_tensorboard
 from fasttune.training.checkpoints import CheckpointManager
+from fasttune.training.compiled import compiled
 from fasttune.training.embedding import trained_rows
 from fasttune.training.events import Event, Finished, RolledBack, RowSkipped, SaveDue, StepDone
 from fasttune.training.frozen import FrozenLayers, is_kept
@@ -71,6 +72,7 @@ class Trainer:
             frozen = stack.enter_context(FrozenLayers(setup.model, training.freeze_layers).applied())
         if run.used_rows is not None and run.parallel != FSDP2:
             stack.enter_context(trained_rows(setup.model, run.used_rows))
+        stack.enter_context(compiled(run.recipe, setup, self.evaluator.task, run.stores[TRAIN]))
         # Dropout masks come from seeds per micro-batch; the caller's random state must not change.
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
         stack.enter_context(signals.deferred())
@@ -131,7 +133,7 @@ class Trainer:
             accelerator=run.setup.accelerator,
             metric=run.metric,
             state=run.state,
-            evaluate=lambda: self.evaluator.score(VALIDATION, run.state.step).metrics,
+            evaluate=self._evaluate,
             replan=run.replan,
             stop_reason=stop_reason,
         )
@@ -153,6 +155,11 @@ class Trainer:
         assert isinstance(event, Finished), "the loop's last event"
         barrier()
         return event
+
+    def _evaluate(self) -> dict[str, float]:
+        # A second set of programs, without gradients, would not pay off.
+        with torch.compiler.set_stance("force_eager") if self.run.recipe.training.compile is True else nullcontext():
+            return self.evaluator.score(VALIDATION, self.run.state.step).metrics
 
     def _batches(self) -> tuple[Prefetcher[Any], Steps]:
         """The source of micro-batches, and the plan that divides each step into them."""

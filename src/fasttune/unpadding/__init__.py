@@ -3,6 +3,7 @@
 from fasttune.unpadding.boundaries import Boundaries
 from fasttune.unpadding.hooks import ENCODER_STACK, known_boundaries
 from fasttune.unpadding.unpad import (
+    compiled_layers,
     is_padding_free,
     padding_free,
     read_first_token,
@@ -14,6 +15,7 @@ from fasttune.unpadding.unpad import (
 __all__ = [
     "ENCODER_STACK",
     "Boundaries",
+    "compiled_layers",
     "is_padding_free",
     "known_boundaries",
     "padding_free",

@@ -7,13 +7,17 @@ the result back to [B, S, D]; and the model's head runs unchanged. The model's c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from fasttune.errors import EnvironmentProblem, Problem
+from fasttune.unpadding import attention
 from fasttune.unpadding.families import ADAPTERS
 from fasttune.unpadding.hooks import BEHIND_ATTENTION, ENCODER_STACK, Unpadding
 from fasttune.unpadding.probe import first_states, is_close, run_probe
@@ -111,6 +115,28 @@ def read_first_token(model: PreTrainedModel) -> bool:
     if not is_same:
         _reinstall(unpadding, model)
     return is_same
+
+
+@contextmanager
+def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
+    """Run the layers of a padding-free model through torch.compile in this block, except for their attention.
+
+    Programs are for any number of tokens. The last layer stays as it is if `read_first_token` has cut it.
+    """
+    unpadding = _UNPADDED[model]
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if unpadding.reads_first:
+        layers = layers[:-1]
+    try:
+        # A call from compiled code: what it reads of the boundaries must not become part of a program.
+        AttentionInterface.register(attention.NAME, torch.compiler.disable(attention.attention))
+        for layer in layers:
+            layer.compile(dynamic=True)
+        yield
+    finally:
+        AttentionInterface.register(attention.NAME, attention.attention)
+        for layer in layers:
+            layer._compiled_call_impl = None
 
 
 def _reinstall(unpadding: Unpadding, model: PreTrainedModel) -> None:

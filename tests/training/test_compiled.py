@@ -1,0 +1,135 @@
+"""training.compile: the same numbers from compiled layers, exact resumes, and a choice by measurement.
+
+Most are slow: torch's compiler takes 10 to 30 seconds for each model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faulty import stop_at
+from parity import FAMILIES, differences, make_batch, make_pair
+from tiny import make_rows, write_csv
+
+import fasttune
+from fasttune import recipe as recipes
+from fasttune.errors import RecipeError
+from fasttune.training import compiled
+from fasttune.training.run import TrainingRun
+from fasttune.unpadding import compiled_layers, read_first_token
+from fasttune.unpadding.families import OWN_ATTENTION
+
+# The compiler of torch imports what torch itself has deprecated, and warns of what it reads.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+needs_a_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile calls g++")
+COMPILED = [family for family, config in FAMILIES.items() if config.model_type not in OWN_ATTENTION]
+
+
+def recipe(model: Path, folder: Path, **training: Any) -> dict[str, Any]:
+    return {
+        "model": str(model),
+        "data": {"train": str(write_csv(folder / "rows.csv", make_rows(80)))},
+        "training": {"preset": "tutorial", "max_steps": 8, "precision": "fp32", "device": "cpu", **training},
+        "evaluation": {"baselines": False, "eval_strategy": "steps", "eval_steps": 3},
+        "output": {"save_strategy": "steps", "save_steps": 4},
+        "tracking": {"report_to": "none"},
+    }
+
+
+def losses(run: Path) -> list[float]:
+    events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
+    return [event["loss"] for event in events if event["event"] == "step"]
+
+
+@pytest.mark.slow
+@needs_a_compiler
+@pytest.mark.parametrize("family", COMPILED)
+def test_compiled_layers_equal_the_padded_model(family: str) -> None:
+    """Also for other numbers of tokens and of sequences than the first; then the layers are as they were."""
+    padded, free = make_pair(family, "classification")
+    pad = padded.config.pad_token_id
+    read_first_token(free)
+    with compiled_layers(free):
+        for lengths in [(24, 7, 22, 1, 15), (3, 80), range(1, 40)]:
+            found = differences(padded, free, make_batch(pad, lengths), "classification")
+            assert max(found.logits, found.loss, found.gradients) <= 1e-5, (lengths, found)
+    assert not any(module._compiled_call_impl for module in free.modules())
+
+
+@pytest.mark.slow
+@needs_a_compiler
+def test_a_compiled_run_learns_the_same(tiny_model_without_dropout: Path, tmp_path: Path) -> None:
+    runs = {}
+    for choice in (True, False):
+        asked = recipe(tiny_model_without_dropout, tmp_path, compile=choice)
+        runs[choice] = fasttune.fit(asked, output=tmp_path / f"{choice}", progress=False)
+    assert losses(runs[True].folder) == pytest.approx(losses(runs[False].folder), abs=1e-5)
+    assert recipes.load(runs[True].folder / "recipe.yaml").training.compile is True
+    assert json.loads((runs[True].folder / "environment.json").read_text())["compile"]["value"] == "true"
+
+
+@pytest.mark.slow
+@needs_a_compiler
+def test_a_compiled_run_that_was_interrupted_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path) -> None:
+    asked = recipe(tiny_model, tmp_path, compile=True)
+    whole = fasttune.fit(asked, output=tmp_path / "whole", progress=False)
+    assert losses(whole.folder) != losses(
+        fasttune.fit(recipe(tiny_model, tmp_path), output=tmp_path / "eager", progress=False).folder
+    ), "this has dropout, and the masks are others"
+    torch.compiler.reset()
+
+    fasttune.fit(asked, output=tmp_path / "parts", progress=False, observers=[stop_at(5)])
+    torch.compiler.reset()  # as in a new process
+    parts = fasttune.fit(asked, output=tmp_path / "parts", progress=False, resume=True)
+    weights = [(run.folder / "model.safetensors").read_bytes() for run in (whole, parts)]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+@needs_a_compiler
+def test_the_choice_is_measured(tiny_model: Path, tmp_path: Path) -> None:
+    run = built(recipe(tiny_model, tmp_path), tmp_path)
+    batches = compiled.sample(run.recipe, run.setup, run.stores["train"])
+    before = torch.get_rng_state()
+    short = compiled.measure(run.setup, run.splits.task, batches, num_passes=10)
+    assert short.value == "false" and "too short" in short.reason
+    long = compiled.measure(run.setup, run.splits.task, batches, num_passes=10**9)
+    assert "ms compiled" in long.reason
+    eager, faster = (float(part.split(" ms")[0]) for part in long.reason.split(", ")[:2])
+    assert long.value == ("true" if faster < 0.97 * eager else "false")
+    assert torch.equal(before, torch.get_rng_state()) and run.setup.model.classifier.weight.grad is None
+
+
+def built(asked: dict[str, Any], folder: Path) -> TrainingRun:
+    from fasttune.runs.folder import RunFolder
+    from fasttune.training.prepare import prepare
+
+    return prepare(recipes.load(asked), RunFolder(folder / "run"), lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"training": {"gradient_checkpointing": True}}, "gradient_checkpointing"),
+        ({"training": {"freeze_layers": 1}}, "freeze_layers"),
+        ({"preprocessing": {"padding": "longest"}}, "padded"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(
+    settings: dict[str, Any], reason: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    asked = recipe(tiny_model, tmp_path, compile=True)
+    asked["training"] |= settings.pop("training", {})
+    with pytest.raises(RecipeError, match=reason):
+        fasttune.fit({**asked, **settings}, output=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cpu_does_not_compile_unless_asked(tiny_model: Path, tmp_path: Path) -> None:
+    run = built(recipe(tiny_model, tmp_path), tmp_path)
+    assert run.recipe.training.compile is False and "compile" not in run.setup.choices
