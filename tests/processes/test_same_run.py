@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,19 @@ def test_frozen_layers_a_mean_head_and_masked_words(tmp_path: Path, how: dict[st
     recipe["training"] |= {"head_learning_rate": 1e-3, "layer_decay": 0.8}
     alone, together = alone_and_together(tmp_path, recipe, how)
     check_same(together, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile calls g++")
+def test_compiled_layers(tmp_path: Path) -> None:
+    recipe = make_recipes(tmp_path, **WITHOUT_DROPOUT)["text-classification"]
+    recipe["training"] |= {"precision": "fp32", "tokens_per_microbatch": 60}
+    fasttune.fit(recipe, output=tmp_path / "alone", progress=False)
+    recipe["training"] |= {"compile": True}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    done = launch(2, WORKER, tmp_path, tmp_path / "runs", PYTHONWARNINGS="ignore")
+    assert done.returncode == 0, done.stderr[-4000:]
+    check_same(tmp_path / "runs" / "recipe", tmp_path / "alone")
 
 
 def test_a_resume_on_another_number_of_processes(alone: Path, tmp_path: Path) -> None:
