@@ -39,9 +39,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     data = real_data_folder()
+    has_device = torch.cuda.is_available() or torch.backends.mps.is_available() or "FASTTUNE_TEST_DEVICE" in os.environ
     for item in items:
-        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if item.get_closest_marker("gpu") and not has_device:
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
         if item.get_closest_marker("real_data") and not data.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"no real data at {data} (set FASTTUNE_REAL_DATA)"))
 

@@ -102,14 +102,16 @@ def real_logits(model: T.PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 def loss_of(logits: torch.Tensor, batch: Batch, head: str) -> torch.Tensor:
     """Cross entropy with labels drawn at random; of real positions alone, where the models compute it of all."""
-    generator = torch.Generator().manual_seed(2)
+    generator, device = torch.Generator().manual_seed(2), logits.device  # labels are the same on every device
     mask = batch["attention_mask"].bool()
     if head == "classification":
-        return F.cross_entropy(logits, torch.randint(logits.shape[-1], logits.shape[:1], generator=generator))
+        labels = torch.randint(logits.shape[-1], logits.shape[:1], generator=generator)
+        return F.cross_entropy(logits, labels.to(device))
     if head == "tokens":
-        return F.cross_entropy(logits[mask], torch.randint(logits.shape[-1], (int(mask.sum()),), generator=generator))
-    places = torch.multinomial(mask.float(), 2, replacement=True, generator=generator)  # [B, 2]
-    return F.cross_entropy(logits.masked_fill(~mask[..., None], float("-inf")), places)
+        labels = torch.randint(logits.shape[-1], (int(mask.sum()),), generator=generator)
+        return F.cross_entropy(logits[mask], labels.to(device))
+    places = torch.multinomial(mask.float().cpu(), 2, replacement=True, generator=generator)  # [B, 2]
+    return F.cross_entropy(logits.masked_fill(~mask[..., None], float("-inf")), places.to(device))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ def test_the_proof_finds_a_kernel_that_ignores_boundaries() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("width", [32, 64])
 def test_parity_on_a_gpu(dtype: torch.dtype, width: int) -> None:
