@@ -48,11 +48,16 @@ DATA_SETS = {
     "squad_v1": DataSet("train.json", "dev.json", "question-answering", learning_rate=1e-4, epochs=2),
 }
 SKIPPED_STEPS = 2  # the first steps compile and allocate, on every side
+GPU_SKIPPED_STEPS = 20  # by the wall, which is how a GPU is timed
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to run the Trainer; attention dropout `None` keeps the model's value."""
+    """One way to run the Trainer; attention dropout `None` keeps the model's value.
+
+    `rebalance`: the number of micro-batches of a step among which `batch_rebalance` divides its rows; 0: not used.
+    `attention`: transformers' name of an attention kernel.
+    """
 
     what: str
     padding: str = "longest"  # longest | max_length
@@ -60,6 +65,8 @@ class Side:
     group_by_length: bool = False
     attention_dropout: float | None = None
     padding_free: bool = False
+    rebalance: int = 0
+    attention: str | None = None
 
 
 SIDES = {
@@ -77,8 +84,25 @@ SIDES = {
 }
 
 
+# For GPUs only.
+GPU_SIDES = {
+    "trainer-rebalance-0": Side(
+        "batch_rebalance in 4 micro-batches, bf16, fused AdamW, attention dropout 0", rebalance=4, attention_dropout=0.0
+    ),
+    "trainer-flash-0": Side(
+        "group_by_length, bf16, fused AdamW, flash attention 2 with transformers' unpadding, attention dropout 0",
+        group_by_length=True,
+        attention_dropout=0.0,
+        attention="flash_attention_2",
+    ),
+}
 # fasttune as shipped, and with the attention dropout of the Trainer's best setting: overrides of `training`.
-OWN_SIDES: dict[str, dict[str, Any]] = {"fasttune": {}, "fasttune-0": {"attention_dropout": 0}}
+OWN_SIDES: dict[str, dict[str, Any]] = {
+    "fasttune": {},
+    "fasttune-0": {"attention_dropout": 0},
+    "fasttune-0-compiled": {"attention_dropout": 0, "compile": True},
+    "fasttune-0-eager": {"attention_dropout": 0, "compile": False},
+}
 
 
 def recipe_of(
@@ -130,6 +154,10 @@ def scores_of(evaluations: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def peak_memory_bytes() -> int:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -138,10 +166,12 @@ def run_fasttune(recipe: dict[str, Any]) -> dict[str, Any]:
     from fasttune.training.events import StepDone
 
     steps: list[StepDone] = []
+    wall = Wall(recipe["training"].get("max_steps", 0))
 
     def observer(event: object) -> None:
         if isinstance(event, StepDone):
             steps.append(event)
+            wall.step()
 
     with tempfile.TemporaryDirectory() as folder:
         run = fasttune.fit(recipe, output=Path(folder) / "run", progress=False, observers=[observer])
@@ -153,9 +183,45 @@ def run_fasttune(recipe: dict[str, Any]) -> dict[str, Any]:
         "losses": [round(step.loss, 4) for step in steps],
         "train_seconds": run.metrics["train_runtime"],
         "tokens_per_second": sum(step.num_tokens for step in timed) / sum(step.seconds for step in timed),
+        **wall.speeds([step.num_tokens for step in steps], recipe["training"]["batch_size"]),
         "eval_rows_per_second": statistics.median(line["eval_samples_per_second"] for line in evaluations),
         "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+@dataclass
+class Wall:
+    """The time from step GPU_SKIPPED_STEPS to step `last`, whatever happens between; a GPU is waited for twice."""
+
+    last: int
+    num_steps: int = 0
+    begin: float = 0.0
+    end: float = 0.0
+
+    def step(self) -> None:
+        self.num_steps += 1
+        if self.num_steps == GPU_SKIPPED_STEPS:
+            self.begin = self._now()
+        if self.num_steps == self.last:
+            self.end = self._now()
+
+    def _now(self) -> float:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def speeds(self, tokens: list[int], batch_size: int) -> dict[str, float]:
+        """Real tokens and examples per second; nothing for a run that is too short."""
+        timed = tokens[GPU_SKIPPED_STEPS:]
+        if not timed:
+            return {}
+        seconds = self.end - self.begin
+        return {
+            "wall_tokens_per_second": sum(timed) / seconds,
+            "wall_examples_per_second": len(timed) * batch_size / seconds,
+        }
 
 
 def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -168,84 +234,86 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
     from fasttune.data.starter.model import embedded_model_path
     from fasttune.tasks import TASKS
 
-    side, training = SIDES[name], recipe["training"]
+    side, training = {**SIDES, **GPU_SIDES}[name], recipe["training"]
+    on_gpu = torch.cuda.is_available()
     splits = read_splits(recipes.load(recipe), TASKS)
     transformers.set_seed(training["seed"])
     folder = recipe.get("model", embedded_model_path())
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=512)
     work = (trainer_answers if recipe["task"] == "question-answering" else trainer_labels).Work(splits, tokenizer, side)
-    dropout = {} if side.attention_dropout is None else {"attention_probs_dropout_prob": side.attention_dropout}
+    config = transformers.AutoConfig.from_pretrained(folder)
+    names = ("attention_probs_dropout_prob", "attention_dropout")  # of BERT, and of DistilBERT and ModernBERT
+    dropout = {
+        name: side.attention_dropout for name in names if side.attention_dropout is not None and hasattr(config, name)
+    }
+    attention = {} if side.attention is None else {"attn_implementation": side.attention}
     model = getattr(transformers, splits.task.auto_class).from_pretrained(
-        folder, dtype=torch.float32, **work.config, **dropout
+        folder, dtype=torch.float32, **work.config, **dropout, **attention
     )
     if side.padding_free:
         fasttune.padding_free(model)
-    steps: list[tuple[float, int]] = []  # seconds, real tokens
+    seconds: list[float] = []
+    tokens: list[torch.Tensor] = []  # real ones of each micro-batch, added up after training
+    wall = Wall(training.get("max_steps", 0))
 
-    class Collator(transformers.DataCollatorWithPadding):
-        """Count the real tokens of each training batch, in training order."""
-
-        def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-            batch = super().__call__(features)
-            counts.append(int(batch["attention_mask"].sum()))
-            return batch
-
-    class InOrder(transformers.Trainer):
-        """Evaluate in order: group_by_length would also reorder evaluation windows, which then lose their questions."""
+    class Counting(transformers.Trainer):
+        def training_step(self, model: Any, inputs: dict[str, Any], *more: Any) -> torch.Tensor:
+            tokens.append(inputs["attention_mask"].sum())
+            return super().training_step(model, inputs, *more)
 
         def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+            """In order: group_by_length would also reorder evaluation windows, which then lose their questions."""
             return torch.utils.data.SequentialSampler(eval_dataset)
 
     class Clock(transformers.TrainerCallback):
-        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            counts.clear()
-
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             self.begin = time.perf_counter()
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            steps.append((time.perf_counter() - self.begin, counts.pop(0)))
+            seconds.append(time.perf_counter() - self.begin)
+            wall.step()
 
-        def on_evaluate(self, *args: Any, **kwargs: Any) -> None:
-            counts.clear()
-
-    counts: list[int] = []
+    sampling = "batch_rebalance" if side.rebalance else "group_by_length" if side.group_by_length else "random"
     with tempfile.TemporaryDirectory() as folder:
-        trainer = (InOrder if recipe["task"] == "question-answering" else transformers.Trainer)(
+        trainer = Counting(
             model=model,
             args=transformers.TrainingArguments(
                 output_dir=folder,
-                per_device_train_batch_size=training["batch_size"],
+                per_device_train_batch_size=training["batch_size"] // (side.rebalance or 1),
+                gradient_accumulation_steps=side.rebalance or 1,
                 per_device_eval_batch_size=training["batch_size"],
                 learning_rate=training["learning_rate"],
                 num_train_epochs=training["num_train_epochs"],
+                max_steps=training.get("max_steps", -1),
                 bf16=side.bf16,
-                train_sampling_strategy="group_by_length" if side.group_by_length else "random",
+                train_sampling_strategy=sampling,
+                dataloader_num_workers=4 if on_gpu else 0,
                 optim="adamw_torch_fused",
                 eval_strategy="epoch",
                 save_strategy="no",
                 logging_strategy="steps",
-                logging_steps=1,
+                logging_steps=1000 if on_gpu else 1,  # each reads the loss, which a GPU is waited for
                 seed=training["seed"],
                 report_to="none",
                 disable_tqdm=True,
-                use_cpu=not torch.cuda.is_available(),
+                use_cpu=not on_gpu,
             ),
             train_dataset=work.train,
             eval_dataset=work.validation,
-            data_collator=Collator(tokenizer),
+            data_collator=transformers.DataCollatorWithPadding(tokenizer),
             callbacks=[Clock()],
             compute_metrics=work.score,
         )
         output = trainer.train()
     evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
-    timed = steps[SKIPPED_STEPS:]
+    counted = torch.stack(tokens).view(len(seconds), -1).sum(1).tolist()
     rows = len(splits.validation.rows)
     return {
         "scores": scores_of(evaluations),
         "losses": [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry],
         "train_seconds": output.metrics["train_runtime"],
-        "tokens_per_second": sum(count for _, count in timed) / sum(seconds for seconds, _ in timed),
+        "tokens_per_second": sum(counted[SKIPPED_STEPS:]) / sum(seconds[SKIPPED_STEPS:]),
+        **wall.speeds(counted, training["batch_size"]),
         "eval_rows_per_second": statistics.median(rows / entry["eval_runtime"] for entry in evaluations),
         "peak_memory_bytes": peak_memory_bytes(),
     }

@@ -102,9 +102,14 @@ def test_a_place_that_cannot_be_written_fails(monkeypatch: pytest.MonkeyPatch) -
     assert {finding.state for finding in doctor.places()} == {FAILURE}
 
 
-def test_a_card_that_torch_cannot_use_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("cuda", "reason"),
+    [(None, "torch was built without CUDA"), ("13.0", "its driver is missing or too old for CUDA 13.0")],
+)
+def test_a_card_that_torch_cannot_use_is_said(cuda: str | None, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if doctor.torch.cuda.is_available():
         pytest.skip("torch can use it")
+    monkeypatch.setattr(doctor.torch.version, "cuda", cuda)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     found = doctor.device()
-    assert found.state == WARNING and "an NVIDIA GPU is present, but torch was built without CUDA" in found.found
+    assert found.state == WARNING and f"an NVIDIA GPU is present, but {reason}" in found.found
