@@ -47,7 +47,7 @@ def test_an_unsafe_or_unfit_package_fails(monkeypatch: pytest.MonkeyPatch) -> No
     found = [finding for finding in doctor.packages() if finding.state == FAILURE]
     assert sorted((finding.name, finding.found) for finding in found) == [
         ("rich", "not installed; >=14 is required"),
-        ("torch", "2.5.1; <3,>=2.10 is required"),
+        ("torch", "2.5.1; <2.15,>=2.11 is required"),
         ("torch", "2.5.1; versions below 2.10 are unsafe"),
     ]
     assert found[-1].hint == "pip install 'torch>=2.10'"
