@@ -46,7 +46,7 @@ class Bucket:
         return tokens if self.real is None else tokens.index_select(0, self.real)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: torch 2.11 would compile a layer anew for the lengths in each one
 class Boundaries:
     """The lengths of B concatenated sequences (T real tokens), and the positions of the tokens in the padded [B, S].
 

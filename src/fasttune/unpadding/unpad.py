@@ -130,13 +130,13 @@ def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
     try:
         # A call from compiled code: what it reads of the boundaries must not become part of a program.
         AttentionInterface.register(attention.NAME, torch.compiler.disable(attention.attention))
-        for layer in layers:
-            layer.compile(dynamic=True)
+        for layer in layers:  # not their hooks, of which some belong to `padding_free`
+            layer.forward = torch.compile(layer.forward, dynamic=True)
         yield
     finally:
         AttentionInterface.register(attention.NAME, attention.attention)
         for layer in layers:
-            layer._compiled_call_impl = None
+            vars(layer).pop("forward", None)
 
 
 def _reinstall(unpadding: Unpadding, model: PreTrainedModel) -> None:
