@@ -283,7 +283,7 @@ def test_compiled_layers_learn_the_same(precision: str, tiny_model_without_dropo
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_whether_to_compile_is_measured(tiny_model: Path, tmp_path: Path) -> None:
-    run = built(recipe(tiny_model, tmp_path, precision="bf16"), tmp_path / "run")
+    run = built(recipe(tiny_model, tmp_path, precision="bf16", compile=True), tmp_path / "run")
     batches = compiled.sample(run.recipe, run.setup, run.stores["train"])
     measured = compiled.measure(run.setup, run.splits.task, batches, num_passes=10**9)
     assert measured.value in ("true", "false") and "ms compiled" in measured.reason
