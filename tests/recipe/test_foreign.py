@@ -41,6 +41,8 @@ output_dir=out                   output.dir=out
 no_cuda=true                     training.device=cpu
 use_cpu=true                     training.device=cpu
 data_seed=1                      data.seed=1
+torch_compile=true               training.compile=true; auto measures whether it is faster
+full_determinism=true            training.deterministic=true; for GPUs; runs on a CPU repeat without it
 metric=f1                        evaluation.metrics=[f1]; a list
 training.report_to=none          tracking.report_to=none
 report_to=tensorboard            tracking.report_to=tensorboard
@@ -84,7 +86,6 @@ LEFT_OUT = [
     "do_eval",
     "eval_accumulation_steps",
     "auto_find_batch_size",
-    "torch_compile",
     "do_predict",
     "trust_remote_code",
 ]

@@ -25,7 +25,7 @@ def _leave(why: str) -> Advice:
 _BUDGET = "training.tokens_per_microbatch sets the size of micro-batches, automatically by default"
 _COMMAND = "choose with the command: fasttune train, evaluate or predict"
 _BEST = "the best weights by evaluation.metric_for_best_model are always kept"
-_NO_PUSH = "fasttune does not upload models; the finished run folder is a standard Hugging Face model"
+_PUSH = "upload a finished run with the command: fasttune push RUN REPO"
 _WORKERS = "texts are tokenized once before training, so there are no data loader workers"
 _SHARDING = "configure it in accelerate (docs/guides/many-devices.md)"
 _PRECISION = "a single setting chooses the precision"
@@ -117,7 +117,8 @@ NAMES: dict[str, Advice] = {
     "use_mps_device": Advice("training.device", "", "mps"),
     "optim": _leave("the optimizer is AdamW"),
     "optimizer": _leave("the optimizer is AdamW"),
-    "torch_compile": _leave("fasttune does not compile models; its speed comes from removing padding"),
+    "torch_compile": Advice("training.compile", "auto measures whether it is faster"),
+    "full_determinism": Advice("training.deterministic", "for GPUs; runs on a CPU repeat without it"),
     "disable_tqdm": _leave("use --quiet on the command line"),
     # evaluation
     "evaluation_strategy": Advice("evaluation.eval_strategy"),
@@ -140,8 +141,8 @@ NAMES: dict[str, Advice] = {
     "do_train": _leave(_COMMAND),
     "do_eval": _leave(_COMMAND),
     "do_predict": _leave(_COMMAND),
-    "push_to_hub": _leave(_NO_PUSH),
-    "hub_model_id": _leave(_NO_PUSH),
+    "push_to_hub": _leave(_PUSH),
+    "hub_model_id": _leave(_PUSH),
 }
 
 VALUES: dict[tuple[str, str], str] = {
