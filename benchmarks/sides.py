@@ -56,7 +56,7 @@ class Side:
     """One way to run the Trainer; attention dropout `None` keeps the model's value.
 
     `rebalance`: the number of micro-batches of a step among which `batch_rebalance` divides its rows; 0: not used.
-    `attention`: transformers' name of an attention kernel.
+    `attention`: transformers' name of an attention kernel. `compiled`: with torch.compile.
     """
 
     what: str
@@ -67,6 +67,7 @@ class Side:
     padding_free: bool = False
     rebalance: int = 0
     attention: str | None = None
+    compiled: bool = False
 
 
 SIDES = {
@@ -88,6 +89,12 @@ SIDES = {
 GPU_SIDES = {
     "trainer-rebalance-0": Side(
         "batch_rebalance in 4 micro-batches, bf16, fused AdamW, attention dropout 0", rebalance=4, attention_dropout=0.0
+    ),
+    "trainer-best-0-compiled": Side(
+        "group_by_length, bf16, fused AdamW, attention dropout 0, torch_compile",
+        group_by_length=True,
+        attention_dropout=0.0,
+        compiled=True,
     ),
     "trainer-flash-0": Side(
         "group_by_length, bf16, fused AdamW, flash attention 2 with transformers' unpadding, attention dropout 0",
@@ -297,6 +304,8 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
                 report_to="none",
                 disable_tqdm=True,
                 use_cpu=not on_gpu,
+                torch_compile=side.compiled,
+                logging_nan_inf_filter=not on_gpu,  # which reads the loss of each step
             ),
             train_dataset=work.train,
             eval_dataset=work.validation,

@@ -18,7 +18,7 @@ import pytest
 import torch
 from exact import TASKS, make_recipes
 from faulty import events, stop_at
-from launched import WITHOUT_DROPOUT
+from launched import SHARDED, WITHOUT_DROPOUT, WORKER, launch
 from parity import FAMILIES, HEADS, differences, make_batch, make_pair
 from served import server
 from tiny import make_rows, write_jsonl
@@ -36,7 +36,9 @@ from fasttune.unpadding import compiled_layers, cuda
 from fasttune.unpadding.families import OWN_ATTENTION
 
 pytestmark = pytest.mark.gpu
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once in a process; one of the tests needs it
 DEVICE = os.environ.get("FASTTUNE_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "mps")
+not_on_apple = pytest.mark.skipif(DEVICE == "mps", reason="torch.compile is for CUDA")
 needs_cuda = pytest.mark.skipif(DEVICE != "cuda", reason="needs a CUDA device")
 PRECISIONS = [
     pytest.param("fp32", 1e-4, id="fp32"),
@@ -143,6 +145,7 @@ def test_deterministic_runs_and_resumes_give_the_same_bytes(tiny_model: Path, tm
 
 
 @needs_cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("task", TASKS)
 def test_a_step_waits_once(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the second step on, torch raises at every wait but the one read."""
@@ -184,7 +187,7 @@ def test_gradients_that_overflow_fp16_are_skipped_and_training_goes_on(
     monkeypatch.setattr(setup, "make_accelerator", with_a_large_scale)
     run = fit(recipe(tiny_model, tmp_path, precision="fp16", max_steps=60), tmp_path / "run")
     norms = [event["grad_norm"] for event in events(run.folder) if event["event"] == "step"]
-    assert norms[0] in ("inf", "nan") and isinstance(norms[-1], float), "scales were halved until one fitted"
+    assert norms[0] is None and isinstance(norms[-1], float), "scales were halved until one fitted"
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=needs_cuda)])
@@ -227,8 +230,12 @@ def test_memory_that_runs_out_makes_micro_batches_smaller(tiny_model: Path, tmp_
     write_jsonl(tmp_path / "rows.jsonl", make_rows(4800, longest=60))
     expected = fit(with_training(asked, tokens_per_microbatch=4000), tmp_path / "parts")
     plenty = torch.empty(torch.cuda.mem_get_info()[0] - (300 << 20), dtype=torch.uint8, device="cuda")
-    found = fit(with_training(asked, tokens_per_microbatch=1_000_000), tmp_path / "run")
-    assert any(event["event"] == "out_of_memory" for event in events(found.folder)) and len(plenty)
+    try:
+        found = fit(with_training(asked, tokens_per_microbatch=1_000_000), tmp_path / "run")
+    finally:
+        del plenty
+        torch.cuda.empty_cache()
+    assert any(event["event"] == "out_of_memory" for event in events(found.folder))
     # With dropout the masks would depend on the cut; the first loss is before any update.
     assert losses(found.folder)[0] == pytest.approx(losses(expected.folder)[0], rel=0.05)
 
@@ -272,6 +279,7 @@ def test_a_step_is_repeated_whichever_phase_was_out_of_memory(
 # --- compiled layers ----------------------------------------------------------------------------------------------
 
 
+@not_on_apple
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_cuda)])
 def test_compiled_layers_learn_the_same(precision: str, tiny_model_without_dropout: Path, tmp_path: Path) -> None:
@@ -281,6 +289,7 @@ def test_compiled_layers_learn_the_same(precision: str, tiny_model_without_dropo
     assert first == pytest.approx(second, abs=1e-4 if precision == "fp32" else 3e-2)
 
 
+@not_on_apple
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_whether_to_compile_is_measured(tiny_model: Path, tmp_path: Path) -> None:
     run = built(recipe(tiny_model, tmp_path, precision="bf16", compile=True), tmp_path / "run")
@@ -295,12 +304,16 @@ def test_whether_to_compile_is_measured(tiny_model: Path, tmp_path: Path) -> Non
 
 AS_ONE_OF_SEVERAL = """
 import sys
+import torch.distributed
+from accelerate import PartialState
 import fasttune
+from fasttune.parallel import rendezvous
 from fasttune.training import setup
 from fasttune.training.precision import Choice
+PartialState()
+rendezvous._host_group = torch.distributed.new_group(backend="gloo")  # as for several
 setup.choose_parallel = lambda accelerator: Choice(sys.argv[1], "asked for by a test")
 fasttune.fit(sys.argv[2], output=sys.argv[3], progress=False)
-import torch.distributed
 print(torch.distributed.get_backend())
 """
 
@@ -327,6 +340,17 @@ def test_nccl_with_one_process(how: str, precision: str, tiny_model_without_drop
     assert done.stdout.split()[-1] == "nccl"
     tolerance = 1e-5 if precision == "fp32" else 1e-2
     assert losses(tmp_path / "run") == pytest.approx(losses(alone.folder), abs=tolerance)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("how", [{}, SHARDED], ids=["DDP", "FSDP2"])
+def test_nccl_with_two_processes(how: dict[str, str], tiny_model_without_dropout: Path, tmp_path: Path) -> None:
+    asked = recipe(tiny_model_without_dropout, tmp_path, precision="fp32", tokens_per_microbatch=60)
+    alone = fit(asked, tmp_path / "alone")
+    (tmp_path / "recipe.yaml").write_text(json.dumps(asked))
+    done = launch(2, WORKER, tmp_path, tmp_path / "runs", **how)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert losses(tmp_path / "runs" / "recipe") == pytest.approx(losses(alone.folder), abs=1e-4)
 
 
 # --- after training -----------------------------------------------------------------------------------------------

@@ -66,6 +66,9 @@ def test_what_torch_publishes_is_used_without_dropout(monkeypatch: pytest.Monkey
     ("error", "is_unsupported"),
     [
         (RuntimeError("FlashAttention only supports Ampere GPUs or newer."), True),
+        (RuntimeError("FlashAttention only support fp16 and bf16 data type"), True),
+        (RuntimeError("FlashAttention forward only supports head dimension at most 256"), True),
+        (RuntimeError("head_size should be a multiple of 8"), True),
         (
             NotImplementedError("Could not run 'aten::_flash_attention_forward' with arguments from the 'CPU' backend"),
             True,
@@ -93,6 +96,23 @@ def test_only_what_is_not_supported_means_another_kernel(
         else:
             with pytest.raises(type(error)):
                 cuda.choose_kernel(torch.device("cpu"), torch.bfloat16, 32)
+    finally:
+        cuda._choose_kernel.cache_clear()
+
+
+def test_flash_is_not_asked_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[cuda.Kernel] = []
+
+    def difference(call: Any, *_: Any) -> float:
+        asked.append(call.args[0])
+        return 0.0
+
+    monkeypatch.setattr(cuda, "max_difference", difference)
+    cuda._choose_kernel.cache_clear()
+    try:
+        for dtype, kernel in ((torch.float32, cuda.efficient), (torch.bfloat16, cuda.flash)):
+            asked.clear()
+            assert cuda.choose_kernel(torch.device("cpu"), dtype, 32)[0] is kernel and set(asked) == {kernel}
     finally:
         cuda._choose_kernel.cache_clear()
 

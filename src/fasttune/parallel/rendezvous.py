@@ -270,7 +270,18 @@ def init_process_group(device: str) -> None:
     if process_group() is None:
         _start_process_group(_store, device)
     if _host_group is None:
-        _host_group = torch.distributed.new_group(timeout=COLLECTIVE_TIMEOUT, backend="gloo")
+        try:
+            _host_group = torch.distributed.new_group(timeout=COLLECTIVE_TIMEOUT, backend="gloo")
+        except RuntimeError as error:
+            raise EnvironmentProblem(
+                Problem(
+                    where=_this_process(),
+                    found=f"gloo cannot connect the machines ({str(error).splitlines()[0][:200]})",
+                    hint="on every machine, export GLOO_SOCKET_IFNAME=NAME, the network interface that reaches the "
+                    "others (ip -brief address)",
+                    code="E540",
+                )
+            ) from None
 
 
 def _start_process_group(store: RendezvousStore, device: str) -> None:

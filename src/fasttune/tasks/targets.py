@@ -127,7 +127,8 @@ def _on_device(weights: tuple[float, ...], device: torch.device) -> torch.Tensor
     """(K,) fp32. Kept, because a copy of numbers in ordinary memory waits for a GPU."""
     import torch
 
-    return torch.tensor(weights, dtype=torch.float32, device=device)
+    with torch.inference_mode(False):  # a tensor of inference mode could not be used for training
+        return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ made for any number of tokens. On CPUs it is slower than torch's own kernels (do
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from fasttune.training.precision import REQUESTED, Choice
 from fasttune.training.setup import Setup
 from fasttune.training.step import run_model
 from fasttune.training.wrapping import FSDP2
-from fasttune.unpadding import compiled_layers, is_padding_free
+from fasttune.unpadding import compiled_layers, is_padding_free, layers_to_compile
 from fasttune.unpadding.families import OWN_ATTENTION
 
 YES, NO = "true", "false"
@@ -36,7 +37,7 @@ BEST_GAIN = 0.3  # of the time of a step (assumption): a run too short to win CO
 LEAST_GAIN = 0.03  # less is noise
 
 
-def choose_compile(recipe: Recipe, setup: Setup, task: Task, store: TokenStore, num_steps: int) -> Choice:
+def choose_compile(recipe: Recipe, setup: Setup, task: Task, store: TokenStore, num_steps: float) -> Choice:
     """Whether to compile the layers, for a run of `num_steps`; RecipeError if it was asked for and cannot be done."""
     asked = recipe.training.compile
     if asked is False:
@@ -44,7 +45,7 @@ def choose_compile(recipe: Recipe, setup: Setup, task: Task, store: TokenStore, 
     obstacle = _obstacle(recipe, setup)
     if asked is True:
         if obstacle:
-            hint = "training.compile=false"
+            hint = "training.compile=false; a run that resumes needs --allow-changes for that"
             raise RecipeError(Problem(where="training.compile", found=f"true, {obstacle}", hint=hint, code="E419"))
         return Choice(YES, REQUESTED)
     if obstacle:
@@ -52,7 +53,8 @@ def choose_compile(recipe: Recipe, setup: Setup, task: Task, store: TokenStore, 
     if setup.accelerator.device.type != "cuda":
         return Choice(NO, f"no faster on {setup.accelerator.device.type}")
     batches = sample(recipe, setup, store)
-    num_passes = num_steps * -(-recipe.training.batch_size // max(len(batches[0].examples), 1))
+    on_rank = recipe.training.batch_size / setup.accelerator.num_processes
+    num_passes = num_steps * math.ceil(on_rank / len(batches[0].examples))
     measured = raise_on_all_ranks(
         lambda: vars(measure(setup, task, batches, num_passes)) if is_main() else None, local_rank_first=True
     )
@@ -65,6 +67,8 @@ def _obstacle(recipe: Recipe, setup: Setup) -> str:
         return "but the model runs padded"
     if setup.model.config.model_type in OWN_ATTENTION:
         return "but the attention of this family runs in Python loops"
+    if not layers_to_compile(setup.model):
+        return "but this model has no layer to compile"
     if setup.choices["parallel"].value == FSDP2:
         return "but FSDP2 shards the layers"
     if recipe.training.gradient_checkpointing:
@@ -85,16 +89,21 @@ def sample(recipe: Recipe, setup: Setup, store: TokenStore) -> list[MicroBatch]:
     return batches
 
 
-def measure(setup: Setup, task: Task, batches: Sequence[MicroBatch], num_passes: int) -> Choice:
+def measure(setup: Setup, task: Task, batches: Sequence[MicroBatch], num_passes: float) -> Choice:
     """The choice for a run of `num_passes` forward and backward passes like these."""
-    eager = _seconds(setup, task, batches)
-    if num_passes * eager * BEST_GAIN < COMPILE_SECONDS:
-        return Choice(NO, "the run is too short to win back the time that it takes to compile")
-    begin = time.perf_counter()
+    from torch._dynamo.exc import TorchDynamoException
+
     try:
-        with compiled_layers(setup.model):
-            compiled = _seconds(setup, task, batches)
-    except RuntimeError as error:  # of torch's compiler, of the compilers that it calls, or no memory
+        with as_micro_batch_oom():
+            eager = _seconds(setup, task, batches)
+            if num_passes * eager * BEST_GAIN < COMPILE_SECONDS:
+                return Choice(NO, "the run is too short to win back the time that it takes to compile")
+            begin = time.perf_counter()
+            with compiled_layers(setup.model):
+                compiled = _seconds(setup, task, batches)
+    except MicroBatchOOM:  # the first step will be repeated in smaller ones
+        return Choice(NO, "a micro-batch did not fit into memory when this was measured")
+    except TorchDynamoException as error:
         return Choice(NO, f"torch.compile failed: {first_line(error)}")
     spent = time.perf_counter() - begin
     times = f"{eager * 1e3:.1f} ms for a micro-batch, {compiled * 1e3:.1f} ms compiled, after {spent:.0f} s"
@@ -119,15 +128,19 @@ def _seconds(setup: Setup, task: Task, batches: Sequence[MicroBatch]) -> float:
 
 
 def run_once(setup: Setup, task: Task, batch: MicroBatch) -> None:
-    """A forward and backward pass that leaves nothing behind: no gradients, no random numbers drawn."""
-    device = setup.accelerator.device
+    """A forward and backward pass that leaves no gradients and draws no random numbers, also if it fails."""
+    model, device = setup.model, setup.accelerator.device
+    was_training = model.training
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        setup.model.train()
-        batch = batch.to(device)
-        setup.accelerator.backward(task.loss(run_model(setup.model, batch), batch, training=True))
-        setup.model.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        try:
+            model.train()
+            batch = batch.to(device)
+            setup.accelerator.backward(task.loss(run_model(model, batch), batch, training=True))
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        finally:
+            model.zero_grad(set_to_none=True)
+            model.train(was_training)
 
 
 @contextmanager
@@ -141,17 +154,23 @@ def compiled(recipe: Recipe, setup: Setup, task: Task, store: TokenStore) -> Ite
         yield
         return
     with compiled_layers(setup.model):
-        try:
-            with as_micro_batch_oom(), suppress(MicroBatchOOM):  # a step that has too little memory is made smaller
-                run_once(setup, task, sample(recipe, setup, store)[0])
-        except RuntimeError as error:
-            raise EnvironmentProblem(
-                Problem(
-                    where="training.compile",
-                    found=f"torch.compile failed: {first_line(error)}",
-                    expected="a C++ compiler; on a GPU also Triton",
-                    hint="training.compile=false",
-                    code="E508",
-                )
-            ) from error
+        raise_on_all_ranks(lambda: _make_programs(setup, task, sample(recipe, setup, store)[0]))
         yield
+
+
+def _make_programs(setup: Setup, task: Task, batch: MicroBatch) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        with suppress(MicroBatchOOM), as_micro_batch_oom():  # the first step will be repeated in smaller ones
+            run_once(setup, task, batch)
+    except TorchDynamoException as error:
+        raise EnvironmentProblem(
+            Problem(
+                where="training.compile",
+                found=f"torch.compile failed: {first_line(error)}",
+                expected="a C++ compiler; on a GPU also Triton and the headers of Python",
+                hint="training.compile=false",
+                code="E508",
+            )
+        ) from error

@@ -19,6 +19,7 @@ from fasttune.data.pipeline import read_splits
 from fasttune.data.reading import TRAIN
 from fasttune.errors import Problem, RecipeError
 from fasttune.recipe import Recipe
+from fasttune.recipe import load as load_recipe
 from fasttune.runs.folder import RunFolder, write_json
 from fasttune.tasks import TASKS
 from fasttune.training import signals
@@ -59,6 +60,8 @@ def range_test(recipe: Recipe, log: Log, output: Path | None = None) -> Learning
     if recipe.data.streaming:
         reason, hint = "a range test needs the rows in memory", "data.streaming=false data.max_train_samples=5000"
         raise RecipeError(Problem(where="data.streaming", found=reason, hint=hint, code="E313"))
+    if recipe.training.compile == "auto":  # not worth it for so few steps
+        recipe = load_recipe(recipe, {"training": {"compile": False}})
     splits = read_splits(recipe, TASKS)
     with tempfile.TemporaryDirectory(prefix="fasttune-lr-") as folder:
         run = build_run(recipe, splits, RunFolder(Path(folder) / "run"), log, Audit())

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
+import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import PreTrainedConfig
 
@@ -83,7 +84,7 @@ def as_micro_batch_oom() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        is_known = isinstance(error, MemoryError) or should_reduce_batch_size(error)
+        is_known = isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(error)
         if not is_known and not any(words in str(error) for words in OTHER_WORDS):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]

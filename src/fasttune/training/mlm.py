@@ -116,7 +116,7 @@ def _recipe(recipe: Recipe, folder: RunFolder, num_rows: int, copies: int, num_w
     training = recipe.training
     plain = Recipe.model_validate({"data": {"train": "-"}})
     inner = recipe.model_copy(update={"training": plain.training, "evaluation": plain.evaluation})
-    kept = ("seed", "precision", "device", "gradient_checkpointing", "logging_steps", "attention_dropout")
+    kept = ("seed", "precision", "device", "gradient_checkpointing", "compile", "logging_steps", "attention_dropout")
     changes = {
         "model_head": "default",
         "training": {

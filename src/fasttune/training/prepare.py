@@ -155,7 +155,8 @@ def build_run(
     frozen = raise_on_all_ranks(lambda: choose_frozen(recipe, setup, stores[TRAIN], num_steps))
     if frozen is not None:
         setup.choices[FROZEN] = frozen
-    compiles = choose_compile(recipe, setup, splits.task, stores[TRAIN], num_steps)
+    share = 1.0 if splits.stream is not None else len(splits.train.rows) / num_rows  # `check` has a sample
+    compiles = choose_compile(recipe, setup, splits.task, stores[TRAIN], num_steps / share)
     if compiles.value == YES or setup.accelerator.device.type == "cuda":
         setup.choices[COMPILE] = compiles
     setup.choices |= pins(recipe)

@@ -45,6 +45,9 @@ def fit_seeds(
         log(f"seed {seed}, run {number} of {len(training.seeds)}")
         with locked(own) if is_main() else nullcontext():
             runs[seed] = fit_in_folder(_of_seed(recipe, seed, own), own, **arguments)
+        if recipe.training.compile == "auto" and runs[seed].is_complete:  # seeds shall differ in nothing else
+            chosen = broadcast_object(load_recipe(own.recipe).training.compile if is_main() else None)
+            recipe = load_recipe(recipe, {"training": {"compile": chosen}})
         if runs[seed].signal is not None or not runs[seed].is_complete:
             return Run(folder.path, runs[seed].metrics, runs[seed].reason, False, runs[seed].signal)
     raise_on_all_ranks(lambda: _publish(recipe, folder, runs) if is_main() else None)

@@ -5,6 +5,7 @@ from fasttune.unpadding.hooks import ENCODER_STACK, known_boundaries
 from fasttune.unpadding.unpad import (
     compiled_layers,
     is_padding_free,
+    layers_to_compile,
     padding_free,
     read_first_token,
     restore_padding,
@@ -18,6 +19,7 @@ __all__ = [
     "compiled_layers",
     "is_padding_free",
     "known_boundaries",
+    "layers_to_compile",
     "padding_free",
     "read_first_token",
     "restore_padding",

@@ -123,7 +123,8 @@ class Boundaries:
 
     def gather(self, padded: torch.Tensor) -> torch.Tensor:
         """[B, S, D] -> [1, T, D]: the real tokens, then the fillers."""
-        return padded.flatten(0, 1).index_select(0, self._gathered)[None]
+        # Not a view of it: torch's compiler would make one program for views and another for other tensors.
+        return padded.flatten(0, 1)[None].index_select(1, self._gathered)
 
     def scatter(self, packed: torch.Tensor) -> torch.Tensor:
         """[1, T, D] -> [B, S, D], zeros at padding; fillers are dropped, and no gradient flows into them."""

@@ -73,6 +73,7 @@ def _in_window(
 
 
 PROBE_WINDOW = 9
+HALF = (torch.float16, torch.bfloat16)
 
 
 def _run_with_dropout(kernel: Kernel, device: torch.device, dtype: torch.dtype, width: int) -> None:
@@ -85,7 +86,7 @@ def _run_with_dropout(kernel: Kernel, device: torch.device, dtype: torch.dtype, 
 
 # What torch says where a kernel does not exist for a device, dtype or head width. Any other error is one to see.
 NOT_SUPPORTED = (
-    *("only supports", "not support", "not compiled", "not available", "no kernel", "No available kernel"),
+    *("only support", "not support", "not compiled", "not available", "no kernel", "No available kernel"),
     *("Could not run", "not implemented", "requires", "Expected", "expected", "must be", "should be", "multiple of"),
     *("dropout", "deterministic implementation"),
 )
@@ -117,6 +118,9 @@ def _choose_kernel(
 ) -> tuple[Kernel | None, str]:
     reasons = []
     for kernel in (flash, efficient):
+        if kernel is flash and dtype not in HALF:
+            reasons.append("flash: for fp16 and bf16 only")
+            continue
         try:
             windows = (None, PROBE_WINDOW) if kernel is flash else (None,)
             difference = max(

@@ -26,6 +26,8 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 FAMILIES = (*ENCODER_STACK, *(family for family in ADAPTERS if family not in ENCODER_STACK))
 
+MAX_PROGRAMS = 128
+
 _UNPADDED: WeakKeyDictionary[torch.nn.Module, Unpadding] = WeakKeyDictionary()
 
 
@@ -117,22 +119,29 @@ def read_first_token(model: PreTrainedModel) -> bool:
     return is_same
 
 
+def layers_to_compile(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """The layers that `compiled_layers` compiles: none for ALBERT, which transformers builds otherwise."""
+    layers: list[torch.nn.Module] = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
+    return layers[:-1] if _UNPADDED[model].reads_first else layers
+
+
 @contextmanager
 def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
     """Run the layers of a padding-free model through torch.compile in this block, except for their attention.
 
     Programs are for any number of tokens. The last layer stays as it is if `read_first_token` has cut it.
     """
-    unpadding = _UNPADDED[model]
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    if unpadding.reads_first:
-        layers = layers[:-1]
+    import torch._dynamo.config as dynamo  # imported late: it takes a second
+
+    layers = layers_to_compile(model)
     try:
         # A call from compiled code: what it reads of the boundaries must not become part of a program.
         AttentionInterface.register(attention.NAME, torch.compiler.disable(attention.attention))
         for layer in layers:  # not their hooks, of which some belong to `padding_free`
             layer.forward = torch.compile(layer.forward, dynamic=True)
-        yield
+        # By default torch gives up after 8 programs for a function, without an error; models of one process share them.
+        with dynamo.patch(recompile_limit=MAX_PROGRAMS, accumulated_recompile_limit=8 * MAX_PROGRAMS):
+            yield
     finally:
         AttentionInterface.register(attention.NAME, attention.attention)
         for layer in layers:
