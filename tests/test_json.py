@@ -68,13 +68,14 @@ def commands(run: Path, folder: Path, model: Path) -> dict[str, list[list[object
         "doctor": [["doctor"]],
         "models": [["models", "--language", "zh"]],
         "recipes": [["recipes"], ["recipes", "quickstart"]],
+        "init": [["init", rows]],
         "env": [["env"]],
     }
 
 
 NAMES = (
     *("train", "check", "lr-range", "evaluate", "compare", "labels", "predict", "show", "build", "models", "recipes"),
-    *("env", "reproduce", "search", "doctor"),
+    *("env", "reproduce", "search", "doctor", "init"),
 )
 
 

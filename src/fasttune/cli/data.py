@@ -1,7 +1,9 @@
-"""Commands for data sets: `show`, `build`."""
+"""Commands for data sets and recipes: `show`, `build`, `init`."""
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +17,8 @@ from fasttune.cli.app import (
     print_json,
     quiet_libraries,
 )
+from fasttune.errors import Problem, UsageError
+from fasttune.security.text import write_line
 
 
 @app.command()
@@ -70,3 +74,45 @@ def build(
         print_json({"folder": str(output), "num_rows": rows, "steps": list(built.steps)})
     else:
         results.print_built(built, output)
+
+
+@app.command()
+def init(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TASK] DATA [key=value]...", help="A task if the data leaves it open, and a data file."
+        ),
+    ] = None,
+    arguments: Annotated[
+        Path | None,
+        typer.Option("--from", help="A JSON file with the settings of transformers' TrainingArguments or its scripts."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print a recipe for a data file, with what the file shows and the usual settings as comments.
+
+    fasttune init reviews.csv > recipe.yaml
+
+    fasttune init reviews.csv --from training_args.json > recipe.yaml
+
+    At a terminal it asks for the data file if you name none.
+    """
+    quiet_libraries()
+    from fasttune import api
+    from fasttune.recipe.types import TASK_NAMES
+
+    given = list(words or ())
+    task = given.pop(0) if given and given[0] in TASK_NAMES else None
+    overrides = [word for word in given if re.match(r"[a-z_.]+=", word)]
+    named = [word for word in given if word not in overrides]
+    if not named and sys.stdin.isatty():
+        named = [typer.prompt("Data file", err=True)]
+    if len(named) != 1:
+        found = f"{len(named)} data files" if named else "no data file"
+        raise UsageError(Problem(where="init", found=found, hint="fasttune init reviews.csv > recipe.yaml"))
+    text = api.draft(named[0], task=task, arguments=arguments, overrides=overrides)
+    if as_json:
+        print_json({"recipe": text})
+    else:
+        write_line(text, end="")
