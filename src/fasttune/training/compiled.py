@@ -46,7 +46,7 @@ def choose_compile(recipe: Recipe, setup: Setup, task: Task, store: TokenStore, 
     if asked is True:
         if obstacle:
             hint = "training.compile=false; a run that resumes needs --allow-changes for that"
-            raise RecipeError(Problem(where="training.compile", found=f"true, {obstacle}", hint=hint, code="E419"))
+            raise RecipeError(Problem(where="training.compile", found=f"true, but {obstacle}", hint=hint, code="E419"))
         return Choice(YES, REQUESTED)
     if obstacle:
         return Choice(NO, obstacle)
@@ -55,26 +55,24 @@ def choose_compile(recipe: Recipe, setup: Setup, task: Task, store: TokenStore, 
     batches = sample(recipe, setup, store)
     on_rank = recipe.training.batch_size / setup.accelerator.num_processes
     num_passes = num_steps * math.ceil(on_rank / len(batches[0].examples))
-    measured = raise_on_all_ranks(
-        lambda: vars(measure(setup, task, batches, num_passes)) if is_main() else None, local_rank_first=True
-    )
+    measured = raise_on_all_ranks(lambda: vars(measure(setup, task, batches, num_passes)) if is_main() else None)
     return Choice(**broadcast_object(measured))
 
 
 def _obstacle(recipe: Recipe, setup: Setup) -> str:
     """Why the layers of this run cannot be compiled, in words, or ""."""
     if not is_padding_free(setup.model):
-        return "but the model runs padded"
+        return "the model runs padded"
     if setup.model.config.model_type in OWN_ATTENTION:
-        return "but the attention of this family runs in Python loops"
+        return "the attention of this family runs in Python loops"
     if not layers_to_compile(setup.model):
-        return "but this model has no layer to compile"
+        return "this model has no layer to compile"
     if setup.choices["parallel"].value == FSDP2:
-        return "but FSDP2 shards the layers"
+        return "FSDP2 shards the layers"
     if recipe.training.gradient_checkpointing:
-        return "but training.gradient_checkpointing computes the layers again"
+        return "training.gradient_checkpointing computes the layers again"
     if recipe.training.freeze_layers:
-        return "but training.freeze_layers keeps what layers compute"
+        return "training.freeze_layers keeps what layers compute"
     return ""
 
 
