@@ -245,7 +245,7 @@ def run_trainer(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     splits = read_splits(recipes.load(recipe), TASKS)
     transformers.set_seed(training["seed"])
-    folder = recipe.get("model", embedded_model_path())
+    folder = recipe.get("model") or embedded_model_path()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=512)
     work = (trainer_answers if recipe["task"] == "question-answering" else trainer_labels).Work(splits, tokenizer, side)
     config = transformers.AutoConfig.from_pretrained(folder)

@@ -375,6 +375,8 @@ def test_predictions_are_those_of_a_cpu(run: Path) -> None:
 
 
 def test_a_server_answers_from_the_gpu(run: Path) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
     with server(run) as (_, address):
         answer = httpx.post(f"{address}/predict", json={"inputs": TEXTS}, timeout=60).json()
     expected = fasttune.load(run, precision="fp32", device="cpu").predict(TEXTS)
