@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from sides import DATA_SETS, GPU_SIDES, GPU_SKIPPED_STEPS, OWN_SIDES, ROOT, SIDES, recipe_of
+from speed import flops_per_token
 
 # Tokens of a row with its special tokens, every fifth percentile, by the embedded model's tokenizer: 4,000 reviews of
 # Yelp (512 at most), and the windows of 11,877 questions of SQuAD 1.1 (384 at most, stride 128).
@@ -99,7 +100,6 @@ TESTS["after training"] = f"not ({' or '.join(TESTS.values())})"
 class Part:
     name: str
     run: Callable[[bool], dict[str, Any]]
-    minutes: float = PART_MINUTES
 
 
 def main() -> None:
@@ -119,15 +119,15 @@ def main() -> None:
 
 
 def run_parts(arguments: argparse.Namespace, parts: list[Part]) -> int:
-    """3 if parts are left, also if the last one was cut off by the end of this call and had not begun with it."""
+    """Returns 3 if parts are left. A part that the end of this call cuts off is left, unless it had the whole call."""
     start = time.monotonic()
-    end = time.monotonic() + 60 * arguments.minutes
+    end = start + 60 * arguments.minutes
     arguments.out.mkdir(parents=True, exist_ok=True)
     kept = arguments.out / "gpu.json"
     state = json.loads(kept.read_text()) if kept.exists() else {"facts": facts(), "results": {}}
     chosen = [part for part in parts if any(word in part.name for word in arguments.only)]
     left = chosen or [part for part in parts if part.name not in state["results"]]
-    while left and time.monotonic() + 60 * left[0].minutes < end:
+    while left and time.monotonic() + 60 * PART_MINUTES < end:
         part = left.pop(0)
         begin = time.monotonic()
         result = run_part(part.name, arguments, end - begin)
@@ -359,12 +359,6 @@ def make_questions(path: Path, rng: random.Random, lengths: tuple[int, ...], of:
         question = {"id": str(number), "question": text(11, of, rng), "answers": [answer]}
         paragraphs.append({"context": context, "qas": [question]})
     path.write_text(json.dumps({"version": "1.1", "data": [{"title": "made", "paragraphs": paragraphs}]}))
-
-
-def flops_per_token(recipe: dict[str, Any]) -> float:
-    from speed import flops_per_token
-
-    return flops_per_token(recipe)
 
 
 # --- the page -----------------------------------------------------------------------------------------------------

@@ -12,10 +12,13 @@ from safetensors.torch import load_file
 from tiny import make_questions, make_rows, make_sentences, save_tiny_model, write_csv, write_jsonl
 
 import fasttune
+from fasttune import recipe as recipes
 from fasttune.parallel.collectives import barrier, is_main
 from fasttune.runs.checkpoint.find import all_steps
 from fasttune.runs.checkpoint.write import path_of
 from fasttune.runs.folder import RunFolder
+from fasttune.training.prepare import prepare
+from fasttune.training.run import TrainingRun
 
 NUM_STEPS = 6  # of an epoch
 TASKS = ("text-classification", "question-answering", "token-classification")
@@ -48,6 +51,16 @@ def make_recipes(folder: Path, **model: Any) -> dict[str, dict[str, Any]]:
         }
         for task, (name, _) in rows.items()
     }
+
+
+def losses(run: Path) -> list[float]:
+    """Of each step."""
+    return [event["loss"] for event in events(run) if event["event"] == "step"]
+
+
+def built(asked: dict[str, Any], folder: Path) -> TrainingRun:
+    """The run before its first step."""
+    return prepare(recipes.load(asked), RunFolder(folder), lambda line: None)
 
 
 def differences(run: Path, other: Path) -> Iterator[str]:

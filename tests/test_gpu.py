@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from exact import TASKS, make_recipes
+from exact import TASKS, built, losses, make_recipes
 from faulty import events, stop_at
 from launched import SHARDED, WITHOUT_DROPOUT, WORKER, launch
 from parity import FAMILIES, HEADS, differences, make_batch, make_pair
@@ -24,14 +24,11 @@ from served import server
 from tiny import make_rows, write_jsonl
 
 import fasttune
-from fasttune import recipe as recipes
 from fasttune.data.batching.collate import MicroBatch
 from fasttune.parallel.launcher import make_accelerator
 from fasttune.runs.folder import RunFolder, read_json
 from fasttune.tasks import TextClassification
 from fasttune.training import compiled, loop, memory_probe, setup, step
-from fasttune.training.prepare import prepare
-from fasttune.training.run import TrainingRun
 from fasttune.unpadding import compiled_layers, cuda
 from fasttune.unpadding.families import OWN_ATTENTION
 
@@ -58,21 +55,12 @@ def recipe(model: Path, folder: Path, **training: Any) -> dict[str, Any]:
     }
 
 
-def losses(run: Path) -> list[float]:
-    return [event["loss"] for event in events(run) if event["event"] == "step"]
-
-
 def fit(asked: dict[str, Any], output: Path, **how: Any) -> fasttune.Run:
     return fasttune.fit(asked, output=output, progress=False, **how)
 
 
 def with_training(asked: dict[str, Any], **training: Any) -> dict[str, Any]:
     return {**asked, "training": {**asked["training"], **training}}
-
-
-def built(asked: dict[str, Any], folder: Path) -> TrainingRun:
-    """The run before its first step."""
-    return prepare(recipes.load(asked), RunFolder(folder), lambda line: None)
 
 
 # --- the same numbers as on a CPU ---------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from exact import make_recipes
 from tiny import make_rows, write_csv
 
 import fasttune
-from fasttune import api
 from fasttune import recipe as recipes
 from fasttune.cli.commands import run
 from fasttune.errors import RecipeError
+from fasttune.training.draft import draft
 
 
 def written(text: str, folder: Path) -> Path:
@@ -26,7 +26,7 @@ def written(text: str, folder: Path) -> Path:
 
 def test_it_is_a_recipe_of_what_training_would_take(tiny_model: Path, tmp_path: Path) -> None:
     data = str(write_csv(tmp_path / "rows.csv", make_rows(80)))
-    text = api.draft(data, overrides=[f"model={tiny_model}", "training.max_steps=4"])
+    text = draft(data, overrides=[f"model={tiny_model}", "training.max_steps=4"])
     asked = yaml.safe_load(text)
     assert asked["task"] == "text-classification" and asked["problem"] == "single-label"
     assert asked["data"] == {"train": data, "columns": {"text": "text", "label": "label"}}
@@ -36,7 +36,7 @@ def test_it_is_a_recipe_of_what_training_would_take(tiny_model: Path, tmp_path: 
 
 def test_a_comment_holds_the_value_that_the_run_takes(tiny_model: Path, tmp_path: Path) -> None:
     data = str(write_csv(tmp_path / "rows.csv", make_rows(80)))
-    text = api.draft(data, overrides=[f"model={tiny_model}", "training.max_steps=2"])
+    text = draft(data, overrides=[f"model={tiny_model}", "training.max_steps=2"])
     run = fasttune.fit(written(text, tmp_path), output=tmp_path / "run", progress=False)
     saved = recipes.load(run.folder / "recipe.yaml").training
     for comment in (f"  # batch_size: {saved.batch_size}\n", f"  # learning_rate: {saved.learning_rate:g}\n"):
@@ -55,7 +55,7 @@ def test_a_comment_holds_the_value_that_the_run_takes(tiny_model: Path, tmp_path
 )
 def test_other_tasks_are_found(task: str, settings: list[str], columns: set[str], tmp_path: Path) -> None:
     asked = make_recipes(tmp_path)[task]
-    text = api.draft(asked["data"]["train"], overrides=[f"model={asked['model']}", *settings])
+    text = draft(asked["data"]["train"], overrides=[f"model={asked['model']}", *settings])
     loaded = recipes.load(written(text, tmp_path))
     assert loaded.task == task and columns <= {role for role, name in loaded.data.columns.model_dump().items() if name}
 
@@ -88,7 +88,7 @@ def test_the_settings_of_the_trainer_are_translated(tmp_path: Path) -> None:
     data = str(write_csv(tmp_path / "rows.csv", make_rows(80)))
     arguments = tmp_path / "training_args.json"
     arguments.write_text(json.dumps(TRAINER))
-    text = api.draft(data, arguments=arguments, overrides=["training.seed=8"])
+    text = draft(data, arguments=arguments, overrides=["training.seed=8"])
     loaded = recipes.load(written(text, tmp_path))
     training = loaded.training
     assert (training.preset, training.batch_size, training.learning_rate) == ("tutorial", 16, 3e-5)
@@ -120,7 +120,7 @@ def test_a_batch_is_that_of_a_device_times_the_accumulation(
 ) -> None:
     arguments = tmp_path / "training_args.json"
     arguments.write_text(json.dumps(given))
-    text = api.draft(str(write_csv(tmp_path / "rows.csv", make_rows(80))), arguments=arguments)
+    text = draft(str(write_csv(tmp_path / "rows.csv", make_rows(80))), arguments=arguments)
     assert yaml.safe_load(text)["training"].get("batch_size") == batch_size
     assert ("must be whole numbers" in text) == (batch_size is None)
 
@@ -133,7 +133,7 @@ def test_all_of_the_trainers_own_settings_are_read(tmp_path: Path) -> None:
     arguments = tmp_path / "training_args.json"
     given = TrainingArguments(str(tmp_path / "out"), use_cpu=True, num_train_epochs=2, save_total_limit=3)
     arguments.write_text(given.to_json_string())
-    text = api.draft(data, arguments=arguments)
+    text = draft(data, arguments=arguments)
     loaded = recipes.load(written(text, tmp_path))
     assert (loaded.training.device, loaded.training.num_train_epochs, loaded.output.save_total_limit) == ("cpu", 2, 3)
     assert loaded.training.batch_size == 8
@@ -145,7 +145,7 @@ def test_a_file_that_holds_no_settings_is_refused(content: str, tmp_path: Path) 
     data = str(write_csv(tmp_path / "rows.csv", make_rows(80)))
     (tmp_path / "args.json").write_text(content)
     with pytest.raises(RecipeError, match="found no JSON object"):
-        api.draft(data, arguments=tmp_path / "args.json")
+        draft(data, arguments=tmp_path / "args.json")
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -579,17 +579,6 @@ def push(
     return hub.upload(files, repository, is_public=public, message="Upload by fasttune")
 
 
-def draft(data: str, *, task: str | None = None, arguments: str | Path | None = None, overrides: Overrides = ()) -> str:
-    """The YAML of a recipe for a data file: what the file shows, and the usual settings as comments.
-
-    `arguments`: a JSON file with the settings of transformers' TrainingArguments (`to_dict()`) or of one of its example
-    scripts, which are translated. DataError and RecipeError as in training.
-    """
-    from fasttune.training.draft import draft as draft_of
-
-    return draft_of(task, data, overrides, None if arguments is None else Path(arguments))
-
-
 def build(definition: str | Path, output: str | Path, repository: str | None = None) -> Built:
     """Build the data set that a YAML file defines, and write it to a new folder as Parquet files with a card.
 

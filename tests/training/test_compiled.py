@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch._dynamo.utils
 import transformers
+from exact import built, losses
 from faulty import stop_at
 from parity import FAMILIES, differences, make_batch, make_pair
 from tiny import make_rows, tiny_config, write_csv
@@ -23,7 +24,6 @@ import fasttune
 from fasttune import recipe as recipes
 from fasttune.errors import EnvironmentProblem, RecipeError
 from fasttune.training import compiled
-from fasttune.training.run import TrainingRun
 from fasttune.unpadding import compiled_layers, read_first_token
 from fasttune.unpadding.families import OWN_ATTENTION
 
@@ -42,11 +42,6 @@ def recipe(model: Path, folder: Path, **training: Any) -> dict[str, Any]:
         "output": {"save_strategy": "steps", "save_steps": 4},
         "tracking": {"report_to": "none"},
     }
-
-
-def losses(run: Path) -> list[float]:
-    events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
-    return [event["loss"] for event in events if event["event"] == "step"]
 
 
 @pytest.mark.slow
@@ -101,7 +96,7 @@ def test_a_compiled_run_that_was_interrupted_ends_with_the_same_bytes(tiny_model
 @pytest.mark.slow
 @needs_a_compiler
 def test_the_choice_is_measured(tiny_model: Path, tmp_path: Path) -> None:
-    run = built(recipe(tiny_model, tmp_path, compile=True), tmp_path)  # with torch's dropout, as on a GPU
+    run = built(recipe(tiny_model, tmp_path, compile=True), tmp_path / "run")  # with torch's dropout, as on a GPU
     batches = compiled.sample(run.recipe, run.setup, run.stores["train"])
     before = torch.get_rng_state()
     short = compiled.measure(run.setup, run.splits.task, batches, num_passes=10)
@@ -117,7 +112,7 @@ def test_the_choice_is_measured(tiny_model: Path, tmp_path: Path) -> None:
 def test_the_faster_way_is_kept(
     eager: float, faster: float, expected: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, times = built(recipe(tiny_model, tmp_path), tmp_path), iter((eager, faster))
+    run, times = built(recipe(tiny_model, tmp_path), tmp_path / "run"), iter((eager, faster))
     monkeypatch.setattr(compiled, "_seconds", lambda *arguments: next(times))
     chosen = compiled.measure(run.setup, run.splits.task, [], num_passes=10_000)
     assert chosen.value == expected and chosen.reason.startswith("2000.0 ms for a micro-batch, ")
@@ -127,7 +122,7 @@ def test_the_faster_way_is_kept(
 def test_a_measurement_that_fails_leaves_no_gradients(
     error: Exception, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = built(recipe(tiny_model, tmp_path), tmp_path)
+    run = built(recipe(tiny_model, tmp_path), tmp_path / "run")
     backward = type(run.setup.accelerator).backward
 
     def fails_after(self: Any, loss: torch.Tensor) -> None:
@@ -173,7 +168,7 @@ def test_memory_that_runs_out_while_programs_are_made_ends_nothing(
 @pytest.mark.slow
 @needs_a_compiler
 def test_models_of_several_sizes_are_compiled_in_one_process() -> None:
-    """torch gives up after eight programs for a function unless it is told otherwise."""
+    """By default, torch stops compiling a function after eight programs."""
     torch.compiler.reset()
     for width in range(16, 161, 16):
         torch._dynamo.utils.counters.clear()
@@ -181,13 +176,6 @@ def test_models_of_several_sizes_are_compiled_in_one_process() -> None:
         with compiled_layers(model):
             model(**make_batch(0, (24, 7, 22, 1, 15), vocabulary=79)).logits.sum()
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 3, width
-
-
-def built(asked: dict[str, Any], folder: Path) -> TrainingRun:
-    from fasttune.runs.folder import RunFolder
-    from fasttune.training.prepare import prepare
-
-    return prepare(recipes.load(asked), RunFolder(folder / "run"), lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -209,5 +197,5 @@ def test_what_cannot_be_compiled_is_refused(
 
 
 def test_a_cpu_does_not_compile_unless_asked(tiny_model: Path, tmp_path: Path) -> None:
-    run = built(recipe(tiny_model, tmp_path), tmp_path)
+    run = built(recipe(tiny_model, tmp_path), tmp_path / "run")
     assert run.recipe.training.compile is False and "compile" not in run.setup.choices

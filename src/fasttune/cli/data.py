@@ -99,8 +99,8 @@ def init(
     At a terminal it asks for the data file if you name none.
     """
     quiet_libraries()
-    from fasttune import api
     from fasttune.recipe.types import TASK_NAMES
+    from fasttune.training.draft import draft
 
     given = list(words or ())
     task = given.pop(0) if given and given[0] in TASK_NAMES else None
@@ -111,7 +111,7 @@ def init(
     if len(named) != 1:
         found = f"{len(named)} data files" if named else "no data file"
         raise UsageError(Problem(where="init", found=found, hint="fasttune init reviews.csv > recipe.yaml"))
-    text = api.draft(named[0], task=task, arguments=arguments, overrides=overrides)
+    text = draft(named[0], task=task, arguments=arguments, overrides=overrides)
     if as_json:
         print_json({"recipe": text})
     else:

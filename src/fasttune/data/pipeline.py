@@ -23,6 +23,7 @@ from fasttune.data.tokens.cache import cached, key_of
 from fasttune.data.tokens.store import TokenStore
 from fasttune.errors import DataError, Problem
 from fasttune.recipe import Recipe
+from fasttune.recipe import load as load_recipe
 from fasttune.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class Splits:
     def num_training_examples(self, store: TokenStore) -> int:
         """The examples of an epoch; `store`: those of `train`. A streamed row is one example."""
         return len(store) if self.stream is None else self.stream.files.num_rows
+
+    def filled(self, recipe: Recipe) -> Recipe:
+        """The recipe with what the files showed: columns, labels and how they are written."""
+        filled = load_recipe(load_recipe(recipe, self.task.settings()), self.settings)
+        return load_recipe(filled, {"data": {"columns": self.columns}})
 
     def all(self) -> list[Split]:
         return [split for split in (self.train, self.validation, self.test) if split is not None]

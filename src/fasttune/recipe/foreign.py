@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fasttune.recipe import aliases
-from fasttune.recipe.messages import FIELDS, accepts
+from fasttune.recipe.messages import FIELDS, translated_value
 from fasttune.recipe.schema import FieldPath
 from fasttune.security.secrets import holds_secret, is_secret_name
 
@@ -67,9 +67,8 @@ def _add(name: str, value: Any, settings: dict[FieldPath, Any]) -> str:
         value = advice.value
     if path not in FIELDS:
         return f"write {'.'.join(path)} yourself"
-    value = aliases.VALUES.get((".".join(path), str(value).lower()), value)
-    for candidate in (value, [value]):
-        if accepts(path, candidate):
-            settings[path] = candidate
-            return ""
+    translated = translated_value(path, value)
+    if translated is not None:
+        settings[path] = translated
+        return ""
     return f"{'.'.join(path)} takes {(FIELDS[path].json_schema_extra or {})['allowed']}"  # type: ignore[index]

@@ -129,7 +129,7 @@ def _secret(path: FieldPath, origin: Origin) -> Problem:
 def _not_a_section(path: FieldPath, value: object, origin: Origin) -> Problem:
     main_fields = {"data": TRAIN, "evaluation": ("evaluation", "eval_strategy"), "output": ("output", "dir")}
     main_field = main_fields.get(path[-1])
-    hint = origin.line(main_field, value) if main_field and accepts(main_field, value) else ""
+    hint = origin.line(main_field, value) if main_field and _accepts(main_field, value) else ""
     return Problem(
         code="E303",
         where=origin.where(path),
@@ -181,15 +181,17 @@ def _line_with(path: FieldPath, value: object, origin: Origin) -> str:
     """The line with the user's value, translated if `aliases` knows it; only the field's name if the value is wrong."""
     if path not in FIELDS:
         return f"write {'.'.join(path)}, at the left margin of a file" if len(path) == 1 else f"write {'.'.join(path)}"
-    key = (".".join(path), str(value).lower())
-    translated = aliases.VALUES.get(key, value)
-    for candidate in (translated, [translated]):
-        if accepts(path, candidate):
-            return origin.line(path, candidate)
-    return origin.line(path)
+    translated = translated_value(path, value)
+    return origin.line(path) if translated is None else origin.line(path, translated)
 
 
-def accepts(path: FieldPath, value: object) -> bool:
+def translated_value(path: FieldPath, value: object) -> object | None:
+    """The value in a form that this field accepts: as it is, by fasttune's name for it, or in a list; otherwise None."""
+    translated = aliases.VALUES.get((".".join(path), str(value).lower()), value)
+    return next((candidate for candidate in (translated, [translated]) if _accepts(path, candidate)), None)
+
+
+def _accepts(path: FieldPath, value: object) -> bool:
     if value is None:
         return False
     try:
@@ -268,13 +270,13 @@ def _value_hint(path: FieldPath, setting: Setting) -> str:
     if isinstance(value, str) and (number := NUMBER.match(value.strip())) and number[0] and number[0] != value.strip():
         # "10%" is a fraction; otherwise suggest the leading number if the field accepts it.
         suggestion = repr(float(number[0]) / 100) if value.strip() == f"{number[0]}%" else number[0]
-        if accepts(path, suggestion):
+        if _accepts(path, suggestion):
             return setting.origin.line(path, _as_number(suggestion))
     if name == "data.label_names" and isinstance(value, list):
         names = [item if isinstance(item, str) else write_inline(item) for item in value]
-        if names != value and accepts(path, names):
+        if names != value and _accepts(path, names):
             return setting.origin.line(path, names)
-    if isinstance(value, (int, float)) and accepts(path, text := write_inline(value)) and not accepts(path, value):
+    if isinstance(value, (int, float)) and _accepts(path, text := write_inline(value)) and not _accepts(path, value):
         return setting.origin.line(path, text)
     return ""
 
@@ -313,4 +315,4 @@ def _words(kind: object) -> list[str]:
 
 def takes_text(path: FieldPath) -> bool:
     """Whether a field holds free text, so that a value that looks like a number stays text."""
-    return path in FIELDS and not _choices(path) and accepts(path, "a")
+    return path in FIELDS and not _choices(path) and _accepts(path, "a")

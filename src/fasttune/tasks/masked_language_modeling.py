@@ -100,8 +100,8 @@ class MaskedLanguageModeling(Task):
         from torch.nn.functional import cross_entropy
 
         labels = batch.targets["labels"].flatten()
-        # How many tokens are chosen is known on the device only, and the host would wait for it: so this takes as many
-        # as there may be, the chosen ones first.
+        # Only the device knows how many tokens are chosen, and asking it would make the host wait. So this takes the
+        # largest possible number of tokens, the chosen ones first; the loss ignores the rest.
         most = int(num_chosen(np.array(batch.lengths)).sum())
         places = (labels == IGNORED).to(torch.uint8).argsort(stable=True)[:most]
         logits = outputs["logits"].flatten(0, 1)[places].float()
@@ -126,7 +126,7 @@ class MaskedLanguageModeling(Task):
 
 
 def num_chosen(available: np.ndarray) -> np.ndarray:
-    """How many of so many tokens are chosen, before a limit to all of them."""
+    """How many tokens to choose from `available` ones: at least 1, so more than there are if there are none."""
     return np.maximum(np.rint(CHOSEN * available), 1)
 
 

@@ -98,17 +98,17 @@ def measure(setup: Setup, task: Task, batches: Sequence[MicroBatch], num_passes:
                 return Choice(NO, "the run is too short to win back the time that it takes to compile")
             begin = time.perf_counter()
             with compiled_layers(setup.model):
-                compiled = _seconds(setup, task, batches)
+                faster = _seconds(setup, task, batches)
     except MicroBatchOOM:  # the first step will be repeated in smaller ones
         return Choice(NO, "a micro-batch did not fit into memory when this was measured")
     except TorchDynamoException as error:
-        return Choice(NO, f"torch.compile failed: {first_line(error)}")
+        return Choice(NO, f"torch.compile failed: {_first_line(error)}")
     spent = time.perf_counter() - begin
-    times = f"{eager * 1e3:.1f} ms for a micro-batch, {compiled * 1e3:.1f} ms compiled, after {spent:.0f} s"
-    return Choice(YES if compiled < eager * (1 - LEAST_GAIN) else NO, times)
+    times = f"{eager * 1e3:.1f} ms for a micro-batch, {faster * 1e3:.1f} ms compiled, after {spent:.0f} s"
+    return Choice(YES if faster < eager * (1 - LEAST_GAIN) else NO, times)
 
 
-def first_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}"
 
@@ -166,7 +166,7 @@ def _make_programs(setup: Setup, task: Task, batch: MicroBatch) -> None:
         raise EnvironmentProblem(
             Problem(
                 where="training.compile",
-                found=f"torch.compile failed: {first_line(error)}",
+                found=f"torch.compile failed: {_first_line(error)}",
                 expected="a C++ compiler; on a GPU also Triton and the headers of Python",
                 hint="training.compile=false",
                 code="E508",

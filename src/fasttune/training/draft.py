@@ -37,7 +37,7 @@ USUAL = (
 WIDTH = 110
 
 
-def draft(task: str | None, data: str, overrides: Overrides = (), arguments: Path | None = None) -> str:
+def draft(data: str, *, task: str | None = None, arguments: Path | None = None, overrides: Overrides = ()) -> str:
     """The YAML of a recipe for a data file, which is read as `train` reads it.
 
     `arguments`: a JSON file with the names and values of transformers' TrainingArguments (`to_dict()`) or of one of its
@@ -51,9 +51,7 @@ def draft(task: str | None, data: str, overrides: Overrides = (), arguments: Pat
         source["training", "preset"] = "tutorial"  # the Trainer's defaults
     recipe = load_recipe(load_recipe(nested({**translated.settings, **source})), overrides)
     splits = read_splits(recipe, TASKS)
-    columns = {role: name for role, name in splits.columns.items() if name}
-    filled = load_recipe(load_recipe(recipe, splits.task.settings()), splits.settings)
-    filled = load_recipe(filled, {"task": splits.task.name, "data": {"columns": columns}})
+    filled = splits.filled(recipe)
     number = len(splits.train.rows) if splits.stream is None else splits.stream.files.num_rows
     with_values, preset = with_preset(filled, number, load_config(filled.model))
     about = [f"{split.name}: {len(split.rows):,} rows" for split in splits.all()]

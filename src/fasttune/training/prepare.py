@@ -345,10 +345,8 @@ def pins(recipe: Recipe) -> dict[str, Choice]:
 def resolved(recipe: Recipe, splits: Splits, setup: Setup, folder: RunFolder, compiles: bool) -> Recipe:
     """The recipe with every automatic choice filled in."""
     choices = setup.choices
-    filled = load_recipe(load_recipe(recipe, splits.task.settings()), splits.settings)
-    filled = load_recipe(filled, {"data": {"columns": splits.columns}})
     return load_recipe(
-        filled,
+        splits.filled(recipe),
         {
             **nested({tuple(path.split(".")): choice.value for path, choice in pins(recipe).items()}),
             "preprocessing": {"max_length": setup.max_length},

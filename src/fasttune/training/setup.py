@@ -72,15 +72,6 @@ class Setup:
     padding: Padding
 
 
-def prepare_cublas() -> None:
-    """Let cuBLAS use the same memory in every run, as deterministic algorithms require.
-
-    torch reads the variable at the first product of a process, of which a later run may be deterministic. The value has
-    32 MB, as torch takes by itself on a Hopper.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
-
 def choose_max_length(recipe: Recipe, name: str, tokenizer: PreTrainedTokenizerBase, default: int | None) -> Choice:
     """The recipe's, the task's `default` or the model's maximum; RecipeError if the recipe exceeds that."""
     limit = min(longest_input(load_config(name)), tokenizer.model_max_length)
@@ -136,7 +127,9 @@ def set_up(recipe: Recipe, name: str, task: Task, tokens_per_step: float = math.
     if device.value == "cpu" and tokens_per_step >= SHORT_STEP:
         keep_few_programs()
     if device.value == "cuda":
-        prepare_cublas()
+        # What deterministic algorithms need. torch reads it at the first matrix product of a process, and a later run
+        # may be deterministic; it is as much memory as torch takes by itself on a Hopper.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     precision = choose_precision(training.precision, device.value)
     load_config(name)  # first, since it pins the commit for all other files from the hub
     tokenizer = load_tokenizer(name, task.needs_offsets)

@@ -137,7 +137,7 @@ def _accumulate(
         if accelerator.num_processes == 1:
             raise
         raise oom_while_ranks_wait(_largest(microbatches), str(error)) from None
-    if accelerator.num_processes > 1:  # the device does this in its turn, while the host goes on
+    if accelerator.num_processes > 1:  # on a GPU the host does not wait for this
         torch.distributed.all_reduce(loss_sum)
     return loss_sum, totals.weight, totals.num_tokens
 
