@@ -186,7 +186,7 @@ def _line_with(path: FieldPath, value: object, origin: Origin) -> str:
 
 
 def translated_value(path: FieldPath, value: object) -> object | None:
-    """The value in a form that this field accepts: as it is, by fasttune's name for it, or in a list; otherwise None."""
+    """The value in a form that this field accepts: as it is, under fasttune's name, or in a list; otherwise None."""
     translated = aliases.VALUES.get((".".join(path), str(value).lower()), value)
     return next((candidate for candidate in (translated, [translated]) if _accepts(path, candidate)), None)
 
